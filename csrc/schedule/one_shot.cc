@@ -1,0 +1,27 @@
+// One shot: everybody sends all it has to everybody, and each rank reduces for itself.
+//
+//   allreduce  1 step, P-1 messages. Each rank sends and receives n(P-1) elements and reduces as
+//   many.
+// The lowest latency there is, for vectors of a few bytes and for few ranks.
+//
+// Each rank reduces in the order of the ranks, so that all compute the same bits: those of
+// `direct`.
+#include "schedule/rank_order.h"
+#include "schedule/table.h"
+
+namespace ronde::one_shot {
+
+Schedule allreduce(const Layout& layout) {
+  const Range whole = layout.chunks.whole();
+  const RankOrder contributions(layout, whole);
+  Schedule schedule{.actions = {}, .scratch = contributions.scratch(), .steps = 0};
+  for (int k = 1; k < layout.size(); ++k) {
+    const int to = layout.neighbour(k), from = layout.neighbour(-k);
+    schedule.send(0, to, whole);
+    schedule.recv(0, from, contributions.slot(from));
+  }
+  contributions.reduce(schedule, 0);
+  return schedule;
+}
+
+}  // namespace ronde::one_shot

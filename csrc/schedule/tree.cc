@@ -1,0 +1,123 @@
+// Binomial tree. J. Bruck et al. and many before; described in R. Thakur, R. Rabenseifner and
+// W. Gropp, "Optimization of collective communication operations in MPICH" (2005).
+//
+// Nouns: the place of a rank is its distance from the root round the ring; the root has place 0.
+// The parent of place v is v with its lowest bit cleared, so the subtree of v is the places from v
+// up to v + lowest bit, a range round the ring.
+//   broadcast  ceil(log2 P) steps, n elements in each. Longest edges first.
+//   scatter    the same edges, each with the chunks of a subtree: the root sends n(P-1)/P in all.
+//   reduce     the edges backwards, shortest first, n elements in each.
+//   gather     the same, each with the chunks of a subtree.
+// Chunks of a subtree may wrap round the end of the vector: then they are two messages of one step.
+//
+// In reduce the parent stands left of its child: contributions stay in the order of the places,
+// from the root onwards. All elements are reduced by the same tree; another root means another
+// tree.
+#include <algorithm>
+
+#include "schedule/table.h"
+
+namespace ronde::tree {
+namespace {
+
+/// The edges of one rank in the tree. `distance` is the length of an edge, a power of two.
+class Place {
+ public:
+  explicit Place(const Layout& layout)
+      : layout_(layout), place_(layout.neighbour(-layout.root)), size_(layout.size()) {}
+
+  bool child_at(int distance) const { return place_ % (2 * distance) == distance; }
+  bool parent_at(int distance) const {
+    return place_ % (2 * distance) == 0 && place_ + distance < size_;
+  }
+  int parent(int distance) const { return layout_.neighbour(-distance); }
+  int child(int distance) const { return layout_.neighbour(distance); }
+
+  /// The chunks that travel on the edge to the parent.
+  std::vector<Range> own_subtree(int distance) const { return subtree(0, distance); }
+  /// The chunks that travel on the edge to the child.
+  std::vector<Range> child_subtree(int distance) const { return subtree(distance, distance); }
+
+ private:
+  std::vector<Range> subtree(int ahead, int distance) const {
+    const int number = std::min(distance, size_ - place_ - ahead);
+    return layout_.chunks.around(layout_.rank + ahead, number);
+  }
+
+  const Layout& layout_;
+  int place_;
+  int size_;
+};
+
+/// Ranks without an edge in the last steps know of them too.
+Schedule empty(const Layout& layout) {
+  return {.actions = {}, .scratch = 0, .steps = ceil_log2(layout.size())};
+}
+
+}  // namespace
+
+Schedule broadcast(const Layout& layout) {
+  const Place place(layout);
+  const Range whole = layout.chunks.whole();
+  Schedule schedule = empty(layout);
+  for (int step = 0; step < schedule.steps; ++step) {
+    const int distance = 1 << (schedule.steps - 1 - step);
+    if (place.child_at(distance)) schedule.recv(step, place.parent(distance), whole);
+    if (place.parent_at(distance)) schedule.send(step, place.child(distance), whole);
+  }
+  return schedule;
+}
+
+Schedule reduce(const Layout& layout) {
+  const Place place(layout);
+  const Range whole = layout.chunks.whole();
+  Schedule schedule = empty(layout);
+  for (int step = 0; step < schedule.steps; ++step) {
+    const int distance = 1 << step;
+    if (place.child_at(distance)) schedule.send(step, place.parent(distance), whole);
+    if (place.parent_at(distance)) {
+      schedule.recv_reduce(step, place.child(distance), whole, Order::range_first);
+    }
+  }
+  return schedule;
+}
+
+Schedule scatter(const Layout& layout) {
+  const Place place(layout);
+  Schedule schedule = empty(layout);
+  for (int step = 0; step < schedule.steps; ++step) {
+    const int distance = 1 << (schedule.steps - 1 - step);
+    if (place.child_at(distance)) {
+      for (const Range& range : place.own_subtree(distance)) {
+        schedule.recv(step, place.parent(distance), range);
+      }
+    }
+    if (place.parent_at(distance)) {
+      for (const Range& range : place.child_subtree(distance)) {
+        schedule.send(step, place.child(distance), range);
+      }
+    }
+  }
+  return schedule;
+}
+
+Schedule gather(const Layout& layout) {
+  const Place place(layout);
+  Schedule schedule = empty(layout);
+  for (int step = 0; step < schedule.steps; ++step) {
+    const int distance = 1 << step;
+    if (place.child_at(distance)) {
+      for (const Range& range : place.own_subtree(distance)) {
+        schedule.send(step, place.parent(distance), range);
+      }
+    }
+    if (place.parent_at(distance)) {
+      for (const Range& range : place.child_subtree(distance)) {
+        schedule.recv(step, place.child(distance), range);
+      }
+    }
+  }
+  return schedule;
+}
+
+}  // namespace ronde::tree
