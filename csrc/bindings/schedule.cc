@@ -120,6 +120,7 @@ void bind_schedule(py::module_& module) {
       .def_readonly("error", &Simulation::error)
       .def_readonly("ranks", &Simulation::ranks)
       .def_readonly("steps", &Simulation::steps)
+      .def_readonly("depth", &Simulation::depth)
       .def_readonly("same_bits", &Simulation::same_bits)
       .def_readonly("position_independent", &Simulation::position_independent)
       .def_readonly("tree", &Simulation::tree);
@@ -128,6 +129,14 @@ void bind_schedule(py::module_& module) {
   module.def("schedule", &schedule_named, py::arg("collective"), py::arg("name"), py::arg("rank"),
              py::arg("counts"), py::arg("root") = 0);
   const Link link;
+  module.def("default_link", [link] {
+    py::dict parameters;
+    parameters["alpha"] = link.alpha;
+    parameters["overhead"] = link.overhead;
+    parameters["beta"] = link.beta;
+    parameters["gamma"] = link.gamma;
+    return parameters;
+  });
   module.def("cost", &cost_named, py::arg("collective"), py::arg("name"), py::arg("counts"),
              py::arg("root") = 0, py::arg("item_bytes") = 4, py::arg("alpha") = link.alpha,
              py::arg("overhead") = link.overhead, py::arg("beta") = link.beta,

@@ -35,19 +35,21 @@ std::vector<Traffic> traffic_of(const Schedule& schedule) {
 
 Cost cost_of(const Schedule& schedule, std::size_t item_bytes, const Link& link) {
   Cost cost;
+  cost.steps = schedule.steps;
+  int further = 0;
   std::size_t carried = 0;
   for (const Traffic& step : traffic_of(schedule)) {
     const int messages = std::max(step.sends, step.receives);
-    cost.steps += messages > 0;
     cost.messages += messages;
+    further += std::max(messages - 1, 0);
     cost.sent += step.sent;
     cost.received += step.received;
     cost.reduced += step.reduced;
     carried += std::max(step.sent, step.received);
   }
   const auto bytes = [&](std::size_t items) { return static_cast<double>(items * item_bytes); };
-  cost.seconds = cost.steps * link.alpha + (cost.messages - cost.steps) * link.overhead +
-                 bytes(carried) * link.beta + bytes(cost.reduced) * link.gamma;
+  cost.seconds = cost.steps * link.alpha + further * link.overhead + bytes(carried) * link.beta +
+                 bytes(cost.reduced) * link.gamma;
   return cost;
 }
 

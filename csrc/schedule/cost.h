@@ -16,14 +16,15 @@ struct Link {
 };
 
 struct Cost {
-  int steps = 0;             // rounds in which this rank sends or receives
+  int steps = 0;             // of the collective: others may need one in which this rank is idle
   int messages = 0;          // the larger of sent and received, step by step
   std::size_t sent = 0;      // elements
   std::size_t received = 0;  // elements
   std::size_t reduced = 0;   // elements
 
-  /// Seconds: steps alpha + (messages - steps) overhead + n beta + m gamma, where n is what the
-  /// busier direction carries, step by step (links are full duplex).
+  /// Seconds: steps alpha + k overhead + n beta + m gamma, where k counts the messages beyond the
+  /// first of each step, and n is what the busier direction carries, step by step (links are full
+  /// duplex).
   double seconds = 0;
 };
 

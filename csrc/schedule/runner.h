@@ -21,6 +21,7 @@ struct Element {
   std::uint64_t tree = 0;  // how it was computed
   std::uint64_t sum = 0;   // from which contributions
   int ready = kUndefined;  // the first step whose messages may use it
+  int depth = 0;           // reductions on the longest way from a contribution to here
 };
 
 inline std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
@@ -35,12 +36,12 @@ inline std::uint64_t leaf(int rank) { return mix(rank); }
 /// The tree knows only the rank, so that trees compare across the vector; the sum also the
 /// position.
 inline Element original(int rank, std::size_t position) {
-  return {leaf(rank), mix(leaf(rank) + position), 0};
+  return {leaf(rank), mix(leaf(rank) + position), 0, 0};
 }
 
 inline Element combined(const Element& left, const Element& right) {
-  return {mix(mix(left.tree) + right.tree), left.sum + right.sum,
-          std::max(left.ready, right.ready)};
+  return {mix(mix(left.tree) + right.tree), left.sum + right.sum, std::max(left.ready, right.ready),
+          std::max(left.depth, right.depth) + 1};
 }
 
 inline Element reduced(const Element& range, const Element& other, Order order) {

@@ -221,6 +221,7 @@ class World {
         const Element* element = rank.at({Where::data, i, 1});
         if (!seen[i]) seen[i] = element;
         if (!any) any = element;
+        result.depth = std::max(result.depth, element->depth);
         result.same_bits &= element->tree == seen[i]->tree;
         result.position_independent &= element->tree == any->tree;
       }

@@ -25,6 +25,7 @@ struct Simulation {
   std::string error;  // empty when everything below holds
   std::vector<SimulatedRank> ranks;
   int steps = 0;
+  int depth = 0;                      // of the deepest tree: how often a result is rounded
   bool same_bits = false;             // all ranks computed each element by the same tree
   bool position_independent = false;  // and it is the same tree for every element
   std::uint64_t tree = 0;             // that tree: equal for algorithms that compute the same bits

@@ -1,0 +1,14 @@
+// One function for each layer, called by module.cc.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace ronde {
+
+void bind_core(pybind11::module_& module);
+void bind_kernels(pybind11::module_& module);
+void bind_transport(pybind11::module_& module);
+void bind_schedule(pybind11::module_& module);
+void bind_collective(pybind11::module_& module);
+
+}  // namespace ronde

@@ -1,0 +1,256 @@
+// The communicator. Arrays come as contiguous NumPy arrays whose bytes are of the dtype that the call
+// names; the Python layer (arrays.py) sees to that. The GIL is free while a collective runs.
+
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "collective/communicator.h"
+#include "core/error.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace ronde {
+namespace {
+
+ConstBuffer input_of(const py::array& array) {
+  return {static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes())};
+}
+
+Buffer output_of(py::array& array) {
+  return {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes()),
+          {}};
+}
+
+/// A one-dimensional array of bytes that owns its memory.
+py::array array_of(Bytes bytes) {
+  const auto size = static_cast<py::ssize_t>(bytes.size());
+  auto* data = bytes.release();
+  const py::capsule owner(data, [](void* memory) { delete[] static_cast<std::byte*>(memory); });
+  return py::array(py::dtype::of<std::uint8_t>(), {size}, {1}, data, owner);
+}
+
+py::tuple pair_of(Gathered gathered) {
+  return py::make_tuple(gathered.rows, array_of(std::move(gathered.data)));
+}
+
+/// The hooks run while the GIL is free, so each takes it.
+Hooks make_hooks(py::function where, py::function warn) {
+  Hooks hooks;
+  hooks.check_signals = [] {
+    py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  };
+  hooks.where = [where]() -> std::string {
+    py::gil_scoped_acquire gil;
+    try {
+      return where().cast<std::string>();
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("ronde: finding the caller");
+      return {};
+    }
+  };
+  hooks.warn = [warn](const std::string& text) {
+    py::gil_scoped_acquire gil;
+    try {
+      warn(text);
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("ronde: showing a warning");
+    }
+  };
+  return hooks;
+}
+
+void allreduce(Communicator& self, const Call& call, const std::vector<py::array>& inputs,
+               std::vector<py::array>& outputs, DType dtype, ReduceOp op, double prescale,
+               double postscale, const std::string& algorithm) {
+  if (inputs.size() != outputs.size()) throw ArgumentError("as many outputs as inputs are needed");
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    pieces.push_back({input_of(inputs[i]), output_of(outputs[i])});
+    if (pieces[i].input.bytes != pieces[i].output.bytes)
+      throw ArgumentError("an output is not of the size of its input");
+  }
+  py::gil_scoped_release release;
+  self.allreduce(call, pieces, dtype, op, prescale, postscale, algorithm);
+}
+
+void reduce_scatter(Communicator& self, const Call& call, const py::array& input,
+                    py::array& output, const std::vector<std::size_t>& counts, DType dtype,
+                    ReduceOp op, double prescale, double postscale, const std::string& algorithm) {
+  const auto in = input_of(input);
+  const auto out = output_of(output);
+  const auto chunks = Chunks::of(counts);
+  if (chunks.size() != self.size() || chunks.total() * size_of(dtype) != in.bytes ||
+      chunks.count(self.rank()) * size_of(dtype) != out.bytes)
+    throw ArgumentError("the counts do not fit the arrays");
+  py::gil_scoped_release release;
+  self.reduce_scatter(call, in, out, chunks, dtype, op, prescale, postscale, algorithm);
+}
+
+void reduce(Communicator& self, const Call& call, const py::array& input,
+            std::optional<py::array>& output, DType dtype, ReduceOp op, double prescale,
+            double postscale, int root, const std::string& algorithm) {
+  const auto in = input_of(input);
+  const auto out = output ? output_of(*output) : Buffer{};
+  if (self.rank() == root && out.bytes != in.bytes)
+    throw ArgumentError("the output is not of the size of the input");
+  py::gil_scoped_release release;
+  self.reduce(call, in, out, dtype, op, prescale, postscale, root, algorithm);
+}
+
+void broadcast(Communicator& self, const Call& call, py::array& data, int root,
+               const std::string& algorithm) {
+  const auto buffer = output_of(data);
+  py::gil_scoped_release release;
+  self.broadcast(call, buffer, root, algorithm);
+}
+
+void require_bytes(const ConstBuffer& buffer, std::size_t rows, std::size_t row_bytes) {
+  if (buffer.bytes != rows * row_bytes) throw ArgumentError("the rows do not fit the array");
+}
+
+std::size_t sum(const std::vector<std::size_t>& rows) {
+  return std::accumulate(rows.begin(), rows.end(), std::size_t{0});
+}
+
+py::tuple allgather(Communicator& self, const Call& call, const py::array& mine, std::size_t rows,
+                    std::size_t row_bytes, const std::string& algorithm) {
+  const auto input = input_of(mine);
+  require_bytes(input, rows, row_bytes);
+  return pair_of([&] {
+    py::gil_scoped_release release;
+    return self.allgather(call, input, rows, row_bytes, algorithm);
+  }());
+}
+
+py::tuple gather(Communicator& self, const Call& call, const py::array& mine, std::size_t rows,
+                 std::size_t row_bytes, int root, const std::string& algorithm) {
+  const auto input = input_of(mine);
+  require_bytes(input, rows, row_bytes);
+  return pair_of([&] {
+    py::gil_scoped_release release;
+    return self.gather(call, input, rows, row_bytes, root, algorithm);
+  }());
+}
+
+py::tuple scatter(Communicator& self, const Call& call, const std::optional<py::array>& all,
+                  const std::vector<std::size_t>& rows, std::size_t row_bytes,
+                  const std::vector<std::int64_t>& header, int root,
+                  const std::string& algorithm) {
+  const auto input = all ? input_of(*all) : ConstBuffer{};
+  if (self.rank() == root) {
+    require_bytes(input, sum(rows), row_bytes);
+    if (static_cast<int>(rows.size()) != self.size() || header.size() > Communicator::kHeaderWords)
+      throw ArgumentError("the parts do not fit the communicator");
+  }
+  auto result = [&] {
+    py::gil_scoped_release release;
+    return self.scatter(call, input, {rows, row_bytes, header}, root, algorithm);
+  }();
+  return py::make_tuple(result.rows, array_of(std::move(result.data)), result.header);
+}
+
+py::tuple alltoall(Communicator& self, const Call& call, const py::array& all,
+                   const std::vector<std::size_t>& rows, std::size_t row_bytes,
+                   const std::string& algorithm) {
+  const auto input = input_of(all);
+  require_bytes(input, sum(rows), row_bytes);
+  if (static_cast<int>(rows.size()) != self.size())
+    throw ArgumentError("the rows do not fit the communicator");
+  return pair_of([&] {
+    py::gil_scoped_release release;
+    return self.alltoall(call, input, rows, row_bytes, algorithm);
+  }());
+}
+
+void bind_call(py::module_& module) {
+  py::class_<Call>(module, "Call", "What the ranks must have in common, and how to speak of it.")
+      .def(py::init([](std::string kind, std::string name, std::optional<DType> dtype,
+                       std::optional<std::vector<std::int64_t>> shape, bool any_first_dimension,
+                       std::string op, int root, double prescale, double postscale,
+                       std::string detail) {
+             return Call{std::move(kind), std::move(name), dtype,    std::move(shape),
+                         any_first_dimension, std::move(op), root, prescale,
+                         postscale, std::move(detail)};
+           }),
+           "kind"_a, "name"_a = "", "dtype"_a = py::none(), "shape"_a = py::none(),
+           "any_first_dimension"_a = false, "op"_a = "", "root"_a = -1, "prescale"_a = 1.0,
+           "postscale"_a = 1.0, "detail"_a = "")
+      .def_property_readonly("fingerprint", &Call::fingerprint)
+      .def("__str__", &Call::text);
+}
+
+void bind_settings(py::module_& module) {
+  py::class_<Settings>(module, "Settings", "What the environment may set (see settings.py).")
+      .def(py::init<>())
+      .def_readwrite("segment_bytes", &Settings::segment_bytes)
+      .def_readwrite("window", &Settings::window)
+      .def_readwrite("check", &Settings::check)
+      .def_readwrite("deterministic", &Settings::deterministic)
+      .def_readwrite("stall_warning", &Settings::stall_warning)
+      .def_readwrite("stall_timeout", &Settings::stall_timeout)
+      .def_readwrite("spin", &Settings::spin)
+      .def_readwrite("algorithm", &Settings::algorithm);
+}
+
+}  // namespace
+
+void bind_collective(py::module_& module) {
+  bind_call(module);
+  bind_settings(module);
+
+  py::class_<Control, std::shared_ptr<Control>>(module, "Control",
+                                                "Notices between all ranks of the job.")
+      .def(py::init([](std::shared_ptr<Transport> transport, py::function where,
+                       py::function warn) {
+             return std::make_shared<Control>(std::move(transport),
+                                              make_hooks(std::move(where), std::move(warn)));
+           }),
+           "transport"_a, "where"_a, "warn"_a)
+      .def_property_readonly("failure", &Control::failure)
+      .def("fail", [](Control& self, const std::string& why) {
+        py::gil_scoped_release release;
+        self.announce_failure({-1, 0, why}, false);
+      }, "why"_a)
+      .def("close", &Control::close, py::call_guard<py::gil_scoped_release>());
+
+  py::class_<Communicator>(module, "Communicator", "The collectives of one process set.")
+      .def(py::init<std::shared_ptr<Control>, std::shared_ptr<Transport>, int, std::vector<int>,
+                    Settings>(),
+           "control"_a, "transport"_a, "set"_a, "members"_a, "settings"_a)
+      .def_property_readonly("rank", &Communicator::rank)
+      .def_property_readonly("size", &Communicator::size)
+      .def_property_readonly("settings", &Communicator::settings)
+      .def_property_readonly("link", &Communicator::link)
+      .def("set_link", &Communicator::set_link, "link"_a)
+      .def("measure_link", &Communicator::measure_link, py::call_guard<py::gil_scoped_release>())
+      .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "dtype"_a, "op"_a,
+           "prescale"_a = 1.0, "postscale"_a = 1.0, "algorithm"_a = "")
+      .def("reduce_scatter", &reduce_scatter, "call"_a, "input"_a, "output"_a, "counts"_a,
+           "dtype"_a, "op"_a, "prescale"_a = 1.0, "postscale"_a = 1.0, "algorithm"_a = "")
+      .def("reduce", &reduce, "call"_a, "input"_a, "output"_a, "dtype"_a, "op"_a,
+           "prescale"_a = 1.0, "postscale"_a = 1.0, "root"_a = 0, "algorithm"_a = "")
+      .def("broadcast", &broadcast, "call"_a, "data"_a, "root"_a = 0, "algorithm"_a = "")
+      .def("allgather", &allgather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a,
+           "algorithm"_a = "")
+      .def("gather", &gather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a, "root"_a = 0,
+           "algorithm"_a = "")
+      .def("scatter", &scatter, "call"_a, "all"_a, "rows"_a, "row_bytes"_a, "header"_a,
+           "root"_a = 0, "algorithm"_a = "")
+      .def("alltoall", &alltoall, "call"_a, "all"_a, "rows"_a, "row_bytes"_a,
+           "algorithm"_a = "")
+      .def("barrier", &Communicator::barrier, "call"_a, "patient"_a = false,
+           py::call_guard<py::gil_scoped_release>())
+      .def("close", &Communicator::close, py::call_guard<py::gil_scoped_release>());
+}
+
+}  // namespace ronde

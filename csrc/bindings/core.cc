@@ -1,0 +1,52 @@
+// Element types, operations, and the translation of errors.
+
+#include <exception>
+#include <string>
+
+#include "bindings/bindings.h"
+#include "core/dtype.h"
+#include "core/error.h"
+
+namespace py = pybind11;
+
+namespace ronde {
+namespace {
+
+void raise(const char* type, const std::exception& error) {
+  py::set_error(py::module_::import("ronde.errors").attr(type), error.what());
+}
+
+void translate(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const MismatchError& error) {
+    raise("MismatchError", error);
+  } catch (const RankFailedError& error) {
+    raise("RankFailedError", error);
+  } catch (const StalledError& error) {
+    raise("StalledError", error);
+  } catch (const UnavailableError& error) {
+    raise("UnavailableError", error);
+  } catch (const Error& error) {
+    raise("RondeError", error);
+  }
+}
+
+}  // namespace
+
+void bind_core(py::module_& module) {
+  py::register_local_exception_translator(translate);
+
+  py::enum_<DType> dtypes(module, "DType", "An element type that collectives understand.");
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto dtype = static_cast<DType>(i);
+    dtypes.value(std::string(name_of(dtype)).c_str(), dtype);
+  }
+  py::enum_<ReduceOp> ops(module, "ReduceOp", "How two elements become one.");
+  for (int i = 0; i < kReduceOpCount; ++i) {
+    const auto op = static_cast<ReduceOp>(i);
+    ops.value(std::string(name_of(op)).c_str(), op);
+  }
+}
+
+}  // namespace ronde

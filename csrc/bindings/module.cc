@@ -1,0 +1,11 @@
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The native core of Ronde. Its types are internal; the API is `ronde`.";
+  module.attr("__version__") = RONDE_VERSION;
+  ronde::bind_core(module);
+  ronde::bind_kernels(module);
+  ronde::bind_transport(module);
+  ronde::bind_schedule(module);
+  ronde::bind_collective(module);
+}

@@ -1,0 +1,35 @@
+// One call of a collective: what the ranks must have in common, and how to speak of it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+
+namespace ronde {
+
+/// The fields that all ranks must agree on; a field that does not apply, or that may differ (the first
+/// dimension of an allgather, say), stays empty.
+struct Call {
+  std::string kind;  // "allreduce"
+  std::string name;  // given by the caller, may be empty
+  std::optional<DType> dtype;
+  std::optional<std::vector<std::int64_t>> shape;
+  bool any_first_dimension = false;  // shape[0] is shown but not compared
+  std::string op;
+  int root = -1;
+  double prescale = 1.0;
+  double postscale = 1.0;
+  std::string detail;  // anything else that must agree, in words
+
+  /// 64 bits of all that is compared. Equal calls have equal fingerprints.
+  std::uint64_t fingerprint() const;
+
+  /// "allreduce 'grad' (float32, shape (3, 4), op=sum)"
+  std::string text() const;
+};
+
+}  // namespace ronde

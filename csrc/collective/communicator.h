@@ -1,0 +1,146 @@
+// The collectives of one process set, as one rank sees them.
+//
+// Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make the
+// same call. No memory of the caller is written, and nothing of it sent, before all have agreed.
+// Then a schedule is chosen (select.h) and run (execution.h). While it waits, a rank hears the control
+// channel, polls signals and minds its deadlines.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "collective/call.h"
+#include "collective/control.h"
+#include "collective/execution.h"
+#include "collective/settings.h"
+#include "core/buffer.h"
+#include "schedule/cost.h"
+#include "schedule/schedule.h"
+
+namespace ronde {
+
+/// One array of a grouped allreduce: where it comes from and where the result goes. Both may be the same.
+struct Piece {
+  ConstBuffer input;
+  Buffer output;
+};
+
+/// What ranks contributed, one after another. Contributions are counted in rows, whose length all ranks
+/// know: a row may hold no bytes at all and still counts.
+struct Gathered {
+  std::vector<std::size_t> rows;  // of each rank
+  Bytes data;                     // empty where this rank gets no result
+};
+
+class Communicator {
+ public:
+  /// `transport` connects the members of the set, whose ranks in the job are `members`.
+  Communicator(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport, int set,
+               std::vector<int> members, Settings settings);
+  ~Communicator();
+
+  int rank() const { return transport_->rank(); }
+  int size() const { return transport_->size(); }
+  const Settings& settings() const { return settings_; }
+
+  /// Reduces the pieces as one vector. All pieces have the same dtype.
+  void allreduce(const Call& call, std::span<const Piece> pieces, DType dtype, ReduceOp op,
+                 double prescale, double postscale, std::string_view algorithm = {});
+
+  /// `data` is `count` elements; at the end `output` holds this rank's chunk of their reduction.
+  void reduce_scatter(const Call& call, ConstBuffer data, Buffer output, const Chunks& chunks,
+                      DType dtype, ReduceOp op, double prescale, double postscale,
+                      std::string_view algorithm = {});
+
+  /// The reduction in `output` at the root; other ranks' `output` is not touched.
+  void reduce(const Call& call, ConstBuffer input, Buffer output, DType dtype, ReduceOp op,
+              double prescale, double postscale, int root, std::string_view algorithm = {});
+
+  /// From the root's `data` into everybody's.
+  void broadcast(const Call& call, Buffer data, int root, std::string_view algorithm = {});
+
+  /// Contributions of any length, to all ranks.
+  Gathered allgather(const Call& call, ConstBuffer mine, std::size_t rows, std::size_t row_bytes,
+                     std::string_view algorithm = {});
+
+  /// Contributions of any length, to the root. Elsewhere the result's `data` is empty.
+  Gathered gather(const Call& call, ConstBuffer mine, std::size_t rows, std::size_t row_bytes,
+                  int root, std::string_view algorithm = {});
+
+  /// What the root tells all ranks in a scatter. Elsewhere it may be empty.
+  struct Parts {
+    std::span<const std::size_t> rows;  // of each rank
+    std::size_t row_bytes = 0;
+    std::span<const std::int64_t> header;  // a few words for all, at most kHeaderWords
+  };
+  struct Scattered {
+    std::size_t rows = 0;
+    Bytes data;
+    std::vector<std::int64_t> header;
+  };
+  static constexpr std::size_t kHeaderWords = 80;
+
+  /// Cuts the root's `all` into parts.
+  Scattered scatter(const Call& call, ConstBuffer all, const Parts& parts, int root,
+                    std::string_view algorithm = {});
+
+  /// `rows[r]` rows of `all` go to rank r, one after another.
+  Gathered alltoall(const Call& call, ConstBuffer all, std::span<const std::size_t> rows,
+                    std::size_t row_bytes, std::string_view algorithm = {});
+
+  /// Phase 0 and nothing else. `patient`: without deadlines.
+  void barrier(const Call& call, bool patient = false);
+
+  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and keeps
+  /// what the slowest found. Until then the defaults of `Link` hold.
+  void measure_link();
+  const Link& link() const { return link_; }
+  void set_link(const Link& link);
+
+  /// Ends in order: all ranks have stopped calling.
+  void close();
+
+ private:
+  void begin(const Call& call);
+  void agree(const Call& call, bool patient);
+  [[noreturn]] void raise_mismatch(const Call& call);
+  /// Moves a state machine to its end. If that fails, whatever may still be written stays allocated.
+  template <class Machine>
+  void drive(std::unique_ptr<Machine>& machine, const Call& call, bool patient = false);
+
+  void run(Collective collective, const Layout& layout, Operands operands, Element element,
+           const Call& call, std::string_view algorithm);
+  Gathered collect(const Call& call, Collective collective, ConstBuffer mine, std::size_t rows,
+                   std::size_t row_bytes, int root, std::string_view algorithm);
+  std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
+  double exchange_seconds(const Call& call, std::size_t bytes, int messages, int repeats);
+
+  struct Plan {
+    const Algorithm* algorithm;
+    std::shared_ptr<const Schedule> schedule;
+  };
+  const Plan& plan(Collective collective, const Layout& layout, const Element& element,
+                   std::string_view algorithm);
+
+  const std::shared_ptr<Control> control_;
+  const std::shared_ptr<Transport> transport_;
+  const int set_;
+  const std::vector<int> members_;
+  const Settings settings_;
+  Link link_;
+  std::mutex mutex_;  // one call at a time; other threads of the process queue up
+  std::uint64_t sequence_ = 0;
+  // The schedules of recent calls, by all that they depend on.
+  using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
+  std::map<PlanKey, Plan> plans_;
+};
+
+}  // namespace ronde

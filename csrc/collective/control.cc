@@ -1,0 +1,159 @@
+#include "collective/control.h"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "core/error.h"
+
+namespace ronde {
+namespace {
+
+constexpr int kTag = 0;
+
+}  // namespace
+
+Control::Control(std::shared_ptr<Transport> transport, Hooks hooks)
+    : transport_(std::move(transport)),
+      hooks_(std::move(hooks)),
+      incoming_(std::make_unique<Notice>()),
+      waiting_(transport_->size()) {
+  post();
+}
+
+void Control::post() {
+  request_ = transport_->recv(
+      kAnyPeer, kTag, {reinterpret_cast<std::byte*>(incoming_.get()), sizeof(Notice), {}});
+}
+
+void Control::send(int peer, std::shared_ptr<Notice> notice) {
+  const auto* bytes = reinterpret_cast<const std::byte*>(notice.get());
+  const auto request = transport_->send(peer, kTag, {bytes, sizeof(Notice)});
+  outgoing_.push_back({std::move(notice), request});
+}
+
+void Control::tell_all(Kind kind, const Standing& standing) {
+  const auto notice = std::make_shared<Notice>();
+  notice->kind = kind;
+  notice->rank = rank();
+  notice->set = standing.set;
+  notice->sequence = standing.sequence;
+  notice->length =
+      static_cast<std::uint32_t>(std::min(standing.text.size(), sizeof notice->text));
+  std::memcpy(notice->text, standing.text.data(), notice->length);
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == rank()) continue;
+    try {
+      send(peer, notice);
+    } catch (const RankFailedError&) {
+      // A dead rank needs no notices; the living ones do.
+    }
+  }
+  collect_sent();
+}
+
+void Control::announce_waiting(const Standing& standing) {
+  std::lock_guard lock(mutex_);
+  tell_all(Kind::waiting, standing);
+}
+
+void Control::announce_resumed() {
+  std::lock_guard lock(mutex_);
+  tell_all(Kind::resumed, {});
+}
+
+void Control::announce_failure(const Standing& standing, bool stalled) {
+  std::lock_guard lock(mutex_);
+  if (!failure_.empty()) return;  // said already, by this rank or to it
+  failure_ = standing.text;
+  tell_all(stalled ? Kind::stalled : Kind::failed, standing);
+}
+
+bool Control::hear(Notice& notice) {
+  const auto bytes = transport_->test(request_);
+  if (!bytes) return false;
+  if (*bytes != sizeof(Notice)) throw Error("a message of another kind came on the control channel");
+  notice = *incoming_;
+  post();
+  return true;
+}
+
+void Control::collect_sent() {
+  outgoing_.remove_if([&](const Outgoing& outgoing) {
+    try {
+      return transport_->test(outgoing.request).has_value();
+    } catch (const RankFailedError&) {
+      return false;  // keep its memory
+    }
+  });
+}
+
+void Control::poll(const Standing& mine) {
+  std::lock_guard lock(mutex_);
+  collect_sent();
+  Notice notice;
+  while (hear(notice)) handle(notice, mine);
+}
+
+void Control::handle(const Notice& notice, const Standing& mine) {
+  const std::string text(notice.text, std::min<std::size_t>(notice.length, sizeof notice.text));
+  Standing theirs{notice.set, notice.sequence, text};
+  switch (notice.kind) {
+    case Kind::waiting:
+      waiting_[notice.rank] = std::move(theirs);
+      heard_waiting_ = true;
+      return;
+    case Kind::resumed:
+      waiting_[notice.rank].reset();
+      return;
+    case Kind::failed:
+      failure_ = "rank " + std::to_string(notice.rank) + " gave up: " + text;
+      throw RankFailedError(failure_ + "\nwhile this rank was in " + mine.text);
+    case Kind::stalled:
+      failure_ = text;
+      if (theirs.same_call(mine)) throw StalledError(text);
+      throw RankFailedError("rank " + std::to_string(notice.rank) + " gave up waiting: " + text +
+                            "\nwhile this rank was in " + mine.text);
+    case Kind::goodbye:
+      return;
+  }
+}
+
+bool Control::heard_waiting() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(heard_waiting_, false);
+}
+
+std::optional<Standing> Control::waiting(int rank) const {
+  std::lock_guard lock(mutex_);
+  return waiting_[rank];
+}
+
+std::string Control::failure() const {
+  std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+void Control::close() {
+  std::lock_guard lock(mutex_);
+  const auto notice = std::make_shared<Notice>();
+  notice->kind = Kind::goodbye;
+  notice->rank = rank();
+  send(rank(), notice);
+  // Notices that came late stand before our own; nobody sends any more.
+  while (true) {
+    if (transport_->test(request_)) {
+      if (incoming_->kind == Kind::goodbye) break;
+      post();
+    }
+    std::this_thread::yield();
+  }
+  while (!outgoing_.empty()) {
+    collect_sent();
+    std::this_thread::yield();
+  }
+  transport_->close();
+}
+
+}  // namespace ronde

@@ -1,0 +1,101 @@
+// The control channel: short notices between all ranks of a job, outside every collective.
+//
+// It is silent while all goes well. A rank that has waited long tells the others where it stands, and
+// so those who wait can name the absent ones. A rank that fails says so, and the others stop waiting for
+// it. Only the slow part of a wait looks at the channel.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "collective/hooks.h"
+#include "transport/transport.h"
+
+namespace ronde {
+
+/// Where a rank stands in which call of which process set.
+struct Standing {
+  std::int32_t set = -1;
+  std::uint64_t sequence = 0;
+  std::string text;  // the call and the place in the program
+
+  bool same_call(const Standing& other) const {
+    return set == other.set && sequence == other.sequence;
+  }
+};
+
+class Control {
+ public:
+  /// `transport` connects all ranks of the job and is used for nothing else.
+  Control(std::shared_ptr<Transport> transport, Hooks hooks);
+
+  int rank() const { return transport_->rank(); }
+  int size() const { return transport_->size(); }
+  const Hooks& hooks() const { return hooks_; }
+
+  /// Tells all ranks that this one waits, and that it does no longer.
+  void announce_waiting(const Standing& standing);
+  void announce_resumed();
+
+  /// Tells all ranks that this one has given up. From here on this process' communicators are unusable.
+  /// `stalled`: it gave up because others did not come, which is no failure of its own.
+  void announce_failure(const Standing& standing, bool stalled);
+
+  /// Hears what has come. Throws if another rank has failed: StalledError where it gave up in the call
+  /// that this rank is in, else RankFailedError.
+  void poll(const Standing& mine);
+
+  /// Whether some rank has announced that it waits since the last poll that said so.
+  bool heard_waiting();
+
+  /// Where a rank waits by its own word, if it has said so.
+  std::optional<Standing> waiting(int rank) const;
+
+  /// Why this process' communicators cannot be used any more; empty while they can.
+  std::string failure() const;
+
+  /// Completes the receive that is always posted. All ranks must be past their last notice.
+  void close();
+
+ private:
+  enum class Kind : std::int32_t { waiting, resumed, failed, stalled, goodbye };
+
+  /// A notice as it travels. Fixed size, small enough to be sent without the receiver's help.
+  struct Notice {
+    Kind kind;
+    std::int32_t rank;
+    std::int32_t set;
+    std::uint32_t length;
+    std::uint64_t sequence;
+    char text[1000];
+  };
+
+  struct Outgoing {
+    std::shared_ptr<Notice> notice;
+    Request request;
+  };
+
+  void tell_all(Kind kind, const Standing& standing);
+  void send(int peer, std::shared_ptr<Notice> notice);
+  void post();
+  bool hear(Notice& notice);
+  void collect_sent();
+  void handle(const Notice& notice, const Standing& mine);
+
+  mutable std::mutex mutex_;  // several threads of a process may wait, each in its own process set
+  const std::shared_ptr<Transport> transport_;
+  const Hooks hooks_;
+  const std::unique_ptr<Notice> incoming_;
+  Request request_ = 0;
+  std::list<Outgoing> outgoing_;
+  std::vector<std::optional<Standing>> waiting_;
+  bool heard_waiting_ = false;
+  std::string failure_;
+};
+
+}  // namespace ronde

@@ -1,0 +1,99 @@
+// The executor: runs one rank's schedule over a transport.
+//
+// It is a state machine. `progress` starts what can be started and ends what has ended, and returns
+// at once; blocking means calling it until it says `done`. It looks at a window of actions of the
+// schedule. Within the window everything overlaps that does not conflict: an action waits only for
+// earlier actions that touch the same elements. So the segments of one step travel while those of
+// the step before are reduced, and no algorithm has to say so.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/dtype.h"
+#include "schedule/schedule.h"
+#include "transport/transport.h"
+
+namespace ronde {
+
+enum class Progress { idle, moved, done };
+
+/// Memory that is not initialised.
+class Bytes {
+ public:
+  Bytes() = default;
+  explicit Bytes(std::size_t size) : data_(new std::byte[size]), size_(size) {}
+  std::byte* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+  std::byte* release() { return data_.release(); }
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  std::size_t size_ = 0;
+};
+
+/// What an element is. `op` counts where the schedule reduces.
+struct Element {
+  std::size_t bytes = 1;
+  DType dtype = DType::uint8;
+  ReduceOp op = ReduceOp::sum;
+};
+
+struct Operands {
+  ConstBuffer input;
+  Buffer data;
+};
+
+/// The same schedule in messages of at most `elements` elements. A send and the receive behind it are cut
+/// in turns, so that the result is again a schedule with pairs.
+Schedule segmented(const Schedule& schedule, std::size_t elements);
+
+class Execution {
+ public:
+  /// `what` ("allreduce by ring") opens the text of every error.
+  Execution(Transport& transport, std::shared_ptr<const Schedule> schedule, Operands operands,
+            Element element, int tag, int window, std::string what);
+
+  Progress progress();
+
+ private:
+  enum class State { blocked, posted, arrived, done };
+
+  /// An action in the window.
+  struct Open {
+    const Action* action;
+    State state = State::blocked;
+    Request request = 0;
+    Bytes landing;  // where a recv_reduce receives
+  };
+
+  bool admit();
+  bool advance(std::size_t position);
+  bool post(std::size_t position);
+  bool complete(Open& open);
+  void apply(const Open& open);
+
+  bool conflicts(std::size_t position) const;
+  bool next_for_peer(std::size_t position) const;
+
+  Buffer memory(const Range& range) const;
+  std::string place(const Action& action) const;
+
+  Transport& transport_;
+  const std::shared_ptr<const Schedule> schedule_;
+  const Operands operands_;
+  const Element element_;
+  const int tag_;
+  const std::size_t window_;
+  const std::string what_;
+  Bytes scratch_;
+  std::size_t next_ = 0;  // the first action that has not been admitted
+  std::deque<Open> open_;
+  std::vector<Bytes> spare_;  // landing places used before
+};
+
+}  // namespace ronde

@@ -1,0 +1,18 @@
+// What the core needs from the language above it. None of it is called on a fast path.
+#pragma once
+
+#include <functional>
+#include <string>
+
+namespace ronde {
+
+struct Hooks {
+  /// Throws if the user wants to stop (Ctrl-C).
+  std::function<void()> check_signals = [] {};
+  /// "train.py:42", where the caller's program stands in the call under way.
+  std::function<std::string()> where = [] { return std::string(); };
+  /// Shows a warning to the user.
+  std::function<void(const std::string&)> warn = [](const std::string&) {};
+};
+
+}  // namespace ronde

@@ -1,0 +1,64 @@
+#include "collective/select.h"
+
+#include <algorithm>
+#include <string>
+
+#include "core/error.h"
+
+namespace ronde {
+namespace {
+
+bool is_rooted(Collective collective) {
+  return collective == Collective::broadcast || collective == Collective::reduce ||
+         collective == Collective::gather || collective == Collective::scatter;
+}
+
+bool reduces(Collective collective) {
+  return collective == Collective::allreduce || collective == Collective::reduce_scatter ||
+         collective == Collective::reduce;
+}
+
+const Algorithm& require(Collective collective, std::string_view name, int size) {
+  const Algorithm& algorithm = find_algorithm(collective, name);
+  if (!algorithm.supports(size))
+    throw ArgumentError(std::string(name_of(collective)) + " by " + std::string(name) +
+                        " needs a power of two of ranks, not " + std::to_string(size));
+  return algorithm;
+}
+
+}  // namespace
+
+std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
+                                  const Link& link, const Settings& settings) {
+  layout.rank = is_rooted(collective) ? layout.root : 0;
+  std::vector<Candidate> result;
+  for (const auto& algorithm : algorithms()) {
+    if (algorithm.collective != collective || !algorithm.supports(layout.size())) continue;
+    const bool fixed = settings.deterministic && reduces(collective);
+    if (fixed && !algorithm.position_independent) continue;
+    result.push_back({&algorithm, cost_of(algorithm.build(layout), item_bytes, link)});
+    // Position-independent algorithms differ in their trees, and a choice by size would make results
+    // depend on fusion: the first in the table is the one. So it is for alltoall, whose layout is not
+    // the same on all ranks: a choice by cost might differ between them.
+    if (fixed || collective == Collective::alltoall) break;
+  }
+  std::stable_sort(result.begin(), result.end(), [](const Candidate& a, const Candidate& b) {
+    return a.cost.seconds < b.cost.seconds;
+  });
+  return result;
+}
+
+const Algorithm& select(Collective collective, const Layout& layout, std::size_t item_bytes,
+                        const Link& link, const Settings& settings, std::string_view named) {
+  if (!named.empty()) return require(collective, named, layout.size());
+  const auto configured = settings.algorithm.find(std::string(name_of(collective)));
+  if (configured != settings.algorithm.end())
+    return require(collective, configured->second, layout.size());
+  const auto ranking = candidates(collective, layout, item_bytes, link, settings);
+  if (ranking.empty())
+    throw ArgumentError("no algorithm for " + std::string(name_of(collective)) + " on " +
+                        std::to_string(layout.size()) + " ranks");
+  return *ranking.front().algorithm;
+}
+
+}  // namespace ronde

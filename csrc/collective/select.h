@@ -1,0 +1,31 @@
+// Which algorithm runs a collective: the cheapest by the cost model, unless the user says otherwise.
+//
+// A pure function of values that all ranks share (the call, the agreed settings, the agreed measurements),
+// so all ranks choose alike without a word.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+#include <vector>
+
+#include "collective/settings.h"
+#include "schedule/cost.h"
+#include "schedule/schedule.h"
+
+namespace ronde {
+
+struct Candidate {
+  const Algorithm* algorithm;
+  Cost cost;
+};
+
+/// The algorithms that can run `layout` under these settings, cheapest first; ties by the table's order.
+/// `layout.rank` is ignored: the cost is that of the rank on the critical path.
+std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
+                                  const Link& link, const Settings& settings);
+
+/// The algorithm named, else the one that settings.algorithm names, else the cheapest.
+const Algorithm& select(Collective collective, const Layout& layout, std::size_t item_bytes,
+                        const Link& link, const Settings& settings, std::string_view named);
+
+}  // namespace ronde

@@ -1,0 +1,44 @@
+// How a rank waits: the longer nothing happens, the less it disturbs.
+//
+// A short spin (none where ranks outnumber cores: a spinning rank would keep the processor from the
+// very rank it waits for), then sched_yield for about a millisecond, then sleeps that grow to a fifth
+// of a millisecond.
+#pragma once
+
+#include <chrono>
+
+namespace ronde {
+
+class Wait {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  explicit Wait(bool spin) : spin_(spin) {}
+
+  /// Something happened: stay awake.
+  void reset() {
+    idle_ = 0;
+    waiting_ = false;
+  }
+
+  /// Nothing happened: give way.
+  void pause();
+
+  /// Now and then while waiting, true: time for the slow checks.
+  bool due();
+
+  /// Seconds in which nothing happened, as of the last pause that looked at the clock.
+  double elapsed() const { return std::chrono::duration<double>(now_ - began_).count(); }
+
+ private:
+  static constexpr int kSpins = 2000;
+  static constexpr int kYields = 200;
+  static constexpr auto kCheckEvery = std::chrono::milliseconds(20);
+
+  const bool spin_;
+  int idle_ = 0;
+  bool waiting_ = false;  // since `began_`; the clock is first read when the spinning ends
+  Clock::time_point began_, now_, checked_;
+};
+
+}  // namespace ronde

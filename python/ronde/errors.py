@@ -1,0 +1,37 @@
+"""What can go wrong, apart from wrong arguments (`TypeError`, `ValueError`). See docs/errors.md."""
+
+from __future__ import annotations
+
+__all__ = [
+    "MismatchError",
+    "RankFailedError",
+    "RondeError",
+    "StalledError",
+    "UnavailableError",
+]
+
+
+class RondeError(RuntimeError):
+    """The base of all errors of Ronde."""
+
+
+class MismatchError(RondeError):
+    """The ranks made calls that do not belong together.
+
+    All ranks of the process set raise it, and the message shows every call with its ranks and its place
+    in the program. Nothing was sent and no array was written: Ronde can still be used.
+    """
+
+
+class RankFailedError(RondeError):
+    """Another rank died, left, or gave up. Ronde cannot be used any more in this process until
+    `ronde.shutdown()` and `ronde.init()`; arrays of the call under way are undefined."""
+
+
+class StalledError(RondeError):
+    """Some rank did not come to a call within `RONDE_STALL_TIMEOUT` seconds. The message names it."""
+
+
+class UnavailableError(RondeError):
+    """Something optional is not built, not installed, or not offered by this MPI. The message says how to
+    get it."""

@@ -1,0 +1,75 @@
+"""Process sets: collectives among some of the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from .errors import RondeError
+
+if TYPE_CHECKING:
+    from . import _core
+
+__all__ = ["ProcessSet", "global_process_set"]
+
+
+class ProcessSet:
+    """Some of the ranks, for the argument `process_set` of the collectives.
+
+    `ranks`: ranks of the job; they are put in ascending order, and a rank's place in it is its rank in
+    the set. A set can be used after `ronde.add_process_set`, or after `ronde.init(process_sets=[...])`.
+    """
+
+    def __init__(self, ranks: Iterable[int]) -> None:
+        if isinstance(ranks, int):
+            raise TypeError("a ProcessSet needs a list of ranks")
+        given = list(ranks)
+        if not all(isinstance(rank, int) and rank >= 0 for rank in given):
+            raise ValueError(f"ranks are whole numbers from 0 on, not {given}")
+        if not given:
+            raise ValueError("a process set needs at least one rank")
+        if len(set(given)) != len(given):
+            raise ValueError(f"a rank stands twice in {given}")
+        self.ranks: list[int] = sorted(given)
+        self.process_set_id: int | None = None
+        self._communicator: _core.Communicator | None = None
+
+    def included(self) -> bool:
+        """Whether this process is a member."""
+        self._require()
+        return self._communicator is not None
+
+    def rank(self) -> int:
+        """This process' rank in the set."""
+        return self._member().rank
+
+    def size(self) -> int:
+        """The number of ranks in the set."""
+        self._require()
+        return len(self.ranks)
+
+    def _require(self) -> None:
+        if self.process_set_id is None:
+            how = "ronde.init()" if self is global_process_set else "ronde.add_process_set()"
+            raise RondeError(f"this process set is not in use; call {how} first")
+
+    def _member(self) -> _core.Communicator:
+        self._require()
+        if self._communicator is None:
+            raise ValueError(
+                f"this rank is not a member of process set {self.process_set_id} {self.ranks}"
+            )
+        return self._communicator
+
+    def _attach(self, set_id: int, communicator: _core.Communicator | None) -> None:
+        self.process_set_id, self._communicator = set_id, communicator
+
+    def _detach(self) -> None:
+        self.process_set_id = self._communicator = None
+
+    def __repr__(self) -> str:
+        return f"ProcessSet(ranks={self.ranks}, process_set_id={self.process_set_id})"
+
+
+global_process_set = ProcessSet([0])
+"""All ranks. Its `ranks` are set by `ronde.init`."""

@@ -1,0 +1,193 @@
+"""What the environment may set. docs/errors.md and `ronde doctor` list the variables.
+
+All ranks must have the same settings: algorithm, message size and deadlines are chosen from them
+without a word between the ranks. `ronde.init` compares and raises `MismatchError` on a difference.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from . import _core
+
+__all__ = ["VARIABLES", "Settings", "Variable", "cores", "load"]
+
+T = TypeVar("T")
+
+
+def _flag(text: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True}
+    words.update({"0": False, "false": False, "no": False, "off": False})
+    return words[text.lower()]
+
+
+def _bytes(text: str) -> int:
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
+    value = int(text[:-1] if factor > 1 else text) * factor
+    if value < 1:
+        raise ValueError("must be positive")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e9:
+        raise ValueError("must be seconds, 0 for never")
+    return value
+
+
+def _window(text: str) -> int:
+    value = int(text)
+    if not 2 <= value <= 1024:
+        raise ValueError("must be 2 to 1024")
+    return value
+
+
+def _algorithms(text: str) -> dict[str, str]:
+    """`allreduce:ring,broadcast:tree`"""
+    known = {(collective, name) for collective, name, *_ in _core.algorithms()}
+    chosen = {}
+    for item in filter(None, text.split(",")):
+        collective, _, name = item.strip().partition(":")
+        if (collective, name) not in known:
+            names = sorted(n for c, n in known if c == collective)
+            hint = f"{collective} has {', '.join(names)}" if names else f"no such collective: {item}"
+            raise ValueError(hint)
+        chosen[collective] = name
+    return chosen
+
+
+@dataclass(frozen=True)
+class Variable(Generic[T]):
+    """An environment variable: how it is read, what holds without it, and what it means."""
+
+    name: str
+    parse: Callable[[str], T]
+    default: T
+    form: str
+    meaning: str
+
+    def read(self, environment: Mapping[str, str]) -> T:
+        text = environment.get(self.name, "").strip()
+        if not text:
+            return self.default
+        try:
+            return self.parse(text)
+        except (KeyError, ValueError) as error:
+            detail = f" ({error})" if isinstance(error, ValueError) else ""
+            raise ValueError(f"{self.name}={text!r} is not {self.form}{detail}") from None
+
+
+VARIABLES: dict[str, Variable[Any]] = {
+    "check": Variable(
+        "RONDE_CHECK", _flag, True, "0 or 1", "compare the calls of the ranks before each collective"
+    ),
+    "deterministic": Variable(
+        "RONDE_DETERMINISTIC",
+        _flag,
+        False,
+        "0 or 1",
+        "the same bits whatever the measurements, the fusion and the place in the array",
+    ),
+    "stall_warning": Variable(
+        "RONDE_STALL_WARNING", _seconds, 60.0, "seconds", "warn after waiting that long; 0 for never"
+    ),
+    "stall_timeout": Variable(
+        "RONDE_STALL_TIMEOUT",
+        _seconds,
+        600.0,
+        "seconds",
+        "raise StalledError after waiting that long; 0 for never",
+    ),
+    "segment_bytes": Variable(
+        "RONDE_SEGMENT_BYTES", _bytes, 256 << 10, "a size like 256K", "the longest message"
+    ),
+    "window": Variable(
+        "RONDE_WINDOW", _window, 32, "a whole number", "messages of a collective under way at once"
+    ),
+    "fusion_bytes": Variable(
+        "RONDE_FUSION_BYTES",
+        _bytes,
+        32 << 20,
+        "a size like 32M",
+        "the largest bucket of arrays that are reduced as one",
+    ),
+    "algorithm": Variable(
+        "RONDE_ALGORITHM",
+        _algorithms,
+        {},
+        "a list like allreduce:ring,broadcast:tree",
+        "use these algorithms instead of the cheapest by measurement",
+    ),
+}
+# Read elsewhere, and free to differ between ranks.
+_LOCAL_VARIABLES = {"RONDE_SIMD", "RONDE_LOG_LEVEL"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force, with what the native core needs of them."""
+
+    fusion_bytes: int
+    core: _core.Settings
+    changed: str  # "RONDE_CHECK=0, RONDE_WINDOW=8": all that differ from the defaults
+
+
+def load(environment: Mapping[str, str] | None = None, *, local_size: int = 1) -> Settings:
+    """Reads the environment. `local_size`: the ranks on this machine, which decides about spinning.
+
+    Raises `ValueError` that names the variable and the form it should have.
+    """
+    environment = os.environ if environment is None else environment
+    _warn_of_unknown(environment)
+    values = {field: variable.read(environment) for field, variable in VARIABLES.items()}
+    core = _core.Settings()
+    core.spin = local_size <= cores()
+    for field, value in values.items():
+        if field != "fusion_bytes":
+            setattr(core, field, value)
+    changed = ", ".join(
+        f"{variable.name}={environment[variable.name].strip()}"
+        for field, variable in VARIABLES.items()
+        if values[field] != variable.default
+    )
+    return Settings(fusion_bytes=values["fusion_bytes"], core=core, changed=changed)
+
+
+def _warn_of_unknown(environment: Mapping[str, str]) -> None:
+    known = {variable.name for variable in VARIABLES.values()} | _LOCAL_VARIABLES
+    for name in sorted(environment):
+        if name.startswith("RONDE_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            warnings.warn(f"Ronde knows no variable {name}{hint}", stacklevel=4)
+
+
+def cores() -> int:
+    """How many ranks can run at once here: the affinity mask and the cgroup's quota, rounded up."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _cgroup_cores()
+    return max(1, min(allowed or 1, quota if quota else allowed or 1))
+
+
+def _cgroup_cores() -> int | None:
+    """The quota of this process' control group, or nothing where there is none."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            path = next((line.split(":", 2)[2].strip() for line in file if line.startswith("0:")), "")
+    except OSError:
+        return None
+    # Inside a container the path may be one that only the host can see; then the root is ours.
+    for folder in (f"/sys/fs/cgroup{path}", "/sys/fs/cgroup"):
+        try:
+            with open(f"{folder}/cpu.max") as file:
+                limit, period = file.read().split()
+        except (OSError, ValueError):
+            continue
+        return None if limit == "max" else -(-int(limit) // int(period))
+    return None
