@@ -59,6 +59,10 @@ def direct(phases: int, reducing: int) -> Callable[[int], Promise]:
     return promise
 
 
+def alltoall(size: int) -> Promise:
+    return direct(1, 0)(size)._replace(steps=1)  # even alone, a rank copies its own part
+
+
 def halving_doubling(phases: int, reducing: int) -> Callable[[int], Promise]:
     def promise(size: int) -> Promise:
         fold = folded(size)
@@ -94,7 +98,9 @@ def one_shot(size: int) -> Promise:
     return Promise(int(size > 1), size - 1, volume, volume, volume)
 
 
-def tree(sent: Callable[[int], Fraction], received: Callable[[int], Fraction], reducing: bool):
+def tree(
+    sent: Callable[[int], Fraction], received: Callable[[int], Fraction], reducing: bool
+) -> Callable[[int], Promise]:
     def promise(size: int) -> Promise:
         reduced = received(size) if reducing else Fraction(0)
         return Promise(levels(size), levels(size), sent(size), received(size), reduced)
@@ -151,5 +157,5 @@ PROMISES: dict[tuple[str, str], Callable[[int], Promise]] = {
     ("gather", "direct"): at_root(sending=False),
     ("scatter", "tree"): tree(share, nothing, reducing=False),
     ("scatter", "direct"): at_root(sending=True),
-    ("alltoall", "direct"): direct(1, 0),
+    ("alltoall", "direct"): alltoall,
 }

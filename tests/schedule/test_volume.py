@@ -43,6 +43,14 @@ def test_cost_is_what_the_paper_says(row: Row) -> None:
 
 
 @each_algorithm()
+def test_vectors_of_fewer_elements_than_ranks_need_as_many_steps(row: Row) -> None:
+    collective, name, _, _ = row
+    for size in sizes_of(row[3]):
+        costs = [_core.cost(collective, name, counts_of(collective, n, size)) for n in (1, size)]
+        assert costs[0].steps == costs[1].steps, f"{size} ranks"
+
+
+@each_algorithm()
 def test_simulated_traffic_is_what_the_cost_counts(row: Row) -> None:
     collective, name, _, _ = row
     for size in (size for size in sizes_of(row[3]) if size < 20):

@@ -1,0 +1,350 @@
+"""`ronde explain`: which algorithms there are for a call, what they would cost, and their steps.
+
+Needs neither MPI nor other ranks: a schedule is data, so it can be priced and drawn anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ronde import _core
+
+ITEM_BYTES = {
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    **{f"{sign}int{bits}": bits // 8 for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "bool": 1,
+}
+COLLECTIVES = tuple(dict.fromkeys(row[0] for row in _core.algorithms()))
+ROOTED = ("broadcast", "reduce", "gather", "scatter")
+GRID_RANKS = 16
+
+# What --bytes counts.
+MEANING = {
+    "allreduce": "the vector of each rank",
+    "reduce_scatter": "the vector of each rank, before it is scattered",
+    "allgather": "the vector gathered from all ranks",
+    "broadcast": "the vector of the root",
+    "reduce": "the vector of each rank",
+    "gather": "the vector gathered from all ranks",
+    "scatter": "the vector of the root, before it is scattered",
+    "alltoall": "what each rank has for all ranks together",
+}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "explain",
+        help="show the algorithms for a collective, their cost and their steps",
+        description="Lists the algorithms for a collective, cheapest first: the steps, messages "
+        "and bytes of the busiest rank, and the time that a link of that speed would take.",
+    )
+    parser.add_argument("collective", choices=COLLECTIVES)
+    parser.add_argument(
+        "--bytes", type=_size, required=True, metavar="SIZE", help="8, 4K, 64M, 1G (binary)"
+    )
+    parser.add_argument(
+        "--ranks", type=_positive, required=True, metavar="N", help="the number of ranks"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=ITEM_BYTES,
+        default="float32",
+        metavar="DTYPE",
+        help="float32 unless given",
+    )
+    parser.add_argument(
+        "--root", type=int, default=0, metavar="RANK", help="for " + ", ".join(ROOTED)
+    )
+    parser.add_argument("--algorithm", metavar="NAME", help="show this one only")
+    parser.add_argument(
+        "--steps", action="store_true", help="draw what each rank does, step by step"
+    )
+    parser.add_argument(
+        "--alpha", type=_seconds, metavar="TIME", help="latency of a message: 20us, 1ms, 0.5s"
+    )
+    parser.add_argument(
+        "--overhead", type=_seconds, metavar="TIME", help="of each further message of a step"
+    )
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--link", type=_bit_rate, dest="beta", metavar="RATE", help="speed: 100Mbit, 1Gbit, 25Gbit"
+    )
+    speed.add_argument(
+        "--beta", type=_per_byte, metavar="SECONDS", help="seconds per byte on the wire"
+    )
+    parser.add_argument(
+        "--gamma", type=_per_byte, metavar="SECONDS", help="seconds per byte reduced"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        call = _call_of(args)
+        prices = _prices(call, args.algorithm)
+        print("\n".join(_table(call, prices)))
+        if args.steps:
+            chosen = next(price for price in prices if price.cost is not None)
+            print("\n" + "\n".join(_drawing(call, chosen.algorithm)))
+    except ValueError as error:
+        print(f"ronde explain: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class Call(NamedTuple):
+    collective: str
+    items: int
+    dtype: str
+    ranks: int
+    root: int
+    link: dict[str, float]
+
+
+def _call_of(args: argparse.Namespace) -> Call:
+    item = ITEM_BYTES[args.dtype]
+    if args.bytes % item:
+        raise ValueError(
+            f"{args.bytes} bytes are no whole number of {args.dtype} ({item} bytes each)"
+        )
+    if not 0 <= args.root < args.ranks:
+        raise ValueError(f"root {args.root} is no rank of {args.ranks}")
+    if args.root and args.collective not in ROOTED:
+        raise ValueError(f"{args.collective} has no root")
+    link = _core.default_link()
+    link |= {name: vars(args)[name] for name in link if vars(args)[name] is not None}
+    items = args.bytes // item
+    return Call(args.collective, items, args.dtype, args.ranks, args.root, link)
+
+
+# ---- the table -----------------------------------------------------------------------------------
+
+
+class Price(NamedTuple):
+    algorithm: str
+    cost: _core.Cost | None  # None where this number of ranks is not supported
+
+
+def _counts(collective: str, items: int, ranks: int) -> list[int]:
+    row = [items // ranks + (rank < items % ranks) for rank in range(ranks)]
+    return row * ranks if collective == "alltoall" else row
+
+
+def _prices(call: Call, only: str | None) -> list[Price]:
+    """Cheapest first; those that cannot run come last."""
+    rows = [row for row in _core.algorithms() if row[0] == call.collective]
+    if only is not None:
+        rows = [row for row in rows if row[1] == only]
+        if not rows:
+            _core.schedule(call.collective, only, 0, [1])  # raises, and lists the names there are
+    counts = _counts(call.collective, call.items, call.ranks)
+    item = ITEM_BYTES[call.dtype]
+
+    def price(name: str, any_size: bool) -> Price:
+        if not any_size and call.ranks & (call.ranks - 1):
+            return Price(name, None)
+        link = call.link
+        return Price(name, _core.cost(call.collective, name, counts, call.root, item, **link))
+
+    prices = [price(name, any_size) for _, name, _, any_size in rows]
+    if all(cost is None for _, cost in prices):
+        raise ValueError(f"{only} needs a power of two of ranks, not {call.ranks}")
+    return sorted(prices, key=lambda price: price.cost.seconds if price.cost else float("inf"))
+
+
+def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
+    item = ITEM_BYTES[call.dtype]
+    link = call.link
+    root = f", root {call.root}" if call.collective in ROOTED else ""
+    ranks = "1 rank" if call.ranks == 1 else f"{call.ranks} ranks"
+    size = _bytes_text(call.items * item)
+    yield f"{call.collective} on {ranks}{root}: {size} of {call.dtype}, {MEANING[call.collective]}"
+    yield (
+        f"alpha {_time_text(link['alpha'])} a step, "
+        f"overhead {_time_text(link['overhead'])} for each further message of a step,"
+    )
+    yield (
+        f"beta {link['beta'] * 1e9:.3g} ns/byte{_rate_text(link['beta'])}, "
+        f"gamma {link['gamma'] * 1e9:.3g} ns/byte reduced"
+    )
+    yield ""
+    yield (
+        f"{'algorithm':<22}{'steps':>6}{'messages':>10}{'sent':>12}{'received':>12}{'predicted':>12}"
+    )
+    for index, (name, cost) in enumerate(prices):
+        if cost is None:
+            yield f"{name:<22}  needs a power of two of ranks"
+            continue
+        chosen = "  <- chosen" if index == 0 and len(prices) > 1 else ""
+        yield (
+            f"{name:<22}{cost.steps:>6}{cost.messages:>10}{_bytes_text(cost.sent * item):>12}"
+            f"{_bytes_text(cost.received * item):>12}{_time_text(cost.seconds):>12}{chosen}"
+        )
+
+
+# ---- the grid of steps ---------------------------------------------------------------------------
+
+
+def _drawing(call: Call, algorithm: str) -> Iterator[str]:
+    """Drawn for a vector that divides evenly: who talks to whom does not depend on its size."""
+    core = 1 << (call.ranks.bit_length() - 1)
+    items = call.ranks if call.collective == "alltoall" else call.ranks * core
+    counts = _counts(call.collective, items, call.ranks)
+    drawn = range(call.ranks) if call.ranks <= GRID_RANKS else range(call.root, call.root + 1)
+    schedules = [
+        _core.schedule(call.collective, algorithm, rank, counts, call.root) for rank in drawn
+    ]
+    part, parts = _unit(schedules, items, call.ranks, core)
+    cells = [_cells(schedule, part, parts) for schedule in schedules]
+    if call.ranks == 1:
+        yield f"{algorithm}: one rank has nobody to talk to."
+        return
+    too_wide = f": a grid of {call.ranks} ranks is too wide, this is rank {call.root}"
+    yield f"{algorithm}, step by step{'' if len(drawn) > 1 else too_wide}"
+    yield from _legend(cells, parts)
+    yield ""
+    yield from _grid(drawn, cells, schedules[0].steps) if len(drawn) > 1 else _list(cells[0])
+
+
+def _unit(
+    schedules: Sequence[_core.Schedule], items: int, ranks: int, core: int
+) -> tuple[int, int]:
+    """(elements, number) of the chunks that ranges consist of: as many as ranks or core ranks."""
+    ranges = [
+        action[3] for schedule in schedules for action in schedule.actions if action[3][0] == "data"
+    ]
+    for parts in (ranks, core):
+        part = max(items // parts, 1)
+        if all(offset % part == count % part == 0 for _, offset, count in ranges):
+            return part, parts
+    return 1, items
+
+
+class Cell(NamedTuple):
+    sends: list[str]
+    receives: list[str]
+
+
+def _cells(schedule: _core.Schedule, part: int, parts: int) -> list[Cell]:
+    cells = [Cell([], []) for _ in range(schedule.steps)]
+    for verb, step, peer, (where, offset, count), _, _ in schedule.actions:
+        first, last = offset // part, (offset + count) // part - 1
+        chunks = f"{first}" if first == last else f"{first}-{last}"
+        if first == 0 and last == parts - 1 and parts > 1:
+            chunks = "*"
+        if where == "scratch":
+            chunks = "s"
+        if verb == "send":
+            cells[step].sends.append(f"{chunks}>{peer}")
+        elif verb in ("recv", "recv_reduce"):
+            cells[step].receives.append(f"{chunks}<{peer}{'+' * (verb == 'recv_reduce')}")
+    return cells
+
+
+def _legend(cells: Sequence[Sequence[Cell]], parts: int) -> Iterator[str]:
+    signs = "".join(text for row in cells for cell in row for text in cell.sends + cell.receives)
+    yield f"c>r sends chunk c of {parts} to rank r, c<r receives it from rank r"
+    if "+" in signs:
+        yield "c<r+ receives it and reduces"
+    if "s" in signs:
+        yield "s<r receives into scratch, which is reduced when the step is done"
+    if "*" in signs:
+        yield "* is all chunks"
+
+
+def _list(cells: Sequence[Cell]) -> Iterator[str]:
+    for step, cell in enumerate(cells):
+        text = "  ".join(cell.sends + cell.receives)
+        yield from textwrap.wrap(text, 94, initial_indent=f"{step:<6}", subsequent_indent=" " * 6)
+
+
+def _grid(ranks: range, cells: Sequence[Sequence[Cell]], steps: int) -> Iterator[str]:
+    """Steps are rows of several lines: first what is sent, then what is received."""
+    heads = [f"rank {rank}" for rank in ranks]
+    texts = [text for row in cells for cell in row for text in cell.sends + cell.receives]
+    width = max(len(text) for text in heads + texts) + 2
+
+    def line(first: str, columns: Sequence[str]) -> str:
+        return f"{first:<6}{''.join(f'{text:<{width}}' for text in columns)}".rstrip()
+
+    yield line("step", heads)
+    for step in range(steps):
+        row = [cells_of_rank[step] for cells_of_rank in cells]
+        lines = _stacked([c.sends for c in row]) + _stacked([c.receives for c in row])
+        for index, columns in enumerate(lines):
+            yield line("" if index else str(step), columns)
+
+
+def _stacked(columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    height = max(len(column) for column in columns)
+    return [[c[i] if i < len(c) else "" for c in columns] for i in range(height)]
+
+
+# ---- numbers in and out --------------------------------------------------------------------------
+
+
+def _number(pattern: str, units: dict[str, float], example: str) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        found = re.fullmatch(
+            r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)" + pattern, text.strip(), re.IGNORECASE
+        )
+        unit = found[2].lower() if found else None
+        if found is None or unit not in units:
+            raise argparse.ArgumentTypeError(f"'{text}' is not like {example}")
+        return float(found[1]) * units[unit]
+
+    return parse
+
+
+_seconds = _number(
+    r"\s*([a-z]*)", {"": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}, "20us or 1ms"
+)
+_per_byte = _number("()", {"": 1}, "1e-9")
+_bits = _number(r"\s*([kmg]bit)", {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}, "100Mbit or 1Gbit")
+_bytes = _number("([kmg]?)", {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}, "8, 4K, 64M or 1G")
+
+
+def _bit_rate(text: str) -> float:
+    rate = _bits(text)
+    if rate == 0:
+        raise argparse.ArgumentTypeError("a link has a speed")
+    return 8 / rate
+
+
+def _size(text: str) -> int:
+    size = _bytes(text)
+    if size != int(size):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of bytes")
+    return int(size)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no positive number")
+    return int(text)
+
+
+def _bytes_text(size: int) -> str:
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:.4g} {unit}"
+    return f"{size} B"
+
+
+def _time_text(seconds: float) -> str:
+    for factor, unit in ((1, "s"), (1e3, "ms")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.4g} {unit}"
+    return f"{seconds * 1e6:.4g} us"
+
+
+def _rate_text(beta: float) -> str:
+    return f" ({8e-9 / beta:.3g} Gbit/s)" if beta > 0 else ""

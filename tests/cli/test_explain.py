@@ -1,0 +1,152 @@
+"""`ronde explain`, called as the command line calls it."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+from ronde import _core
+from ronde.cli import explain
+
+
+def explained(*words: str) -> int:
+    parser = argparse.ArgumentParser(prog="ronde")
+    explain.add_parser(parser.add_subparsers(required=True))
+    return explain.run(parser.parse_args(["explain", *words]))
+
+
+def output(capsys: pytest.CaptureFixture[str], words: str) -> list[str]:
+    assert explained(*words.split()) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def rows(lines: list[str]) -> list[list[str]]:
+    names = {row[1] for row in _core.algorithms()}
+    return [line.split() for line in lines if line and line.split()[0] in names]
+
+
+def test_small_vectors_want_few_steps_and_large_ones_few_bytes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = output(capsys, "allreduce --bytes 8 --ranks 64 --overhead 20us")
+    large = output(capsys, "allreduce --bytes 1G --ranks 64 --overhead 20us")
+    assert rows(small)[0][0] == "recursive_doubling"
+    assert rows(large)[0][0] in ("halving_doubling", "circulant", "ring")
+    assert rows(large)[-1][0] == "one_shot"
+
+
+def test_the_cheapest_comes_first_and_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "allreduce --bytes 64M --ranks 16 --link 1Gbit")
+    marked = [line for line in lines if line.endswith("<- chosen")]
+    assert len(marked) == 1
+    assert marked[0].split() == rows(lines)[0]
+    counts = [(1 << 20)] * 16
+    link = _core.default_link() | {"beta": 8e-9}
+    seconds = {
+        name: _core.cost(collective, name, counts, **link).seconds
+        for collective, name, _, _ in _core.algorithms()
+        if collective == "allreduce"
+    }
+    assert marked[0].split()[0] == min(seconds, key=lambda name: seconds[name])
+
+
+def test_one_algorithm_is_shown_with_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "allreduce --bytes 64M --ranks 16 --algorithm ring --link 1Gbit")
+    assert lines[0] == "allreduce on 16 ranks: 64 MiB of float32, the vector of each rank"
+    assert "beta 8 ns/byte (1 Gbit/s)" in lines[2]
+    assert rows(lines) == [["ring", "30", "30", "120", "MiB", "120", "MiB", "1.02", "s"]]
+
+
+def test_latency_is_read_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "allreduce --bytes 0 --ranks 8 --algorithm recursive_doubling --alpha 2ms"
+    lines = output(capsys, words)
+    assert "alpha 2 ms a step" in lines[1]
+    assert rows(lines)[0][-2:] == ["6", "ms"]
+
+
+def test_what_needs_a_power_of_two_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "reduce_scatter --bytes 1K --ranks 6")
+    assert lines[-1].split(maxsplit=1) == ["halving_doubling", "needs a power of two of ranks"]
+
+
+@pytest.mark.parametrize("collective", explain.COLLECTIVES)
+@pytest.mark.parametrize("ranks", [1, 2, 7, 16, 40])
+def test_every_collective_can_be_explained_and_drawn(
+    collective: str, ranks: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [row[1] for row in _core.algorithms() if row[0] == collective]:
+        if name == "halving_doubling" and ranks & (ranks - 1):
+            continue
+        words = f"{collective} --bytes 1M --ranks {ranks} --algorithm {name} --steps"
+        assert output(capsys, words)[5].startswith(name)
+
+
+def test_grid_names_chunks_and_peers_of_each_step(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "reduce_scatter --bytes 1K --ranks 3 --algorithm ring --steps")
+    assert lines[-5:] == [
+        "step  rank 0  rank 1  rank 2",
+        "0     2>1     0>2     1>0",
+        "      1<2+    2<0+    0<1+",
+        "1     1>1     2>2     0>0",
+        "      0<2+    1<0+    2<1+",
+    ]
+
+
+def test_grid_draws_folded_ranks(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "allreduce --bytes 1K --ranks 3 --algorithm halving_doubling --steps")
+    assert "c>r sends chunk c of 2 to rank r, c<r receives it from rank r" in lines
+    assert lines[-8:-6] == ["0             *>0", "      *<1+"]
+
+
+def test_grid_of_many_ranks_becomes_the_list_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "broadcast --bytes 1K --ranks 17 --algorithm tree --root 5 --steps")
+    assert "a grid of 17 ranks is too wide, this is rank 5" in "\n".join(lines)
+    assert lines[-5:] == [
+        "0     *>4",
+        "1     *>13",
+        "2     *>9",
+        "3     *>7",
+        "4     *>6",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        ("allreduce --bytes 10 --ranks 4", "10 bytes are no whole number of float32"),
+        ("allreduce --bytes 8 --ranks 4 --algorithm star", "no algorithm called 'star'; there are"),
+        ("allgather --bytes 8 --ranks 6 --algorithm halving_doubling", "needs a power of two"),
+        ("broadcast --bytes 8 --ranks 4 --root 4", "root 4 is no rank of 4"),
+        ("allreduce --bytes 8 --ranks 4 --root 1", "allreduce has no root"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(
+    words: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explained(*words.split()) == 2
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert captured.err.startswith("ronde explain: error: ")
+    assert not captured.out
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        ("allreduce --bytes 4Q --ranks 4", "'4Q' is not like 8, 4K, 64M or 1G"),
+        ("allreduce --bytes 0.3 --ranks 4", "'0.3' is no whole number of bytes"),
+        ("allreduce --bytes 4K --ranks 0", "'0' is no positive number"),
+        ("allreduce --bytes 4K --ranks -3", "'-3' is no positive number"),
+        ("allreduce --bytes 4K --ranks 4 --link fast", "'fast' is not like 100Mbit or 1Gbit"),
+        ("allreduce --bytes 4K --ranks 4 --link 0Gbit", "a link has a speed"),
+        ("allreduce --bytes 4K --ranks 4 --alpha 3days", "'3days' is not like 20us or 1ms"),
+        ("allreduce --bytes 4K --ranks 4 --link 1Gbit --beta 1e-9", "not allowed with"),
+        ("allrescue --bytes 4K --ranks 4", "invalid choice: 'allrescue'"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    words: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        explained(*words.split())
+    assert complaint in capsys.readouterr().err
