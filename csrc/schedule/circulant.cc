@@ -3,10 +3,9 @@
 //
 // Nouns: the view of rank r is all chunks, counted from its own backwards round the ring: R[i] is
 // chunk r - i. The skips are P, ceil(P/2), ceil(P/4), ..., 1.
-//   reduce_scatter  ceil(log2 P) steps. Before each step R[0, s) is still to be reduced, where s is
-//   a
-//                   skip and s' the next. R[s', s) goes to the rank s' places back, for which it is
-//                   R[0, s - s'), and the same of our own comes from the rank s' places ahead.
+//   reduce_scatter  ceil(log2 P) steps, each from a skip s to the next, s'. Of R[0, s), which is
+//                   still open, R[s', s) goes to rank r - s', for which it is R[0, s - s'); our
+//                   own R[0, s - s') gets a contribution from rank r + s'.
 //   allgather       ceil(log2 P) steps, the same way back: R[0, s') is known, and R[s', s) comes.
 //   allreduce       one, then the other.
 // Each rank sends and receives P-1 chunks in each phase, n(P-1)/P elements: minimal in steps and in

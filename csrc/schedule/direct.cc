@@ -1,7 +1,6 @@
 // Direct: everybody talks to everybody, or the root to all, without detours.
 //
-//   reduce_scatter  1 step. Each rank sends chunk j to rank j, collects what comes for its own
-//   chunk
+//   reduce_scatter  1 step. Each rank sends chunk j to rank j, collects what comes for its own,
 //                   and reduces it in the order of the ranks.
 //   allgather       1 step. Each rank sends its chunk to all others.
 //   allreduce       one, then the other.

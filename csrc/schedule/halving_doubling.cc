@@ -1,10 +1,9 @@
 // Recursive halving and doubling. R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of
 // collective communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005).
 //
-//   reduce_scatter  log2 P steps. A rank works on a range of chunks, at first on all. In each step
-//   it
-//                   meets the rank at half the range's distance, keeps the half with its own chunk
-//                   and gives away the other.
+//   reduce_scatter  log2 P steps. A rank works on a range of chunks, at first on all. In each it
+//                   meets the rank half as many places away, keeps the half of the range with its
+//                   own chunk and gives away the other.
 //   allgather       log2 P steps, the same way back: the range that a rank holds doubles.
 //   allreduce       one, then the other. A number of ranks that is no power of two is folded to one
 //                   that is (see fold.h), in two more steps.

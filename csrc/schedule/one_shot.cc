@@ -1,11 +1,9 @@
 // One shot: everybody sends all it has to everybody, and each rank reduces for itself.
 //
-//   allreduce  1 step, P-1 messages. Each rank sends and receives n(P-1) elements and reduces as
-//   many.
+//   allreduce  1 step, P-1 messages. Each rank sends, receives and reduces n(P-1) elements.
 // The lowest latency there is, for vectors of a few bytes and for few ranks.
 //
-// Each rank reduces in the order of the ranks, so that all compute the same bits: those of
-// `direct`.
+// Each rank reduces in the order of the ranks: all compute the same bits, those of `direct`.
 #include "schedule/rank_order.h"
 #include "schedule/table.h"
 

@@ -1,9 +1,8 @@
 // Recursive doubling. R. Thakur, R. Rabenseifner and W. Gropp, "Optimization of collective
 // communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005).
 //
-//   allreduce  log2 P steps. In each a rank swaps its whole vector with the rank at a distance that
-//   is
-//              a power of two, and both reduce. A number of ranks that is no power of two is folded
+//   allreduce  log2 P steps. In each a rank swaps its whole vector with the one at a distance of a
+//              power of two, and both reduce. A number of ranks that is no power of two is folded
 //              to one that is (see fold.h), in two more steps.
 // Each rank sends and receives n elements in each step: the fewest latencies, for small vectors.
 //

@@ -33,8 +33,7 @@ inline std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
 
 inline std::uint64_t leaf(int rank) { return mix(rank); }
 
-/// The tree knows only the rank, so that trees compare across the vector; the sum also the
-/// position.
+/// The tree knows only the rank, so that trees compare across the vector; the sum knows both.
 inline Element original(int rank, std::size_t position) {
   return {leaf(rank), mix(leaf(rank) + position), 0, 0};
 }

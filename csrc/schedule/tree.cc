@@ -11,8 +11,7 @@
 // Chunks of a subtree may wrap round the end of the vector: then they are two messages of one step.
 //
 // In reduce the parent stands left of its child: contributions stay in the order of the places,
-// from the root onwards. All elements are reduced by the same tree; another root means another
-// tree.
+// from the root onwards. All elements are reduced by the same tree; another root, another tree.
 #include <algorithm>
 
 #include "schedule/table.h"

@@ -17,17 +17,8 @@ from worlds import ALGORITHMS, counts_of, even, sizes_of
 ROOT = Path(__file__).parents[2]
 ALGORITHMS_PAGE = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
 EXTENDING_PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-COLUMNS = [
-    "collective",
-    "algorithm",
-    "steps",
-    "sent",
-    "received",
-    "reduced",
-    "roundings",
-    "position",
-    "ranks",
-]
+FORMULAS = ["steps", "sent", "received", "reduced", "roundings"]
+COLUMNS = ["collective", "algorithm", *FORMULAS, "position", "ranks"]
 
 
 def table() -> dict[tuple[str, str], dict[str, str]]:
@@ -75,8 +66,9 @@ def test_a_row_of_the_table_tells_the_truth(row: tuple[str, str, bool, bool]) ->
         assert value(said["roundings"], size) == depth, f"{size} ranks"
 
 
-def blocks(page: str, opening: str) -> list[str]:
-    return re.findall(rf"^```{opening}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return [text for opening, text in fenced if opening == language]
 
 
 @pytest.mark.parametrize("page", [ALGORITHMS_PAGE, EXTENDING_PAGE], ids=["algorithms", "extending"])
