@@ -152,7 +152,8 @@ def _prices(call: Call, only: str | None) -> list[Price]:
         if not any_size and call.ranks & (call.ranks - 1):
             return Price(name, None)
         link = call.link
-        return Price(name, _core.cost(call.collective, name, counts, call.root, item, **link))
+        cost = _core.cost(call.collective, name, counts, call.root, item, rank=call.root, **link)
+        return Price(name, cost)
 
     prices = [price(name, any_size) for _, name, _, any_size in rows]
     if all(cost is None for _, cost in prices):
