@@ -200,6 +200,16 @@ void bind_settings(py::module_& module) {
       .def_readwrite("stall_timeout", &Settings::stall_timeout)
       .def_readwrite("spin", &Settings::spin)
       .def_readwrite("algorithm", &Settings::algorithm);
+
+  py::class_<Link>(module, "Link", "What messages cost: seconds, and seconds per byte.")
+      .def(py::init([](double alpha, double overhead, double beta, double gamma) {
+             return Link{alpha, overhead, beta, gamma};
+           }),
+           "alpha"_a, "overhead"_a, "beta"_a, "gamma"_a)
+      .def_readonly("alpha", &Link::alpha)
+      .def_readonly("overhead", &Link::overhead)
+      .def_readonly("beta", &Link::beta)
+      .def_readonly("gamma", &Link::gamma);
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ std::string list_ranks(const std::vector<int>& ranks) {
     while (j + 1 < ranks.size() && ranks[j + 1] == ranks[j] + 1) ++j;
     if (i) text += ",";
     text += std::to_string(ranks[i]);
-    if (j > i) text += "-" + std::to_string(ranks[j]);
+    if (j > i) text.append("-").append(std::to_string(ranks[j]));
     i = j + 1;
   }
   return text;
@@ -145,7 +145,7 @@ void Communicator::raise_mismatch(const Call& call) {
   }
   std::string message = "the ranks made different calls";
   if (set_ != 0) message += " on process set " + std::to_string(set_);
-  message += " (its call number " + std::to_string(sequence_) + "):";
+  message += groups.size() > 1 ? ":" : ", though they look alike:";
   for (const auto& [text, ranks] : groups) message += "\n  " + list_ranks(ranks) + ": " + text;
   throw MismatchError(message);
 }

@@ -15,10 +15,11 @@ import os
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _core, _mpi, settings
 from .errors import MismatchError, RondeError
@@ -49,6 +50,8 @@ class World:
     """All that `init` made. `failed` calls leave it as it is: what MPI may still write must stay."""
 
     MPI: Any
+    rank: int
+    size: int
     comm: Any  # Ronde's own communicator of the global set
     library: _core.MpiLibrary
     control: _core.Control
@@ -123,7 +126,7 @@ def _connect(MPI: Any, comm: Any, control_comm: Any, loaded: settings.Settings) 
         control, transport(comm), 0, list(range(size)), final.core
     )
     communicator.measure_link()
-    world = World(MPI, comm, library, control, final, neighbours, os.getpid())
+    world = World(MPI, rank, size, comm, library, control, final, neighbours, os.getpid())
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = list(range(size))
@@ -341,56 +344,55 @@ def _install_exits() -> None:
     previous = sys.excepthook
 
     def end_job(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        previous(kind, error, traceback)
-        if _is_interactive() or not _others_depend():
+        state = _responsible()
+        if state is None or hasattr(sys, "ps1") or sys.flags.interactive:
+            previous(kind, error, trace)
             return
-        _abort(f"{kind.__name__}: {error}", 130 if issubclass(kind, KeyboardInterrupt) else 1)
+        if previous is sys.__excepthook__:
+            # In one piece, so that the tracebacks of several ranks do not mix.
+            lines = traceback.format_exception(kind, error, trace)
+            sys.stderr.write(f"ronde: rank {state.rank} ends the job:\n{''.join(lines)}")
+        else:
+            previous(kind, error, trace)
+        _abort(state, f"{kind.__name__}: {error}", 130 if kind is KeyboardInterrupt else 1)
 
     sys.excepthook = end_job
     atexit.register(_at_exit)
 
 
-def _is_interactive() -> bool:
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+def _responsible() -> World | None:
+    """The world whose other ranks may be waiting for this process, if there is one."""
+    states = [*_kept_for_ever, *([_world] if _world is not None else [])]
+    own = [state for state in states if state.pid == os.getpid() and state.size > 1]
+    return own[-1] if own else None
 
 
-def _others_depend() -> bool:
-    """Whether other ranks may be waiting for this process."""
-    if any(state.pid == os.getpid() for state in _kept_for_ever):
-        return True
-    if _world is None or _world.pid != os.getpid():
-        return False
-    return len(global_process_set.ranks) > 1
-
-
-def _abort(reason: str, code: int) -> None:
-    """Ends all processes of the job. The traceback is out already."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    state = _world or _kept_for_ever[-1]
+def _abort(state: World, reason: str, code: int) -> NoReturn:
+    """Ends all processes of the job, once what there is to say has been said."""
     with contextlib.suppress(Exception):
         state.control.fail(reason)
-    # The launcher ends the processes roughly: give other ranks that have an error a moment to print it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The launcher ends the others roughly: give those that have an error to show a moment for it.
     time.sleep(0.2)
     state.MPI.COMM_WORLD.Abort(code)
+    os._exit(code)
 
 
 def _at_exit() -> None:
-    if _world is None:
-        if _kept_for_ever and _others_depend():
-            _abort("exit after a failure", 1)
+    state = _responsible()
+    if state is None or state.MPI.Is_finalized():
+        if _world is not None and _world.pid == os.getpid():
+            shutdown()
         return
-    if _world.pid != os.getpid() or _world.MPI.Is_finalized():
-        return
-    failure = _world.control.failure
+    failure = state.control.failure
     if not failure:
         try:
             shutdown()
             return
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
-    if len(global_process_set.ranks) > 1 or _kept_for_ever:
-        print(f"ronde: this process ends, and the job with it: {failure}", file=sys.stderr)
-        _abort(failure, 1)
+    print(f"ronde: rank {state.rank} ends the job: {failure}", file=sys.stderr)
+    _abort(state, failure, 1)
