@@ -34,6 +34,7 @@ Buffer output_of(py::array& array) {
 py::array array_of(Bytes bytes) {
   const auto size = static_cast<py::ssize_t>(bytes.size());
   auto* data = bytes.release();
+  if (!data) return py::array_t<std::uint8_t>(0);
   const py::capsule owner(data, [](void* memory) { delete[] static_cast<std::byte*>(memory); });
   return py::array(py::dtype::of<std::uint8_t>(), {size}, {1}, data, owner);
 }

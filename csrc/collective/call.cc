@@ -1,7 +1,7 @@
 #include "collective/call.h"
 
 #include <bit>
-#include <sstream>
+#include <cstdio>
 #include <string_view>
 
 namespace ronde {
@@ -27,6 +27,23 @@ class Hash {
   std::uint64_t value_ = 0xcbf29ce484222325;
 };
 
+// Not by streams: a process may hold a second C++ library, and their locales get into each other's way.
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+
+/// As Python writes a tuple.
+std::string text_of(const std::vector<std::int64_t>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (i) text += ", ";
+    text += std::to_string(shape[i]);
+  }
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
 }  // namespace
 
 std::uint64_t Call::fingerprint() const {
@@ -48,28 +65,20 @@ std::uint64_t Call::fingerprint() const {
 }
 
 std::string Call::text() const {
-  std::ostringstream out;
-  out << kind;
-  if (!name.empty()) out << " '" << name << "'";
-  const char* separator = " (";
-  const auto field = [&](auto&&... parts) {
-    out << separator;
-    (out << ... << parts);
-    separator = ", ";
-  };
-  if (dtype) field(name_of(*dtype));
-  if (shape) {
-    field("shape (");
-    for (std::size_t i = 0; i < shape->size(); ++i) out << (i ? ", " : "") << (*shape)[i];
-    out << (shape->size() == 1 ? ",)" : ")");
-  }
-  if (!op.empty()) field("op=", op);
-  if (root >= 0) field("root=", root);
-  if (prescale != 1.0) field("prescale_factor=", prescale);
-  if (postscale != 1.0) field("postscale_factor=", postscale);
-  if (!detail.empty()) field(detail);
-  if (*separator == ',') out << ")";
-  return out.str();
+  std::vector<std::string> fields;
+  if (dtype) fields.emplace_back(name_of(*dtype));
+  if (shape) fields.push_back("shape " + text_of(*shape));
+  if (!op.empty()) fields.push_back("op=" + op);
+  if (root >= 0) fields.push_back("root=" + std::to_string(root));
+  if (prescale != 1.0) fields.push_back("prescale_factor=" + text_of(prescale));
+  if (postscale != 1.0) fields.push_back("postscale_factor=" + text_of(postscale));
+  if (!detail.empty()) fields.push_back(detail);
+
+  std::string text = kind;
+  if (!name.empty()) text += " '" + name + "'";
+  for (std::size_t i = 0; i < fields.size(); ++i) text += (i ? ", " : " (") + fields[i];
+  if (!fields.empty()) text += ")";
+  return text;
 }
 
 }  // namespace ronde

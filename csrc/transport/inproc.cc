@@ -70,7 +70,7 @@ class InprocTransport final : public Transport {
     require_alive(rank_);
     const auto key = mix(faults.seed) ^ mix(rank_ + 1) ^ static_cast<std::uint64_t>(number);
     if (message.bytes && happens(faults.truncate, mix(key) + 1)) --message.bytes;
-    const int polls = happens(faults.delay, key) ? static_cast<int>(mix(key + 2) % 500) : 0;
+    const int polls = happens(faults.delay, key) ? static_cast<int>(mix(key + 2) % 60) : 0;
 
     const auto slot = pending_.take();
     auto& pending = pending_[slot];

@@ -1,0 +1,255 @@
+"""The call contract: mismatches, stalls, failures. Nothing hangs, nothing is silently wrong."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from threads import Rank, run, run_all
+
+F32, F64 = _core.DType.float32, _core.DType.float64
+
+
+def allreduce(me: Rank, array: np.ndarray, **fields: Any) -> np.ndarray:
+    output = np.full_like(array, -1)
+    dtype = _core.DType.__members__[array.dtype.name]
+    call = _core.Call("allreduce", dtype=dtype, shape=list(array.shape), **fields)
+    me.communicator.allreduce(call, [array], [output], dtype, _core.ReduceOp.sum)
+    return output
+
+
+@pytest.mark.parametrize("size", [2, 3, 7, 8])
+@pytest.mark.parametrize(
+    ("usual", "odd"),
+    [
+        ({"kind": "allreduce"}, {"kind": "allgather"}),
+        ({"kind": "allreduce", "dtype": F32}, {"kind": "allreduce", "dtype": F64}),
+        ({"kind": "allreduce", "shape": [3]}, {"kind": "allreduce", "shape": [4]}),
+        ({"kind": "allreduce", "shape": [3]}, {"kind": "allreduce", "shape": [3, 1]}),
+        ({"kind": "allreduce", "op": "sum"}, {"kind": "allreduce", "op": "max"}),
+        ({"kind": "broadcast", "root": 0}, {"kind": "broadcast", "root": 1}),
+        ({"kind": "allreduce", "name": "a"}, {"kind": "allreduce", "name": "b"}),
+        ({"kind": "allreduce", "prescale": 0.5}, {"kind": "allreduce", "prescale": 0.25}),
+        ({"kind": "allreduce", "postscale": 2.0}, {"kind": "allreduce"}),
+        ({"kind": "init", "detail": "RONDE_WINDOW=2"}, {"kind": "init", "detail": "RONDE_WINDOW=3"}),
+    ],
+    ids=["kind", "dtype", "count", "rank_of_shape", "op", "root", "name", "prescale", "postscale",
+         "settings"],
+)  # fmt: skip
+def test_a_call_that_differs_on_one_rank_raises_on_all(
+    size: int, usual: dict[str, Any], odd: dict[str, Any]
+) -> None:
+    different = size // 2
+
+    def program(me: Rank) -> None:
+        me.communicator.barrier(_core.Call(**(odd if me.rank == different else usual)))
+
+    for error in run(size, program):
+        assert isinstance(error, ronde.MismatchError)
+        text = str(error)
+        assert str(_core.Call(**usual)) in text
+        assert f"rank {different}: {_core.Call(**odd)} at rank{different}.py:1" in text
+
+
+def test_a_mismatch_touches_no_array_and_leaves_the_communicator_usable() -> None:
+    def program(me: Rank) -> None:
+        array = np.arange(5 if me.rank else 10, dtype=np.float32)
+        output = np.full_like(array, 7)
+        with pytest.raises(ronde.MismatchError, match=r"shape \(10,\).*\n.*shape \(5,\)"):
+            me.communicator.allreduce(
+                _core.Call("allreduce", dtype=F32, shape=list(array.shape)),
+                [array],
+                [output],
+                F32,
+                _core.ReduceOp.sum,
+            )
+        assert (output == 7).all()
+        assert (array == np.arange(len(array))).all()
+        assert (allreduce(me, np.ones(4, np.float32)) == me.size).all()
+
+    run_all(3, program)
+
+
+def test_large_messages_that_differ_never_meet() -> None:
+    def program(me: Rank) -> None:
+        allreduce(me, np.ones((10 if me.rank == 1 else 5) << 18, np.float32))
+
+    assert all(isinstance(error, ronde.MismatchError) for error in run(4, program))
+
+
+def test_a_thousand_random_mismatches_raise_and_a_thousand_matches_do_not() -> None:
+    """Each rank draws the same sequence of calls, and for half of them one rank changes one field."""
+    kinds = ["allreduce", "allgather", "broadcast", "reduce", "alltoall", "reducescatter"]
+
+    def draw(generator: random.Random) -> dict[str, Any]:
+        return {
+            "kind": generator.choice(kinds),
+            "name": generator.choice(["", "w", "b"]),
+            "dtype": generator.choice(list(_core.DType.__members__.values())),
+            "shape": [generator.randrange(5) for _ in range(generator.randrange(4))],
+            "op": generator.choice(["sum", "average", "min"]),
+            "root": generator.randrange(-1, 4),
+            "prescale": generator.choice([1.0, 0.5]),
+            "postscale": generator.choice([1.0, 3.0]),
+        }
+
+    def program(me: Rank) -> int:
+        generator = random.Random(20240)
+        raised = 0
+        for _ in range(2000):
+            fields = draw(generator)
+            differing = draw(generator)
+            field = generator.choice(list(fields))
+            culprit = generator.randrange(me.size)
+            wanted = generator.random() < 0.5 and fields[field] != differing[field]
+            if wanted and me.rank == culprit:
+                fields[field] = differing[field]
+            try:
+                me.communicator.barrier(_core.Call(**fields))
+                assert not wanted, f"{field} differed and nobody noticed"
+            except ronde.MismatchError:
+                assert wanted, "a mismatch was reported where there was none"
+                raised += 1
+        return raised
+
+    for size in (3, 8):
+        counts = run_all(size, program)
+        assert len(set(counts)) == 1
+        assert counts[0] > 500
+
+
+def test_without_checks_the_barrier_still_compares() -> None:
+    def program(me: Rank) -> None:
+        me.communicator.barrier(_core.Call("barrier", name=str(me.rank)))
+
+    assert all(isinstance(e, ronde.MismatchError) for e in run(3, program, check=False))
+
+
+def test_without_checks_collectives_are_right() -> None:
+    def program(me: Rank) -> None:
+        for count in (0, 1, 1000):
+            assert (allreduce(me, np.ones(count, np.float32)) == me.size).all()
+
+    run_all(7, program, check=False)
+
+
+def test_who_waits_names_the_absent_and_gives_up_in_time() -> None:
+    def program(me: Rank) -> list[str]:
+        if me.rank != 2:
+            with pytest.raises(ronde.StalledError, match=r"'grad'.*\n  rank 2 is absent"):
+                allreduce(me, np.ones(3, np.float32), name="grad")
+            with pytest.raises(ronde.RondeError, match="cannot be used any more"):
+                allreduce(me, np.ones(3, np.float32))
+        return me.warnings
+
+    results = run_all(4, program, stall_warning=0.2, stall_timeout=1.5)
+    for rank in (0, 1, 3):
+        assert len(results[rank]) == 1
+        assert "rank 2 is absent" in results[rank][0]
+        assert f"rank{rank}.py:1" in results[rank][0]
+
+
+def test_a_late_rank_hears_that_the_others_gave_up() -> None:
+    import time
+
+    def program(me: Rank) -> None:
+        if me.rank == 1:
+            time.sleep(2.5)
+        allreduce(me, np.ones(3, np.float32))
+
+    errors = run(3, program, stall_warning=0.1, stall_timeout=1.0)
+    assert all(isinstance(error, ronde.StalledError) for error in errors)
+
+
+def test_sets_that_cross_are_named() -> None:
+    def program(me: Rank) -> None:
+        first, second = me.subset(1, [0, 1]), me.subset(2, [0, 1])
+        for communicator in (first, second) if me.rank == 0 else (second, first):
+            communicator.barrier(_core.Call("barrier"))
+
+    errors = run(2, program, sets={1: 2, 2: 2}, stall_warning=0.2, stall_timeout=1.5)
+    assert all(isinstance(error, ronde.RondeError) for error in errors)
+    text = " ".join(map(str, errors))
+    assert "rank 1 is absent: it waits in barrier on process set 2" in text or (
+        "rank 0 is absent: it waits in barrier on process set 1" in text
+    )
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 5, 20, 60])
+def test_a_dead_rank_is_noticed_by_all_others(dies_after: int) -> None:
+    def program(me: Rank) -> None:
+        for _ in range(30):
+            allreduce(me, np.ones(1000, np.float32))
+
+    errors = run(4, program, faults={"dies": 2, "dies_after": dies_after}, segment_bytes=512)
+    assert all(isinstance(error, ronde.RankFailedError) for error in errors), errors
+    assert any("rank 2 is dead" in str(error) for error in errors)
+
+
+def test_a_truncated_message_is_an_error_that_says_where() -> None:
+    def program(me: Rank) -> None:
+        data = np.ones(1000, np.float32)
+        me.communicator.broadcast(_core.Call("broadcast"), data, 0, "tree")
+
+    errors = run(2, program, faults={"seed": 3, "truncate": 1.0}, check=False)
+    assert "broadcast by tree, step 1/1, rank 1 <- 0: 3999 bytes came instead of 4000" in str(
+        errors[1]
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_delays_and_reordering_change_nothing(seed: int) -> None:
+    def program(me: Rank) -> None:
+        generator = np.random.default_rng(seed)
+        for _ in range(30):
+            count = int(generator.integers(0, 3000))
+            root = int(generator.integers(me.size))
+            total = allreduce(me, np.full(count, me.rank + 1, np.float32))
+            assert (total == me.size * (me.size + 1) / 2).all()
+            data = np.full(count, me.rank, np.float32)
+            me.communicator.broadcast(_core.Call("broadcast"), data, root)
+            assert (data == root).all()
+            rows, gathered = me.communicator.allgather(_core.Call("allgather"), data, count, 4)
+            assert rows == [count] * me.size
+            assert (gathered.view(np.float32) == root).all()
+
+    run_all(5, program, faults={"seed": seed, "delay": 0.3}, segment_bytes=700, window=8)
+
+
+def test_a_failure_reaches_ranks_that_wait_elsewhere() -> None:
+    def program(me: Rank) -> None:
+        if me.rank == 0:
+            me.control.fail("ValueError: boom")
+            return
+        allreduce(me, np.ones(3, np.float32))
+
+    results = run(3, program)
+    for error in results[1:]:
+        assert isinstance(error, ronde.RankFailedError)
+        assert "rank 0 gave up: ValueError: boom" in str(error)
+        assert "while this rank was in allreduce" in str(error)
+
+
+def test_close_leaves_nothing_open() -> None:
+    def program(me: Rank) -> None:
+        me.communicator.barrier(_core.Call("barrier"))
+        me.communicator.barrier(_core.Call("shutdown"), patient=True)
+        me.communicator.close()
+        me.control.close()
+
+    run_all(4, program, stall_warning=0.05)
+
+
+def test_measuring_the_link_agrees_on_all_ranks() -> None:
+    def program(me: Rank) -> tuple[float, ...]:
+        me.communicator.measure_link()
+        link = me.communicator.link
+        return link.alpha, link.overhead, link.beta, link.gamma
+
+    results = run_all(5, program)
+    assert len(set(results)) == 1
+    assert all(value > 0 for value in results[0])

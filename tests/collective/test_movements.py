@@ -1,0 +1,128 @@
+"""broadcast, allgather, gather, scatter and alltoall: every algorithm, even and uneven."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ronde import _core
+from test_reductions import algorithms, worlds
+from threads import Rank, run_all
+
+COUNTS = (0, 1, 3, 1000)
+
+
+def case(collective: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("algorithm", "any_size"), algorithms(collective), ids=lambda value: str(value)
+    )
+
+
+def roots(size: int) -> set[int]:
+    return {0, size // 2, size - 1}
+
+
+def rows_of(rank: int, count: int) -> np.ndarray:
+    """A contribution whose length and content tell its rank."""
+    rows = (rank * count) // 3 if rank % 2 else count
+    return np.arange(rows * 3, dtype=np.int64).reshape(rows, 3) + 1000 * rank
+
+
+@case("broadcast")
+def test_broadcast_gives_all_ranks_the_data_of_the_root(algorithm: str, any_size: bool) -> None:
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            for root in roots(me.size):
+                data = np.arange(count, dtype=np.float64) + 10 * me.rank
+                me.communicator.broadcast(_core.Call("broadcast"), data, root, algorithm)
+                assert (data == np.arange(count) + 10 * root).all()
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+@case("allgather")
+def test_allgather_joins_contributions_of_any_length(algorithm: str, any_size: bool) -> None:
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            mine = rows_of(me.rank, count)
+            rows, data = me.communicator.allgather(
+                _core.Call("allgather"), mine, len(mine), 24, algorithm
+            )
+            everything = [rows_of(rank, count) for rank in range(me.size)]
+            assert rows == [len(each) for each in everything]
+            assert (data.view(np.int64).reshape(-1, 3) == np.concatenate(everything)).all()
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+@case("gather")
+def test_gather_joins_contributions_at_the_root_alone(algorithm: str, any_size: bool) -> None:
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            for root in roots(me.size):
+                mine = rows_of(me.rank, count)
+                rows, data = me.communicator.gather(
+                    _core.Call("gather"), mine, len(mine), 24, root, algorithm
+                )
+                everything = [rows_of(rank, count) for rank in range(me.size)]
+                assert rows == [len(each) for each in everything]
+                if me.rank == root:
+                    assert (data.view(np.int64).reshape(-1, 3) == np.concatenate(everything)).all()
+                else:
+                    assert data.size == 0
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+@case("scatter")
+def test_scatter_cuts_the_data_of_the_root(algorithm: str, any_size: bool) -> None:
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            for root in roots(me.size):
+                parts = [rows_of(rank, count) for rank in range(me.size)]
+                rows = [len(part) for part in parts]
+                if me.rank == root:
+                    told = (np.concatenate(parts), rows, 24, [7, -1])
+                else:
+                    told = (None, [], 0, [])
+                n, data, header = me.communicator.scatter(
+                    _core.Call("scatter"), *told, root, algorithm
+                )
+                assert header == [7, -1]
+                assert n == rows[me.rank]
+                assert (data.view(np.int64).reshape(-1, 3) == parts[me.rank]).all()
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+@case("alltoall")
+def test_alltoall_sends_every_pair_its_part(algorithm: str, any_size: bool) -> None:
+    def part(source: int, target: int, count: int) -> np.ndarray:
+        length = 0 if (source + target) % 3 == 0 else count + source
+        return np.full(length, 100 * source + target, dtype=np.int32)
+
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            parts = [part(me.rank, target, count) for target in range(me.size)]
+            rows, data = me.communicator.alltoall(
+                _core.Call("alltoall"), np.concatenate(parts), [len(p) for p in parts], 4, algorithm
+            )
+            expected = [part(source, me.rank, count) for source in range(me.size)]
+            assert rows == [len(each) for each in expected]
+            assert (data.view(np.int32) == np.concatenate(expected)).all()
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+def test_rows_without_bytes_are_counted() -> None:
+    def program(me: Rank) -> None:
+        empty = np.empty(0, np.uint8)
+        rows, data = me.communicator.allgather(_core.Call("allgather"), empty, me.rank + 1, 0)
+        assert rows == [rank + 1 for rank in range(me.size)]
+        assert data.size == 0
+
+    run_all(4, program)

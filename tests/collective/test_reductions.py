@@ -1,0 +1,229 @@
+"""allreduce, reduce and reduce_scatter: every algorithm, dtype and op, exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ronde import _core
+from threads import WORLDS, Rank, run_all
+from values import COUNTS, DTYPES, OPS, contribution, reduced, same_bits
+
+
+def algorithms(collective: str) -> list[tuple[str, bool]]:
+    return [(name, any_size) for c, name, _, any_size in _core.algorithms() if c == collective]
+
+
+def worlds(any_size: bool) -> list[int]:
+    return [size for size in WORLDS if any_size or size & (size - 1) == 0]
+
+
+def inputs(size: int, count: int, dtype: _core.DType, op: _core.ReduceOp) -> list[np.ndarray]:
+    return [contribution(rank, count, dtype, op) for rank in range(size)]
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
+@pytest.mark.parametrize(
+    ("algorithm", "any_size"), algorithms("allreduce"), ids=lambda value: str(value)
+)
+def test_allreduce_is_exact_for_every_dtype_op_and_count(
+    algorithm: str, any_size: bool, in_place: bool
+) -> None:
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            for dtype in DTYPES:
+                for op in OPS:
+                    everything = inputs(me.size, count, dtype, op)
+                    mine = everything[me.rank].copy()
+                    output = mine if in_place else np.empty_like(mine)
+                    me.communicator.allreduce(
+                        _core.Call("allreduce", dtype=dtype, shape=[count]),
+                        [mine],
+                        [output],
+                        dtype,
+                        op,
+                        algorithm=algorithm,
+                    )
+                    expected = reduced(everything, op)
+                    assert same_bits(output, expected), (me.size, count, dtype, op)
+                    if not in_place:
+                        assert same_bits(mine, everything[me.rank]), "the input was changed"
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 8, 24, 1000])
+@pytest.mark.parametrize("window", [2, 5, 64])
+def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> None:
+    dtype, op, count = _core.DType.float32, _core.ReduceOp.sum, 257
+
+    def program(me: Rank) -> None:
+        everything = inputs(me.size, count, dtype, op)
+        for algorithm, _ in algorithms("allreduce"):
+            output = np.empty_like(everything[me.rank])
+            me.communicator.allreduce(
+                _core.Call("allreduce"),
+                [everything[me.rank]],
+                [output],
+                dtype,
+                op,
+                algorithm=algorithm,
+            )
+            assert same_bits(output, reduced(everything, op)), algorithm
+
+    for size in (2, 3, 8):
+        run_all(size, program, segment_bytes=segment_bytes, window=window)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "any_size"), algorithms("reduce_scatter"), ids=lambda value: str(value)
+)
+def test_reduce_scatter_gives_each_rank_its_own_chunk(algorithm: str, any_size: bool) -> None:
+    dtype, op = _core.DType.float64, _core.ReduceOp.sum
+
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            everything = inputs(me.size, count, dtype, op)
+            # Even and very uneven chunks, some of them empty.
+            even = [count // me.size + (r < count % me.size) for r in range(me.size)]
+            for counts in (even, [count] + [0] * (me.size - 1), [0] * (me.size - 1) + [count]):
+                output = np.full(counts[me.rank], np.nan)
+                mine = everything[me.rank].copy()
+                me.communicator.reduce_scatter(
+                    _core.Call("reducescatter"), mine, output, counts, dtype, op, algorithm=algorithm
+                )
+                start = sum(counts[: me.rank])
+                expected = reduced(everything, op)[start : start + counts[me.rank]]
+                assert same_bits(output, expected), (me.size, counts)
+                assert same_bits(mine, everything[me.rank]), "the input was changed"
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "any_size"), algorithms("reduce"), ids=lambda value: str(value)
+)
+def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(
+    algorithm: str, any_size: bool
+) -> None:
+    dtype, op = _core.DType.float16, _core.ReduceOp.sum
+
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            for root in {0, me.size // 2, me.size - 1}:
+                everything = inputs(me.size, count, dtype, op)
+                mine = everything[me.rank].copy()
+                output = np.empty_like(mine) if me.rank == root else None
+                me.communicator.reduce(
+                    _core.Call("reduce", root=root), mine, output, dtype, op, 1.0, 1.0, root, algorithm
+                )
+                assert same_bits(mine, everything[me.rank]), "the input was changed"
+                if output is not None:
+                    assert same_bits(output, reduced(everything, op)), (me.size, count, root)
+
+    for size in worlds(any_size):
+        run_all(size, program)
+
+
+def test_several_arrays_are_reduced_as_one() -> None:
+    dtype, op = _core.DType.int32, _core.ReduceOp.sum
+    shapes = [(3, 4), (), (0,), (5,), (1, 1, 7)]
+
+    def program(me: Rank) -> None:
+        arrays = [np.full(shape, me.rank + i, np.int32) for i, shape in enumerate(shapes)]
+        outputs = [np.empty_like(a) for a in arrays]
+        me.communicator.allreduce(_core.Call("group"), arrays, outputs, dtype, op)
+        total = me.size * (me.size - 1) // 2
+        for i, output in enumerate(outputs):
+            assert (output == total + me.size * i).all()
+
+    for size in WORLDS:
+        run_all(size, program)
+
+
+def test_scale_factors_multiply_before_and_after() -> None:
+    def program(me: Rank) -> None:
+        mine = np.full(10, float(me.rank + 1), np.float32)
+        output = np.empty_like(mine)
+        me.communicator.allreduce(
+            _core.Call("allreduce"),
+            [mine],
+            [output],
+            _core.DType.float32,
+            _core.ReduceOp.sum,
+            prescale=0.5,
+            postscale=4.0,
+        )
+        assert (output == me.size * (me.size + 1) / 2 * 0.5 * 4.0).all()
+
+    for size in WORLDS:
+        run_all(size, program)
+
+
+FLOATS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # bits of the significand
+
+
+@pytest.mark.parametrize("algorithm", [name for name, _ in algorithms("allreduce")])
+@pytest.mark.parametrize("dtype_name", list(FLOATS))
+def test_sums_keep_the_documented_error_bound_and_all_ranks_get_the_same_bits(
+    algorithm: str, dtype_name: str
+) -> None:
+    dtype = _core.DType.__members__[dtype_name]
+    count = 3000
+
+    def program(me: Rank) -> np.ndarray:
+        results = []
+        for _ in range(2):  # the same call gives the same bits again
+            mine = noise(me.rank, count, dtype)
+            output = np.empty_like(mine)
+            me.communicator.allreduce(
+                _core.Call("allreduce"),
+                [mine],
+                [output],
+                dtype,
+                _core.ReduceOp.sum,
+                algorithm=algorithm,
+            )
+            results.append(output)
+        assert same_bits(*results)
+        return results[0]
+
+    for size in (2, 3, 7, 8):
+        results = run_all(size, program)
+        assert all(same_bits(results[0], other) for other in results[1:])
+        terms = np.stack([noise(rank, count, dtype).astype(np.longdouble) for rank in range(size)])
+        unit = 2.0 ** -FLOATS[dtype_name]  # half a unit in the last place, relative
+        bound = (size - 1) * unit * 1.01 * np.abs(terms).sum(axis=0)
+        error = np.abs(results[0].astype(np.longdouble) - terms.sum(axis=0))
+        assert (error <= bound).all(), (size, (error / bound).max())
+
+
+def noise(rank: int, count: int, dtype: _core.DType) -> np.ndarray:
+    from values import numpy_dtype
+
+    return np.random.default_rng(rank).normal(size=count).astype(numpy_dtype(dtype))
+
+
+def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company() -> None:
+    count = 101
+
+    def program(me: Rank) -> None:
+        values = noise(me.rank, count, _core.DType.float32)
+        alone = reduce_group(me, [values])[0]
+        shifted = reduce_group(me, [np.concatenate([noise(9, 57, _core.DType.float32), values])])[0]
+        fused = reduce_group(me, [noise(8, 1000, _core.DType.float32), values, values[:5]])
+        assert same_bits(alone, shifted[57:])
+        assert same_bits(alone, fused[1])
+        assert same_bits(alone[:5], fused[2])
+
+    for size in WORLDS:
+        run_all(size, program, deterministic=True)
+
+
+def reduce_group(me: Rank, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    outputs = [np.empty_like(a) for a in arrays]
+    me.communicator.allreduce(
+        _core.Call("group"), arrays, outputs, _core.DType.float32, _core.ReduceOp.sum
+    )
+    return outputs

@@ -1,0 +1,49 @@
+"""Inputs whose reductions are exact in every dtype, and their references."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from ronde import _core
+
+DTYPES = list(_core.DType.__members__.values())
+OPS = list(_core.ReduceOp.__members__.values())
+COUNTS = (0, 1, 3, 1000, 8192)
+
+_NUMPY = {_core.DType.bfloat16: np.dtype(ml_dtypes.bfloat16)}
+_UFUNCS = {
+    _core.ReduceOp.sum: np.add,
+    _core.ReduceOp.product: np.multiply,
+    _core.ReduceOp.min: np.minimum,
+    _core.ReduceOp.max: np.maximum,
+}
+
+
+def numpy_dtype(dtype: _core.DType) -> np.dtype[Any]:
+    return _NUMPY.get(dtype) or np.dtype(dtype.name)
+
+
+def contribution(rank: int, count: int, dtype: _core.DType, op: _core.ReduceOp) -> Any:
+    """Small whole numbers: their sums over 8 ranks, and the products of ones and twos, fit every type
+    (int8 and bool wrap and saturate as the reference does)."""
+    generator = np.random.default_rng([rank, count])
+    if op is _core.ReduceOp.product:
+        values = generator.integers(1, 3, count)
+    else:
+        values = generator.integers(0, 4, count)
+    if dtype is _core.DType.bool:
+        values = values > 1
+    return values.astype(numpy_dtype(dtype))
+
+
+def reduced(contributions: list[Any], op: _core.ReduceOp) -> Any:
+    """The reduction by NumPy in the dtype itself: exact, so the order does not matter."""
+    ufunc = _UFUNCS[op]
+    return functools.reduce(lambda a, b: ufunc(a, b).astype(a.dtype), contributions)
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
