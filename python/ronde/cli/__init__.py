@@ -1,0 +1,1 @@
+"""`ronde`: start a job, look at an installation, explain a schedule."""

