@@ -11,6 +11,7 @@
 #include "collective/wait.h"
 #include "collective/watch.h"
 #include "core/error.h"
+#include "core/keep.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
@@ -76,14 +77,14 @@ Communicator::Communicator(std::shared_ptr<Control> control, std::shared_ptr<Tra
 
 Communicator::~Communicator() {
   // Requests of a failed call may still be under way, and MPI may still write where they point.
-  if (!control_->failure().empty()) new std::shared_ptr<Transport>(transport_);
+  if (!control_->failure().empty()) keep_for_ever(transport_);
 }
 
 template <class Machine>
 void Communicator::drive(std::unique_ptr<Machine>& machine, const Call& call, bool patient) {
   Watch watch(*control_, settings_, members_, set_, sequence_, call, patient);
   const auto give_up = [&](const std::string& reason, bool stalled) {
-    (void)machine.release();
+    keep_for_ever(std::shared_ptr<Machine>(std::move(machine)));
     auto standing = watch.standing();
     standing.text = reason.empty() ? "interrupted in " + standing.text : reason;
     control_->announce_failure(standing, stalled);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/keep.h"
 
 namespace ronde {
 namespace {
@@ -17,9 +18,16 @@ constexpr int kTag = 0;
 Control::Control(std::shared_ptr<Transport> transport, Hooks hooks)
     : transport_(std::move(transport)),
       hooks_(std::move(hooks)),
-      incoming_(std::make_unique<Notice>()),
+      incoming_(std::make_shared<Notice>()),
       waiting_(transport_->size()) {
   post();
+}
+
+Control::~Control() {
+  if (closed_) return;
+  keep_for_ever(transport_);
+  keep_for_ever(incoming_);
+  for (const auto& outgoing : outgoing_) keep_for_ever(outgoing.notice);
 }
 
 void Control::post() {
@@ -154,6 +162,7 @@ void Control::close() {
     std::this_thread::yield();
   }
   transport_->close();
+  closed_ = true;
 }
 
 }  // namespace ronde

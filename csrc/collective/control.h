@@ -34,6 +34,8 @@ class Control {
   /// `transport` connects all ranks of the job and is used for nothing else.
   Control(std::shared_ptr<Transport> transport, Hooks hooks);
 
+  ~Control();
+
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
   const Hooks& hooks() const { return hooks_; }
@@ -90,11 +92,12 @@ class Control {
   mutable std::mutex mutex_;  // several threads of a process may wait, each in its own process set
   const std::shared_ptr<Transport> transport_;
   const Hooks hooks_;
-  const std::unique_ptr<Notice> incoming_;
+  const std::shared_ptr<Notice> incoming_;
   Request request_ = 0;
   std::list<Outgoing> outgoing_;
   std::vector<std::optional<Standing>> waiting_;
   bool heard_waiting_ = false;
+  bool closed_ = false;
   std::string failure_;
 };
 

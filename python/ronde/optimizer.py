@@ -1,0 +1,424 @@
+"""An optimizer that averages gradients over the ranks before it updates.
+
+    opt = ronde.DistributedOptimizer(AdamOptimizer(params))
+    opt.update_params(params, grads)    # grads of this rank in, the same update on all ranks
+
+The *wrapped* optimizer is what was given, and stays in charge of the update. A *kind* is a way of
+calling an optimizer; each has an adapter that offers that way alone, and `_KINDS` lists them. A
+*pass* is one call with gradients, a *step* is one update; there are `backward_passes_per_step`
+passes to a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import context
+from .arrays import View, is_torch, view
+from .errors import RondeError
+from .ops import Average, Op, grouped_allreduce
+from .process_set import ProcessSet, global_process_set
+
+__all__ = ["DistributedOptimizer"]
+
+
+def DistributedOptimizer(
+    optimizer: Any,
+    *,
+    op: Op = Average,
+    backward_passes_per_step: int = 1,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    process_set: ProcessSet = global_process_set,
+    name: str | None = None,
+) -> Any:
+    """Wraps `optimizer` so that it is given the gradients of all ranks, reduced by `op`.
+
+    `optimizer`: an object that offers one of the following; the first that it offers counts.
+
+    - `update_params(params, grads)`, like scikit-learn's `AdamOptimizer` and `SGDOptimizer`, or
+      `update_params(grads)`, as theirs was while they held the parameters;
+    - `step(grads)`;
+    - being called: `optimizer(params, grads)`.
+
+    The wrapper is called in the same way, and in no other. Further arguments, and all other
+    attributes, read, set or deleted, are those of the wrapped optimizer, which is
+    `wrapped_optimizer`. `communication_seconds` is the time that this rank has spent in reductions,
+    waiting for slower ranks included.
+
+    `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes), or one array.
+    They are not modified; the wrapped optimizer gets new ones, in a structure of the same type. An
+    entry may be None for a parameter without gradient, and must then be None on all ranks; else all
+    raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ.
+
+    `op`, `prescale_factor`, `postscale_factor`, `process_set`: as for `ronde.allreduce`.
+    `backward_passes_per_step`: with k, only every k-th call communicates and updates. The gradients
+    of the calls before it are added up in copies, on this rank alone. As in Horovod, the *sum* of
+    the k passes is averaged over the ranks: it is divided by their number and not by k. For the
+    mean of the passes, scale the loss or pass `prescale_factor=1 / k`. A call that does not update
+    returns None, or for a wrapped callable its `params`.
+    `name`: shown in errors, and compared.
+
+    A wrapper can be copied and pickled, with the optimizer and the passes so far. Where a process
+    set other than the global one was given, there must be one of the same ranks when it is
+    unpickled.
+
+    Raises `TypeError` for an optimizer of no kind above, for one that is wrapped already, and for
+    one with an attribute of a name that the wrapper needs; `ValueError` on a rank that is not in
+    `process_set` and for less than one pass; `RondeError` before `ronde.init()`.
+    """
+    adapter = _adapter(optimizer)
+    context.world()
+    _check_options(op, process_set)
+    reducer = _Reducer(
+        op,
+        _passes(backward_passes_per_step),
+        float(prescale_factor),
+        float(postscale_factor),
+        process_set,
+        name or "DistributedOptimizer",
+    )
+    return adapter(optimizer, reducer)
+
+
+def _check_options(op: Op, process_set: ProcessSet) -> None:
+    if not isinstance(op, Op):
+        raise TypeError(f"op must be one of {list(Op)}, not {op!r}")
+    if not isinstance(process_set, ProcessSet):
+        raise TypeError(f"process_set must be a ronde.ProcessSet, not {type(process_set).__name__}")
+    process_set.rank()  # raises where this rank is not a member
+
+
+def _passes(per_step: int) -> int:
+    if operator.index(per_step) < 1:
+        raise ValueError(f"backward_passes_per_step must be at least 1, not {per_step}")
+    return operator.index(per_step)
+
+
+class _Adapter:
+    """What all kinds have in common: everything but the update is the wrapped optimizer's."""
+
+    __slots__ = ("__weakref__", "_ronde_reducer", "_ronde_wrapped")
+    _ronde_wrapped: Any
+    _ronde_reducer: _Reducer
+
+    def __init__(self, optimizer: Any, reducer: _Reducer) -> None:
+        object.__setattr__(self, "_ronde_wrapped", optimizer)
+        object.__setattr__(self, "_ronde_reducer", reducer)
+
+    @property
+    def wrapped_optimizer(self) -> Any:
+        """The optimizer that was given."""
+        return self._ronde_wrapped
+
+    @property
+    def communication_seconds(self) -> float:
+        """The time in reductions since the wrapper was made, waiting for ranks included."""
+        return self._ronde_reducer.seconds
+
+    def __getattr__(self, name: str) -> Any:
+        # `copy` and others look for special methods on instances: those must be the wrapper's.
+        if name in _OWN_NAMES or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"a DistributedOptimizer has no {name!r}", name=name, obj=self)
+        value = getattr(self._ronde_wrapped, name)
+        if name in _KINDS and callable(value):
+            raise AttributeError(
+                f"{name!r} of {_type_name(self._ronde_wrapped)} would update without the gradients "
+                "of other ranks",
+                name=name,
+                obj=self,
+            )
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN_NAMES:
+            raise AttributeError(f"{name!r} of a DistributedOptimizer is read only")
+        setattr(self._ronde_wrapped, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in _OWN_NAMES:
+            raise AttributeError(f"{name!r} of a DistributedOptimizer is read only")
+        delattr(self._ronde_wrapped, name)
+
+    def __dir__(self) -> list[str]:
+        inherited = set(dir(self._ronde_wrapped)) - _KINDS.keys()
+        return sorted(inherited | set(object.__dir__(self)))
+
+    def __repr__(self) -> str:
+        reducer = self._ronde_reducer
+        return (
+            f"DistributedOptimizer({self._ronde_wrapped!r}, op={reducer.op!r}, "
+            f"backward_passes_per_step={reducer.passes_per_step})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy counts its passes for itself.
+        return type(self), (self._ronde_wrapped, copy.copy(self._ronde_reducer))
+
+
+_OWN_NAMES = frozenset(name for name in vars(_Adapter) if not name.startswith("__"))
+
+
+class _UpdateParams(_Adapter):
+    """`update_params(params, grads)`, or `update_params(grads)`."""
+
+    __slots__ = ()
+
+    def update_params(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped `update_params`, with reduced gradients; None if it was not called."""
+        return self._ronde_reducer.update(
+            self._ronde_wrapped.update_params, min(1, len(args) - 1), args, kwargs
+        )
+
+
+class _Step(_Adapter):
+    """`step(grads)`."""
+
+    __slots__ = ()
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped `step`, with reduced gradients; None if it was not called."""
+        return self._ronde_reducer.update(self._ronde_wrapped.step, 0, args, kwargs)
+
+
+class _Callable(_Adapter):
+    """`optimizer(params, grads)`."""
+
+    __slots__ = ()
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> Any:
+        """The wrapped callable, with reduced gradients; `params` if it was not called."""
+        # `params = opt(params, grads)` is how functions that return new parameters are used.
+        return self._ronde_reducer.update(
+            self._ronde_wrapped, 1, (params, *args), kwargs, otherwise=params
+        )
+
+
+_KINDS: dict[str, type[_Adapter]] = {
+    "update_params": _UpdateParams,
+    "step": _Step,
+    "__call__": _Callable,
+}
+"""The adapter for what offers a method of this name. The order is the precedence."""
+
+
+def _adapter(optimizer: Any) -> type[_Adapter]:
+    """The adapter class for this optimizer."""
+    if isinstance(optimizer, _Adapter):
+        raise TypeError("this optimizer is a DistributedOptimizer already")
+    if isinstance(optimizer, type):
+        raise TypeError(f"an optimizer is needed, not the class {optimizer.__name__}")
+    for recognises, reason in _REFUSED:
+        if recognises(optimizer):
+            raise TypeError(f"{_type_name(optimizer)} cannot be wrapped: {reason}")
+    for method, adapter in _KINDS.items():
+        if callable(getattr(optimizer, method, None)):
+            _check_names(optimizer)
+            return adapter
+    raise TypeError(
+        f"{_type_name(optimizer)} is no optimizer that Ronde knows how to call: it needs "
+        "update_params(params, grads), step(grads), or to be callable with (params, grads)"
+    )
+
+
+def _check_names(optimizer: Any) -> None:
+    taken = sorted(name for name in _OWN_NAMES if hasattr(optimizer, name))
+    if taken:
+        raise TypeError(
+            f"{_type_name(optimizer)} has attributes of names that a DistributedOptimizer "
+            f"uses itself: {', '.join(taken)}"
+        )
+
+
+def _comes_from(*packages: str) -> Callable[[Any], bool]:
+    """Whether an object's class or one of its bases was defined in one of the packages."""
+    return lambda obj: any(
+        base.__module__.partition(".")[0] in packages for base in type(obj).__mro__
+    )
+
+
+def _is_optax(obj: Any) -> bool:
+    return isinstance(obj, tuple) and hasattr(obj, "init") and hasattr(obj, "update")
+
+
+_REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (_comes_from("torch"), "optimizers of torch come with Ronde's torch front end"),
+    (
+        _comes_from("keras", "tf_keras", "tensorflow"),
+        "optimizers of Keras are not supported yet",
+    ),
+    (_is_optax, "gradient transformations of Optax are not supported yet"),
+)
+"""Optimizers that would seem to fit a kind, but mean something else by it, with the reason."""
+
+
+def _type_name(obj: Any) -> str:
+    return type(obj).__name__
+
+
+@dataclass
+class _Reducer:
+    """The way of the gradients: they are added up over passes, then reduced over ranks."""
+
+    op: Op
+    passes_per_step: int
+    prescale_factor: float
+    postscale_factor: float
+    process_set: ProcessSet
+    name: str
+    passes: int = 0  # since the last step
+    sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
+    seconds: float = 0.0
+
+    def update(
+        self,
+        function: Callable[..., Any],
+        position: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        otherwise: Any = None,
+    ) -> Any:
+        """Calls `function` with its gradients reduced; `otherwise` while more passes are to come.
+
+        The gradients are the keyword `grads`, or the argument at `position`.
+        """
+        if "grads" in kwargs:
+            reduced = self.reduce(kwargs["grads"])
+            kwargs = {**kwargs, "grads": reduced}
+        elif 0 <= position < len(args):
+            reduced = self.reduce(args[position])
+            args = (*args[:position], reduced, *args[position + 1 :])
+        else:
+            raise TypeError("the gradients are missing")
+        return otherwise if reduced is None else function(*args, **kwargs)
+
+    def reduce(self, grads: Any) -> Any:
+        """The reduced gradients of all passes of this step, or None if it was not the last pass.
+
+        If it fails, this pass has not been counted.
+        """
+        gradients = _Gradients.of(grads)
+        if self.passes_per_step > 1:
+            gradients = gradients.added_to(self.sums)
+        if self.passes + 1 < self.passes_per_step:
+            self.passes, self.sums = self.passes + 1, gradients
+            return None
+        reduced = self._communicate(gradients)
+        self.passes, self.sums = 0, None
+        return gradients.like(grads, reduced)
+
+    def _communicate(self, gradients: _Gradients) -> list[Any]:
+        start = time.perf_counter()
+        try:
+            return grouped_allreduce(
+                gradients.present(),
+                self.op,
+                f"{self.name} {gradients.describe()}".rstrip(),
+                prescale_factor=self.prescale_factor,
+                postscale_factor=self.postscale_factor,
+                process_set=self.process_set,
+            )
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process set lives in this process alone; its ranks tell which one is meant elsewhere.
+        is_global = self.process_set is global_process_set
+        ranks = None if is_global else self.process_set.ranks
+        return {**vars(self), "process_set": ranks, "seconds": 0.0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))
+
+
+def _find_process_set(ranks: list[int] | None) -> ProcessSet:
+    if ranks is None:
+        return global_process_set
+    for process_set, _ in context.world().sets.values():
+        if process_set.ranks == ranks:
+            return process_set
+    raise RondeError(
+        f"this DistributedOptimizer belongs to a process set of ranks {ranks}; "
+        "call ronde.add_process_set() before it is unpickled"
+    )
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Gradients in one order on all ranks: that of a list, or of a dictionary's keys, sorted."""
+
+    keys: list[Any] | None  # of a dictionary
+    arrays: list[Any]  # None where a parameter has no gradient
+
+    @staticmethod
+    def of(grads: Any) -> _Gradients:
+        if grads is None:
+            raise TypeError("gradients are needed, not None")
+        if isinstance(grads, Mapping):
+            keys = sorted(grads, key=repr)
+            return _Gradients(keys, [grads[key] for key in keys])
+        return _Gradients(None, list(grads) if isinstance(grads, (list, tuple)) else [grads])
+
+    def present(self) -> list[Any]:
+        return [array for array in self.arrays if array is not None]
+
+    def describe(self) -> str:
+        """What the shapes do not tell: the ranks compare it."""
+        labels = range(len(self.arrays)) if self.keys is None else self.keys
+        missing = [label for label, a in zip(labels, self.arrays, strict=True) if a is None]
+        parts = [] if self.keys is None else [f"for {self.keys}"]
+        return " ".join(parts + ([f"without {missing}"] if missing else []))
+
+    def added_to(self, sums: _Gradients | None) -> _Gradients:
+        """The sum of both, in new arrays."""
+        if sums is None:
+            return _Gradients(self.keys, [_plus(None, array) for array in self.arrays])
+        if self.keys != sums.keys or len(self.arrays) != len(sums.arrays):
+            raise ValueError(
+                "the passes of a step need gradients for the same parameters: "
+                f"{sums.keys or len(sums.arrays)} before, {self.keys or len(self.arrays)} now"
+            )
+        pairs = zip(sums.arrays, self.arrays, strict=True)
+        return _Gradients(self.keys, [_plus(total, array) for total, array in pairs])
+
+    def like(self, grads: Any, reduced: list[Any]) -> Any:
+        """The reduced arrays of those present, in a structure of the type of `grads`."""
+        remaining = iter(reduced)
+        arrays = [None if array is None else next(remaining) for array in self.arrays]
+        if self.keys is not None:
+            by_key = dict(zip(self.keys, arrays, strict=True))
+            return {key: by_key[key] for key in grads}
+        if hasattr(grads, "_make"):  # a named tuple
+            return grads._make(arrays)
+        if isinstance(grads, tuple):
+            return tuple(arrays)
+        return arrays if isinstance(grads, list) else arrays[0]
+
+
+def _plus(total: Any, grad: Any) -> Any:
+    """Their sum, or a copy of the one that is not None; an array of grad's kind."""
+    if grad is None:
+        return total
+    seen = view(grad)
+    if total is not None:
+        _check_same(view(total), seen)
+    if is_torch(grad):  # whose bfloat16 NumPy cannot add
+        return grad.detach().clone() if total is None else total + grad.detach()
+    if total is None:
+        return seen.wrap(seen.array.copy())
+    return seen.wrap(np.asarray(view(total).array + seen.array))
+
+
+def _check_same(before: View, now: View) -> None:
+    if (before.shape, before.dtype) != (now.shape, now.dtype):
+        raise ValueError(
+            "the passes of a step need gradients of the same shape and dtype: "
+            f"{before.dtype.name}{list(before.shape)} before, {now.dtype.name}{list(now.shape)} now"
+        )

@@ -1,0 +1,195 @@
+// Ranks as threads through everything that ranks share, for the sanitizers: collectives under random
+// delays, calls that differ, ranks that give up, and several threads of one rank.
+#include "collective/communicator.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+#include "core/keep.h"
+#include "transport/inproc.h"
+
+namespace {
+
+using namespace ronde;
+
+#define CHECK(condition)                                                               \
+  do {                                                                                 \
+    if (!(condition)) {                                                                \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);     \
+      std::abort();                                                                    \
+    }                                                                                  \
+  } while (0)
+
+struct Rank {
+  std::shared_ptr<Control> control;
+  std::unique_ptr<Communicator> communicator;
+  int rank, size;
+};
+
+Settings quick() {
+  Settings settings;
+  settings.spin = false;
+  settings.segment_bytes = 512;
+  settings.window = 8;
+  settings.stall_warning = 60;
+  settings.stall_timeout = 120;
+  return settings;
+}
+
+std::vector<int> first(int size) {
+  std::vector<int> ranks(size);
+  for (int i = 0; i < size; ++i) ranks[i] = i;
+  return ranks;
+}
+
+void run(int size, Faults faults, Settings settings, const std::function<void(Rank&)>& program) {
+  InprocWorld world(size, faults);
+  std::vector<Rank> ranks;
+  for (int rank = 0; rank < size; ++rank) {
+    auto control = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
+    auto communicator = std::make_unique<Communicator>(control, world.transport(rank, 1), 0,
+                                                       first(size), settings);
+    ranks.push_back({control, std::move(communicator), rank, size});
+  }
+  std::vector<std::thread> threads;
+  for (auto& rank : ranks) threads.emplace_back([&program, &rank] { program(rank); });
+  for (auto& thread : threads) thread.join();
+}
+
+Call call(const std::string& kind) {
+  Call result;
+  result.kind = kind;
+  return result;
+}
+
+template <class T>
+Buffer buffer_of(std::vector<T>& values) {
+  return {reinterpret_cast<std::byte*>(values.data()), values.size() * sizeof(T), {}};
+}
+
+void allreduce(Rank& me, std::vector<float>& values, std::string_view algorithm = {}) {
+  const Piece piece{buffer_of(values), buffer_of(values)};
+  me.communicator->allreduce(call("allreduce"), {&piece, 1}, DType::float32, ReduceOp::sum, 1, 1,
+                             algorithm);
+}
+
+void collectives_under_delays(unsigned seed) {
+  run(5, {.seed = seed, .delay = 0.3}, quick(), [seed](Rank& me) {
+    std::mt19937 common(seed);  // the same draws on all ranks
+    for (int i = 0; i < 25; ++i) {
+      const std::size_t count = common() % 2000;
+      std::vector<float> values(count, static_cast<float>(me.rank + 1));
+      for (const auto& algorithm : algorithms()) {
+        if (algorithm.collective != Collective::allreduce) continue;
+        values.assign(count, static_cast<float>(me.rank + 1));
+        allreduce(me, values, algorithm.name);
+        for (const float value : values) CHECK(value == 15.0f);
+      }
+      const int root = static_cast<int>(common() % me.size);
+      values.assign(count, static_cast<float>(me.rank));
+      me.communicator->broadcast(call("broadcast"), buffer_of(values), root);
+      for (const float value : values) CHECK(value == static_cast<float>(root));
+
+      const std::size_t rows = count / (me.rank + 1);
+      const auto gathered =
+          me.communicator->allgather(call("allgather"), buffer_of(values).slice(0, rows * 4), rows, 4);
+      CHECK(gathered.rows[0] == count);
+      me.communicator->barrier(call("barrier"));
+    }
+    me.communicator->measure_link();
+    me.communicator->barrier(call("end"), true);
+    me.communicator->close();
+    me.control->close();
+  });
+}
+
+void calls_that_differ() {
+  run(4, {.seed = 1, .delay = 0.2}, quick(), [](Rank& me) {
+    for (int i = 0; i < 50; ++i) {
+      bool raised = false;
+      try {
+        me.communicator->barrier(call(me.rank == i % 4 ? "odd" : "usual"));
+      } catch (const MismatchError&) {
+        raised = true;
+      }
+      CHECK(raised);
+      std::vector<float> values(10, 1.0f);
+      allreduce(me, values);
+      CHECK(values[0] == 4.0f);
+    }
+  });
+}
+
+void a_rank_that_never_comes() {
+  auto settings = quick();
+  settings.stall_warning = 0.05;
+  settings.stall_timeout = 0.7;
+  run(4, {}, settings, [](Rank& me) {
+    if (me.rank == 3) return;
+    bool raised = false;
+    try {
+      me.communicator->barrier(call("barrier"));
+    } catch (const StalledError& error) {
+      raised = std::string(error.what()).find("rank 3 is absent") != std::string::npos;
+    }
+    CHECK(raised);
+  });
+}
+
+void a_rank_that_dies() {
+  run(4, {.dies = 2, .dies_after = 40}, quick(), [](Rank& me) {
+    // Messages of the failed call may still be read, so their memory must not end with this rank.
+    const auto kept = std::make_shared<std::vector<float>>(3000, 1.0f);
+    keep_for_ever(kept);
+    auto& values = *kept;
+    bool raised = false;
+    try {
+      for (int i = 0; i < 100; ++i) allreduce(me, values);
+    } catch (const RankFailedError&) {
+      raised = true;
+    }
+    CHECK(raised);
+  });
+}
+
+// Process sets at the same time from two threads of each rank, over one control channel.
+void two_threads_of_each_rank() {
+  constexpr int kSize = 3;
+  InprocWorld world(kSize, {.seed = 5, .delay = 0.2});
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kSize; ++rank) {
+    auto control = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
+    for (int set = 0; set < 2; ++set) {
+      threads.emplace_back([&world, control, rank, set] {
+        Communicator communicator(control, world.transport(rank, 1 + set), set, first(kSize),
+                                  quick());
+        std::vector<float> values(500);
+        for (int i = 0; i < 50; ++i) {
+          values.assign(500, 1.0f);
+          const Piece piece{buffer_of(values), buffer_of(values)};
+          communicator.allreduce(call("allreduce"), {&piece, 1}, DType::float32, ReduceOp::sum, 1,
+                                 1);
+          CHECK(values[499] == 3.0f);
+        }
+      });
+    }
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+}  // namespace
+
+int main() {
+  for (unsigned seed = 0; seed < 4; ++seed) collectives_under_delays(seed);
+  calls_that_differ();
+  a_rank_that_never_comes();
+  a_rank_that_dies();
+  two_threads_of_each_rank();
+  std::puts("communicator: ok");
+}

@@ -1,0 +1,450 @@
+"""DistributedOptimizer in a world of one rank: kinds, pass-through, accumulation, errors.
+
+What several ranks do together is in tests/mpi/test_training.py.
+"""
+
+from __future__ import annotations
+
+import array
+import copy
+import os
+import pickle
+import types
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core, context, settings
+from ronde.process_set import global_process_set
+
+
+@pytest.fixture(autouse=True)
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[context.World]:
+    """A world of one rank without MPI, which would end with the first test that uses it."""
+    inproc = _core.InprocWorld(1)
+    loaded = settings.load({})
+    control = _core.Control(inproc.transport(0, 0), context.where, print)
+    communicator = _core.Communicator(control, inproc.transport(0, 1), 0, [0], loaded.core)
+    state = types.SimpleNamespace(settings=loaded, sets={}, pid=os.getpid())
+    monkeypatch.setattr(context, "_world", state)
+    global_process_set._attach(0, communicator)
+    yield state
+    global_process_set._detach()
+
+
+class Stepper:
+    """Remembers what it was given."""
+
+    def __init__(self, rate: float = 0.5) -> None:
+        self.rate = rate
+        self.given: list[Any] = []
+
+    def step(self, grads: Any, *further: Any, **named: Any) -> str:
+        self.given.append(grads)
+        self.further = further, named
+        return "stepped"
+
+
+class Updater:
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def update_params(self, params: Any, grads: Any) -> None:
+        self.given.append((params, grads))
+
+
+class HoldingUpdater:
+    """As scikit-learn's were before 0.24."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def update_params(self, grads: Any) -> None:
+        self.given.append(grads)
+
+
+def sgd(params: np.ndarray, grads: np.ndarray, rate: float = 1.0) -> np.ndarray:
+    """An optimizer that is a function."""
+    return params - rate * grads
+
+
+def same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b)
+
+
+# The kinds
+
+
+def test_step_gets_the_gradients_and_its_result_comes_back() -> None:
+    inner = Stepper()
+    assert ronde.DistributedOptimizer(inner).step([np.ones(3)], 7, lr=8) == "stepped"
+    assert same(inner.given[0][0], np.ones(3))
+    assert inner.further == ((7,), {"lr": 8})
+
+
+def test_step_takes_its_gradients_by_name() -> None:
+    inner = Stepper()
+    ronde.DistributedOptimizer(inner, op=ronde.Sum, prescale_factor=2.0).step(grads=[np.ones(3)])
+    assert same(inner.given[0][0], np.full(3, 2.0))
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_update_params_gets_parameters_untouched(by_name: bool) -> None:
+    inner, params = Updater(), [np.arange(3)]
+    opt = ronde.DistributedOptimizer(inner, postscale_factor=3.0)
+    if by_name:
+        opt.update_params(params=params, grads=[np.ones(3)])
+    else:
+        opt.update_params(params, [np.ones(3)])
+    given, grads = inner.given[0]
+    assert given is params
+    assert same(grads[0], np.full(3, 3.0))
+
+
+def test_update_params_of_an_optimizer_that_holds_its_parameters() -> None:
+    inner = HoldingUpdater()
+    ronde.DistributedOptimizer(inner, postscale_factor=3.0).update_params([np.ones(3)])
+    assert same(inner.given[0][0], np.full(3, 3.0))
+
+
+def test_a_callable_is_called() -> None:
+    opt = ronde.DistributedOptimizer(sgd, postscale_factor=2.0)
+    assert same(opt(np.zeros(2), np.ones(2)), np.full(2, -2.0))
+    assert same(opt(np.zeros(2), np.ones(2), 0.5), np.full(2, -1.0))
+    assert same(opt(params=np.zeros(2), grads=np.ones(2), rate=0.5), np.full(2, -1.0))
+
+
+@pytest.mark.parametrize("name", ["AdamOptimizer", "SGDOptimizer"])
+def test_scikit_learn_updates_as_without_ronde(name: str) -> None:
+    module = pytest.importorskip("sklearn.neural_network._stochastic_optimizers")
+    rng = np.random.default_rng(1)
+    plain = [rng.normal(size=(4, 3)), rng.normal(size=3)]
+    wrapped = copy.deepcopy(plain)
+    alone = getattr(module, name)(plain, 0.1)
+    opt = ronde.DistributedOptimizer(getattr(module, name)(wrapped, 0.1))
+    for _ in range(5):
+        grads = [rng.normal(size=(4, 3)), rng.normal(size=3)]
+        alone.update_params(plain, grads)
+        opt.update_params(wrapped, grads)
+    assert all(same(a, b) for a, b in zip(plain, wrapped, strict=True))
+    assert opt.learning_rate == alone.learning_rate
+
+
+def test_only_the_method_of_the_kind_is_offered() -> None:
+    updater = ronde.DistributedOptimizer(Updater())
+    assert not hasattr(updater, "step")
+    assert not callable(updater)
+    stepper = ronde.DistributedOptimizer(Stepper())
+    assert not hasattr(stepper, "update_params")
+    assert not callable(stepper)
+    function = ronde.DistributedOptimizer(sgd)
+    assert callable(function)
+    assert not hasattr(function, "step")
+
+
+def test_update_params_goes_before_step_and_step_before_a_call() -> None:
+    class Both(Stepper, Updater):
+        def __call__(self) -> None: ...
+
+    opt = ronde.DistributedOptimizer(Both())
+    assert hasattr(opt, "update_params")
+    assert not callable(opt)
+    with pytest.raises(AttributeError, match="'step' of Both would update without the gradients"):
+        opt.step([np.ones(1)])
+    assert "step" not in dir(opt)
+
+    class Called(Stepper):
+        def __call__(self) -> None: ...
+
+    assert not callable(ronde.DistributedOptimizer(Called()))
+
+
+def test_a_counter_named_step_is_an_attribute_like_others() -> None:
+    inner = Updater()
+    inner.step = 3  # type: ignore[attr-defined]
+    opt = ronde.DistributedOptimizer(inner)
+    opt.step += 1
+    assert inner.step == 4  # type: ignore[attr-defined]
+
+
+# Gradients
+
+
+def test_the_structure_of_the_gradients_is_kept() -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner)
+    pair = namedtuple("pair", "w b")
+    opt.step([np.ones(1), None])
+    opt.step((None, np.ones(1)))
+    opt.step(pair(np.ones(1), None))
+    opt.step({"w": None, "b": np.ones(1)})
+    opt.step(np.ones(1))
+    a_list, a_tuple, a_pair, a_dict, an_array = inner.given
+    assert a_list == [np.ones(1), None]
+    assert a_tuple == (None, np.ones(1))
+    assert type(a_pair) is pair
+    assert a_pair == (np.ones(1), None)
+    assert list(a_dict.items()) == [("w", None), ("b", np.ones(1))]
+    assert same(an_array, np.ones(1))
+
+
+@pytest.mark.parametrize("none", [[], (), {}, [None, None]])
+def test_no_gradients_at_all_are_a_step_too(none: Any) -> None:
+    inner = Stepper()
+    ronde.DistributedOptimizer(inner).step(none)
+    assert inner.given == [none]
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_gradients_of_the_caller_are_left_alone(passes: int) -> None:
+    inner, mine = Stepper(), [np.ones((2, 3), np.float32), np.ones(4)[::2]]
+    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=passes, prescale_factor=2.0)
+    for _ in range(passes):
+        opt.step(mine)
+    assert all((grad == 1.0).all() for grad in mine)
+    theirs = inner.given[0]
+    assert [grad.dtype for grad in theirs] == [np.float32, np.float64]
+    assert all((grad == 2.0 * passes).all() for grad in theirs)
+    assert not any(np.shares_memory(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_integers_have_a_sum_and_no_average() -> None:
+    inner = Stepper()
+    ronde.DistributedOptimizer(inner, op=ronde.Sum).step([np.arange(3)])
+    assert same(inner.given[0][0], np.arange(3))
+    with pytest.raises(TypeError, match="average of int64"):
+        ronde.DistributedOptimizer(inner).step([np.arange(3)])
+
+
+def test_torch_tensors_stay_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
+    for _ in range(2):
+        opt.step([torch.ones(3, dtype=torch.bfloat16)])
+    assert torch.equal(inner.given[0][0], torch.full((3,), 2.0, dtype=torch.bfloat16))
+
+
+# Accumulation
+
+
+def test_every_kth_call_updates_with_the_sum_of_the_passes() -> None:
+    inner, buffer = Stepper(), np.zeros(2)
+    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=3)
+    for i in range(7):
+        buffer[:] = i  # a caller may use one array for all passes
+        assert opt.step([buffer]) == ("stepped" if i % 3 == 2 else None)
+    assert [grads[0].tolist() for grads in inner.given] == [[3.0, 3.0], [12.0, 12.0]]
+
+
+def test_calls_that_do_not_update_do_not_communicate(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = ronde.DistributedOptimizer(Stepper(), backward_passes_per_step=2)
+    opt.step([np.ones(1)])
+    assert opt.communication_seconds == 0.0
+    opt.step([np.ones(1)])
+    assert opt.communication_seconds > 0.0
+
+
+def test_a_callable_that_does_not_update_returns_its_parameters() -> None:
+    opt = ronde.DistributedOptimizer(sgd, backward_passes_per_step=2)
+    params = np.zeros(1)
+    assert opt(params, np.ones(1)) is params
+    assert same(opt(params, np.ones(1)), np.full(1, -2.0))
+
+
+def test_a_missing_gradient_adds_nothing() -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
+    opt.step([None, np.ones(1), None])
+    opt.step([np.ones(1), None, None])
+    assert inner.given == [[np.ones(1), np.ones(1), None]]
+
+
+@pytest.mark.parametrize(
+    "ones",
+    [
+        np.float32(1),
+        1.0,
+        np.ones((), np.float16),
+        np.ones((2, 2), order="F"),
+        array.array("d", [1.0]),
+    ],
+    ids=["number", "float", "no_dimensions", "fortran", "buffer"],
+)
+def test_every_kind_of_array_is_added_elementwise(ones: Any) -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
+    opt.step(ones)
+    opt.step(ones)
+    assert np.shape(inner.given[0]) == np.shape(ones)
+    assert (np.asarray(inner.given[0]) == 2).all()
+    assert np.asarray(inner.given[0]).dtype == np.asarray(ones).dtype
+
+
+@pytest.mark.parametrize(
+    "second",
+    [np.ones(1), np.ones(3, np.float32), [np.ones(3)] * 2, {"w": np.ones(3)}],
+    ids=["shape", "dtype", "length", "keys"],
+)
+def test_passes_that_do_not_fit_each_other_are_refused(second: Any) -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
+    opt.step(np.ones(3))
+    with pytest.raises(ValueError, match="passes of a step need gradients"):
+        opt.step(second)
+    opt.step(np.ones(3))  # the failed pass was not counted
+    assert same(inner.given[0], np.full(3, 2.0))
+
+
+# Attributes
+
+
+def test_attributes_are_read_set_and_deleted_on_the_wrapped_optimizer() -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner)
+    assert opt.rate == 0.5
+    opt.rate = 0.25
+    opt.momentum = 0.9
+    assert (inner.rate, inner.momentum) == (0.25, 0.9)  # type: ignore[attr-defined]
+    assert "momentum" in dir(opt)
+    del opt.momentum
+    assert not hasattr(inner, "momentum")
+    assert opt.wrapped_optimizer is inner
+    with pytest.raises(AttributeError, match="'Stepper' object has no attribute 'nothing'"):
+        _ = opt.nothing
+
+
+def test_a_replaced_method_is_the_one_that_is_called() -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner)
+    opt.step = lambda grads: "replaced"  # as schedulers do to count steps
+    assert opt.step([np.ones(1)]) == "replaced"
+
+
+@pytest.mark.parametrize("name", ["communication_seconds", "wrapped_optimizer"])
+def test_the_wrappers_own_attributes_are_read_only_and_collide_loudly(name: str) -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner)
+    with pytest.raises(AttributeError, match="read only"):
+        setattr(opt, name, 1)
+    with pytest.raises(AttributeError, match="read only"):
+        delattr(opt, name)
+    setattr(inner, name, 1)
+    with pytest.raises(TypeError, match=f"uses itself: {name}"):
+        ronde.DistributedOptimizer(inner)
+
+
+def test_repr_shows_what_is_wrapped() -> None:
+    text = repr(ronde.DistributedOptimizer(sgd, op=ronde.Sum, backward_passes_per_step=2))
+    assert text == f"DistributedOptimizer({sgd!r}, op=ronde.Sum, backward_passes_per_step=2)"
+
+
+def repickled(opt: Any) -> Any:
+    return pickle.loads(pickle.dumps(opt))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, repickled])
+def test_a_copy_goes_on_from_the_same_pass(duplicate: Callable[[Any], Any]) -> None:
+    opt = ronde.DistributedOptimizer(Stepper(), backward_passes_per_step=3)
+    opt.step([np.full(1, 1.0)])
+    twin = duplicate(opt)
+    assert (twin.wrapped_optimizer is opt.wrapped_optimizer) == (duplicate is copy.copy)
+    for each, scale in ((opt, 1.0), (twin, 10.0)):
+        assert each.step([np.full(1, scale)]) is None
+        assert each.step([np.full(1, scale)]) == "stepped"
+        assert each.given[-1] == [np.full(1, 1.0 + 2.0 * scale)]
+
+
+def test_a_process_set_is_found_again_by_its_ranks(world: Any) -> None:
+    mine = ronde.ProcessSet([0])
+    mine._attach(1, global_process_set._member())
+    world.sets[1] = (mine, None)
+    data = pickle.dumps(ronde.DistributedOptimizer(Stepper(), process_set=mine))
+    pickle.loads(data).step([np.ones(1)])
+    world.sets.clear()
+    with pytest.raises(ronde.RondeError, match=r"process set of ranks \[0\]"):
+        pickle.loads(data)
+
+
+# Errors
+
+
+def from_module(module: str, **members: Any) -> Any:
+    """An object of a class that seems to come from `module`, by a base class."""
+    base = type("Base", (Stepper,), {"__module__": module})
+    return type("Mine", (base,), members)()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (from_module("torch.optim.sgd"), "torch front end"),
+        (from_module("keras.src.optimizers.adam"), "Keras are not supported yet"),
+        (from_module("tensorflow.python.keras"), "Keras are not supported yet"),
+        (namedtuple("GradientTransformation", "init update")(sgd, sgd), "Optax are not supported"),
+        (Stepper, "not the class Stepper"),
+        (object(), r"update_params\(params, grads\), step\(grads\), or to be callable"),
+        (None, "NoneType is no optimizer"),
+    ],
+)
+def test_what_cannot_be_wrapped_says_why(optimizer: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        ronde.DistributedOptimizer(optimizer)
+
+
+def test_a_wrapper_is_not_wrapped_again() -> None:
+    opt = ronde.DistributedOptimizer(Stepper())
+    with pytest.raises(TypeError, match="DistributedOptimizer already"):
+        ronde.DistributedOptimizer(opt)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"op": "average"}, TypeError, "op must be one of"),
+        ({"backward_passes_per_step": 0}, ValueError, "at least 1"),
+        ({"backward_passes_per_step": 1.5}, TypeError, "float"),
+        ({"process_set": [0]}, TypeError, "must be a ronde.ProcessSet, not list"),
+        ({"process_set": ronde.ProcessSet([0])}, ronde.RondeError, "not in use"),
+        ({"prescale_factor": "much"}, ValueError, "much"),
+    ],
+)
+def test_wrong_options_raise(options: dict[str, Any], kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        ronde.DistributedOptimizer(Stepper(), **options)
+
+
+def test_a_rank_outside_of_the_process_set_raises() -> None:
+    others = ronde.ProcessSet([1])
+    others._attach(1, None)
+    with pytest.raises(ValueError, match="not a member"):
+        ronde.DistributedOptimizer(Stepper(), process_set=others)
+
+
+def test_ronde_must_be_initialised(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = ronde.DistributedOptimizer(Stepper())
+    monkeypatch.setattr(context, "_world", None)
+    with pytest.raises(ronde.RondeError, match="not initialised"):
+        ronde.DistributedOptimizer(Stepper())
+    with pytest.raises(ronde.RondeError, match="not initialised"):
+        opt.step([np.ones(1)])
+
+
+@pytest.mark.parametrize("grads", [(), (None,)])
+def test_gradients_are_needed(grads: tuple[Any, ...]) -> None:
+    for opt in (ronde.DistributedOptimizer(Stepper()), ronde.DistributedOptimizer(Updater())):
+        update = getattr(opt, "step", None) or opt.update_params
+        with pytest.raises(TypeError, match="gradients are"):
+            update(*grads)
+
+
+def test_what_is_no_array_is_refused_and_not_counted() -> None:
+    inner = Stepper()
+    opt = ronde.DistributedOptimizer(inner)
+    with pytest.raises(TypeError, match="array is needed"):
+        opt.step([[np.ones(1)]])
+    opt.step([np.ones(1)])
+    assert len(inner.given) == 1
