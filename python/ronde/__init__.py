@@ -56,10 +56,12 @@ from .ops import (
     reducescatter,
     scatter,
 )
+from .optimizer import DistributedOptimizer
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
     "Average",
+    "DistributedOptimizer",
     "Max",
     "Min",
     "MismatchError",

@@ -56,7 +56,8 @@ def DistributedOptimizer(
     `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes), or one array.
     They are not modified; the wrapped optimizer gets new ones, in a structure of the same type. An
     entry may be None for a parameter without gradient, and must then be None on all ranks; else all
-    raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ.
+    raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ. Keys
+    are put in order, and compared, by their `repr`.
 
     `op`, `prescale_factor`, `postscale_factor`, `process_set`: as for `ronde.allreduce`.
     `backward_passes_per_step`: with k, only every k-th call communicates and updates. The gradients
@@ -374,7 +375,7 @@ class _Gradients:
         labels = range(len(self.arrays)) if self.keys is None else self.keys
         missing = [label for label, a in zip(labels, self.arrays, strict=True) if a is None]
         parts = [] if self.keys is None else [f"for {self.keys}"]
-        return " ".join(parts + ([f"without {missing}"] if missing else []))
+        return " ".join(parts + ([f"without gradients of {missing}"] if missing else []))
 
     def added_to(self, sums: _Gradients | None) -> _Gradients:
         """The sum of both, in new arrays."""

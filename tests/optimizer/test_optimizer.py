@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
-from ronde import _core, context, settings
+from ronde import _core, context, optimizer, settings
 from ronde.process_set import global_process_set
 
 
@@ -160,6 +160,22 @@ def test_update_params_goes_before_step_and_step_before_a_call() -> None:
         def __call__(self) -> None: ...
 
     assert not callable(ronde.DistributedOptimizer(Called()))
+
+
+def test_a_kind_is_an_adapter_and_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ApplyGradients(optimizer._Adapter):
+        __slots__ = ()
+
+        def apply_gradients(self, *args: Any, **kwargs: Any) -> Any:
+            return self._ronde_reducer.update(self._ronde_wrapped.apply_gradients, 0, args, kwargs)
+
+    class Inner:
+        def apply_gradients(self, grads: Any, state: int) -> tuple[Any, int]:
+            return grads, state
+
+    monkeypatch.setitem(optimizer._KINDS, "apply_gradients", ApplyGradients)
+    opt = ronde.DistributedOptimizer(Inner(), postscale_factor=2.0)
+    assert opt.apply_gradients([np.ones(1)], 7) == ([np.full(1, 2.0)], 7)
 
 
 def test_a_counter_named_step_is_an_attribute_like_others() -> None:
@@ -379,7 +395,7 @@ def from_module(module: str, **members: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "message"),
+    ("unfit", "message"),
     [
         (from_module("torch.optim.sgd"), "torch front end"),
         (from_module("keras.src.optimizers.adam"), "Keras are not supported yet"),
@@ -390,9 +406,9 @@ def from_module(module: str, **members: Any) -> Any:
         (None, "NoneType is no optimizer"),
     ],
 )
-def test_what_cannot_be_wrapped_says_why(optimizer: Any, message: str) -> None:
+def test_what_cannot_be_wrapped_says_why(unfit: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        ronde.DistributedOptimizer(optimizer)
+        ronde.DistributedOptimizer(unfit)
 
 
 def test_a_wrapper_is_not_wrapped_again() -> None:
