@@ -30,7 +30,7 @@ try() {
     table+=("$1|$version|$handle|$level|OK")
   else
     cat "$log" >&2
-    table+=("$1|||||FAILED, see ${log#"$PWD"/}") failed=1
+    table+=("$1||||FAILED, see ${log#"$PWD"/}") failed=1
   fi
 }
 
@@ -52,7 +52,8 @@ fi
 
 if command -v mpirun.openmpi >/dev/null; then
   environment debian-openmpi
-  try "Open MPI (Debian)" debian-openmpi mpirun.openmpi --oversubscribe
+  # libmpi.so is whichever alternative Debian has chosen, so mpi4py is told.
+  try "Open MPI (Debian)" debian-openmpi env MPI4PY_LIBMPI=libmpi.so.40 mpirun.openmpi --oversubscribe
 else
   missing "Open MPI (Debian)" libopenmpi3 openmpi-bin
 fi

@@ -1,0 +1,352 @@
+"""The native core. Its types are internal; the API is `ronde`. Sources: csrc/bindings/.
+
+Arrays are contiguous NumPy arrays whose bytes are of the `DType` that the call names.
+"""
+
+import builtins
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+_Bytes = npt.NDArray[np.uint8]
+
+__version__: str
+
+# --- core
+
+class DType:
+    """An element type that collectives understand."""
+
+    __members__: ClassVar[dict[str, DType]]
+    bool: ClassVar[DType]
+    int8: ClassVar[DType]
+    int16: ClassVar[DType]
+    int32: ClassVar[DType]
+    int64: ClassVar[DType]
+    uint8: ClassVar[DType]
+    uint16: ClassVar[DType]
+    uint32: ClassVar[DType]
+    uint64: ClassVar[DType]
+    float16: ClassVar[DType]
+    bfloat16: ClassVar[DType]
+    float32: ClassVar[DType]
+    float64: ClassVar[DType]
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> builtins.bool: ...
+    def __ne__(self, other: object) -> builtins.bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class ReduceOp:
+    """How two elements become one."""
+
+    __members__: ClassVar[dict[str, ReduceOp]]
+    sum: ClassVar[ReduceOp]
+    product: ClassVar[ReduceOp]
+    min: ClassVar[ReduceOp]
+    max: ClassVar[ReduceOp]
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+# --- kernels
+
+def simd() -> str:
+    """The instruction set in use."""
+
+def simd_levels() -> list[str]:
+    """The instruction sets that this processor can run, best first."""
+
+def reduce(
+    op: ReduceOp, dtype: DType, out: _Array, left: _Array, right: _Array, simd: str = ""
+) -> None:
+    """out = left op right."""
+
+def scale(dtype: DType, data: _Array, factor: float, simd: str = "") -> None:
+    """data *= factor, in place."""
+
+# --- transport
+
+class Transport:
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+class MpiLibrary:
+    """The MPI library that mpi4py has loaded."""
+
+    def __init__(
+        self,
+        *,
+        extension: str,
+        handle_bytes: int,
+        status_bytes: int,
+        byte_type: int,
+        any_source: int,
+        success: int,
+    ) -> None: ...
+    def transport(self, communicator: int, rank: int, size: int) -> Transport: ...
+    def abort(self, communicator: int, code: int) -> None: ...
+    def version(self) -> str: ...
+
+class InprocWorld:
+    """Ranks as threads of one process, for tests."""
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int = 0,
+        delay: float = 0.0,
+        truncate: float = 0.0,
+        dies: int = -1,
+        dies_after: int = 0,
+    ) -> None: ...
+    @property
+    def size(self) -> int: ...
+    def transport(self, rank: int, channel: int) -> Transport: ...
+
+# --- schedule
+
+_Range = tuple[str, int, int]  # ("input" | "data" | "scratch", offset, count), in elements
+
+# (verb, step, peer, range, source, order): send, recv, recv_reduce, copy or reduce. peer is None for
+# copy and reduce, source is theirs alone, order ("range_first" | "other_first") goes with reductions.
+_Action = tuple[str, int, int | None, _Range, _Range | None, str | None]
+
+class Schedule:
+    @property
+    def scratch(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def actions(self) -> list[_Action]: ...
+
+class Cost:
+    @property
+    def steps(self) -> int: ...
+    @property
+    def messages(self) -> int: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def reduced(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+
+class SimulatedRank:
+    @property
+    def messages(self) -> int: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def reduced(self) -> int: ...
+
+class Simulation:
+    @property
+    def error(self) -> str: ...
+    @property
+    def ranks(self) -> list[SimulatedRank]: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def same_bits(self) -> bool: ...
+    @property
+    def position_independent(self) -> bool: ...
+    @property
+    def tree(self) -> int: ...
+
+# (collective, name, position_independent, any_size)
+def algorithms() -> list[tuple[str, str, bool, bool]]: ...
+
+# {"alpha", "overhead", "beta", "gamma"}, the defaults of cost() in seconds and seconds per byte
+def default_link() -> dict[str, float]: ...
+
+# counts: one for each rank; for alltoall the matrix of counts row by row (row = sender).
+def schedule(
+    collective: str, name: str, rank: int, counts: Sequence[int], root: int = 0
+) -> Schedule: ...
+def cost(
+    collective: str,
+    name: str,
+    counts: Sequence[int],
+    root: int = 0,
+    item_bytes: int = 4,
+    alpha: float = ...,
+    overhead: float = ...,
+    beta: float = ...,
+    gamma: float = ...,
+    rank: int | None = None,  # None: the root
+) -> Cost: ...
+def simulate(
+    collective: str, name: str, counts: Sequence[int], root: int = 0, window: int = 2
+) -> Simulation: ...
+
+# --- collective
+
+class Call:
+    """What the ranks must have in common, and how to speak of it."""
+
+    def __init__(
+        self,
+        kind: str,
+        name: str = "",
+        dtype: DType | None = None,
+        shape: Sequence[int] | None = None,
+        any_first_dimension: bool = False,
+        op: str = "",
+        root: int = -1,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        detail: str = "",
+    ) -> None: ...
+    @property
+    def fingerprint(self) -> int: ...
+
+class Settings:
+    """What the environment may set (see settings.py)."""
+
+    def __init__(self) -> None: ...
+    segment_bytes: int
+    window: int
+    check: bool
+    deterministic: bool
+    stall_warning: float
+    stall_timeout: float
+    spin: bool
+    algorithm: dict[str, str]
+
+class Link:
+    """What messages cost: seconds, and seconds per byte."""
+
+    def __init__(self, alpha: float, overhead: float, beta: float, gamma: float) -> None: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def overhead(self) -> float: ...
+    @property
+    def beta(self) -> float: ...
+    @property
+    def gamma(self) -> float: ...
+
+class Control:
+    """Notices between all ranks of the job."""
+
+    def __init__(
+        self, transport: Transport, where: Callable[[], str], warn: Callable[[str], object]
+    ) -> None: ...
+    @property
+    def failure(self) -> str: ...
+    def fail(self, why: str) -> None: ...
+    def close(self) -> None: ...
+
+class Communicator:
+    """The collectives of one process set."""
+
+    def __init__(
+        self,
+        control: Control,
+        transport: Transport,
+        set: int,
+        members: Sequence[int],
+        settings: Settings,
+    ) -> None: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def link(self) -> Link: ...
+    def set_link(self, link: Link) -> None: ...
+    def measure_link(self) -> None: ...
+    def allreduce(
+        self,
+        call: Call,
+        inputs: Sequence[_Array],
+        outputs: Sequence[_Array],
+        dtype: DType,
+        op: ReduceOp,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        algorithm: str = "",
+    ) -> None: ...
+    def reduce_scatter(
+        self,
+        call: Call,
+        input: _Array,
+        output: _Array,
+        counts: Sequence[int],  # elements of each rank
+        dtype: DType,
+        op: ReduceOp,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        algorithm: str = "",
+    ) -> None: ...
+    def reduce(
+        self,
+        call: Call,
+        input: _Array,
+        output: _Array | None,  # None anywhere but at the root
+        dtype: DType,
+        op: ReduceOp,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        root: int = 0,
+        algorithm: str = "",
+    ) -> None: ...
+    def broadcast(self, call: Call, data: _Array, root: int = 0, algorithm: str = "") -> None: ...
+
+    # What is gathered comes as the rows of each rank and all their bytes.
+    def allgather(
+        self, call: Call, mine: _Array, rows: int, row_bytes: int, algorithm: str = ""
+    ) -> tuple[list[int], _Bytes]: ...
+    def gather(
+        self,
+        call: Call,
+        mine: _Array,
+        rows: int,
+        row_bytes: int,
+        root: int = 0,
+        algorithm: str = "",
+    ) -> tuple[list[int], _Bytes]: ...
+    def alltoall(
+        self, call: Call, all: _Array, rows: Sequence[int], row_bytes: int, algorithm: str = ""
+    ) -> tuple[list[int], _Bytes]: ...
+
+    # (rows of this rank, their bytes, the root's header)
+    def scatter(
+        self,
+        call: Call,
+        all: _Array | None,
+        rows: Sequence[int],
+        row_bytes: int,
+        header: Sequence[int],
+        root: int = 0,
+        algorithm: str = "",
+    ) -> tuple[int, _Bytes, list[int]]: ...
+    def barrier(self, call: Call, patient: bool = False) -> None: ...
+    def close(self) -> None: ...
