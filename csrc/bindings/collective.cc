@@ -1,5 +1,5 @@
-// The communicator. Arrays come as contiguous NumPy arrays whose bytes are of the dtype that the call
-// names; the Python layer (arrays.py) sees to that. The GIL is free while a collective runs.
+// The communicator. Arrays come as contiguous NumPy arrays whose bytes are of the dtype that the
+// call names; the Python layer (arrays.py) sees to that. The GIL is free while a collective runs.
 
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
@@ -26,8 +26,8 @@ ConstBuffer input_of(const py::array& array) {
 }
 
 Buffer output_of(py::array& array) {
-  return {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes()),
-          {}};
+  return {
+      static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes()), {}};
 }
 
 /// A one-dimensional array of bytes that owns its memory.
@@ -84,9 +84,9 @@ void allreduce(Communicator& self, const Call& call, const std::vector<py::array
   self.allreduce(call, pieces, dtype, op, prescale, postscale, algorithm);
 }
 
-void reduce_scatter(Communicator& self, const Call& call, const py::array& input,
-                    py::array& output, const std::vector<std::size_t>& counts, DType dtype,
-                    ReduceOp op, double prescale, double postscale, const std::string& algorithm) {
+void reduce_scatter(Communicator& self, const Call& call, const py::array& input, py::array& output,
+                    const std::vector<std::size_t>& counts, DType dtype, ReduceOp op,
+                    double prescale, double postscale, const std::string& algorithm) {
   const auto in = input_of(input);
   const auto out = output_of(output);
   const auto chunks = Chunks::of(counts);
@@ -145,8 +145,7 @@ py::tuple gather(Communicator& self, const Call& call, const py::array& mine, st
 
 py::tuple scatter(Communicator& self, const Call& call, const std::optional<py::array>& all,
                   const std::vector<std::size_t>& rows, std::size_t row_bytes,
-                  const std::vector<std::int64_t>& header, int root,
-                  const std::string& algorithm) {
+                  const std::vector<std::int64_t>& header, int root, const std::string& algorithm) {
   const auto input = all ? input_of(*all) : ConstBuffer{};
   if (self.rank() == root) {
     require_bytes(input, sum(rows), row_bytes);
@@ -179,9 +178,9 @@ void bind_call(py::module_& module) {
                        std::optional<std::vector<std::int64_t>> shape, bool any_first_dimension,
                        std::string op, int root, double prescale, double postscale,
                        std::string detail) {
-             return Call{std::move(kind), std::move(name), dtype,    std::move(shape),
-                         any_first_dimension, std::move(op), root, prescale,
-                         postscale, std::move(detail)};
+             return Call{std::move(kind),     std::move(name),  dtype, std::move(shape),
+                         any_first_dimension, std::move(op),    root,  prescale,
+                         postscale,           std::move(detail)};
            }),
            "kind"_a, "name"_a = "", "dtype"_a = py::none(), "shape"_a = py::none(),
            "any_first_dimension"_a = false, "op"_a = "", "root"_a = -1, "prescale"_a = 1.0,
@@ -221,17 +220,20 @@ void bind_collective(py::module_& module) {
 
   py::class_<Control, std::shared_ptr<Control>>(module, "Control",
                                                 "Notices between all ranks of the job.")
-      .def(py::init([](std::shared_ptr<Transport> transport, py::function where,
-                       py::function warn) {
-             return std::make_shared<Control>(std::move(transport),
-                                              make_hooks(std::move(where), std::move(warn)));
-           }),
-           "transport"_a, "where"_a, "warn"_a)
+      .def(
+          py::init([](std::shared_ptr<Transport> transport, py::function where, py::function warn) {
+            return std::make_shared<Control>(std::move(transport),
+                                             make_hooks(std::move(where), std::move(warn)));
+          }),
+          "transport"_a, "where"_a, "warn"_a)
       .def_property_readonly("failure", &Control::failure)
-      .def("fail", [](Control& self, const std::string& why) {
-        py::gil_scoped_release release;
-        self.announce_failure({-1, 0, why}, false);
-      }, "why"_a)
+      .def(
+          "fail",
+          [](Control& self, const std::string& why) {
+            py::gil_scoped_release release;
+            self.announce_failure({-1, 0, why}, false);
+          },
+          "why"_a)
       .def("close", &Control::close, py::call_guard<py::gil_scoped_release>());
 
   py::class_<Communicator>(module, "Communicator", "The collectives of one process set.")
@@ -251,14 +253,12 @@ void bind_collective(py::module_& module) {
       .def("reduce", &reduce, "call"_a, "input"_a, "output"_a, "dtype"_a, "op"_a,
            "prescale"_a = 1.0, "postscale"_a = 1.0, "root"_a = 0, "algorithm"_a = "")
       .def("broadcast", &broadcast, "call"_a, "data"_a, "root"_a = 0, "algorithm"_a = "")
-      .def("allgather", &allgather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a,
-           "algorithm"_a = "")
+      .def("allgather", &allgather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a, "algorithm"_a = "")
       .def("gather", &gather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a, "root"_a = 0,
            "algorithm"_a = "")
       .def("scatter", &scatter, "call"_a, "all"_a, "rows"_a, "row_bytes"_a, "header"_a,
            "root"_a = 0, "algorithm"_a = "")
-      .def("alltoall", &alltoall, "call"_a, "all"_a, "rows"_a, "row_bytes"_a,
-           "algorithm"_a = "")
+      .def("alltoall", &alltoall, "call"_a, "all"_a, "rows"_a, "row_bytes"_a, "algorithm"_a = "")
       .def("barrier", &Communicator::barrier, "call"_a, "patient"_a = false,
            py::call_guard<py::gil_scoped_release>())
       .def("close", &Communicator::close, py::call_guard<py::gil_scoped_release>());

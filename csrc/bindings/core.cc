@@ -6,6 +6,7 @@
 #include "bindings/bindings.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/watchdog.h"
 
 namespace py = pybind11;
 
@@ -36,6 +37,11 @@ void translate(std::exception_ptr pointer) {
 
 void bind_core(py::module_& module) {
   py::register_local_exception_translator(translate);
+
+  py::class_<Watchdog>(module, "Watchdog", "Minds a call that cannot be interrupted.")
+      .def(py::init<std::string, double, double>(), py::arg("text"), py::arg("warning"),
+           py::arg("timeout"))
+      .def("stop", &Watchdog::stop);
 
   py::enum_<DType> dtypes(module, "DType", "An element type that collectives understand.");
   for (int i = 0; i < kDTypeCount; ++i) {

@@ -46,8 +46,9 @@ std::vector<std::string> simd_levels() {
 
 void bind_kernels(py::module_& module) {
   module.def("simd", [] { return kernels().name; }, "The instruction set in use.");
-  module.def("simd_levels", [] { return py::cast(simd_levels()); },
-             "The instruction sets that this processor can run, best first.");
+  module.def(
+      "simd_levels", [] { return py::cast(simd_levels()); },
+      "The instruction sets that this processor can run, best first.");
   module.def("reduce", &reduce_arrays, py::arg("op"), py::arg("dtype"), py::arg("out"),
              py::arg("left"), py::arg("right"), py::arg("simd") = "",
              "out = left op right, on contiguous arrays whose bytes are of type dtype.");

@@ -27,7 +27,8 @@ class Hash {
   std::uint64_t value_ = 0xcbf29ce484222325;
 };
 
-// Not by streams: a process may hold a second C++ library, and their locales get into each other's way.
+// Not by streams: a process may hold a second C++ library, and their locales get into each other's
+// way.
 std::string text_of(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%g", value);

@@ -11,8 +11,8 @@
 
 namespace ronde {
 
-/// The fields that all ranks must agree on; a field that does not apply, or that may differ (the first
-/// dimension of an allgather, say), stays empty.
+/// The fields that all ranks must agree on; a field that does not apply, or that may differ (the
+/// first dimension of an allgather, say), stays empty.
 struct Call {
   std::string kind;  // "allreduce"
   std::string name;  // given by the caller, may be empty

@@ -17,8 +17,8 @@
 namespace ronde {
 namespace {
 
-// Tags: phase 0 and the exchange that follows a mismatch have one each; data has one per call, so that
-// calls under way at the same time do not mix.
+// Tags: phase 0 and the exchange that follows a mismatch have one each; data has one per call, so
+// that calls under way at the same time do not mix.
 constexpr int kAgreementTag = 0;
 constexpr int kTextTag = 1;
 constexpr int kFirstDataTag = 2;
@@ -80,11 +80,10 @@ Communicator::~Communicator() {
   if (!control_->failure().empty()) keep_for_ever(transport_);
 }
 
-template <class Machine>
-void Communicator::drive(std::unique_ptr<Machine>& machine, const Call& call, bool patient) {
+void Communicator::drive(const std::shared_ptr<Work>& work, const Call& call, bool patient) {
   Watch watch(*control_, settings_, members_, set_, sequence_, call, patient);
   const auto give_up = [&](const std::string& reason, bool stalled) {
-    keep_for_ever(std::shared_ptr<Machine>(std::move(machine)));
+    keep_for_ever(work);
     auto standing = watch.standing();
     standing.text = reason.empty() ? "interrupted in " + standing.text : reason;
     control_->announce_failure(standing, stalled);
@@ -92,7 +91,7 @@ void Communicator::drive(std::unique_ptr<Machine>& machine, const Call& call, bo
   try {
     Wait wait(settings_.spin);
     while (true) {
-      const auto progress = machine->progress();
+      const auto progress = work->progress();
       if (progress == Progress::done) return;
       if (progress == Progress::moved) {
         wait.reset();
@@ -119,7 +118,7 @@ void Communicator::agree(const Call& call, bool patient) {
                 "\ncall ronde.shutdown() and ronde.init() to begin anew");
   ++sequence_;
   const auto fingerprint = call.fingerprint() + sequence_;
-  auto agreement = std::make_unique<Agreement>(*transport_, kAgreementTag, fingerprint);
+  auto agreement = std::make_shared<Agreement>(*transport_, kAgreementTag, fingerprint);
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
 }
@@ -158,7 +157,7 @@ std::vector<std::string> Communicator::exchange_texts(const Call& call, const st
   const Layout layout{.rank = rank(), .chunks = Chunks::of(counts), .inputs = {}};
   // Not by cost or by setting: the ranks have just found that they differ in something.
   const auto& algorithm = find_algorithm(Collective::allgather, "ring");
-  auto execution = std::make_unique<Execution>(
+  auto execution = std::make_shared<Execution>(
       *transport_, std::make_shared<Schedule>(algorithm.build(layout)),
       Operands{{}, buffer_of(all)}, Element{}, kTextTag, 2, "exchange of descriptions");
   drive(execution, call);
@@ -183,7 +182,7 @@ void Communicator::run(Collective collective, const Layout& layout, Operands ope
                        Element element, const Call& call, std::string_view named) {
   const auto& [algorithm, schedule] = plan(collective, layout, element, named);
   const int tag = kFirstDataTag + static_cast<int>(sequence_ % (kMaxTag - kFirstDataTag));
-  auto execution = std::make_unique<Execution>(
+  auto execution = std::make_shared<Execution>(
       *transport_, schedule, operands, element, tag, settings_.window,
       std::string(name_of(collective)) + " by " + std::string(algorithm->name));
   drive(execution, call);
@@ -299,12 +298,12 @@ Gathered Communicator::collect(const Call& call, Collective collective, ConstBuf
   return result;
 }
 
-Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all,
-                                              const Parts& parts, int root,
-                                              std::string_view algorithm) {
+Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all, const Parts& parts,
+                                              int root, std::string_view algorithm) {
   std::lock_guard lock(mutex_);
   begin(call);
-  // The root alone knows what comes, and tells: the rows of all ranks, the length of a row, the header.
+  // The root alone knows what comes, and tells: the rows of all ranks, the length of a row, the
+  // header.
   std::vector<std::int64_t> told(size() + 2 + kHeaderWords);
   const auto lengths = told.begin() + size();
   if (rank() == root) {
@@ -366,7 +365,7 @@ double Communicator::exchange_seconds(const Call& call, std::size_t bytes, int m
   double best = std::numeric_limits<double>::infinity();
   for (int i = 0; i < repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    auto execution = std::make_unique<Execution>(
+    auto execution = std::make_shared<Execution>(
         *transport_, schedule, Operands{{input.data(), bytes}, buffer_of(data)}, Element{},
         kFirstDataTag, 2 * messages, "measurement of the link");
     drive(execution, call);
@@ -398,8 +397,7 @@ void Communicator::measure_link() {
                                (large - alpha) / static_cast<double>(kLarge),
                                reducing.count() / static_cast<double>(kLarge)};
   for (auto& value : found) value = std::max(value, 1e-12);
-  const Layout layout{
-      .rank = rank(), .chunks = Chunks::even(found.size(), size()), .inputs = {}};
+  const Layout layout{.rank = rank(), .chunks = Chunks::even(found.size(), size()), .inputs = {}};
   run(Collective::allreduce, layout, {{}, buffer_of(found)},
       element_of(DType::float64, ReduceOp::max), call, "recursive_doubling");
   set_link({.alpha = found[0], .overhead = found[1], .beta = found[2], .gamma = found[3]});

@@ -1,9 +1,9 @@
 // The collectives of one process set, as one rank sees them.
 //
-// Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make the
-// same call. No memory of the caller is written, and nothing of it sent, before all have agreed.
-// Then a schedule is chosen (select.h) and run (execution.h). While it waits, a rank hears the control
-// channel, polls signals and minds its deadlines.
+// Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
+// the same call. No memory of the caller is written, and nothing of it sent, before all have
+// agreed. Then a schedule is chosen (select.h) and run (execution.h). While it waits, a rank hears
+// the control channel, polls signals and minds its deadlines.
 #pragma once
 
 #include <cstddef>
@@ -21,20 +21,22 @@
 #include "collective/control.h"
 #include "collective/execution.h"
 #include "collective/settings.h"
+#include "collective/work.h"
 #include "core/buffer.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
 
-/// One array of a grouped allreduce: where it comes from and where the result goes. Both may be the same.
+/// One array of a grouped allreduce: where it comes from and where the result goes. Both may be the
+/// same.
 struct Piece {
   ConstBuffer input;
   Buffer output;
 };
 
-/// What ranks contributed, one after another. Contributions are counted in rows, whose length all ranks
-/// know: a row may hold no bytes at all and still counts.
+/// What ranks contributed, one after another. Contributions are counted in rows, whose length all
+/// ranks know: a row may hold no bytes at all and still counts.
 struct Gathered {
   std::vector<std::size_t> rows;  // of each rank
   Bytes data;                     // empty where this rank gets no result
@@ -99,8 +101,8 @@ class Communicator {
   /// Phase 0 and nothing else. `patient`: without deadlines.
   void barrier(const Call& call, bool patient = false);
 
-  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and keeps
-  /// what the slowest found. Until then the defaults of `Link` hold.
+  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
+  /// keeps what the slowest found. Until then the defaults of `Link` hold.
   void measure_link();
   const Link& link() const { return link_; }
   void set_link(const Link& link);
@@ -112,9 +114,8 @@ class Communicator {
   void begin(const Call& call);
   void agree(const Call& call, bool patient);
   [[noreturn]] void raise_mismatch(const Call& call);
-  /// Moves a state machine to its end. If that fails, whatever may still be written stays allocated.
-  template <class Machine>
-  void drive(std::unique_ptr<Machine>& machine, const Call& call, bool patient = false);
+  /// Moves `work` to its end. If that fails, whatever may still be written stays allocated.
+  void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);
 
   void run(Collective collective, const Layout& layout, Operands operands, Element element,
            const Call& call, std::string_view algorithm);

@@ -31,8 +31,8 @@ Control::~Control() {
 }
 
 void Control::post() {
-  request_ = transport_->recv(
-      kAnyPeer, kTag, {reinterpret_cast<std::byte*>(incoming_.get()), sizeof(Notice), {}});
+  request_ = transport_->recv(kAnyPeer, kTag,
+                              {reinterpret_cast<std::byte*>(incoming_.get()), sizeof(Notice), {}});
 }
 
 void Control::send(int peer, std::shared_ptr<Notice> notice) {
@@ -47,8 +47,7 @@ void Control::tell_all(Kind kind, const Standing& standing) {
   notice->rank = rank();
   notice->set = standing.set;
   notice->sequence = standing.sequence;
-  notice->length =
-      static_cast<std::uint32_t>(std::min(standing.text.size(), sizeof notice->text));
+  notice->length = static_cast<std::uint32_t>(std::min(standing.text.size(), sizeof notice->text));
   std::memcpy(notice->text, standing.text.data(), notice->length);
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
@@ -81,7 +80,8 @@ void Control::announce_failure(const Standing& standing, bool stalled) {
 bool Control::hear(Notice& notice) {
   const auto bytes = transport_->test(request_);
   if (!bytes) return false;
-  if (*bytes != sizeof(Notice)) throw Error("a message of another kind came on the control channel");
+  if (*bytes != sizeof(Notice))
+    throw Error("a message of another kind came on the control channel");
   notice = *incoming_;
   post();
   return true;

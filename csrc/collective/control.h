@@ -1,8 +1,8 @@
 // The control channel: short notices between all ranks of a job, outside every collective.
 //
-// It is silent while all goes well. A rank that has waited long tells the others where it stands, and
-// so those who wait can name the absent ones. A rank that fails says so, and the others stop waiting for
-// it. Only the slow part of a wait looks at the channel.
+// It is silent while all goes well. A rank that has waited long tells the others where it stands,
+// and so those who wait can name the absent ones. A rank that fails says so, and the others stop
+// waiting for it. Only the slow part of a wait looks at the channel.
 #pragma once
 
 #include <cstdint>
@@ -44,12 +44,12 @@ class Control {
   void announce_waiting(const Standing& standing);
   void announce_resumed();
 
-  /// Tells all ranks that this one has given up. From here on this process' communicators are unusable.
-  /// `stalled`: it gave up because others did not come, which is no failure of its own.
+  /// Tells all ranks that this one has given up. From here on this process' communicators are
+  /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
   void announce_failure(const Standing& standing, bool stalled);
 
-  /// Hears what has come. Throws if another rank has failed: StalledError where it gave up in the call
-  /// that this rank is in, else RankFailedError.
+  /// Hears what has come. Throws if another rank has failed: StalledError where it gave up in the
+  /// call that this rank is in, else RankFailedError.
   void poll(const Standing& mine);
 
   /// Whether some rank has announced that it waits since the last poll that said so.

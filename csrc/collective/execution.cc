@@ -100,8 +100,8 @@ bool Execution::advance(std::size_t position) {
   return moved;
 }
 
-/// Starts an action if nothing earlier stands in its way. A recv_reduce lands in memory of its own, so it
-/// is always under way before its turn to reduce comes.
+/// Starts an action if nothing earlier stands in its way. A recv_reduce lands in memory of its own,
+/// so it is always under way before its turn to reduce comes.
 bool Execution::post(std::size_t position) {
   auto& open = open_[position];
   const auto& action = *open.action;
@@ -161,11 +161,11 @@ void Execution::apply(const Open& open) {
   }
   const bool range_first = action.order == Order::range_first;
   ronde::reduce(element_.op, element_.dtype, range, range_first ? range : other,
-         range_first ? other : range, action.range.count);
+                range_first ? other : range, action.range.count);
 }
 
-/// Whether an earlier action in the window still has to read what this one writes, or to write what this
-/// one touches.
+/// Whether an earlier action in the window still has to read what this one writes, or to write what
+/// this one touches.
 bool Execution::conflicts(std::size_t position) const {
   const auto& mine = *open_[position].action;
   for (std::size_t i = 0; i < position; ++i) {

@@ -13,14 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "collective/work.h"
 #include "core/buffer.h"
 #include "core/dtype.h"
 #include "schedule/schedule.h"
 #include "transport/transport.h"
 
 namespace ronde {
-
-enum class Progress { idle, moved, done };
 
 /// Memory that is not initialised.
 class Bytes {
@@ -48,17 +47,17 @@ struct Operands {
   Buffer data;
 };
 
-/// The same schedule in messages of at most `elements` elements. A send and the receive behind it are cut
-/// in turns, so that the result is again a schedule with pairs.
+/// The same schedule in messages of at most `elements` elements. A send and the receive behind it
+/// are cut in turns, so that the result is again a schedule with pairs.
 Schedule segmented(const Schedule& schedule, std::size_t elements);
 
-class Execution {
+class Execution final : public Work {
  public:
   /// `what` ("allreduce by ring") opens the text of every error.
   Execution(Transport& transport, std::shared_ptr<const Schedule> schedule, Operands operands,
             Element element, int tag, int window, std::string what);
 
-  Progress progress();
+  Progress progress() override;
 
  private:
   enum class State { blocked, posted, arrived, done };

@@ -37,9 +37,9 @@ std::vector<Candidate> candidates(Collective collective, Layout layout, std::siz
     const bool fixed = settings.deterministic && reduces(collective);
     if (fixed && !algorithm.position_independent) continue;
     result.push_back({&algorithm, cost_of(algorithm.build(layout), item_bytes, link)});
-    // Position-independent algorithms differ in their trees, and a choice by size would make results
-    // depend on fusion: the first in the table is the one. So it is for alltoall, whose layout is not
-    // the same on all ranks: a choice by cost might differ between them.
+    // Position-independent algorithms differ in their trees, and a choice by size would make
+    // results depend on fusion: the first in the table is the one. So it is for alltoall, whose
+    // layout is not the same on all ranks: a choice by cost might differ between them.
     if (fixed || collective == Collective::alltoall) break;
   }
   std::stable_sort(result.begin(), result.end(), [](const Candidate& a, const Candidate& b) {

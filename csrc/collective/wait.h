@@ -1,8 +1,8 @@
 // How a rank waits: the longer nothing happens, the less it disturbs.
 //
 // A short spin (none where ranks outnumber cores: a spinning rank would keep the processor from the
-// very rank it waits for), then sched_yield for about a millisecond, then sleeps that grow to a fifth
-// of a millisecond.
+// very rank it waits for), then sched_yield for about a millisecond, then sleeps that grow to a
+// fifth of a millisecond.
 #pragma once
 
 #include <chrono>

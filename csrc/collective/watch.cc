@@ -8,7 +8,8 @@ namespace ronde {
 namespace {
 
 /// Between asking the others where they stand and counting who has not answered. A rank that waits
-/// answers within milliseconds; one that began to wait a little later than this one may take longer.
+/// answers within milliseconds; one that began to wait a little later than this one may take
+/// longer.
 constexpr double kGrace = 0.5;
 
 std::string seconds(double value) {
@@ -83,7 +84,8 @@ std::string Watch::absent() const {
     text += "\n  rank " + std::to_string(member) + " is absent: ";
     // A call of this set that is over says nothing about where the rank is now.
     const bool elsewhere = theirs && theirs->set != set_;
-    text += elsewhere ? "it waits in " + theirs->text : "it is in no call (computing, stopped or dead)";
+    text +=
+        elsewhere ? "it waits in " + theirs->text : "it is in no call (computing, stopped or dead)";
   }
   return text.empty() ? "\n  all ranks are there, but no data moves" : text;
 }

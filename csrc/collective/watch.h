@@ -12,15 +12,16 @@ namespace ronde {
 
 class Watch {
  public:
-  /// `patient`: waits for ever without a word, as the end of a program does for ranks that still work.
+  /// `patient`: waits for ever without a word, as the end of a program does for ranks that still
+  /// work.
   Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
         std::uint64_t sequence, const Call& call, bool patient);
   ~Watch();
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
-  /// Called now and then, after `elapsed` seconds in which nothing happened. Throws what ends the wait:
-  /// the signal's exception, RankFailedError or StalledError.
+  /// Called now and then, after `elapsed` seconds in which nothing happened. Throws what ends the
+  /// wait: the signal's exception, RankFailedError or StalledError.
   void check(double elapsed);
 
   Standing standing() const;

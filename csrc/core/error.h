@@ -31,7 +31,8 @@ struct UnavailableError : Error {
   using Error::Error;
 };
 
-/// A wrong argument, wrong on this rank alone; raised before anything is sent. ValueError in Python.
+/// A wrong argument, wrong on this rank alone; raised before anything is sent. ValueError in
+/// Python.
 struct ArgumentError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };

@@ -53,8 +53,7 @@ const KernelTable& choose() {
 
 const KernelTable* kernels(const char* name) {
   for (const auto& candidate : candidates()) {
-    if (candidate.runnable && std::strcmp(candidate.table->name, name) == 0)
-      return candidate.table;
+    if (candidate.runnable && std::strcmp(candidate.table->name, name) == 0) return candidate.table;
   }
   return nullptr;
 }

@@ -1,7 +1,8 @@
 // Elementwise maths on spans of host memory. Knows no ranks.
 //
 // The kernels are written once (simd.inc), compiled for several instruction sets, and reached
-// through a table that is chosen at start by what the processor offers. All sets give the same bits.
+// through a table that is chosen at start by what the processor offers. All sets give the same
+// bits.
 #pragma once
 
 #include <cstddef>

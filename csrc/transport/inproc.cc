@@ -116,8 +116,8 @@ class InprocTransport final : public Transport {
     if (state_->dead[rank]) throw RankFailedError("rank " + std::to_string(rank) + " is dead");
   }
 
-  /// Gives messages to the receives that were posted first. A message that is still on its way holds
-  /// back those behind it from the same rank with the same tag, and no others.
+  /// Gives messages to the receives that were posted first. A message that is still on its way
+  /// holds back those behind it from the same rank with the same tag, and no others.
   void deliver() {
     auto& mailbox = state_->mailboxes[rank_];
     std::lock_guard lock(mailbox.mutex);
@@ -145,8 +145,8 @@ class InprocTransport final : public Transport {
 
   void accept(const Message& message, Pending& pending) {
     if (message.content.bytes > pending.capacity.bytes)
-      throw Error("a message of " + std::to_string(message.content.bytes) + " bytes met a receive of " +
-                  std::to_string(pending.capacity.bytes));
+      throw Error("a message of " + std::to_string(message.content.bytes) +
+                  " bytes met a receive of " + std::to_string(pending.capacity.bytes));
     if (message.content.bytes)
       std::memcpy(pending.capacity.data, message.content.data, message.content.bytes);
     pending.bytes = message.content.bytes;
@@ -163,8 +163,7 @@ class InprocTransport final : public Transport {
 
 }  // namespace
 
-InprocWorld::InprocWorld(int size, Faults faults)
-    : state_(std::make_shared<State>(size, faults)) {}
+InprocWorld::InprocWorld(int size, Faults faults) : state_(std::make_shared<State>(size, faults)) {}
 
 InprocWorld::~InprocWorld() = default;
 

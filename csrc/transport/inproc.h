@@ -8,12 +8,13 @@
 
 namespace ronde {
 
-/// What goes wrong, decided for each message by a generator that (seed, sender, message number) keys.
+/// What goes wrong, decided for each message by a generator that (seed, sender, message number)
+/// keys.
 struct Faults {
   std::uint64_t seed = 0;
-  double delay = 0;       // probability that a message arrives only after some dozen polls
-  double truncate = 0;    // probability that a message loses its last byte
-  int dies = -1;          // this rank is dead after `dies_after` sends
+  double delay = 0;     // probability that a message arrives only after some dozen polls
+  double truncate = 0;  // probability that a message loses its last byte
+  int dies = -1;        // this rank is dead after `dies_after` sends
   int dies_after = 0;
 };
 

@@ -1,9 +1,9 @@
 // Messages through the MPI library that mpi4py has started.
 //
-// There is no mpi.h here. Functions are found with dlsym the way mpi4py's own calls resolve, handles
-// and constants come from mpi4py as numbers, and their width (4 bytes on MPICH and its family, 8 on
-// Open MPI and in the MPI-5 ABI) chooses one of two instances of a template. So one build serves
-// every MPI.
+// There is no mpi.h here. Functions are found with dlsym the way mpi4py's own calls resolve,
+// handles and constants come from mpi4py as numbers, and their width (4 bytes on MPICH and its
+// family, 8 on Open MPI and in the MPI-5 ABI) chooses one of two instances of a template. So one
+// build serves every MPI.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ namespace ronde {
 
 /// What mpi4py knows and we need, as plain numbers.
 struct MpiConstants {
-  std::string extension;         // the file of the module mpi4py.MPI, whose dependencies hold the library
+  std::string extension;  // the file of the module mpi4py.MPI, whose dependencies hold the library
   std::size_t handle_bytes = 0;  // of MPI_Comm, MPI_Datatype and MPI_Request: 4 or 8
   std::uint64_t byte_type = 0;   // MPI_BYTE
   int any_source = 0;

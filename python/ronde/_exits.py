@@ -1,0 +1,121 @@
+"""How a process ends without hanging the others.
+
+MPI_Finalize waits for all ranks, so a rank that leaves with an error would hang those that still work,
+and itself. Therefore an uncaught exception ends the whole job, and so does the exit of a process in which
+Ronde has failed. The orderly end of a program is a call that all ranks make together: `ronde.shutdown`,
+made here if the program has not made it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NoReturn
+
+from . import _core, _mpi
+
+__all__ = ["Job", "begin", "end"]
+
+
+@dataclass
+class Job:
+    """A use of MPI that other ranks depend on, from the beginning of `init` to the end of `shutdown`."""
+
+    MPI: Any
+    rank: int  # in MPI's world, which is what ends with the job
+    size: int
+    pid: int
+    control: _core.Control | None = None  # once there is one
+    failure: str = ""  # of `init`, if it left ranks waiting
+
+    def why_failed(self) -> str:
+        return self.failure or (self.control.failure if self.control else "")
+
+
+_jobs: list[Job] = []  # under way or failed, the latest last
+_leave: Callable[[], None] | None = None
+
+
+def begin(MPI: Any, leave: Callable[[], None]) -> Job:
+    """From now on the end of this process is minded. `leave` is the orderly end."""
+    global _leave
+    world = MPI.COMM_WORLD
+    job = Job(MPI, world.Get_rank(), world.Get_size(), os.getpid())
+    _jobs.append(job)
+    if _leave is None:
+        _leave = leave
+        _install_excepthook()
+        atexit.register(_at_exit)
+    return job
+
+
+def end(job: Job) -> None:
+    """The job has ended in order, or never began to depend on this process."""
+    _jobs.remove(job)
+
+
+def _responsible() -> Job | None:
+    """The job whose other ranks may be waiting for this process, if there is one."""
+    own = [job for job in _jobs if job.pid == os.getpid() and job.size > 1]
+    return own[-1] if own else None
+
+
+def _install_excepthook() -> None:
+    previous = sys.excepthook
+
+    def end_job(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        job = _responsible()
+        if job is None or hasattr(sys, "ps1") or sys.flags.interactive:
+            previous(kind, error, trace)
+            return
+        if previous is sys.__excepthook__:
+            # In one piece, so that the tracebacks of several ranks do not mix.
+            lines = traceback.format_exception(kind, error, trace)
+            sys.stderr.write(f"ronde: rank {job.rank} ends the job:\n{''.join(lines)}")
+        else:
+            previous(kind, error, trace)
+        _abort(job, f"{kind.__name__}: {error}", 130 if kind is KeyboardInterrupt else 1)
+
+    sys.excepthook = end_job
+
+
+def _at_exit() -> None:
+    if any(job.MPI.Is_finalized() for job in _jobs):
+        return
+    job = _responsible()
+    failure = job.why_failed() if job is not None else ""
+    if not failure:
+        try:
+            assert _leave is not None
+            _leave()
+            if job is None:
+                _mpi.remove_segments()  # Open MPI forgets its own where there is no launcher
+            return
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"
+    if job is not None:
+        print(f"ronde: rank {job.rank} ends the job: {failure}", file=sys.stderr)
+        _abort(job, failure, 1)
+
+
+def _abort(job: Job, reason: str, code: int) -> NoReturn:
+    """Ends all processes of the job, once what there is to say has been said."""
+    with contextlib.suppress(Exception):
+        if job.control is not None:
+            job.control.fail(reason)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The launcher ends the others roughly: give those that have an error to show a moment for it.
+    time.sleep(0.2)
+    _mpi.remove_segments()
+    job.MPI.COMM_WORLD.Abort(code)
+    os._exit(code)

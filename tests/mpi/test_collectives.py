@@ -1,0 +1,36 @@
+"""The whole public API on real jobs."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import jobs
+import pytest
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+def test_all_collectives_on_all_dtypes(ranks: int) -> None:
+    job = jobs.run(ranks, "collectives.py", str(ranks))
+    assert job.status == 0, job.output
+    assert f"all collectives are right on {ranks} ranks" in job.output
+
+
+@pytest.mark.parametrize("name", ["RONDE_CHECK=0", "RONDE_SEGMENT_BYTES=100", "RONDE_DETERMINISTIC=1"])
+def test_settings_change_no_result(name: str) -> None:
+    variable, _, value = name.partition("=")
+    job = jobs.run(3, "collectives.py", "3", **{variable: value})
+    assert job.status == 0, job.output
+
+
+def test_arrays_over_two_gigabytes() -> None:
+    job = jobs.run(2, "large.py", timeout=280)
+    assert job.status == 0, job.output
+    assert "large arrays are right" in job.output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_tensors_of_torch(ranks: int) -> None:
+    job = jobs.run(ranks, "torch_tensors.py")
+    assert job.status == 0, job.output
+    assert "tensors are right" in job.output

@@ -1,0 +1,247 @@
+"""Real jobs in trouble: every one ends soon, with words that say what happened, and leaves nothing."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jobs
+import pytest
+
+HASTE = {"RONDE_STALL_WARNING": "0.3", "RONDE_STALL_TIMEOUT": "2"}
+
+
+@pytest.mark.parametrize(
+    ("case", "usual", "odd"),
+    [
+        ("kind", "allreduce (float64, shape (1000,)", "allgather (float64, shape (1000,)"),
+        ("dtype", "allreduce (float64", "allreduce (float32"),
+        ("sizes", "shape (1310720,)", "shape (655360,)"),
+        ("op", "op=sum", "op=max"),
+        ("root", "root=0", "root=1"),
+        ("names", "allreduce 'a'", "allreduce 'b'"),
+        ("group", "float64[6]", "float64[5]"),
+        ("members", "ranks [0, 1]", "ranks [1, 2]"),
+        ("settings", "no setting changed", "RONDE_SEGMENT_BYTES=4096"),
+        ("leaves", "allreduce (float64", "the end of the program"),
+    ],
+)
+def test_a_difference_raises_on_all_ranks(case: str, usual: str, odd: str) -> None:
+    job = jobs.run(4, "trouble.py", case)
+    assert job.status != 0
+    assert "MismatchError: the ranks made different calls" in job.output
+    report = next(lines for lines in job.output.split("MismatchError: ")[1:])
+    assert "ranks 0,2-3:" in report and "rank 1:" in report
+    assert usual in report and odd in report
+    assert "trouble.py:" in report
+    raised = [f"rank {rank} ends the job" in job.output for rank in range(4)]
+    # The launcher may end the job before the last rank has written its error.
+    assert sum(raised) >= 2, job.output
+
+
+def test_a_mismatch_that_is_caught_leaves_ronde_usable() -> None:
+    job = jobs.run(3, "trouble.py", "caught")
+    assert job.status == 0, job.output
+    assert job.output.count("goes on") == 3
+
+
+def test_an_exception_on_one_rank_ends_the_job_with_its_traceback() -> None:
+    job = jobs.run(4, "trouble.py", "raises")
+    assert job.status != 0
+    assert "rank 1 ends the job:\nTraceback" in job.output
+    assert "ValueError: something of the user's" in job.output
+    assert_nothing_is_left(job.output)
+
+
+def assert_nothing_is_left(output: str) -> None:
+    """`trouble.py` begins by saying which files of shared memory its ranks have."""
+    segments = [line.split()[-1] for line in output.splitlines() if "has the segment" in line]
+    assert not [path for path in segments if os.path.exists(path)]
+
+
+def test_a_program_without_a_launcher_leaves_nothing() -> None:
+    result = python(
+        """
+        import ronde
+        ronde.init()
+        with open("/proc/self/maps") as maps:
+            for path in {line.split()[-1] for line in maps if "/dev/shm/" in line}:
+                print("has the segment", path)
+        """
+    )
+    assert result.returncode == 0, result.stderr
+    assert_nothing_is_left(result.stdout)
+
+
+def test_a_rank_that_never_comes_is_named() -> None:
+    job = jobs.run(3, "trouble.py", "late", **HASTE)
+    assert job.status != 0
+    assert "has waited" in job.output
+    assert "allreduce 'gradient'" in job.output
+    assert "rank 1 is absent: it is in no call" in job.output
+    assert "StalledError" in job.output
+
+
+def test_a_rank_that_never_initialises_is_told_of() -> None:
+    job = jobs.run(3, "trouble.py", "never_inits", **HASTE)
+    assert job.status != 0
+    assert "in ronde.init: not all 3 ranks have called it" in job.output
+    assert "StalledError" in job.output
+
+
+def test_a_rank_that_never_starts_mpi_is_told_of() -> None:
+    job = jobs.run(3, "trouble.py", "never_starts", **HASTE)
+    assert job.status != 0
+    assert "in MPI_Init: not all ranks of the job have started MPI" in job.output
+    assert "gave up after 2.0 s" in job.output
+
+
+def test_sets_that_cross_are_named() -> None:
+    job = jobs.run(4, "trouble.py", "crossing", **HASTE)
+    assert job.status != 0
+    assert "rank 1 is absent: it waits in barrier on process set 2" in job.output
+    assert "rank 0 is absent: it waits in barrier on process set 1" in job.output
+
+
+def test_init_after_a_failure_begins_anew() -> None:
+    job = jobs.run(3, "trouble.py", "recovers", **HASTE)
+    assert job.status == 0, job.output
+    assert job.output.count("goes on") == 3
+
+
+def test_ctrl_c_on_one_rank_ends_the_call_on_all() -> None:
+    job = jobs.run(3, "trouble.py", "interrupted")
+    assert job.status != 0
+    assert "KeyboardInterrupt" in job.output
+    assert "rank 1 gave up: interrupted in allreduce 'gradient'" in job.output
+
+
+@pytest.mark.parametrize("victim", [0, 1, 3])
+def test_a_killed_rank_ends_the_job_and_leaves_nothing(victim: int) -> None:
+    with jobs.started(4, "trouble.py", "killed") as process:
+        assert process.stdout is not None
+        while "under way" not in process.stdout.readline():
+            assert process.poll() is None
+        below = jobs.ranks_of(process.pid)
+        ranks = [pid for pid in below if b"trouble.py" in _command_of(pid)]
+        assert len(ranks) == 4
+        segments = {path for pid in ranks for path in jobs.segments_of(pid)}
+        os.kill(sorted(ranks)[victim], signal.SIGKILL)
+        left = jobs.wait_until_gone([process.pid, *below], 10)
+        assert not left, "processes were left"
+        process.communicate(timeout=10)
+        assert process.returncode != 0
+    assert not [path for path in segments if os.path.exists(path)]
+
+
+def _command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_threads_run_while_a_collective_waits() -> None:
+    job = jobs.run(2, "trouble.py", "threads_run")
+    assert job.status == 0, job.output
+    assert "threads run" in job.output
+
+
+def test_a_forked_process_is_refused_and_does_not_disturb() -> None:
+    job = jobs.run(2, "trouble.py", "forked")
+    assert job.status == 0, job.output
+    assert job.output.count("in the child: this process was forked after ronde.init()") == 2
+
+
+def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=jobs.launch.environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_launcher_that_promises_more_ranks_than_mpi_sees_is_the_wrong_one(variable: str) -> None:
+    # As a program sees it that the launcher of another MPI has started.
+    result = python("import ronde; ronde.init()", **{variable: "8"})
+    assert result.returncode != 0
+    assert "launcher and library do not belong together" in result.stderr
+    assert "ronde run -np 8" in result.stderr
+
+
+@pytest.mark.skipif(
+    "OTHER_MPIRUN" not in os.environ,
+    reason="OTHER_MPIRUN does not name the launcher of another MPI",
+)
+def test_the_launcher_of_another_mpi_is_told_from_the_own() -> None:
+    job = jobs.run(2, "collectives.py", "2", launcher=os.environ["OTHER_MPIRUN"])
+    assert job.status != 0
+    # Where MPICH's library meets Open MPI's launcher it may find a server that it cannot talk to, and
+    # ends by itself, before Ronde can say anything.
+    refused = "launcher and library do not belong together" in job.output
+    assert refused or "Fatal error in internal_Init_thread" in job.output
+
+
+def test_calls_before_init_say_so() -> None:
+    result = python(
+        """
+        import ronde
+        for call in (ronde.rank, ronde.local_size, lambda: ronde.allreduce(1.0), ronde.barrier,
+                     lambda: ronde.add_process_set([0])):
+            try:
+                call()
+            except ronde.RondeError as error:
+                assert "call ronde.init() first" in str(error)
+            else:
+                raise SystemExit("no error")
+        ronde.shutdown()
+        """
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def _import_and_init() -> str:
+    import ronde
+
+    try:
+        ronde.init()
+    except ronde.RondeError as error:
+        return str(error)
+    return "no error"
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_child_of_multiprocessing_imports_ronde_and_is_refused_by_init(method: str) -> None:
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert "no rank of the job" in pool.apply(_import_and_init)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RONDE_CHECK", "maybe", "RONDE_CHECK='maybe' is not 0 or 1"),
+        ("RONDE_SEGMENT_BYTES", "0", "is not a size like 256K"),
+        ("RONDE_STALL_TIMEOUT", "-1", "must be seconds"),
+        ("RONDE_WINDOW", "1", "must be 2 to 1024"),
+        ("RONDE_ALGORITHM", "allreduce:rnig", "allreduce has"),
+        ("RONDE_ALGORITHM", "alreduce:ring", "no such collective"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(name: str, value: str, words: str) -> None:
+    result = python("import ronde; ronde.init()", **{name: value})
+    assert result.returncode != 0
+    assert words in result.stderr
+
+
+def test_a_setting_that_does_not_exist_is_warned_of() -> None:
+    result = python("import ronde; ronde.init()", RONDE_SEGMENT_BITES="4")
+    assert result.returncode == 0, result.stderr
+    assert "did you mean RONDE_SEGMENT_BYTES?" in result.stderr
