@@ -1,5 +1,5 @@
-// Ranks as threads through everything that ranks share, for the sanitizers: collectives under random
-// delays, calls that differ, ranks that give up, and several threads of one rank.
+// Ranks as threads through everything that ranks share, for the sanitizers: collectives under
+// random delays, calls that differ, ranks that give up, and several threads of one rank.
 #include "collective/communicator.h"
 
 #include <cstdio>
@@ -18,12 +18,12 @@ namespace {
 
 using namespace ronde;
 
-#define CHECK(condition)                                                               \
-  do {                                                                                 \
-    if (!(condition)) {                                                                \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);     \
-      std::abort();                                                                    \
-    }                                                                                  \
+#define CHECK(condition)                                                           \
+  do {                                                                             \
+    if (!(condition)) {                                                            \
+      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      std::abort();                                                                \
+    }                                                                              \
   } while (0)
 
 struct Rank {
@@ -53,8 +53,8 @@ void run(int size, Faults faults, Settings settings, const std::function<void(Ra
   std::vector<Rank> ranks;
   for (int rank = 0; rank < size; ++rank) {
     auto control = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
-    auto communicator = std::make_unique<Communicator>(control, world.transport(rank, 1), 0,
-                                                       first(size), settings);
+    auto communicator =
+        std::make_unique<Communicator>(control, world.transport(rank, 1), 0, first(size), settings);
     ranks.push_back({control, std::move(communicator), rank, size});
   }
   std::vector<std::thread> threads;
@@ -97,8 +97,8 @@ void collectives_under_delays(unsigned seed) {
       for (const float value : values) CHECK(value == static_cast<float>(root));
 
       const std::size_t rows = count / (me.rank + 1);
-      const auto gathered =
-          me.communicator->allgather(call("allgather"), buffer_of(values).slice(0, rows * 4), rows, 4);
+      const auto gathered = me.communicator->allgather(
+          call("allgather"), buffer_of(values).slice(0, rows * 4), rows, 4);
       CHECK(gathered.rows[0] == count);
       me.communicator->barrier(call("barrier"));
     }
