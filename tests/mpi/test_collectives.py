@@ -22,6 +22,19 @@ def test_settings_change_no_result(name: str) -> None:
     assert job.status == 0, job.output
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+def test_all_algorithms(ranks: int) -> None:
+    job = jobs.run(ranks, "algorithms.py")
+    assert job.status == 0, job.output
+    assert f"all algorithms are right on {ranks} ranks" in job.output
+
+
+def test_init_takes_any_communicator() -> None:
+    job = jobs.run(4, "part_of_the_world.py")
+    assert job.status == 0, job.output
+    assert "any communicator will do" in job.output
+
+
 def test_arrays_over_two_gigabytes() -> None:
     job = jobs.run(2, "large.py", timeout=280)
     assert job.status == 0, job.output
