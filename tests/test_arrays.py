@@ -1,0 +1,123 @@
+"""What goes in: arrays of every kind, and clear words about what is none."""
+
+from __future__ import annotations
+
+import array
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from ronde.arrays import make, view
+
+
+class CpuArray:
+    """Speaks DLPack and nothing else, like the arrays of other libraries."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
+
+
+class GpuArray:
+    def __dlpack__(self, **options: Any) -> Any:
+        raise AssertionError("nobody should ask")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 0)
+
+
+class CupyLike:
+    __cuda_array_interface__: dict[str, Any] = {}  # noqa: RUF012
+
+
+def test_contiguous_memory_is_not_copied() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    seen = view(x)
+    assert seen.array is x and not seen.is_copy
+    assert seen.dtype is _core.DType.float64 and seen.shape == (2, 3)
+    assert seen.wrap(x) is x
+
+
+@pytest.mark.parametrize("name", list(_core.DType.__members__))
+def test_every_dtype_is_known(name: str) -> None:
+    dtype = ml_dtypes.bfloat16 if name == "bfloat16" else name
+    assert view(np.zeros(3, dtype)).dtype.name == name
+    assert make(np.zeros(16, np.uint8), view(np.zeros(1, dtype)).dtype, (-1,), torch=False).dtype == dtype
+
+
+def test_what_is_not_contiguous_is_copied_and_written_back() -> None:
+    x = np.zeros((4, 4))
+    seen = view(x[::2, 1:3], writable=True)
+    assert seen.array.flags.c_contiguous and seen.is_copy
+    seen.array[...] = 7
+    seen.write_back()
+    assert x.sum() == 4 * 7
+
+
+def test_the_other_byte_order_is_converted_and_written_back() -> None:
+    x = np.array([1, 2], ">i4")
+    seen = view(x, writable=True)
+    assert seen.array.dtype.isnative and seen.array.tolist() == [1, 2]
+    seen.array[...] = 10 * seen.array
+    seen.write_back()
+    assert x.tolist() == [10, 20] and x.dtype == ">i4"
+
+
+@pytest.mark.parametrize(
+    "x", [array.array("f", [1, 2]), bytearray(8), memoryview(np.arange(3)), b"read only"]
+)
+def test_the_buffer_protocol_is_enough(x: Any) -> None:
+    assert view(x).array.tobytes() == bytes(x)
+
+
+def test_dlpack_is_enough() -> None:
+    data = np.arange(5, dtype=np.float32)
+    seen = view(CpuArray(data))
+    assert np.shares_memory(seen.array, data)
+
+
+@pytest.mark.parametrize("x", [True, 3, 2.5, np.float32(1.5), np.int8(4), np.bool_(False)])
+def test_numbers_stay_numbers_of_their_kind(x: Any) -> None:
+    seen = view(x)
+    back = seen.wrap(seen.array.copy())
+    assert type(back) is type(x) and back == x
+
+
+@pytest.mark.parametrize("x", [GpuArray(), CupyLike()])
+def test_the_memory_of_a_gpu_is_refused_with_a_remedy(x: Any) -> None:
+    with pytest.raises(ronde.UnavailableError, match="copy it to the CPU first"):
+        view(x)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        ([1.0, 2.0], "np.asarray"),
+        ("text", "not str"),
+        (None, "not NoneType"),
+        (object(), "not object"),
+        (np.zeros(2, complex), "arrays of complex128 cannot be communicated; there are bool"),
+        (np.array(["a"]), "cannot be communicated"),
+        (np.array([{}]), "arrays of object"),
+        (np.zeros(2, "datetime64[s]"), "cannot be communicated"),
+        (np.zeros(2, [("a", "i4")]), "cannot be communicated"),
+        (1 << 80, "cannot be communicated"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_in_words(x: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        view(x)
+
+
+@pytest.mark.parametrize("x", [b"frozen", 3.0, np.broadcast_to(1.0, 3)])
+def test_what_cannot_be_written_is_no_place_for_results(x: Any) -> None:
+    with pytest.raises(ValueError, match="read only"):
+        view(x, writable=True)
