@@ -1,1 +1,34 @@
 """`ronde`: start a job, look at an installation, explain a schedule."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import RondeError
+from . import doctor, explain, run
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; errors go to stderr in one line."""
+    parser = argparse.ArgumentParser(prog="ronde", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"ronde {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="")
+    for command in (run, doctor, explain):
+        command.add_parser(commands)
+    args = parser.parse_args(argv)
+    if "run" not in args:
+        parser.print_help()
+        return 0
+    try:
+        status: int = args.run(args)
+        return status
+    except (RondeError, ValueError) as error:
+        print(f"ronde: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,5 @@
+"""`python -m ronde` is `ronde`."""
+
+from .cli import main
+
+raise SystemExit(main())

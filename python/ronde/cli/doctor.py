@@ -1,0 +1,208 @@
+"""`ronde doctor`: what was built, what was found, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+from .. import _core, settings
+from ..errors import UnavailableError
+from . import launch
+
+__all__ = ["add_parser", "run"]
+
+OK, ABSENT, BROKEN = "ok", "--", "BROKEN"
+
+_TEST = """
+import numpy, ronde
+ronde.init()
+total = ronde.allreduce(numpy.full(1000, 1.0 + ronde.rank()), op=ronde.Sum)
+assert ronde.size() == 2 and (total == 3).all(), (ronde.size(), total)
+"""
+_TEST_SECONDS = 60.0
+_BY_HAND = "ronde run --verbose -np 2 python -c 'import ronde; ronde.init(); ronde.barrier()'"
+
+
+@dataclass(frozen=True)
+class Finding:
+    mark: str
+    name: str
+    text: str
+    remedy: str = ""  # where it is broken: what to do
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "doctor",
+        help="show what was built and found, and try a job of 2 ranks",
+        description="Shows what was built, what was found, and what is missing, and tries a job of "
+        "2 ranks. The exit status is 1 if anything is broken.",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    findings = []
+    if not args.json:
+        print(f"ronde {_core.__version__}")
+    for finding in _examine():
+        findings.append(finding)
+        if not args.json:
+            print(_shown(finding), flush=True)
+    ok = all(finding.mark != BROKEN for finding in findings)
+    if args.json:
+        rows = [asdict(finding) for finding in findings]
+        print(json.dumps({"version": _core.__version__, "ok": ok, "findings": rows}, indent=2))
+    return 0 if ok else 1
+
+
+def _shown(finding: Finding) -> str:
+    remedy = f"repair: {finding.remedy}" if finding.remedy else ""
+    first, *rest = [*finding.text.splitlines(), *remedy.splitlines()]
+    return "\n".join(
+        [f"{finding.mark:<8}{finding.name:<22}{first}", *(f"{'':30}{x}" for x in rest)]
+    )
+
+
+def _examine() -> Iterator[Finding]:
+    """All findings, one by one: the last ones take a while."""
+    yield Finding(OK, "Python", platform.python_version())
+    simd = _simd()
+    yield simd
+    yield _cores()
+    yield _shared_memory()
+    yield Finding(ABSENT, "CUDA", "not built: this version has no CUDA code yet")
+    yield from _packages()
+    needed = [simd, *_variables(), *_mpi()]
+    yield from needed[1:]
+    if any(finding.mark == BROKEN for finding in needed):
+        yield Finding(ABSENT, "job of 2 ranks", "not tried, because of what is broken")
+    else:
+        yield _job()
+
+
+def _simd() -> Finding:
+    levels = ", ".join(_core.simd_levels())
+    try:
+        return Finding(OK, "SIMD", f"{_core.simd()}, of {levels}")
+    except ValueError as error:
+        return Finding(
+            BROKEN, "SIMD", str(error), f"set RONDE_SIMD to one of {levels}, or unset it"
+        )
+
+
+def _cores() -> Finding:
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = settings.cores()
+    quota = f"cgroup allows {usable}, " if usable != affinity else ""
+    return Finding(
+        OK, "cores", f"{usable} ({quota}affinity allows {affinity}, machine has {os.cpu_count()})"
+    )
+
+
+def _shared_memory() -> Finding:
+    try:
+        os.close(os.memfd_create("ronde"))
+        mark, memfd = OK, "memfd_create works"
+    except (AttributeError, OSError) as error:
+        mark, memfd = ABSENT, f"memfd_create does not work ({error})"
+    try:
+        space = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return Finding(mark, "shared memory", f"{memfd}; no /dev/shm")
+    total, free = (f"{size / 2**20:.0f} MiB" for size in (space.total, space.free))
+    return Finding(mark, "shared memory", f"{memfd}; /dev/shm has {total}, {free} free")
+
+
+def _packages() -> Iterator[Finding]:
+    """Looked up, not imported: some take seconds, and importing mpi4py's module starts MPI."""
+    modules = metadata.packages_distributions()
+    for module in ("numpy", "mpi4py", "torch", "cupy", "ml_dtypes"):
+        if module in modules:
+            yield Finding(OK, module, metadata.version(modules[module][0]))
+        else:
+            yield Finding(ABSENT, module, "not installed")
+
+
+def _variables() -> Iterator[Finding]:
+    for variable in settings.VARIABLES.values():
+        try:
+            value = variable.read(os.environ)
+        except ValueError as error:
+            remedy = f"correct {variable.name}, or unset it; it means: {variable.meaning}"
+            yield Finding(BROKEN, variable.name, str(error), remedy)
+            continue
+        shown = os.environ.get(variable.name, "").strip() or f"{_shown_value(value)} (default)"
+        yield Finding(OK, variable.name, f"{shown}: {variable.meaning}")
+    with warnings.catch_warnings(record=True) as unknown, suppress(ValueError):
+        warnings.simplefilter("always")
+        settings.load()
+    for warning in unknown:
+        yield Finding(ABSENT, "RONDE_ variables", str(warning.message))
+
+
+def _shown_value(value: object) -> str:
+    if isinstance(value, (bool, float)):
+        return f"{value:g}"
+    return str(value) if value else "empty"
+
+
+def _mpi() -> Iterator[Finding]:
+    try:
+        mpi = launch.find_library()
+    except UnavailableError as error:
+        yield _broken("MPI", error)
+        return
+    text = f"{mpi.name}, handles of {mpi.handle_bytes} bytes, thread level {mpi.thread_level}"
+    if mpi.thread_level in ("single", "funneled"):
+        yield Finding(
+            BROKEN,
+            "MPI",
+            text,
+            "Ronde needs at least serialized: set MPI4PY_RC_THREAD_LEVEL=multiple",
+        )
+    else:
+        yield Finding(OK, "MPI", text)
+    try:
+        yield Finding(OK, "launcher", launch.find_launcher(mpi))
+    except UnavailableError as error:
+        yield _broken("launcher", error)
+
+
+def _broken(name: str, error: Exception) -> Finding:
+    text, _, remedy = str(error).partition("\n")
+    return Finding(BROKEN, name, text, remedy)
+
+
+def _job() -> Finding:
+    """Started as a user would start it."""
+    name = "job of 2 ranks"
+    command = [sys.executable, "-m", "ronde", "run", "-np", "2", sys.executable, "-c", _TEST]
+    remedy = f"try it by hand: {_BY_HAND}"
+    try:
+        job = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_TEST_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(BROKEN, name, f"no result within {_TEST_SECONDS:.0f} s", remedy)
+    if job.returncode == 0:
+        return Finding(OK, name, "ronde.init and allreduce work")
+    said = "\n".join(job.stdout.strip().splitlines()[-12:])
+    return Finding(BROKEN, name, f"failed with status {job.returncode}\n{said}", remedy)
