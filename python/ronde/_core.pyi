@@ -64,6 +64,12 @@ class ReduceOp:
     @property
     def value(self) -> int: ...
 
+class Watchdog:
+    """Minds a call that cannot be interrupted."""
+
+    def __init__(self, text: str, warning: float, timeout: float) -> None: ...
+    def stop(self) -> None: ...
+
 # --- kernels
 
 def simd() -> str:

@@ -162,7 +162,8 @@ def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
         import ml_dtypes
     except ImportError:
         raise UnavailableError("bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes") from None
-    return np.dtype(ml_dtypes.bfloat16)
+    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16
 
 
 def is_torch(x: Any) -> bool:
