@@ -25,10 +25,11 @@ help: ## list the targets
 demo: .venv/installed ## install into .venv with Open MPI and train on 8 ranks
 	.venv/bin/ronde run -np 8 .venv/bin/python examples/train.py
 
-# One wheel for both: all tests under Open MPI, those that launch ranks under MPICH too.
+# One wheel for both: all tests under Open MPI, those that launch ranks under MPICH too. Some start the
+# ranks of one with the launcher of the other, to see the error.
 test: .venv/installed .venv-mpich/installed ## run all tests, under Open MPI and under MPICH
-	.venv/bin/pytest
-	.venv-mpich/bin/pytest tests/mpi tests/cli
+	OTHER_MPIRUN="$(CURDIR)/.venv-mpich/bin/mpirun" .venv/bin/pytest
+	OTHER_MPIRUN="$(CURDIR)/.venv/bin/mpirun" .venv-mpich/bin/pytest tests/mpi tests/cli
 
 lint: $(tools)/lint ## check format, style and types
 	$(tools)/bin/ruff check .
