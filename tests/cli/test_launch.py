@@ -168,6 +168,17 @@ def test_mpich_needs_nothing() -> None:
     assert extra == {}
 
 
+def test_intel_mpi_needs_its_script_under_a_scheduler_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = fake_launcher(tmp_path / "bin", "Intel MPI")
+    program = script.rename(script.with_name("mpiexec.hydra"))
+    mpi = launch.Mpi("Intel MPI", (2021,), "", 4, "multiple", launcher=str(script))
+    assert launch.command(2, ["train"], mpi=mpi)[0][0] == str(program)
+    monkeypatch.setenv("SLURM_JOBID", "7")
+    assert launch.command(2, ["train"], mpi=mpi)[0][0] == str(script)
+
+
 def test_intel_mpi_is_told_where_its_parts_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +193,7 @@ def test_intel_mpi_is_told_where_its_parts_are(
     assert extra["PATH"].split(os.pathsep)[0] == str(launcher.parent)
     assert extra["I_MPI_ROOT"] == str(tmp_path)
     assert extra["FI_PROVIDER_PATH"] == str(providers)
+    assert launch.command(2, ["train"], mpi=mpi)[0] == [str(launcher), "-n", "2", "train"]
     monkeypatch.setenv("I_MPI_ROOT", "/module")
     assert "I_MPI_ROOT" not in launch.command(2, ["train"], mpi=mpi)[1]
 

@@ -62,9 +62,10 @@ def job(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     yield start
     for job in jobs:
         job.kill()
-        job.communicate()
     for pid in filter(alive, pids(tmp_path)):
         os.kill(pid, signal.SIGKILL)
+    for job in jobs:
+        job.communicate(timeout=TIMEOUT)
 
 
 def ronde(
@@ -128,7 +129,7 @@ def test_verbose_shows_the_command(write: Callable[[str], str]) -> None:
     program = write("pass")
     result = ronde("run", "--np", "2", "--verbose", program, "a b")
     assert result.returncode == 0
-    assert f"{launch.find_mpi().launcher} -n 2 " in result.stderr
+    assert f"{launch.command(2, [program])[0][0]} -n 2 " in result.stderr
     assert result.stderr.splitlines()[0].endswith(f"{sys.executable} {program} 'a b'")
 
 

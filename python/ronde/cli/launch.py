@@ -55,6 +55,15 @@ _VENDORS = {
     "MPICH": _Vendor("HYDRA", "mpich"),
 }
 _NAMES = ("mpirun", "mpiexec", "mpiexec.hydra", "mpirun.openmpi", "mpirun.mpich")
+_SCHEDULERS = (
+    "SLURM_JOBID",
+    "PBS_ENVIRONMENT",
+    "PBS_NODEFILE",
+    "LSB_JOBID",
+    "PE_HOSTFILE",
+    "LOADL_HOSTFILE",
+    "NB_PARALLEL_JOB_HOSTS",
+)
 
 # What a launcher tells its ranks. Settings of the user begin likewise and stay: OMPI_MCA_..., and
 # PMIX_PREFIX.
@@ -201,6 +210,7 @@ def command(
         arguments += ["--oversubscribe", "--bind-to", "none"]
         return [*arguments, *program], _root_permission()
     if mpi.vendor == "Intel MPI":
+        arguments[0] = _intel_launcher(mpi.launcher)
         return [*arguments, *program], _intel_variables(mpi.launcher)
     return [*arguments, *program], {}
 
@@ -214,9 +224,17 @@ def _root_permission() -> dict[str, str]:
 
 
 def _own_folder(launcher: str) -> dict[str, str]:
-    """Intel MPI's mpirun is a script that looks for its parts on PATH."""
+    """Intel MPI's launcher looks for its parts on PATH."""
     folders = [os.path.dirname(launcher), os.environ.get("PATH", os.defpath)]
     return {"PATH": os.pathsep.join(folders)}
+
+
+def _intel_launcher(mpirun: str) -> str:
+    """Intel's mpirun is a script that understands job schedulers, but keeps signals to itself. Where
+    there is no scheduler, the program that it starts does better."""
+    program = os.path.join(os.path.dirname(mpirun), "mpiexec.hydra")
+    scheduled = any(name in os.environ for name in _SCHEDULERS)
+    return program if os.access(program, os.X_OK) and not scheduled else mpirun
 
 
 def _intel_variables(launcher: str) -> dict[str, str]:
