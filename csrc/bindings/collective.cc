@@ -21,6 +21,12 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
+/// Text of the core may hold what is no UTF-8: names of files, say.
+py::str to_python(const std::string& text) {
+  return py::reinterpret_steal<py::str>(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
+}
+
 ConstBuffer input_of(const py::array& array) {
   return {static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes())};
 }
@@ -33,10 +39,8 @@ Buffer output_of(py::array& array) {
 /// A one-dimensional array of bytes that owns its memory.
 py::array array_of(Bytes bytes) {
   const auto size = static_cast<py::ssize_t>(bytes.size());
-  auto* data = bytes.release();
-  if (!data) return py::array_t<std::uint8_t>(0);
-  const py::capsule owner(data, [](void* memory) { delete[] static_cast<std::byte*>(memory); });
-  return py::array(py::dtype::of<std::uint8_t>(), {size}, {1}, data, owner);
+  const py::capsule owner(new Bytes(bytes), [](void* held) { delete static_cast<Bytes*>(held); });
+  return py::array(py::dtype::of<std::uint8_t>(), {size}, {1}, bytes.data(), owner);
 }
 
 py::tuple pair_of(Gathered gathered) {
@@ -56,13 +60,15 @@ Hooks make_hooks(py::function where, py::function warn) {
       return where().cast<std::string>();
     } catch (py::error_already_set& error) {
       error.discard_as_unraisable("ronde: finding the caller");
-      return {};
+    } catch (const std::exception&) {
+      // A name that is no text: the call is shown without its place.
     }
+    return {};
   };
   hooks.warn = [warn](const std::string& text) {
     py::gil_scoped_acquire gil;
     try {
-      warn(text);
+      warn(to_python(text));
     } catch (py::error_already_set& error) {
       error.discard_as_unraisable("ronde: showing a warning");
     }
@@ -71,8 +77,8 @@ Hooks make_hooks(py::function where, py::function warn) {
 }
 
 void allreduce(Communicator& self, const Call& call, const std::vector<py::array>& inputs,
-               std::vector<py::array>& outputs, DType dtype, ReduceOp op, double prescale,
-               double postscale, const std::string& algorithm) {
+               std::vector<py::array>& outputs, const Reduction& reduction,
+               const std::string& algorithm) {
   if (inputs.size() != outputs.size()) throw ArgumentError("as many outputs as inputs are needed");
   std::vector<Piece> pieces;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -81,31 +87,31 @@ void allreduce(Communicator& self, const Call& call, const std::vector<py::array
       throw ArgumentError("an output is not of the size of its input");
   }
   py::gil_scoped_release release;
-  self.allreduce(call, pieces, dtype, op, prescale, postscale, algorithm);
+  self.allreduce(call, pieces, reduction, algorithm);
 }
 
 void reduce_scatter(Communicator& self, const Call& call, const py::array& input, py::array& output,
-                    const std::vector<std::size_t>& counts, DType dtype, ReduceOp op,
-                    double prescale, double postscale, const std::string& algorithm) {
+                    const std::vector<std::size_t>& counts, const Reduction& reduction,
+                    const std::string& algorithm) {
   const auto in = input_of(input);
   const auto out = output_of(output);
   const auto chunks = Chunks::of(counts);
-  if (chunks.size() != self.size() || chunks.total() * size_of(dtype) != in.bytes ||
-      chunks.count(self.rank()) * size_of(dtype) != out.bytes)
+  if (chunks.size() != self.size() || chunks.total() * size_of(reduction.dtype) != in.bytes ||
+      chunks.count(self.rank()) * size_of(reduction.dtype) != out.bytes)
     throw ArgumentError("the counts do not fit the arrays");
   py::gil_scoped_release release;
-  self.reduce_scatter(call, in, out, chunks, dtype, op, prescale, postscale, algorithm);
+  self.reduce_scatter(call, in, out, chunks, reduction, algorithm);
 }
 
 void reduce(Communicator& self, const Call& call, const py::array& input,
-            std::optional<py::array>& output, DType dtype, ReduceOp op, double prescale,
-            double postscale, int root, const std::string& algorithm) {
+            std::optional<py::array>& output, const Reduction& reduction, int root,
+            const std::string& algorithm) {
   const auto in = input_of(input);
   const auto out = output ? output_of(*output) : Buffer{};
   if (self.rank() == root && out.bytes != in.bytes)
     throw ArgumentError("the output is not of the size of the input");
   py::gil_scoped_release release;
-  self.reduce(call, in, out, dtype, op, prescale, postscale, root, algorithm);
+  self.reduce(call, in, out, reduction, root, algorithm);
 }
 
 void broadcast(Communicator& self, const Call& call, py::array& data, int root,
@@ -201,6 +207,13 @@ void bind_settings(py::module_& module) {
       .def_readwrite("spin", &Settings::spin)
       .def_readwrite("algorithm", &Settings::algorithm);
 
+  py::class_<Reduction>(module, "Reduction", "What a reduction does to its elements.")
+      .def(
+          py::init([](DType dtype, ReduceOp op, double prescale, double divisor, double postscale) {
+            return Reduction{dtype, op, prescale, divisor, postscale};
+          }),
+          "dtype"_a, "op"_a, "prescale"_a = 1.0, "divisor"_a = 1.0, "postscale"_a = 1.0);
+
   py::class_<Link>(module, "Link", "What messages cost: seconds, and seconds per byte.")
       .def(py::init([](double alpha, double overhead, double beta, double gamma) {
              return Link{alpha, overhead, beta, gamma};
@@ -226,7 +239,8 @@ void bind_collective(py::module_& module) {
                                              make_hooks(std::move(where), std::move(warn)));
           }),
           "transport"_a, "where"_a, "warn"_a)
-      .def_property_readonly("failure", &Control::failure)
+      .def_property_readonly("failure",
+                             [](const Control& self) { return to_python(self.failure()); })
       .def(
           "fail",
           [](Control& self, const std::string& why) {
@@ -246,12 +260,12 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("link", &Communicator::link)
       .def("set_link", &Communicator::set_link, "link"_a)
       .def("measure_link", &Communicator::measure_link, py::call_guard<py::gil_scoped_release>())
-      .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "dtype"_a, "op"_a,
-           "prescale"_a = 1.0, "postscale"_a = 1.0, "algorithm"_a = "")
+      .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
+           "algorithm"_a = "")
       .def("reduce_scatter", &reduce_scatter, "call"_a, "input"_a, "output"_a, "counts"_a,
-           "dtype"_a, "op"_a, "prescale"_a = 1.0, "postscale"_a = 1.0, "algorithm"_a = "")
-      .def("reduce", &reduce, "call"_a, "input"_a, "output"_a, "dtype"_a, "op"_a,
-           "prescale"_a = 1.0, "postscale"_a = 1.0, "root"_a = 0, "algorithm"_a = "")
+           "reduction"_a, "algorithm"_a = "")
+      .def("reduce", &reduce, "call"_a, "input"_a, "output"_a, "reduction"_a, "root"_a = 0,
+           "algorithm"_a = "")
       .def("broadcast", &broadcast, "call"_a, "data"_a, "root"_a = 0, "algorithm"_a = "")
       .def("allgather", &allgather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a, "algorithm"_a = "")
       .def("gather", &gather, "call"_a, "mine"_a, "rows"_a, "row_bytes"_a, "root"_a = 0,
@@ -261,7 +275,8 @@ void bind_collective(py::module_& module) {
       .def("alltoall", &alltoall, "call"_a, "all"_a, "rows"_a, "row_bytes"_a, "algorithm"_a = "")
       .def("barrier", &Communicator::barrier, "call"_a, "patient"_a = false,
            py::call_guard<py::gil_scoped_release>())
-      .def("close", &Communicator::close, py::call_guard<py::gil_scoped_release>());
+      .def_property_readonly("failure",
+                             [](const Communicator& self) { return to_python(self.failure()); });
 }
 
 }  // namespace ronde

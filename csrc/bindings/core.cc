@@ -1,5 +1,6 @@
 // Element types, operations, and the translation of errors.
 
+#include <cstring>
 #include <exception>
 #include <string>
 
@@ -14,7 +15,10 @@ namespace ronde {
 namespace {
 
 void raise(const char* type, const std::exception& error) {
-  py::set_error(py::module_::import("ronde.errors").attr(type), error.what());
+  // Not by py::str, which refuses what is no UTF-8.
+  const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+      error.what(), static_cast<py::ssize_t>(std::strlen(error.what())), "replace"));
+  PyErr_SetObject(py::module_::import("ronde.errors").attr(type).ptr(), text.ptr());
 }
 
 void translate(std::exception_ptr pointer) {

@@ -28,8 +28,10 @@ void reduce_arrays(ReduceOp op, DType dtype, py::array& out, const py::array& le
       out.mutable_data(), left.data(), right.data(), out.nbytes() / size_of(dtype));
 }
 
-void scale_array(DType dtype, py::array& data, double factor, const std::string& simd) {
-  const auto kernel = table(simd).scale[static_cast<int>(dtype)];
+void scale_array(DType dtype, py::array& data, double factor, const std::string& simd,
+                 bool divide) {
+  const auto& kernels = divide ? table(simd).divide : table(simd).multiply;
+  const auto kernel = kernels[static_cast<int>(dtype)];
   if (!kernel) throw ArgumentError("only floating types can be scaled");
   kernel(data.mutable_data(), factor, data.nbytes() / size_of(dtype));
 }
@@ -53,7 +55,8 @@ void bind_kernels(py::module_& module) {
              py::arg("left"), py::arg("right"), py::arg("simd") = "",
              "out = left op right, on contiguous arrays whose bytes are of type dtype.");
   module.def("scale", &scale_array, py::arg("dtype"), py::arg("data"), py::arg("factor"),
-             py::arg("simd") = "", "data *= factor, in place.");
+             py::arg("simd") = "", py::arg("divide") = false,
+             "data *= factor, or data /= factor, in place.");
 }
 
 }  // namespace ronde

@@ -26,7 +26,6 @@ void bind_transport(py::module_& module) {
            py::arg("byte_type"), py::arg("any_source"), py::arg("success"))
       .def("transport", &MpiLibrary::transport, py::arg("communicator"), py::arg("rank"),
            py::arg("size"))
-      .def("abort", &MpiLibrary::abort, py::arg("communicator"), py::arg("code"))
       .def("version", &MpiLibrary::version);
 
   py::class_<InprocWorld>(module, "InprocWorld", "Ranks as threads of one process, for tests.")

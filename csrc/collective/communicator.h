@@ -23,6 +23,8 @@
 #include "collective/settings.h"
 #include "collective/work.h"
 #include "core/buffer.h"
+#include "core/bytes.h"
+#include "core/reduction.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
 
@@ -53,18 +55,17 @@ class Communicator {
   int size() const { return transport_->size(); }
   const Settings& settings() const { return settings_; }
 
-  /// Reduces the pieces as one vector. All pieces have the same dtype.
-  void allreduce(const Call& call, std::span<const Piece> pieces, DType dtype, ReduceOp op,
-                 double prescale, double postscale, std::string_view algorithm = {});
+  /// Reduces the pieces, which are of one dtype, as one vector.
+  void allreduce(const Call& call, std::span<const Piece> pieces, const Reduction& reduction,
+                 std::string_view algorithm = {});
 
-  /// `data` is `count` elements; at the end `output` holds this rank's chunk of their reduction.
-  void reduce_scatter(const Call& call, ConstBuffer data, Buffer output, const Chunks& chunks,
-                      DType dtype, ReduceOp op, double prescale, double postscale,
-                      std::string_view algorithm = {});
+  /// `input` is a vector cut into `chunks`; `output` gets this rank's chunk of the reduction.
+  void reduce_scatter(const Call& call, ConstBuffer input, Buffer output, const Chunks& chunks,
+                      const Reduction& reduction, std::string_view algorithm = {});
 
   /// The reduction in `output` at the root; other ranks' `output` is not touched.
-  void reduce(const Call& call, ConstBuffer input, Buffer output, DType dtype, ReduceOp op,
-              double prescale, double postscale, int root, std::string_view algorithm = {});
+  void reduce(const Call& call, ConstBuffer input, Buffer output, const Reduction& reduction,
+              int root, std::string_view algorithm = {});
 
   /// From the root's `data` into everybody's.
   void broadcast(const Call& call, Buffer data, int root, std::string_view algorithm = {});
@@ -107,20 +108,31 @@ class Communicator {
   const Link& link() const { return link_; }
   void set_link(const Link& link);
 
-  /// Ends in order: all ranks have stopped calling.
-  void close();
+  /// Why this rank cannot use Ronde any more; empty while it can.
+  std::string failure() const { return control_->failure(); }
 
  private:
-  void begin(const Call& call);
+  template <class Body>
+  auto guarded(const Call& call, Body body);
+  template <class Body>
+  auto perform(const Call& call, Collective collective, std::string_view algorithm, Body body);
+  std::unique_lock<std::mutex> take_turn(const Call& call);
+  void give_up(const Call& call, const std::string& reason, bool stalled);
+  void require_usable() const;
+
   void agree(const Call& call, bool patient);
   [[noreturn]] void raise_mismatch(const Call& call);
-  /// Moves `work` to its end. If that fails, whatever may still be written stays allocated.
   void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);
+
+  Bytes allocate(std::size_t bytes);
+  template <class T>
+  std::span<T> allocate_zeros(std::size_t count);
 
   void run(Collective collective, const Layout& layout, Operands operands, Element element,
            const Call& call, std::string_view algorithm);
   Gathered collect(const Call& call, Collective collective, ConstBuffer mine, std::size_t rows,
                    std::size_t row_bytes, int root, std::string_view algorithm);
+  void pass_round(const Call& call, const Chunks& chunks, Buffer data);
   std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
   double exchange_seconds(const Call& call, std::size_t bytes, int messages, int repeats);
 
@@ -139,6 +151,7 @@ class Communicator {
   Link link_;
   std::mutex mutex_;  // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
+  std::vector<std::shared_ptr<const void>> temporaries_;  // memory of the call under way
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;

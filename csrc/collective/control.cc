@@ -1,25 +1,28 @@
 #include "collective/control.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <limits>
 #include <thread>
 #include <utility>
 
 #include "core/error.h"
 #include "core/keep.h"
+#include "core/text.h"
 
 namespace ronde {
 namespace {
 
 constexpr int kTag = 0;
+constexpr auto kCloseTime = std::chrono::seconds(5);
 
 }  // namespace
 
 Control::Control(std::shared_ptr<Transport> transport, Hooks hooks)
     : transport_(std::move(transport)),
       hooks_(std::move(hooks)),
-      incoming_(std::make_shared<Notice>()),
-      waiting_(transport_->size()) {
+      incoming_(std::make_shared<Notice>()) {
   post();
 }
 
@@ -47,8 +50,9 @@ void Control::tell_all(Kind kind, const Standing& standing) {
   notice->rank = rank();
   notice->set = standing.set;
   notice->sequence = standing.sequence;
-  notice->length = static_cast<std::uint32_t>(std::min(standing.text.size(), sizeof notice->text));
-  std::memcpy(notice->text, standing.text.data(), notice->length);
+  const auto text = cut(standing.text, sizeof notice->text);
+  notice->length = static_cast<std::uint32_t>(text.size());
+  std::memcpy(notice->text, text.data(), text.size());
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;
     try {
@@ -65,9 +69,9 @@ void Control::announce_waiting(const Standing& standing) {
   tell_all(Kind::waiting, standing);
 }
 
-void Control::announce_resumed() {
+void Control::announce_resumed(const Standing& standing) {
   std::lock_guard lock(mutex_);
-  tell_all(Kind::resumed, {});
+  tell_all(Kind::resumed, standing);
 }
 
 void Control::announce_failure(const Standing& standing, bool stalled) {
@@ -102,6 +106,8 @@ void Control::poll(const Standing& mine) {
   collect_sent();
   Notice notice;
   while (hear(notice)) handle(notice, mine);
+  // Another thread of this process may have heard it, or have failed itself.
+  if (!failure_.empty()) throw RankFailedError(failure_ + "\nwhile this rank was in " + mine.text);
 }
 
 void Control::handle(const Notice& notice, const Standing& mine) {
@@ -109,33 +115,39 @@ void Control::handle(const Notice& notice, const Standing& mine) {
   Standing theirs{notice.set, notice.sequence, text};
   switch (notice.kind) {
     case Kind::waiting:
-      waiting_[notice.rank] = std::move(theirs);
-      heard_waiting_ = true;
+      waiting_[{notice.rank, notice.set}] = std::move(theirs);
       return;
     case Kind::resumed:
-      waiting_[notice.rank].reset();
+      waiting_.erase({notice.rank, notice.set});
       return;
     case Kind::failed:
-      failure_ = "rank " + std::to_string(notice.rank) + " gave up: " + text;
-      throw RankFailedError(failure_ + "\nwhile this rank was in " + mine.text);
+      if (failure_.empty()) failure_ = "rank " + std::to_string(notice.rank) + " gave up: " + text;
+      return;
     case Kind::stalled:
-      failure_ = text;
-      if (theirs.same_call(mine)) throw StalledError(text);
-      throw RankFailedError("rank " + std::to_string(notice.rank) + " gave up waiting: " + text +
-                            "\nwhile this rank was in " + mine.text);
+      if (theirs.same_call(mine)) {
+        failure_ = text;
+        throw StalledError(text);
+      }
+      if (failure_.empty())
+        failure_ = "rank " + std::to_string(notice.rank) + " gave up waiting: " + text;
+      return;
     case Kind::goodbye:
       return;
   }
 }
 
-bool Control::heard_waiting() {
+bool Control::others_wait() const {
   std::lock_guard lock(mutex_);
-  return std::exchange(heard_waiting_, false);
+  return !waiting_.empty();
 }
 
-std::optional<Standing> Control::waiting(int rank) const {
+std::vector<Standing> Control::waiting(int rank) const {
   std::lock_guard lock(mutex_);
-  return waiting_[rank];
+  std::vector<Standing> standings;
+  for (auto it = waiting_.lower_bound({rank, std::numeric_limits<int>::min()});
+       it != waiting_.end() && it->first.first == rank; ++it)
+    standings.push_back(it->second);
+  return standings;
 }
 
 std::string Control::failure() const {
@@ -143,8 +155,10 @@ std::string Control::failure() const {
   return failure_;
 }
 
-void Control::close() {
+bool Control::close() {
   std::lock_guard lock(mutex_);
+  const auto deadline = std::chrono::steady_clock::now() + kCloseTime;
+  const auto late = [&] { return std::chrono::steady_clock::now() > deadline; };
   const auto notice = std::make_shared<Notice>();
   notice->kind = Kind::goodbye;
   notice->rank = rank();
@@ -155,14 +169,15 @@ void Control::close() {
       if (incoming_->kind == Kind::goodbye) break;
       post();
     }
+    if (late()) return false;
     std::this_thread::yield();
   }
   while (!outgoing_.empty()) {
     collect_sent();
+    if (late()) return false;
     std::this_thread::yield();
   }
-  transport_->close();
-  closed_ = true;
+  return closed_ = true;
 }
 
 }  // namespace ronde

@@ -7,10 +7,11 @@
 
 #include <cstdint>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "collective/hooks.h"
@@ -42,7 +43,7 @@ class Control {
 
   /// Tells all ranks that this one waits, and that it does no longer.
   void announce_waiting(const Standing& standing);
-  void announce_resumed();
+  void announce_resumed(const Standing& standing);
 
   /// Tells all ranks that this one has given up. From here on this process' communicators are
   /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
@@ -52,17 +53,19 @@ class Control {
   /// call that this rank is in, else RankFailedError.
   void poll(const Standing& mine);
 
-  /// Whether some rank has announced that it waits since the last poll that said so.
-  bool heard_waiting();
+  /// Whether another rank waits somewhere by its own word.
+  bool others_wait() const;
 
-  /// Where a rank waits by its own word, if it has said so.
-  std::optional<Standing> waiting(int rank) const;
+  /// Where a rank waits by its own word: nowhere that is known, or in one set, or, if it has
+  /// several threads, in several.
+  std::vector<Standing> waiting(int rank) const;
 
   /// Why this process' communicators cannot be used any more; empty while they can.
   std::string failure() const;
 
-  /// Completes the receive that is always posted. All ranks must be past their last notice.
-  void close();
+  /// Completes the receive that is always posted, once all ranks are past their last call. If that
+  /// does not succeed within seconds it returns false, and what is under way is kept.
+  bool close();
 
  private:
   enum class Kind : std::int32_t { waiting, resumed, failed, stalled, goodbye };
@@ -95,8 +98,7 @@ class Control {
   const std::shared_ptr<Notice> incoming_;
   Request request_ = 0;
   std::list<Outgoing> outgoing_;
-  std::vector<std::optional<Standing>> waiting_;
-  bool heard_waiting_ = false;
+  std::map<std::pair<int, int>, Standing> waiting_;  // by rank and set
   bool closed_ = false;
   std::string failure_;
 };

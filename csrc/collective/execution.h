@@ -15,25 +15,12 @@
 
 #include "collective/work.h"
 #include "core/buffer.h"
+#include "core/bytes.h"
 #include "core/dtype.h"
 #include "schedule/schedule.h"
 #include "transport/transport.h"
 
 namespace ronde {
-
-/// Memory that is not initialised.
-class Bytes {
- public:
-  Bytes() = default;
-  explicit Bytes(std::size_t size) : data_(new std::byte[size]), size_(size) {}
-  std::byte* data() const { return data_.get(); }
-  std::size_t size() const { return size_; }
-  std::byte* release() { return data_.release(); }
-
- private:
-  std::unique_ptr<std::byte[]> data_;
-  std::size_t size_ = 0;
-};
 
 /// What an element is. `op` counts where the schedule reduces.
 struct Element {

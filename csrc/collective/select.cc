@@ -18,12 +18,21 @@ bool reduces(Collective collective) {
          collective == Collective::reduce;
 }
 
-const Algorithm& require(Collective collective, std::string_view name, int size) {
-  const Algorithm& algorithm = find_algorithm(collective, name);
+/// The algorithm that is given by name, if one is.
+const Algorithm* wanted(Collective collective, int size, const Settings& settings,
+                        std::string_view named) {
+  const char* from = "";
+  if (named.empty()) {
+    const auto configured = settings.algorithm.find(std::string(name_of(collective)));
+    if (configured == settings.algorithm.end()) return nullptr;
+    named = configured->second;
+    from = " (RONDE_ALGORITHM)";
+  }
+  const Algorithm& algorithm = find_algorithm(collective, named);
   if (!algorithm.supports(size))
-    throw ArgumentError(std::string(name_of(collective)) + " by " + std::string(name) +
+    throw ArgumentError(std::string(name_of(collective)) + " by " + std::string(named) + from +
                         " needs a power of two of ranks, not " + std::to_string(size));
-  return algorithm;
+  return &algorithm;
 }
 
 }  // namespace
@@ -48,17 +57,15 @@ std::vector<Candidate> candidates(Collective collective, Layout layout, std::siz
   return result;
 }
 
+void require_algorithm(Collective collective, int size, const Settings& settings,
+                       std::string_view named) {
+  (void)wanted(collective, size, settings, named);
+}
+
 const Algorithm& select(Collective collective, const Layout& layout, std::size_t item_bytes,
                         const Link& link, const Settings& settings, std::string_view named) {
-  if (!named.empty()) return require(collective, named, layout.size());
-  const auto configured = settings.algorithm.find(std::string(name_of(collective)));
-  if (configured != settings.algorithm.end())
-    return require(collective, configured->second, layout.size());
-  const auto ranking = candidates(collective, layout, item_bytes, link, settings);
-  if (ranking.empty())
-    throw ArgumentError("no algorithm for " + std::string(name_of(collective)) + " on " +
-                        std::to_string(layout.size()) + " ranks");
-  return *ranking.front().algorithm;
+  if (const auto* algorithm = wanted(collective, layout.size(), settings, named)) return *algorithm;
+  return *candidates(collective, layout, item_bytes, link, settings).front().algorithm;
 }
 
 }  // namespace ronde

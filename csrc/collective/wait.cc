@@ -17,7 +17,9 @@ void Wait::pause() {
 #endif
     return;
   }
+  const auto before = now_;
   now_ = Clock::now();
+  if (waiting_ && now_ - before > kSuspended) began_ += now_ - before;
   if (!waiting_) {
     waiting_ = true;
     began_ = now_;

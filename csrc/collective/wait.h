@@ -34,6 +34,9 @@ class Wait {
   static constexpr int kSpins = 2000;
   static constexpr int kYields = 200;
   static constexpr auto kCheckEvery = std::chrono::milliseconds(20);
+  // A pause that seems longer was a suspension of the whole process, by SIGSTOP or a scheduler of
+  // jobs. The other ranks were suspended too, so it does not count as waiting.
+  static constexpr auto kSuspended = std::chrono::seconds(1);
 
   const bool spin_;
   int idle_ = 0;

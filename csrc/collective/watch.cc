@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/text.h"
 
 namespace ronde {
 namespace {
@@ -11,6 +12,9 @@ namespace {
 /// answers within milliseconds; one that began to wait a little later than this one may take
 /// longer.
 constexpr double kGrace = 0.5;
+
+// Of a call's text, so that its place fits into a notice too.
+constexpr std::size_t kCallBytes = 500;
 
 std::string seconds(double value) {
   char text[32];
@@ -32,15 +36,17 @@ Watch::Watch(Control& control, const Settings& settings, const std::vector<int>&
 
 Watch::~Watch() {
   try {
-    if (announced_ && control_.failure().empty()) control_.announce_resumed();
-  } catch (const Error&) {
+    // After a patient wait the others may have gone.
+    if (announced_ && !patient_ && control_.failure().empty())
+      control_.announce_resumed(standing());
+  } catch (...) {
     // The next call of this rank meets the same trouble and reports it.
   }
 }
 
 Standing Watch::standing() const {
   if (text_.empty()) {
-    text_ = call_.text();
+    text_ = shortened(call_.text(), kCallBytes);
     if (set_ != 0) text_ += " on process set " + std::to_string(set_);
     if (const auto where = control_.hooks().where(); !where.empty()) text_ += " at " + where;
   }
@@ -56,7 +62,7 @@ void Watch::announce() {
 void Watch::check(double elapsed) {
   control_.hooks().check_signals();
   control_.poll(standing());
-  if (control_.heard_waiting()) announce();
+  if (control_.others_wait()) announce();
   if (patient_) return;
   const double warning = settings_.stall_warning;
   const double timeout = settings_.stall_timeout;
@@ -79,13 +85,17 @@ std::string Watch::absent() const {
   std::string text;
   for (const int member : members_) {
     if (member == control_.rank()) continue;
-    const auto theirs = control_.waiting(member);
-    if (theirs && theirs->set == set_ && theirs->sequence == sequence_) continue;
+    bool here = false;
+    std::string elsewhere;
+    for (const auto& theirs : control_.waiting(member)) {
+      here |= theirs.same_call({set_, sequence_, {}});
+      // A call of this set that is over says nothing about where the rank is now.
+      if (theirs.set != set_) elsewhere += (elsewhere.empty() ? "" : ", and in ") + theirs.text;
+    }
+    if (here) continue;
     text += "\n  rank " + std::to_string(member) + " is absent: ";
-    // A call of this set that is over says nothing about where the rank is now.
-    const bool elsewhere = theirs && theirs->set != set_;
-    text +=
-        elsewhere ? "it waits in " + theirs->text : "it is in no call (computing, stopped or dead)";
+    text += elsewhere.empty() ? "it is in no call (computing, stopped or dead)"
+                              : "it waits in " + elsewhere;
   }
   return text.empty() ? "\n  all ranks are there, but no data moves" : text;
 }

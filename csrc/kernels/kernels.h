@@ -8,6 +8,7 @@
 #include <cstddef>
 
 #include "core/dtype.h"
+#include "core/reduction.h"
 
 namespace ronde {
 
@@ -19,13 +20,15 @@ namespace ronde {
 /// than +0. Integers wrap. bool: sum and max are "or", product and min are "and".
 using ReduceKernel = void (*)(void* out, const void* left, const void* right, std::size_t count);
 
-/// data[i] *= factor, floating types only: in float64 for float64, else in float32, rounded once.
+/// data[i] *= factor, or data[i] /= factor; floating types only: in float64 for float64, else in
+/// float32, rounded once.
 using ScaleKernel = void (*)(void* data, double factor, std::size_t count);
 
 struct KernelTable {
   const char* name;
   ReduceKernel reduce[kReduceOpCount][kDTypeCount];
-  ScaleKernel scale[kDTypeCount];  // null where the type is not floating
+  ScaleKernel multiply[kDTypeCount];  // null where the type is not floating
+  ScaleKernel divide[kDTypeCount];
 };
 
 /// What the processor can run, best first. RONDE_SIMD=baseline|avx2|avx512 chooses another.
@@ -39,8 +42,18 @@ inline void reduce(ReduceOp op, DType dtype, void* out, const void* left, const 
   kernels().reduce[static_cast<int>(op)][static_cast<int>(dtype)](out, left, right, count);
 }
 
-inline void scale(DType dtype, void* data, double factor, std::size_t count) {
-  kernels().scale[static_cast<int>(dtype)](data, factor, count);
+/// Before its reduction: multiplies a contribution.
+inline void prescale(const Reduction& reduction, void* data, std::size_t count) {
+  if (reduction.prescale != 1.0)
+    kernels().multiply[static_cast<int>(reduction.dtype)](data, reduction.prescale, count);
+}
+
+/// After its reduction: divides and multiplies the result.
+inline void postscale(const Reduction& reduction, void* data, std::size_t count) {
+  if (reduction.divisor != 1.0)
+    kernels().divide[static_cast<int>(reduction.dtype)](data, reduction.divisor, count);
+  if (reduction.postscale != 1.0)
+    kernels().multiply[static_cast<int>(reduction.dtype)](data, reduction.postscale, count);
 }
 
 }  // namespace ronde

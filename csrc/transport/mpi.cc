@@ -19,10 +19,6 @@ class Library final : public MpiLibrary, public std::enable_shared_from_this<Lib
 
   std::shared_ptr<Transport> transport(std::uint64_t communicator, int rank, int size) override;
 
-  void abort(std::uint64_t communicator, int code) override {
-    api.Abort(static_cast<Handle>(communicator), code);
-  }
-
   std::string version() override { return api.version(); }
 
   std::string describe(int code) const {

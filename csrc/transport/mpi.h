@@ -38,9 +38,6 @@ class MpiLibrary {
   /// errors return.
   virtual std::shared_ptr<Transport> transport(std::uint64_t communicator, int rank, int size) = 0;
 
-  /// Ends the whole job.
-  virtual void abort(std::uint64_t communicator, int code) = 0;
-
   /// What MPI_Get_library_version says.
   virtual std::string version() = 0;
 

@@ -17,7 +17,6 @@ struct MpiApi {
   int (*Get_count)(const void* status, Handle type, int* count);
   int (*Error_string)(int code, char* text, int* length);
   int (*Get_library_version)(char* text, int* length);
-  int (*Abort)(Handle comm, int code);
 
   /// The global scope first, so that preloaded tracing tools and ABI translators keep working, then
   /// the libraries that `extension` depends on.
@@ -31,7 +30,6 @@ struct MpiApi {
     find(api.Get_count, "MPI_Get_count", module);
     find(api.Error_string, "MPI_Error_string", module);
     find(api.Get_library_version, "MPI_Get_library_version", module);
-    find(api.Abort, "MPI_Abort", module);
     api.require_one_library(module);
     return api;
   }

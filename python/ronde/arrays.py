@@ -67,15 +67,17 @@ def view(x: ArrayLike, *, writable: bool = False) -> View:
     contiguous = array
     if not array.dtype.isnative:
         contiguous = array.astype(array.dtype.newbyteorder("="))
-    if not contiguous.flags.c_contiguous:
+    if not (contiguous.flags.c_contiguous and contiguous.flags.aligned):
         contiguous = contiguous.copy()  # (ascontiguousarray would make one dimension of none)
     source = array if array.flags.writeable else None
     return View(contiguous, dtype, shape, wrap, source)
 
 
 def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("a masked array has no value where it is masked; fill it first")
     if isinstance(x, np.ndarray):
-        return x, _dtype_of(x), _as_is
+        return np.asarray(x), _dtype_of(x), _as_is
     if isinstance(x, np.generic):
         return _number(x, lambda number: number)
     if isinstance(x, (bool, int, float)):
@@ -129,7 +131,7 @@ def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any
     if x.dtype is torch.bfloat16:  # NumPy has no such type: its bits travel
         return x.view(torch.int16).numpy(), DType.bfloat16, _bfloat16_tensor
     try:
-        array = x.numpy()
+        array = x.resolve_conj().resolve_neg().numpy()
     except TypeError:
         raise TypeError(
             f"tensors of {x.dtype} cannot be communicated; there are {', '.join(_DTYPES)}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import os
 import socket
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from types import FrameType
 from typing import Any
+
+import numpy as np
 
 from . import _core, _exits, _mpi, settings
 from .errors import MismatchError, RondeError
@@ -33,7 +37,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("ronde")
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 @dataclass
@@ -42,6 +46,7 @@ class World:
 
     job: _exits.Job
     comm: Any  # Ronde's own communicator of the global set
+    control_comm: Any
     library: _core.MpiLibrary
     control: _core.Control
     settings: settings.Settings
@@ -53,6 +58,11 @@ class World:
     def pid(self) -> int:
         return self.job.pid
 
+
+_FORKED = (
+    "this process was forked after ronde.init() and is no rank of the job; "
+    "start workers before ronde.init(), or with the 'spawn' method"
+)
 
 _world: World | None = None
 _kept_for_ever: list[World] = []  # of jobs that failed: MPI may still use what they hold
@@ -70,7 +80,9 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     the ranks, `StalledError` if a rank does not come.
     """
     global _world
-    if _world is not None and _world.pid == os.getpid():
+    if _exits.was_forked():
+        raise RondeError(_FORKED)
+    if _world is not None:
         return
     if multiprocessing.parent_process() is not None:
         raise RondeError(
@@ -80,9 +92,11 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     loaded = settings.load()
     MPI = _mpi.start(loaded.core.stall_warning, loaded.core.stall_timeout)
     _mpi.require_launcher(MPI)
+    comm = MPI.COMM_WORLD if comm is None else comm
+    _mpi.require_intracomm(MPI, comm)
     job = _exits.begin(MPI, shutdown)
     try:
-        _world = _connect(job, MPI.COMM_WORLD if comm is None else comm, loaded)
+        _world = _connect(job, comm, loaded)
     except MismatchError:
         raise  # on all ranks alike: nobody is left waiting
     except BaseException as error:
@@ -107,37 +121,27 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     def transport(handle: Any) -> _core.Transport:
         return library.transport(MPI._handleof(handle), handle.Get_rank(), handle.Get_size())
 
-    control = _core.Control(transport(control_comm), where, _log.warning)
-    job.control = control
-    # Settings are read again once it is known how many ranks share this machine. Until all are known to
-    # have the same, the checks are on.
-    agreeing = _core.Communicator(
-        control, transport(comm), 0, list(range(size)), _careful(loaded.core)
-    )
-    _compare_settings(agreeing, loaded)
-    neighbours = _find_neighbours(agreeing)
+    control = job.control = _core.Control(transport(control_comm), where, _log.warning)
+    everybody = list(range(size))
+    # Until all are known to have the same settings, those hold that need no agreement.
+    careful = _core.Settings()
+    careful.spin = False
+    careful.stall_warning, careful.stall_timeout = deadlines
+    first = _core.Communicator(control, transport(comm), 0, everybody, careful)
+    _compare_settings(first, loaded)
+    homes = _find_homes(first)
     if users_comm == MPI.COMM_WORLD and MPI.get_vendor()[0] == "MPICH":
         # All ranks have started, and MPICH opens its segment by name only then.
         _mpi.remove_segments()
-    local = sum(host == neighbours[rank][0] for host, _ in neighbours)
-    final = settings.load(local_size=local)
-    communicator = _core.Communicator(
-        control, transport(comm), 0, list(range(size)), final.core
-    )
+    loaded.core.spin = _has_a_core_of_its_own(homes[rank], homes)
+    communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     communicator.measure_link()
-    world = World(job, comm, library, control, final, neighbours)
+    world = World(job, comm, control_comm, library, control, loaded, _count_neighbours(homes))
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
-    global_process_set.ranks = list(range(size))
+    global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
     return world
-
-
-def _careful(loaded: _core.Settings) -> _core.Settings:
-    careful = _core.Settings()
-    careful.spin = False
-    careful.stall_warning, careful.stall_timeout = loaded.stall_warning, loaded.stall_timeout
-    return careful
 
 
 def _compare_settings(communicator: _core.Communicator, loaded: settings.Settings) -> None:
@@ -150,23 +154,42 @@ def _compare_settings(communicator: _core.Communicator, loaded: settings.Setting
         ) from None
 
 
-def _find_neighbours(communicator: _core.Communicator) -> list[tuple[int, int]]:
-    """For each rank the number of its host, in order of first appearance, and its rank there."""
-    import numpy as np
+@dataclass(frozen=True)
+class _Home:
+    """The machine that a rank runs on, and what it may use there."""
 
-    name = f"{socket.gethostname()} {_boot_id()}".encode()
-    lengths, names = communicator.allgather(
-        _core.Call("ronde.init"), np.frombuffer(name, dtype=np.uint8), len(name), 1
-    )
-    hosts: dict[bytes, int] = {}
-    counts: dict[int, int] = {}
+    host: str
+    cores: list[int]
+    quota: int | None
+
+
+def _find_homes(communicator: _core.Communicator) -> list[_Home]:
+    """Of all ranks."""
+    home = _Home(f"{socket.gethostname()} {_boot_id()}", settings.affinity(), settings.quota())
+    told = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
+    lengths, data = communicator.allgather(_core.Call("ronde.init"), told, told.size, 1)
+    ends = np.cumsum(lengths)
+    return [
+        _Home(**json.loads(data[end - length : end].tobytes()))
+        for length, end in zip(lengths, ends, strict=True)
+    ]
+
+
+def _has_a_core_of_its_own(home: _Home, homes: list[_Home]) -> bool:
+    """Whether every rank of this machine has. Launchers may bind each rank to some of the cores."""
+    ranks = [other for other in homes if other.host == home.host]
+    cores = len({core for rank in ranks for core in rank.cores})
+    return len(ranks) <= min(cores, home.quota or cores)
+
+
+def _count_neighbours(homes: list[_Home]) -> list[tuple[int, int]]:
+    """Of each rank the number of its host, in order of first appearance, and its rank there."""
+    hosts: dict[str, int] = {}
+    counts: dict[str, int] = {}
     result = []
-    start = 0
-    for length in lengths:
-        host = hosts.setdefault(names[start : start + length].tobytes(), len(hosts))
-        result.append((host, counts.get(host, 0)))
-        counts[host] = counts.get(host, 0) + 1
-        start += length
+    for home in homes:
+        counts[home.host] = counts.get(home.host, -1) + 1
+        result.append((hosts.setdefault(home.host, len(hosts)), counts[home.host]))
     return result
 
 
@@ -178,14 +201,10 @@ def _boot_id() -> str:
 
 def where() -> str:
     """`train.py:42`: the innermost place of this thread's stack that is not in Ronde."""
-    frame = sys._getframe()
-    while frame is not None and os.path.dirname(
-        os.path.abspath(frame.f_code.co_filename)
-    ).startswith(_PACKAGE):
-        if frame.f_back is None:
-            return ""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 
 
 def world() -> World:
@@ -193,10 +212,7 @@ def world() -> World:
     if _world is None:
         raise RondeError("Ronde is not initialised; call ronde.init() first")
     if _world.pid != os.getpid():
-        raise RondeError(
-            "this process was forked after ronde.init() and is no rank of the job; "
-            "start workers before ronde.init(), or with the 'spawn' method"
-        )
+        raise RondeError(_FORKED)
     return _world
 
 
@@ -237,8 +253,8 @@ def cross_rank() -> int:
 
 def cross_size() -> int:
     """The number of machines that have a rank of this `local_rank`."""
-    neighbours = world().neighbours
-    return sum(their == local_rank() for _, their in neighbours)
+    local = local_rank()
+    return sum(their == local for _, their in world().neighbours)
 
 
 def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
@@ -260,7 +276,14 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
     set_id = state.next_set
     communicator.barrier(_core.Call("add_process_set", detail=f"set {set_id}, ranks {members}"))
     included = rank() in members
-    comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
+    core = state.settings.core
+    watchdog = _core.Watchdog(
+        "in add_process_set: a rank has gone", core.stall_warning, core.stall_timeout
+    )
+    try:
+        comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
+    finally:
+        watchdog.stop()
     own = None
     if included:
         comm.Set_errhandler(state.job.MPI.ERRORS_RETURN)
@@ -282,19 +305,20 @@ def remove_process_set(process_set: ProcessSet) -> None:
     state = world()
     if process_set is global_process_set:
         raise ValueError("the global process set cannot be removed")
+    if not isinstance(process_set, ProcessSet):
+        raise TypeError(f"a ronde.ProcessSet is needed, not {type(process_set).__name__}")
     process_set._require()
     set_id = process_set.process_set_id
     assert set_id is not None
     global_process_set._member().barrier(_core.Call("remove_process_set", detail=f"set {set_id}"))
     _, comm = state.sets.pop(set_id)
-    _close_set(state, process_set, comm)
+    _close_set(process_set, comm)
 
 
-def _close_set(state: World, process_set: ProcessSet, comm: Any) -> None:
-    communicator = process_set._communicator
+def _close_set(process_set: ProcessSet, comm: Any) -> None:
+    included = process_set._communicator is not None
     process_set._detach()
-    if communicator is not None:
-        communicator.close()
+    if included:
         comm.Free()
 
 
@@ -302,22 +326,20 @@ def shutdown() -> None:
     """Ends Ronde on this rank, after all ranks have come so far. `init` may follow.
 
     After a failure it waits for nobody and frees nothing: late ranks may still write to what was under
-    way.
+    way. Raises `MismatchError` on all ranks, and ends nothing, where some make another call instead.
     """
     global _world
     if _world is None:
         return
     state = world()
-    try:
-        if state.control.failure:
-            _kept_for_ever.append(state)
-        else:
-            _leave(state)
-            _exits.end(state.job)
-    finally:
-        _world = None
-        for process_set, _ in state.sets.values():
-            process_set._detach()
+    if state.control.failure:
+        _kept_for_ever.append(state)
+    else:
+        _leave(state)
+        _exits.end(state.job)
+    _world = None
+    for process_set, _ in state.sets.values():
+        process_set._detach()
 
 
 def _leave(state: World) -> None:
@@ -326,6 +348,7 @@ def _leave(state: World) -> None:
     global_process_set._member().barrier(_core.Call("shutdown, or the end of the program"), patient=True)
     for set_id in sorted(state.sets, reverse=True):
         if set_id != 0:
-            _close_set(state, *state.sets[set_id])
-    state.control.close()
-    _close_set(state, *state.sets[0])
+            _close_set(*state.sets[set_id])
+    if state.control.close():
+        state.control_comm.Free()
+    _close_set(*state.sets[0])

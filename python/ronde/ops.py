@@ -13,6 +13,7 @@ place are undefined.
 from __future__ import annotations
 
 import enum
+import operator
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,6 @@ import numpy as np
 
 from . import _core, context
 from .arrays import ArrayLike, View, is_floating, is_torch, make, view
-from .errors import MismatchError
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -89,16 +89,17 @@ _abandoned: list[Any] = []
 
 
 class _Keep:
-    """Keeps arrays alive if the block fails in a way that leaves messages under way."""
+    """Keeps arrays alive if the communicator fails in the block: then messages may still be under way."""
 
-    def __init__(self, *arrays: Any) -> None:
+    def __init__(self, communicator: _core.Communicator, *arrays: Any) -> None:
+        self.communicator = communicator
         self.arrays = arrays
 
     def __enter__(self) -> None:
-        pass
+        self.usable = not self.communicator.failure
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(kind, (MismatchError, ValueError, TypeError)):
+        if kind is not None and self.usable and self.communicator.failure:
             _abandoned.append(self.arrays)
 
 
@@ -117,7 +118,8 @@ class _Reduction:
             raise TypeError(f"op must be one of {list(Op)}, not {op!r}")
         self.communicator = _communicator(process_set)
         self.op = op
-        self.prescale, self.postscale = float(prescale_factor), float(postscale_factor)
+        self.prescale = _factor("prescale_factor", prescale_factor)
+        self.postscale = _factor("postscale_factor", postscale_factor)
         scaled = self.prescale != 1.0 or self.postscale != 1.0
         for each in views:
             if is_floating(each.dtype):
@@ -131,15 +133,15 @@ class _Reduction:
                 raise TypeError(
                     f"prescale_factor and postscale_factor need a floating type, not {each.dtype.name}"
                 )
-        if op is Average:
-            self.divided = self.postscale / self.communicator.size
-        else:
-            self.divided = self.postscale
+
+    def of(self, dtype: _core.DType) -> _core.Reduction:
+        divisor = float(self.communicator.size) if self.op is Average else 1.0
+        return _core.Reduction(dtype, _CORE_OPS[self.op], self.prescale, divisor, self.postscale)
 
     def call(self, kind: str, name: str | None, **fields: Any) -> _core.Call:
         return _core.Call(
             kind,
-            name or "",
+            _name(name),
             op=self.op.value,
             prescale=self.prescale,
             postscale=self.postscale,
@@ -150,16 +152,25 @@ class _Reduction:
         self, call: _core.Call, views: Sequence[View], outputs: Sequence[Any]
     ) -> None:
         inputs = [each.array for each in views]
-        with _Keep(inputs, outputs):
-            self.communicator.allreduce(
-                call,
-                inputs,
-                outputs,
-                views[0].dtype,
-                _CORE_OPS[self.op],
-                self.prescale,
-                self.divided,
-            )
+        with _Keep(self.communicator, inputs, outputs):
+            self.communicator.allreduce(call, inputs, outputs, self.of(views[0].dtype))
+
+
+def _factor(what: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{what} is too large for a float") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be a number, not {value!r}") from None
+
+
+def _name(name: str | None) -> str:
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text, not {name!r}")
+    return name.encode("utf-8", "replace").decode()
 
 
 def _communicator(process_set: ProcessSet) -> _core.Communicator:
@@ -172,7 +183,9 @@ def _communicator(process_set: ProcessSet) -> _core.Communicator:
 def _root(root_rank: int, process_set: ProcessSet) -> int:
     """The root's rank in the set, from its rank in the job."""
     try:
-        return process_set.ranks.index(root_rank)
+        return process_set.ranks.index(operator.index(root_rank))
+    except TypeError:
+        raise TypeError(f"root_rank must be a whole number, not {root_rank!r}") from None
     except ValueError:
         raise ValueError(
             f"root_rank {root_rank!r} is none of the ranks {_short(process_set.ranks)}"
@@ -204,7 +217,7 @@ def allreduce(
     """
     seen = view(x)
     reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
-    output = np.empty_like(seen.array)
+    output = np.empty(seen.shape, seen.array.dtype)
     call = reduction.call("allreduce", name, dtype=seen.dtype, shape=seen.shape)
     reduction.allreduce(call, [seen], [output])
     return seen.wrap(output)
@@ -242,7 +255,7 @@ def grouped_allreduce(
     The arrays may differ in dtype; those of one dtype share buckets.
     """
     seen = [view(x) for x in xs]
-    outputs = [np.empty_like(each.array) for each in seen]
+    outputs = [np.empty(each.shape, each.array.dtype) for each in seen]
     reduction = _Reduction(seen, op, prescale_factor, postscale_factor, process_set)
     _reduce_group(reduction, name, seen, outputs)
     return [each.wrap(output) for each, output in zip(seen, outputs, strict=True)]
@@ -312,19 +325,10 @@ def reduce(
     seen = view(x)
     reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
     root = _root(root_rank, process_set)
-    call = reduction.call("reduce", name, dtype=seen.dtype, shape=seen.shape, root=root_rank)
-    output = np.empty_like(seen.array) if reduction.communicator.rank == root else None
-    with _Keep(seen, output):
-        reduction.communicator.reduce(
-            call,
-            seen.array,
-            output,
-            seen.dtype,
-            _CORE_OPS[op],
-            reduction.prescale,
-            reduction.divided,
-            root,
-        )
+    call = reduction.call("reduce", name, dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root])
+    output = np.empty(seen.shape, seen.array.dtype) if reduction.communicator.rank == root else None
+    with _Keep(reduction.communicator, seen, output):
+        reduction.communicator.reduce(call, seen.array, output, reduction.of(seen.dtype), root)
     return None if output is None else seen.wrap(output)
 
 
@@ -351,16 +355,10 @@ def reducescatter(
     rows = [seen.shape[0] // size + (r < seen.shape[0] % size) for r in range(size)]
     output = np.empty((rows[rank], *seen.shape[1:]), seen.array.dtype)
     call = reduction.call("reducescatter", name, dtype=seen.dtype, shape=seen.shape)
-    with _Keep(seen, output):
+    counts = [n * row for n in rows]
+    with _Keep(reduction.communicator, seen, output):
         reduction.communicator.reduce_scatter(
-            call,
-            seen.array,
-            output,
-            [n * row for n in rows],
-            seen.dtype,
-            _CORE_OPS[op],
-            reduction.prescale,
-            reduction.divided,
+            call, seen.array, output, counts, reduction.of(seen.dtype)
         )
     return seen.wrap(output)
 
@@ -397,7 +395,7 @@ def broadcast(
 ) -> Any:
     """The array of `root_rank`, as a new array. All ranks pass one of the same shape and dtype."""
     seen = view(x)
-    output = seen.array.copy()
+    output = np.array(seen.array)
     _broadcast(seen, output, root_rank, name, process_set)
     return seen.wrap(output)
 
@@ -422,9 +420,9 @@ def _broadcast(
     communicator = _communicator(process_set)
     root = _root(root_rank, process_set)
     call = _core.Call(
-        "broadcast", name or "", dtype=seen.dtype, shape=seen.shape, root=root_rank
+        "broadcast", _name(name), dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root]
     )
-    with _Keep(output):
+    with _Keep(communicator, output):
         communicator.broadcast(call, output, root)
 
 
@@ -436,7 +434,14 @@ def allgather(
     The first dimension may differ between ranks, the others and the dtype may not. A number or an array of
     no dimensions counts as one row.
     """
-    return _gather(x, None, name, process_set)
+    mine = _Contribution(x)
+    communicator = _communicator(process_set)
+    with _Keep(communicator, mine):
+        return mine.joined(
+            *communicator.allgather(
+                mine.call("allgather", name), mine.seen.array, mine.rows, mine.row_bytes
+            )
+        )
 
 
 def grouped_allgather(
@@ -459,34 +464,36 @@ def gather(
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `allgather`, with the result at `root_rank` alone; other ranks get None."""
-    return _gather(x, root_rank, name, process_set)
-
-
-def _gather(
-    x: ArrayLike, root_rank: int | None, name: str | None, process_set: ProcessSet
-) -> Any:
-    seen = view(x)
+    mine = _Contribution(x)
     communicator = _communicator(process_set)
-    shape = seen.shape or (1,)
-    kind = "allgather" if root_rank is None else "gather"
-    call = _core.Call(
-        kind,
-        name or "",
-        dtype=seen.dtype,
-        shape=shape,
-        any_first_dimension=True,
-        root=-1 if root_rank is None else root_rank,
-    )
-    rows, row_bytes = shape[0], _row_bytes(seen.array, shape)
-    with _Keep(seen):
-        if root_rank is None:
-            counts, data = communicator.allgather(call, seen.array, rows, row_bytes)
-        else:
-            root = _root(root_rank, process_set)
-            counts, data = communicator.gather(call, seen.array, rows, row_bytes, root)
-            if communicator.rank != root:
-                return None
-    return seen.wrap(data.view(seen.array.dtype).reshape(sum(counts), *shape[1:]))
+    root = _root(root_rank, process_set)
+    call = mine.call("gather", name, process_set.ranks[root])
+    with _Keep(communicator, mine):
+        gathered = communicator.gather(call, mine.seen.array, mine.rows, mine.row_bytes, root)
+    return mine.joined(*gathered) if communicator.rank == root else None
+
+
+class _Contribution:
+    """An array as rows, to be joined with those of other ranks."""
+
+    def __init__(self, x: ArrayLike) -> None:
+        self.seen = view(x)
+        self.shape = self.seen.shape or (1,)
+        self.rows, self.row_bytes = self.shape[0], _row_bytes(self.seen.array, self.shape)
+
+    def call(self, kind: str, name: str | None, root_rank: int = -1) -> _core.Call:
+        return _core.Call(
+            kind,
+            _name(name),
+            dtype=self.seen.dtype,
+            shape=self.shape,
+            any_first_dimension=True,
+            root=root_rank,
+        )
+
+    def joined(self, counts: Sequence[int], data: Any) -> Any:
+        rows = data.view(self.seen.array.dtype).reshape(sum(counts), *self.shape[1:])
+        return self.seen.wrap(rows)
 
 
 def _row_bytes(array: Any, shape: tuple[int, ...]) -> int:
@@ -509,7 +516,7 @@ def scatter(
     """
     communicator = _communicator(process_set)
     root = _root(root_rank, process_set)
-    call = _core.Call("scatter", name or "", root=root_rank)
+    call = _core.Call("scatter", _name(name), root=process_set.ranks[root])
     if communicator.rank != root:
         count, data, header = communicator.scatter(call, None, [], 0, [], root)
     else:
@@ -520,7 +527,7 @@ def scatter(
             raise TypeError("scatter needs an array of at least one dimension")
         rows = _checked_splits(splits, seen.shape[0], communicator.size)
         told = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
-        with _Keep(seen):
+        with _Keep(communicator, seen):
             count, data, header = communicator.scatter(
                 call, seen.array, rows, _row_bytes(seen.array, seen.shape), told, root
             )
@@ -535,7 +542,10 @@ def _checked_splits(splits: Sequence[int] | None, rows: int, size: int) -> list[
     """How many rows go to each rank."""
     if splits is None:
         return [rows // size + (rank < rows % size) for rank in range(size)]
-    counts = [int(n) for n in splits]
+    try:
+        counts = [operator.index(n) for n in splits]
+    except TypeError:
+        raise TypeError(f"splits must be whole numbers, not {splits!r}") from None
     if len(counts) != size:
         raise ValueError(f"splits has {len(counts)} entries for {size} ranks")
     if min(counts) < 0 or sum(counts) != rows:
@@ -564,9 +574,9 @@ def alltoall(
         raise ValueError(f"{rows} rows do not divide by {size} ranks; pass splits")
     sent = _checked_splits(splits, rows, size)
     call = _core.Call(
-        "alltoall", name or "", dtype=seen.dtype, shape=seen.shape, any_first_dimension=True
+        "alltoall", _name(name), dtype=seen.dtype, shape=seen.shape, any_first_dimension=True
     )
-    with _Keep(seen):
+    with _Keep(communicator, seen):
         received, data = communicator.alltoall(
             call, seen.array, sent, _row_bytes(seen.array, seen.shape)
         )
@@ -577,7 +587,7 @@ def alltoall(
 
 def barrier(name: str | None = None, *, process_set: ProcessSet = global_process_set) -> None:
     """Returns once all ranks have called it."""
-    _communicator(process_set).barrier(_core.Call("barrier", name or ""))
+    _communicator(process_set).barrier(_core.Call("barrier", _name(name)))
 
 
 def broadcast_object(
@@ -593,12 +603,12 @@ def broadcast_object(
     is_root = communicator.rank == root
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8) if is_root else np.empty(0, np.uint8)
     length = np.array([pickled.size])
-    communicator.broadcast(
-        _core.Call("broadcast_object", name or "", root=root_rank), length, root
-    )
+    call = _core.Call("broadcast_object", _name(name), root=process_set.ranks[root])
+    with _Keep(communicator, length):
+        communicator.broadcast(call, length, root)
     data = pickled.copy() if is_root else np.empty(length[0], np.uint8)
-    with _Keep(data):
-        communicator.broadcast(_core.Call("broadcast_object, the object", name or ""), data, root)
+    with _Keep(communicator, data):
+        communicator.broadcast(_core.Call("broadcast_object, the object", _name(name)), data, root)
     return obj if is_root else pickle.loads(data.tobytes())
 
 
@@ -607,9 +617,10 @@ def allgather_object(
 ) -> list[Any]:
     """The objects of all ranks, in the order of the ranks. They are pickled."""
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8)
-    call = _core.Call("allgather_object", name or "")
-    with _Keep(pickled):
-        lengths, data = _communicator(process_set).allgather(call, pickled, pickled.size, 1)
+    call = _core.Call("allgather_object", _name(name))
+    communicator = _communicator(process_set)
+    with _Keep(communicator, pickled):
+        lengths, data = communicator.allgather(call, pickled, pickled.size, 1)
     ends = np.cumsum(lengths)
     return [
         pickle.loads(data[end - n : end].tobytes()) for n, end in zip(lengths, ends, strict=True)
@@ -636,12 +647,12 @@ def broadcast_parameters(
         for name, each in zip(names, views, strict=True)
     )
     detail = f"{len(views)} parameters: {listed}"
-    communicator.barrier(_core.Call("broadcast_parameters", root=root_rank, detail=detail))
+    communicator.barrier(_core.Call("broadcast_parameters", root=process_set.ranks[root], detail=detail))
     for bucket in _buckets(views):
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
-        call = _core.Call("bucket of broadcast_parameters", root=root_rank)
-        with _Keep(packed):
+        call = _core.Call("bucket of broadcast_parameters", root=process_set.ranks[root])
+        with _Keep(communicator, packed):
             communicator.broadcast(call, packed, root)
         start = 0
         for each in members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,11 @@ class ProcessSet:
     def __init__(self, ranks: Iterable[int]) -> None:
         if isinstance(ranks, int):
             raise TypeError("a ProcessSet needs a list of ranks")
-        given = list(ranks)
-        if not all(isinstance(rank, int) and rank >= 0 for rank in given):
+        try:
+            given = [operator.index(rank) for rank in ranks]
+        except TypeError:
+            raise TypeError(f"ranks are whole numbers, not {ranks!r}") from None
+        if any(rank < 0 for rank in given):
             raise ValueError(f"ranks are whole numbers from 0 on, not {given}")
         if not given:
             raise ValueError("a process set needs at least one rank")

@@ -29,8 +29,8 @@ def _flag(text: str) -> bool:
 def _bytes(text: str) -> int:
     factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
     value = int(text[:-1] if factor > 1 else text) * factor
-    if value < 1:
-        raise ValueError("must be positive")
+    if not 1 <= value <= 1 << 30:
+        raise ValueError("must be 1 to 1G")
     return value
 
 
@@ -125,8 +125,8 @@ VARIABLES: dict[str, Variable[Any]] = {
         "use these algorithms instead of the cheapest by measurement",
     ),
 }
-# Read elsewhere, and free to differ between ranks.
-_LOCAL_VARIABLES = {"RONDE_SIMD", "RONDE_LOG_LEVEL"}
+# Read by the native core, and free to differ between ranks.
+_SIMD = "RONDE_SIMD"
 
 
 @dataclass(frozen=True)
@@ -135,24 +135,25 @@ class Settings:
 
     fusion_bytes: int
     core: _core.Settings
-    changed: str  # "RONDE_CHECK=0, RONDE_WINDOW=8": all that differ from the defaults
+    changed: str  # "RONDE_CHECK=False, RONDE_WINDOW=8": all that differ from the defaults
 
 
-def load(environment: Mapping[str, str] | None = None, *, local_size: int = 1) -> Settings:
-    """Reads the environment. `local_size`: the ranks on this machine, which decides about spinning.
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads the environment.
 
     Raises `ValueError` that names the variable and the form it should have.
     """
     environment = os.environ if environment is None else environment
     _warn_of_unknown(environment)
     values = {field: variable.read(environment) for field, variable in VARIABLES.items()}
+    _check_simd(environment)
+    _check_deterministic(values)
     core = _core.Settings()
-    core.spin = local_size <= cores()
     for field, value in values.items():
         if field != "fusion_bytes":
             setattr(core, field, value)
     changed = ", ".join(
-        f"{variable.name}={environment[variable.name].strip()}"
+        f"{variable.name}={values[field]}"
         for field, variable in VARIABLES.items()
         if values[field] != variable.default
     )
@@ -160,7 +161,7 @@ def load(environment: Mapping[str, str] | None = None, *, local_size: int = 1) -
 
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
-    known = {variable.name for variable in VARIABLES.values()} | _LOCAL_VARIABLES
+    known = {variable.name for variable in VARIABLES.values()} | {_SIMD}
     for name in sorted(environment):
         if name.startswith("RONDE_") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -168,15 +169,38 @@ def _warn_of_unknown(environment: Mapping[str, str]) -> None:
             warnings.warn(f"Ronde knows no variable {name}{hint}", stacklevel=4)
 
 
+def _check_simd(environment: Mapping[str, str]) -> None:
+    wanted = environment.get(_SIMD, "").strip()
+    if wanted and wanted not in _core.simd_levels():
+        raise ValueError(
+            f"{_SIMD}={wanted!r} is none of {', '.join(_core.simd_levels())}, "
+            "which this build and this processor have"
+        )
+
+
+def _check_deterministic(values: Mapping[str, Any]) -> None:
+    bound = {(c, name) for c, name, position_independent, _ in _core.algorithms() if not position_independent}
+    for collective, name in values["algorithm"].items():
+        if values["deterministic"] and (collective, name) in bound:
+            raise ValueError(
+                f"RONDE_ALGORITHM={collective}:{name} contradicts RONDE_DETERMINISTIC=1: "
+                "its rounding depends on where an element stands"
+            )
+
+
+def affinity() -> list[int]:
+    """The cores that this process may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
 def cores() -> int:
     """How many ranks can run at once here: the affinity mask and the cgroup's quota, rounded up."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = _cgroup_cores()
-    return max(1, min(allowed or 1, quota if quota else allowed or 1))
+    allowed = len(affinity())
+    return max(1, min(allowed, quota() or allowed))
 
 
-def _cgroup_cores() -> int | None:
-    """The quota of this process' control group, or nothing where there is none."""
+def quota() -> int | None:
+    """The quota of this process' control group in cores, rounded up, or nothing where there is none."""
     try:
         with open("/proc/self/cgroup") as file:
             path = next((line.split(":", 2)[2].strip() for line in file if line.startswith("0:")), "")

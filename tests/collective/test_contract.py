@@ -18,7 +18,7 @@ def allreduce(me: Rank, array: np.ndarray, **fields: Any) -> np.ndarray:
     output = np.full_like(array, -1)
     dtype = _core.DType.__members__[array.dtype.name]
     call = _core.Call("allreduce", dtype=dtype, shape=list(array.shape), **fields)
-    me.communicator.allreduce(call, [array], [output], dtype, _core.ReduceOp.sum)
+    me.communicator.allreduce(call, [array], [output], _core.Reduction(dtype, _core.ReduceOp.sum))
     return output
 
 
@@ -64,8 +64,7 @@ def test_a_mismatch_touches_no_array_and_leaves_the_communicator_usable() -> Non
                 _core.Call("allreduce", dtype=F32, shape=list(array.shape)),
                 [array],
                 [output],
-                F32,
-                _core.ReduceOp.sum,
+                _core.Reduction(F32, _core.ReduceOp.sum),
             )
         assert (output == 7).all()
         assert (array == np.arange(len(array))).all()
@@ -238,8 +237,7 @@ def test_close_leaves_nothing_open() -> None:
     def program(me: Rank) -> None:
         me.communicator.barrier(_core.Call("barrier"))
         me.communicator.barrier(_core.Call("shutdown"), patient=True)
-        me.communicator.close()
-        me.control.close()
+        assert me.control.close()
 
     run_all(4, program, stall_warning=0.05)
 

@@ -39,8 +39,7 @@ def test_allreduce_is_exact_for_every_dtype_op_and_count(
                         _core.Call("allreduce", dtype=dtype, shape=[count]),
                         [mine],
                         [output],
-                        dtype,
-                        op,
+                        _core.Reduction(dtype, op),
                         algorithm=algorithm,
                     )
                     expected = reduced(everything, op)
@@ -65,8 +64,7 @@ def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> N
                 _core.Call("allreduce"),
                 [everything[me.rank]],
                 [output],
-                dtype,
-                op,
+                _core.Reduction(dtype, op),
                 algorithm=algorithm,
             )
             assert same_bits(output, reduced(everything, op)), algorithm
@@ -90,7 +88,7 @@ def test_reduce_scatter_gives_each_rank_its_own_chunk(algorithm: str, any_size: 
                 output = np.full(counts[me.rank], np.nan)
                 mine = everything[me.rank].copy()
                 me.communicator.reduce_scatter(
-                    _core.Call("reducescatter"), mine, output, counts, dtype, op, algorithm=algorithm
+                    _core.Call("reducescatter"), mine, output, counts, _core.Reduction(dtype, op), algorithm
                 )
                 start = sum(counts[: me.rank])
                 expected = reduced(everything, op)[start : start + counts[me.rank]]
@@ -116,7 +114,7 @@ def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(
                 mine = everything[me.rank].copy()
                 output = np.empty_like(mine) if me.rank == root else None
                 me.communicator.reduce(
-                    _core.Call("reduce", root=root), mine, output, dtype, op, 1.0, 1.0, root, algorithm
+                    _core.Call("reduce", root=root), mine, output, _core.Reduction(dtype, op), root, algorithm
                 )
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
                 if output is not None:
@@ -133,7 +131,7 @@ def test_several_arrays_are_reduced_as_one() -> None:
     def program(me: Rank) -> None:
         arrays = [np.full(shape, me.rank + i, np.int32) for i, shape in enumerate(shapes)]
         outputs = [np.empty_like(a) for a in arrays]
-        me.communicator.allreduce(_core.Call("group"), arrays, outputs, dtype, op)
+        me.communicator.allreduce(_core.Call("group"), arrays, outputs, _core.Reduction(dtype, op))
         total = me.size * (me.size - 1) // 2
         for i, output in enumerate(outputs):
             assert (output == total + me.size * i).all()
@@ -142,7 +140,7 @@ def test_several_arrays_are_reduced_as_one() -> None:
         run_all(size, program)
 
 
-def test_scale_factors_multiply_before_and_after() -> None:
+def test_factors_apply_before_and_after() -> None:
     def program(me: Rank) -> None:
         mine = np.full(10, float(me.rank + 1), np.float32)
         output = np.empty_like(mine)
@@ -150,12 +148,9 @@ def test_scale_factors_multiply_before_and_after() -> None:
             _core.Call("allreduce"),
             [mine],
             [output],
-            _core.DType.float32,
-            _core.ReduceOp.sum,
-            prescale=0.5,
-            postscale=4.0,
+            _core.Reduction(_core.DType.float32, _core.ReduceOp.sum, 0.5, 8.0, 4.0),
         )
-        assert (output == me.size * (me.size + 1) / 2 * 0.5 * 4.0).all()
+        assert (output == me.size * (me.size + 1) / 2 * 0.5 / 8.0 * 4.0).all()
 
     for size in WORLDS:
         run_all(size, program)
@@ -181,8 +176,7 @@ def test_sums_keep_the_documented_error_bound_and_all_ranks_get_the_same_bits(
                 _core.Call("allreduce"),
                 [mine],
                 [output],
-                dtype,
-                _core.ReduceOp.sum,
+                _core.Reduction(dtype, _core.ReduceOp.sum),
                 algorithm=algorithm,
             )
             results.append(output)
@@ -224,6 +218,6 @@ def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company(
 def reduce_group(me: Rank, arrays: list[np.ndarray]) -> list[np.ndarray]:
     outputs = [np.empty_like(a) for a in arrays]
     me.communicator.allreduce(
-        _core.Call("group"), arrays, outputs, _core.DType.float32, _core.ReduceOp.sum
+        _core.Call("group"), arrays, outputs, _core.Reduction(_core.DType.float32, _core.ReduceOp.sum)
     )
     return outputs

@@ -168,6 +168,22 @@ def test_scaling_rounds_once(dtype: DType, simd: str, factor: float) -> None:
         wide = np.float64 if dtype is DType.float64 else np.float32
         expected = (values.astype(wide) * wide(factor)).astype(values.dtype)
         assert work.tobytes() == expected.tobytes()
+        if factor:
+            work = values.copy()
+            _core.scale(dtype, work, factor, simd, divide=True)
+            expected = (values.astype(wide) / wide(factor)).astype(values.dtype)
+            assert work.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("simd", SIMD)
+def test_any_byte_but_zero_is_true(simd: str) -> None:
+    a = np.array([0, 0, 1, 2, 255, 4] * 7, np.uint8)
+    b = np.array([0, 3, 0, 1, 2, 255] * 7, np.uint8)
+    out = np.empty_like(a)
+    _core.reduce(ReduceOp.sum, DType.bool, out, a, b, simd)
+    assert (out == ((a != 0) | (b != 0))).all()
+    _core.reduce(ReduceOp.min, DType.bool, out, a, b, simd)
+    assert (out == ((a != 0) & (b != 0))).all()
 
 
 @pytest.mark.parametrize("where", ["left", "right"])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import jobs
@@ -114,6 +115,57 @@ def test_init_after_a_failure_begins_anew() -> None:
     assert job.output.count("goes on") == 3
 
 
+def test_a_failure_that_was_recovered_from_is_forgotten() -> None:
+    job = jobs.run(3, "trouble.py", "recovers_and_shuts_down", **HASTE)
+    assert job.status == 0, job.output
+    assert job.output.count("ended") == 3
+
+
+def test_a_shutdown_that_others_do_not_make_ends_nothing() -> None:
+    job = jobs.run(3, "trouble.py", "shuts_down_early")
+    assert job.status == 0, job.output
+    assert job.output.count("goes on") == 3
+
+
+def test_an_exception_ends_the_job_though_output_is_closed() -> None:
+    job = jobs.run(3, "trouble.py", "closed_output")
+    assert job.status != 0
+
+
+def test_the_difference_is_shown_in_long_calls_too() -> None:
+    job = jobs.run(3, "trouble.py", "long_groups")
+    report = job.output.split("MismatchError: ")[1]
+    assert "float64[155]" in report and "float64[7, 7, 7]" in report
+    assert "trouble.py:" in report
+
+
+def test_a_rank_without_memory_says_so() -> None:
+    job = jobs.run(3, "trouble.py", "no_memory")
+    assert job.status != 0
+    assert "MemoryError" in job.output
+    assert "rank 1 gave up: out of memory in allgather" in job.output or "rank 1 ends the job" in job.output
+
+
+def test_a_failure_is_heard_by_all_threads() -> None:
+    job = jobs.run(3, "trouble.py", "two_threads")
+    assert "ValueError: something of the user's" in job.output
+
+
+def test_a_job_that_was_suspended_goes_on() -> None:
+    with jobs.started(2, "trouble.py", "suspended", **HASTE) as process:
+        assert process.stdout is not None
+        while "under way" not in process.stdout.readline():
+            assert process.poll() is None
+        ranks = [pid for pid in jobs.ranks_of(process.pid) if b"trouble.py" in _command_of(pid)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in ranks:
+                os.kill(pid, number)
+            time.sleep(3)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert output.count("goes on") == 2
+
+
 def test_ctrl_c_on_one_rank_ends_the_call_on_all() -> None:
     job = jobs.run(3, "trouble.py", "interrupted")
     assert job.status != 0
@@ -156,6 +208,7 @@ def test_a_forked_process_is_refused_and_does_not_disturb() -> None:
     job = jobs.run(2, "trouble.py", "forked")
     assert job.status == 0, job.output
     assert job.output.count("in the child: this process was forked after ronde.init()") == 2
+    assert job.output.count("and init is refused") == 2
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -230,6 +283,8 @@ def test_a_child_of_multiprocessing_imports_ronde_and_is_refused_by_init(method:
         ("RONDE_CHECK", "maybe", "RONDE_CHECK='maybe' is not 0 or 1"),
         ("RONDE_SEGMENT_BYTES", "0", "is not a size like 256K"),
         ("RONDE_STALL_TIMEOUT", "-1", "must be seconds"),
+        ("RONDE_SEGMENT_BYTES", "99999999999999999999", "must be 1 to 1G"),
+        ("RONDE_SIMD", "abacus", "RONDE_SIMD='abacus' is none of"),
         ("RONDE_WINDOW", "1", "must be 2 to 1024"),
         ("RONDE_ALGORITHM", "allreduce:rnig", "allreduce has"),
         ("RONDE_ALGORITHM", "alreduce:ring", "no such collective"),
@@ -239,6 +294,18 @@ def test_a_setting_that_makes_no_sense_is_refused_by_name(name: str, value: str,
     result = python("import ronde; ronde.init()", **{name: value})
     assert result.returncode != 0
     assert words in result.stderr
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    variables = {"RONDE_DETERMINISTIC": "1", "RONDE_ALGORITHM": "allreduce:ring"}
+    result = python("import ronde; ronde.init()", **variables)
+    assert result.returncode != 0
+    assert "contradicts RONDE_DETERMINISTIC=1" in result.stderr
+
+
+def test_equal_settings_in_other_words_are_equal() -> None:
+    job = jobs.run(2, "trouble.py", "same_settings")
+    assert job.status == 0, job.output
 
 
 def test_a_setting_that_does_not_exist_is_warned_of() -> None:

@@ -2,6 +2,7 @@
 // random delays, calls that differ, ranks that give up, and several threads of one rank.
 #include "collective/communicator.h"
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -75,8 +76,7 @@ Buffer buffer_of(std::vector<T>& values) {
 
 void allreduce(Rank& me, std::vector<float>& values, std::string_view algorithm = {}) {
   const Piece piece{buffer_of(values), buffer_of(values)};
-  me.communicator->allreduce(call("allreduce"), {&piece, 1}, DType::float32, ReduceOp::sum, 1, 1,
-                             algorithm);
+  me.communicator->allreduce(call("allreduce"), {&piece, 1}, {}, algorithm);
 }
 
 void collectives_under_delays(unsigned seed) {
@@ -104,8 +104,7 @@ void collectives_under_delays(unsigned seed) {
     }
     me.communicator->measure_link();
     me.communicator->barrier(call("end"), true);
-    me.communicator->close();
-    me.control->close();
+    CHECK(me.control->close());
   });
 }
 
@@ -158,6 +157,40 @@ void a_rank_that_dies() {
   });
 }
 
+// A call that gives up while its messages are under way, and a rank that comes when it is too late:
+// what was packed for the call must still be there to be read.
+void a_late_rank_reads_what_was_packed() {
+  auto settings = quick();
+  settings.check = false;
+  settings.stall_warning = 0;
+  settings.stall_timeout = 0.5;
+  settings.algorithm["allreduce"] = "one_shot";
+  run(2, {}, settings, [](Rank& me) {
+    const auto kept = std::make_shared<std::vector<float>>(2000, 1.0f);
+    keep_for_ever(kept);
+    const auto whole = buffer_of(*kept);
+    const std::vector<Piece> pieces = {{whole.slice(0, 4000), whole.slice(0, 4000)},
+                                       {whole.slice(4000, 4000), whole.slice(4000, 4000)}};
+    if (me.rank == 1) std::this_thread::sleep_for(std::chrono::seconds(1));
+    bool raised = false;
+    try {
+      me.communicator->allreduce(call("allreduce"), pieces, {});
+      me.communicator->allreduce(call("allreduce"), pieces, {});
+    } catch (const Error&) {
+      raised = true;
+    }
+    CHECK(raised);
+    // A failed rank stays failed, checks or none.
+    bool refused = false;
+    try {
+      me.communicator->allreduce(call("allreduce"), pieces, {});
+    } catch (const Error&) {
+      refused = true;
+    }
+    CHECK(refused);
+  });
+}
+
 // Process sets at the same time from two threads of each rank, over one control channel.
 void two_threads_of_each_rank() {
   constexpr int kSize = 3;
@@ -173,8 +206,7 @@ void two_threads_of_each_rank() {
         for (int i = 0; i < 50; ++i) {
           values.assign(500, 1.0f);
           const Piece piece{buffer_of(values), buffer_of(values)};
-          communicator.allreduce(call("allreduce"), {&piece, 1}, DType::float32, ReduceOp::sum, 1,
-                                 1);
+          communicator.allreduce(call("allreduce"), {&piece, 1}, {});
           CHECK(values[499] == 3.0f);
         }
       });
@@ -190,6 +222,7 @@ int main() {
   calls_that_differ();
   a_rank_that_never_comes();
   a_rank_that_dies();
+  a_late_rank_reads_what_was_packed();
   two_threads_of_each_rank();
   std::puts("communicator: ok");
 }

@@ -20,6 +20,9 @@ case = sys.argv[1]
 if case == "settings" and own_number() == 1:
     os.environ["RONDE_SEGMENT_BYTES"] = "4096"
 
+if case == "same_settings":
+    os.environ["RONDE_SEGMENT_BYTES"] = "512K" if own_number() == 1 else "524288"
+
 import ronde  # noqa: E402
 
 
@@ -39,7 +42,9 @@ with open("/proc/self/maps") as maps:
         print(f"rank {rank} has the segment {path}", flush=True)
 ones = np.ones(1000)
 
-if case == "kind":
+if case == "same_settings":
+    ronde.barrier()
+elif case == "kind":
     if rank == 1:
         ronde.allgather(ones)
     ronde.allreduce(ones)
@@ -129,6 +134,76 @@ elif case == "threads_run":
     if rank == 1:
         assert sum(t > start for t in ticks) > 10
         print("threads run", flush=True)
+elif case == "recovers_and_shuts_down":
+    try:
+        if rank == 1:
+            time.sleep(3)
+        ronde.allreduce(ones)
+    except ronde.StalledError:
+        pass
+    ronde.shutdown()
+    ronde.init()
+    ronde.barrier()
+    ronde.shutdown()
+    print("ended", flush=True)
+elif case == "shuts_down_early":
+    try:
+        if rank == 1:
+            ronde.shutdown()
+        ronde.allreduce(ones)
+    except ronde.MismatchError:
+        pass
+    assert ronde.allreduce(1, ronde.Sum) == size  # the end was refused, everything goes on
+    print("goes on", flush=True)
+elif case == "closed_output":
+    if rank == 1:
+        sys.stdout.close()
+        raise ValueError("cannot be shown")
+    ronde.allreduce(ones)
+elif case == "long_groups":
+    shapes = [(5 + i,) for i in range(200)]
+    if rank == 1:
+        shapes[150] = (7, 7, 7)
+    ronde.grouped_allreduce([np.ones(shape) for shape in shapes], name="grads")
+elif case == "suspended":
+    # Longer than the timeout, all of them at once, as a scheduler of jobs does.
+    if rank == 0:
+        print("under way", flush=True)
+    for _ in range(40):
+        ronde.allreduce(ones)
+        time.sleep(0.02)
+    ronde.barrier()
+    print("goes on", flush=True)
+elif case == "two_threads":
+    # A failure that one thread hears ends the wait of the other, in another process set.
+    first, second = ronde.ProcessSet(range(size)), ronde.ProcessSet(range(size - 1))
+    ronde.add_process_set(second)
+    heard = []
+
+    def wait(process_set: ronde.ProcessSet) -> None:
+        try:
+            ronde.barrier(process_set=process_set)
+        except ronde.RankFailedError:
+            heard.append(process_set)
+
+    if rank == size - 1:
+        time.sleep(0.5)
+        raise ValueError("something of the user's")
+    if rank == 0:
+        threads = [threading.Thread(target=wait, args=(s,)) for s in (ronde.global_process_set, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(f"heard by {len(heard)} threads", flush=True)
+    time.sleep(3)
+elif case == "no_memory":
+    if rank == 1:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+    ronde.allgather(np.ones(1 << 27, np.uint8))
+    ronde.allgather(np.ones(1 << 29, np.uint8))
 elif case == "forked":
     child = os.fork()
     if child == 0:
@@ -136,6 +211,10 @@ elif case == "forked":
             ronde.allreduce(ones)
         except ronde.RondeError as error:
             print(f"in the child: {error}", flush=True)
+        try:
+            ronde.init()
+        except ronde.RondeError:
+            print("and init is refused", flush=True)
         os._exit(0)
     os.waitpid(child, 0)
     ronde.barrier()
