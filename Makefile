@@ -34,13 +34,13 @@ test: .venv/installed .venv-mpich/installed ## run all tests, under Open MPI and
 lint: $(tools)/lint ## check format, style and types
 	$(tools)/bin/ruff check .
 	$(tools)/bin/ruff format --check .
-	$(tools)/bin/clang-format --dry-run -Werror $(native)
+	@$(tools)/bin/clang-format --dry-run -Werror $(native)
 	$(tools)/bin/mypy --strict
 
 format: $(tools)/lint ## format all sources
 	$(tools)/bin/ruff check --quiet --fix-only .
 	$(tools)/bin/ruff format .
-	$(tools)/bin/clang-format -i $(native)
+	@$(tools)/bin/clang-format -i $(native)
 
 sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	@set -e; export PATH="$(CURDIR)/$(tools)/bin:$$PATH"; for sanitizers in $(SANITIZERS); do \

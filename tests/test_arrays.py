@@ -50,7 +50,10 @@ def test_contiguous_memory_is_not_copied() -> None:
 def test_every_dtype_is_known(name: str) -> None:
     dtype = ml_dtypes.bfloat16 if name == "bfloat16" else name
     assert view(np.zeros(3, dtype)).dtype.name == name
-    assert make(np.zeros(16, np.uint8), view(np.zeros(1, dtype)).dtype, (-1,), torch=False).dtype == dtype
+    assert (
+        make(np.zeros(16, np.uint8), view(np.zeros(1, dtype)).dtype, (-1,), torch=False).dtype
+        == dtype
+    )
 
 
 def test_what_is_not_contiguous_is_copied_and_written_back() -> None:

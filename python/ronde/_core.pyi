@@ -83,9 +83,7 @@ def reduce(
 ) -> None:
     """out = left op right."""
 
-def scale(
-    dtype: DType, data: _Array, factor: float, simd: str = "", divide: bool = False
-) -> None:
+def scale(dtype: DType, data: _Array, factor: float, simd: str = "", divide: bool = False) -> None:
     """data *= factor, or data /= factor, in place."""
 
 # --- transport

@@ -120,13 +120,12 @@ def _at_exit() -> None:
 def _abort(job: Job, reason: str, code: int) -> NoReturn:
     """Ends all processes of the job, once what there is to say has been said."""
     try:
-        for say in (
-            lambda: job.control.fail(reason) if job.control else None,
-            lambda: sys.stdout.flush(),
-            lambda: sys.stderr.flush(),
-        ):
-            with contextlib.suppress(Exception):
-                say()
+        with contextlib.suppress(Exception):
+            if job.control is not None:
+                job.control.fail(reason)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # either may be closed
+                stream.flush()
         # The launcher ends the others roughly: give those that have an error to show a moment for it.
         time.sleep(0.2)
         _mpi.remove_segments()

@@ -14,7 +14,14 @@ from typing import Any
 from . import _core
 from .errors import RondeError, StalledError, UnavailableError
 
-__all__ = ["duplicate", "library", "remove_segments", "require_intracomm", "require_launcher", "start"]
+__all__ = [
+    "duplicate",
+    "library",
+    "remove_segments",
+    "require_intracomm",
+    "require_launcher",
+    "start",
+]
 
 # How many ranks a launcher promises, and what to call it. Slurm's batch step counts itself as one.
 _LAUNCHERS = {

@@ -103,9 +103,7 @@ def _as_is(out: Array) -> Array:
     return out
 
 
-def _number(
-    x: Any, convert: Callable[[Any], Any]
-) -> tuple[Array, DType, Callable[[Array], Any]]:
+def _number(x: Any, convert: Callable[[Any], Any]) -> tuple[Array, DType, Callable[[Array], Any]]:
     array = np.array(x)
     dtype = _dtype_of(array)
     array.flags.writeable = False  # a number cannot be changed in place
@@ -163,7 +161,9 @@ def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ImportError:
-        raise UnavailableError("bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes") from None
+        raise UnavailableError(
+            "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
+        ) from None
     bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return bfloat16
 

@@ -51,7 +51,9 @@ class World:
     control: _core.Control
     settings: settings.Settings
     neighbours: list[tuple[int, int]]  # of each rank: its host's number, its rank on that host
-    sets: dict[int, tuple[ProcessSet, Any]] = field(default_factory=dict)  # with its MPI communicator
+    sets: dict[int, tuple[ProcessSet, Any]] = field(
+        default_factory=dict
+    )  # with its MPI communicator
     next_set: int = 0
 
     @property
@@ -290,9 +292,7 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
         transport = state.library.transport(
             state.job.MPI._handleof(comm), comm.Get_rank(), comm.Get_size()
         )
-        own = _core.Communicator(
-            state.control, transport, set_id, members, state.settings.core
-        )
+        own = _core.Communicator(state.control, transport, set_id, members, state.settings.core)
         own.set_link(communicator.link)
     state.next_set += 1
     state.sets[set_id] = (process_set, comm)
@@ -345,7 +345,9 @@ def shutdown() -> None:
 def _leave(state: World) -> None:
     # The end is a call like any other: a rank that ends while others still work is told apart from them
     # here, by name, instead of leaving them to hang.
-    global_process_set._member().barrier(_core.Call("shutdown, or the end of the program"), patient=True)
+    global_process_set._member().barrier(
+        _core.Call("shutdown, or the end of the program"), patient=True
+    )
     for set_id in sorted(state.sets, reverse=True):
         if set_id != 0:
             _close_set(*state.sets[set_id])

@@ -148,9 +148,7 @@ class _Reduction:
             **fields,
         )
 
-    def allreduce(
-        self, call: _core.Call, views: Sequence[View], outputs: Sequence[Any]
-    ) -> None:
+    def allreduce(self, call: _core.Call, views: Sequence[View], outputs: Sequence[Any]) -> None:
         inputs = [each.array for each in views]
         with _Keep(self.communicator, inputs, outputs):
             self.communicator.allreduce(call, inputs, outputs, self.of(views[0].dtype))
@@ -325,7 +323,9 @@ def reduce(
     seen = view(x)
     reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
     root = _root(root_rank, process_set)
-    call = reduction.call("reduce", name, dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root])
+    call = reduction.call(
+        "reduce", name, dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root]
+    )
     output = np.empty(seen.shape, seen.array.dtype) if reduction.communicator.rank == root else None
     with _Keep(reduction.communicator, seen, output):
         reduction.communicator.reduce(call, seen.array, output, reduction.of(seen.dtype), root)
@@ -647,7 +647,9 @@ def broadcast_parameters(
         for name, each in zip(names, views, strict=True)
     )
     detail = f"{len(views)} parameters: {listed}"
-    communicator.barrier(_core.Call("broadcast_parameters", root=process_set.ranks[root], detail=detail))
+    communicator.barrier(
+        _core.Call("broadcast_parameters", root=process_set.ranks[root], detail=detail)
+    )
     for bucket in _buckets(views):
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
@@ -666,6 +668,8 @@ def _named(params: Any) -> tuple[list[str], list[Any]]:
     if isinstance(params, Mapping):
         return [str(name) for name in params], list(params.values())
     items = list(params)
-    if all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items):
+    if all(
+        isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items
+    ):
         return [name for name, _ in items], [array for _, array in items]
     return [str(i) for i in range(len(items))], items

@@ -56,7 +56,9 @@ def _algorithms(text: str) -> dict[str, str]:
         collective, _, name = item.strip().partition(":")
         if (collective, name) not in known:
             names = sorted(n for c, n in known if c == collective)
-            hint = f"{collective} has {', '.join(names)}" if names else f"no such collective: {item}"
+            hint = (
+                f"{collective} has {', '.join(names)}" if names else f"no such collective: {item}"
+            )
             raise ValueError(hint)
         chosen[collective] = name
     return chosen
@@ -85,7 +87,11 @@ class Variable(Generic[T]):
 
 VARIABLES: dict[str, Variable[Any]] = {
     "check": Variable(
-        "RONDE_CHECK", _flag, True, "0 or 1", "compare the calls of the ranks before each collective"
+        "RONDE_CHECK",
+        _flag,
+        True,
+        "0 or 1",
+        "compare the calls of the ranks before each collective",
     ),
     "deterministic": Variable(
         "RONDE_DETERMINISTIC",
@@ -95,7 +101,11 @@ VARIABLES: dict[str, Variable[Any]] = {
         "the same bits whatever the measurements, the fusion and the place in the array",
     ),
     "stall_warning": Variable(
-        "RONDE_STALL_WARNING", _seconds, 60.0, "seconds", "warn after waiting that long; 0 for never"
+        "RONDE_STALL_WARNING",
+        _seconds,
+        60.0,
+        "seconds",
+        "warn after waiting that long; 0 for never",
     ),
     "stall_timeout": Variable(
         "RONDE_STALL_TIMEOUT",
@@ -179,7 +189,11 @@ def _check_simd(environment: Mapping[str, str]) -> None:
 
 
 def _check_deterministic(values: Mapping[str, Any]) -> None:
-    bound = {(c, name) for c, name, position_independent, _ in _core.algorithms() if not position_independent}
+    bound = {
+        (c, name)
+        for c, name, position_independent, _ in _core.algorithms()
+        if not position_independent
+    }
     for collective, name in values["algorithm"].items():
         if values["deterministic"] and (collective, name) in bound:
             raise ValueError(
@@ -203,7 +217,9 @@ def quota() -> int | None:
     """The quota of this process' control group in cores, rounded up, or nothing where there is none."""
     try:
         with open("/proc/self/cgroup") as file:
-            path = next((line.split(":", 2)[2].strip() for line in file if line.startswith("0:")), "")
+            path = next(
+                (line.split(":", 2)[2].strip() for line in file if line.startswith("0:")), ""
+            )
     except OSError:
         return None
     # Inside a container the path may be one that only the host can see; then the root is ours.

@@ -83,10 +83,8 @@ def test_scatter_cuts_the_data_of_the_root(algorithm: str, any_size: bool) -> No
             for root in roots(me.size):
                 parts = [rows_of(rank, count) for rank in range(me.size)]
                 rows = [len(part) for part in parts]
-                if me.rank == root:
-                    told = (np.concatenate(parts), rows, 24, [7, -1])
-                else:
-                    told = (None, [], 0, [])
+                everything = (np.concatenate(parts), rows, 24, [7, -1])
+                told = everything if me.rank == root else (None, [], 0, [])
                 n, data, header = me.communicator.scatter(
                     _core.Call("scatter"), *told, root, algorithm
                 )

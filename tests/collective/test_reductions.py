@@ -88,7 +88,12 @@ def test_reduce_scatter_gives_each_rank_its_own_chunk(algorithm: str, any_size: 
                 output = np.full(counts[me.rank], np.nan)
                 mine = everything[me.rank].copy()
                 me.communicator.reduce_scatter(
-                    _core.Call("reducescatter"), mine, output, counts, _core.Reduction(dtype, op), algorithm
+                    _core.Call("reducescatter"),
+                    mine,
+                    output,
+                    counts,
+                    _core.Reduction(dtype, op),
+                    algorithm,
                 )
                 start = sum(counts[: me.rank])
                 expected = reduced(everything, op)[start : start + counts[me.rank]]
@@ -114,7 +119,12 @@ def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(
                 mine = everything[me.rank].copy()
                 output = np.empty_like(mine) if me.rank == root else None
                 me.communicator.reduce(
-                    _core.Call("reduce", root=root), mine, output, _core.Reduction(dtype, op), root, algorithm
+                    _core.Call("reduce", root=root),
+                    mine,
+                    output,
+                    _core.Reduction(dtype, op),
+                    root,
+                    algorithm,
                 )
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
                 if output is not None:
@@ -218,6 +228,9 @@ def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company(
 def reduce_group(me: Rank, arrays: list[np.ndarray]) -> list[np.ndarray]:
     outputs = [np.empty_like(a) for a in arrays]
     me.communicator.allreduce(
-        _core.Call("group"), arrays, outputs, _core.Reduction(_core.DType.float32, _core.ReduceOp.sum)
+        _core.Call("group"),
+        arrays,
+        outputs,
+        _core.Reduction(_core.DType.float32, _core.ReduceOp.sum),
     )
     return outputs

@@ -31,6 +31,7 @@ class Rank:
         transport = self.sets[number].transport(members.index(self.rank), 0)
         return _core.Communicator(self.control, transport, number, members, self.settings)
 
+
 def settings(**changes: Any) -> _core.Settings:
     result = _core.Settings()
     result.spin = False
@@ -58,7 +59,9 @@ def run(
 
     def rank_main(rank: int) -> None:
         warnings: list[str] = []
-        control = _core.Control(world.transport(rank, 0), lambda: f"rank{rank}.py:1", warnings.append)
+        control = _core.Control(
+            world.transport(rank, 0), lambda: f"rank{rank}.py:1", warnings.append
+        )
         chosen = settings(**changes)
         communicator = _core.Communicator(
             control, world.transport(rank, 1), 0, list(range(size)), chosen

@@ -42,7 +42,9 @@ def any_bits(dtype: DType, count: int, seed: int) -> Any:
 
 
 def special_values(dtype: DType) -> Any:
-    tiny = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-40, -1e-7, 3e38, 65519, 65520])
+    tiny = np.array(
+        [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-40, -1e-7, 3e38, 65519, 65520]
+    )
     with np.errstate(over="ignore"):
         values = tiny.astype(numpy_dtype(dtype))
     return np.repeat(values, len(values)), np.tile(values, len(values))

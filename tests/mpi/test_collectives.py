@@ -15,7 +15,9 @@ def test_all_collectives_on_all_dtypes(ranks: int) -> None:
     assert f"all collectives are right on {ranks} ranks" in job.output
 
 
-@pytest.mark.parametrize("name", ["RONDE_CHECK=0", "RONDE_SEGMENT_BYTES=100", "RONDE_DETERMINISTIC=1"])
+@pytest.mark.parametrize(
+    "name", ["RONDE_CHECK=0", "RONDE_SEGMENT_BYTES=100", "RONDE_DETERMINISTIC=1"]
+)
 def test_settings_change_no_result(name: str) -> None:
     variable, _, value = name.partition("=")
     job = jobs.run(3, "collectives.py", "3", **{variable: value})

@@ -127,12 +127,16 @@ def _shared_memory() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     """Looked up, not imported: some take seconds, and importing mpi4py's module starts MPI."""
-    modules = metadata.packages_distributions()
     for module in ("numpy", "mpi4py", "torch", "cupy", "ml_dtypes"):
-        if module in modules:
-            yield Finding(OK, module, metadata.version(modules[module][0]))
+        for package in _PACKAGES.get(module, (module,)):
+            with suppress(metadata.PackageNotFoundError):
+                yield Finding(OK, module, metadata.version(package))
+                break
         else:
             yield Finding(ABSENT, module, "not installed")
+
+
+_PACKAGES = {"cupy": ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")}
 
 
 def _variables() -> Iterator[Finding]:

@@ -61,7 +61,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "program",
         nargs=argparse.REMAINDER,
         metavar="PROGRAM",
-        help="with its arguments; a .py file is run with this Python",
+        help="with its arguments; `python`, and what runs a .py file, is this Python",
     )
     parser.set_defaults(run=run)
 
@@ -89,6 +89,8 @@ def _runnable(program: Sequence[str]) -> list[str]:
     if not words:
         raise ValueError("no program to run, like `ronde run -np 2 python train.py`")
     name = words[0]
+    if name in ("python", "python3"):  # this one, also where its environment is not on PATH
+        return [sys.executable, *words[1:]]
     if name.endswith(".py") and os.path.isfile(name):
         return [sys.executable, *words]
     if shutil.which(name) is None:

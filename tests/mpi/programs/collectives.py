@@ -29,8 +29,10 @@ def dtypes() -> list[np.dtype]:
 def values(rank: int, count: int, dtype: np.dtype, op: ronde.Op) -> np.ndarray:
     """Whole numbers so small that every order of operations gives the same result."""
     generator = np.random.default_rng([rank, count])
-    numbers = generator.integers(1, 3, count) if op is ronde.Product else generator.integers(0, 4, count)
-    return (numbers > 1 if dtype == bool else numbers).astype(dtype)
+    numbers = (
+        generator.integers(1, 3, count) if op is ronde.Product else generator.integers(0, 4, count)
+    )
+    return (numbers > 1 if dtype.kind == "b" else numbers).astype(dtype)
 
 
 def reference(size: int, count: int, dtype: np.dtype, op: ronde.Op) -> np.ndarray:
@@ -84,7 +86,9 @@ def shapes_and_kinds(rank: int, size: int) -> None:
     check(ronde.allreduce(grid.T, ronde.Sum), np.ascontiguousarray(expected.T))  # not contiguous
     check(ronde.allreduce(grid[::-1, ::2], ronde.Sum), np.ascontiguousarray(expected[::-1, ::2]))
     ronde.allreduce_(grid[:, 1:3], ronde.Sum)  # in place, not contiguous
-    assert (grid[:, 1:3] == expected[:, 1:3]).all() and (grid[:, 0] == np.arange(0, 24, 6) + rank).all()
+    assert (grid[:, 1:3] == expected[:, 1:3]).all() and (
+        grid[:, 0] == np.arange(0, 24, 6) + rank
+    ).all()
     frozen = np.full(5, rank)
     frozen.flags.writeable = False
     check(ronde.allreduce(frozen, ronde.Sum), np.full(5, total))
@@ -144,7 +148,11 @@ def movements(rank: int, size: int) -> None:
 
 def groups(rank: int, size: int) -> None:
     total = size * (size - 1) // 2
-    arrays = [np.full(3, rank, np.float32), np.full((2, 2), rank, np.int64), np.array(rank, np.float32)]
+    arrays = [
+        np.full(3, rank, np.float32),
+        np.full((2, 2), rank, np.int64),
+        np.array(rank, np.float32),
+    ]
     results = ronde.grouped_allreduce(arrays, ronde.Sum)
     for x, result in zip(arrays, results, strict=True):
         check(result, np.full(x.shape, total, x.dtype))
@@ -157,7 +165,11 @@ def groups(rank: int, size: int) -> None:
     assert parts[0].size == total and parts[1].shape == (size, 2)
     parts = ronde.grouped_reducescatter([np.ones(size), np.ones((size, 3))], ronde.Sum)
     assert parts[0].tolist() == [size] and parts[1].tolist() == [[size] * 3]
-    parameters = {"w": np.full((4, 4), rank, np.float32), "b": np.full(4, rank)[::2], "s": np.array(rank)}
+    parameters = {
+        "w": np.full((4, 4), rank, np.float32),
+        "b": np.full(4, rank)[::2],
+        "s": np.array(rank),
+    }
     ronde.broadcast_parameters(parameters, size - 1)
     assert all((x == size - 1).all() for x in parameters.values())
     ronde.broadcast_parameters(parameters.items())
@@ -172,7 +184,9 @@ def process_sets(rank: int, size: int) -> None:
         if evens.included():
             assert evens.rank() == rank // 2
             assert ronde.allreduce(rank, ronde.Sum, process_set=evens) == sum(evens.ranks)
-            assert ronde.broadcast_object(rank, evens.ranks[-1], process_set=evens) == evens.ranks[-1]
+            assert (
+                ronde.broadcast_object(rank, evens.ranks[-1], process_set=evens) == evens.ranks[-1]
+            )
         else:
             try:
                 ronde.barrier(process_set=evens)

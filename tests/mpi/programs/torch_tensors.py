@@ -6,7 +6,14 @@ import torch
 ronde.init()
 rank, size = ronde.rank(), ronde.size()
 total = size * (size - 1) / 2
-for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.uint8):
+for dtype in (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.int32,
+    torch.uint8,
+):
     x = torch.full((3, 4), rank, dtype=dtype)
     y = ronde.allreduce(x, ronde.Sum)
     assert isinstance(y, torch.Tensor) and y.dtype is dtype and bool((y == total).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,7 +29,6 @@ import ronde  # noqa: E402
 
 def later(seconds: float, number: int) -> None:
     threading.Timer(seconds, lambda: os.kill(os.getpid(), number)).start()
-
 
 
 if case == "never_inits":
@@ -72,10 +72,8 @@ elif case == "raises":
         raise ValueError("something of the user's")
     ronde.allreduce(ones)
 elif case == "caught":
-    try:
+    with contextlib.suppress(ronde.MismatchError):
         ronde.allreduce(ones[: 5 if rank == 1 else 6])
-    except ronde.MismatchError:
-        pass
     assert ronde.allreduce(1, ronde.Sum) == size
     print("goes on", flush=True)
 elif case == "late":
@@ -89,12 +87,10 @@ elif case == "crossing":
     elif rank == 1:
         ronde.barrier(process_set=second)
 elif case == "recovers":
-    try:
+    with contextlib.suppress(ronde.StalledError):
         if rank == 1:
             time.sleep(3)
         ronde.allreduce(ones)
-    except ronde.StalledError:
-        pass
     try:
         ronde.allreduce(ones)
     except ronde.RondeError as error:
@@ -135,24 +131,20 @@ elif case == "threads_run":
         assert sum(t > start for t in ticks) > 10
         print("threads run", flush=True)
 elif case == "recovers_and_shuts_down":
-    try:
+    with contextlib.suppress(ronde.StalledError):
         if rank == 1:
             time.sleep(3)
         ronde.allreduce(ones)
-    except ronde.StalledError:
-        pass
     ronde.shutdown()
     ronde.init()
     ronde.barrier()
     ronde.shutdown()
     print("ended", flush=True)
 elif case == "shuts_down_early":
-    try:
+    with contextlib.suppress(ronde.MismatchError):
         if rank == 1:
             ronde.shutdown()
         ronde.allreduce(ones)
-    except ronde.MismatchError:
-        pass
     assert ronde.allreduce(1, ronde.Sum) == size  # the end was refused, everything goes on
     print("goes on", flush=True)
 elif case == "closed_output":
@@ -190,7 +182,9 @@ elif case == "two_threads":
         time.sleep(0.5)
         raise ValueError("something of the user's")
     if rank == 0:
-        threads = [threading.Thread(target=wait, args=(s,)) for s in (ronde.global_process_set, second)]
+        threads = [
+            threading.Thread(target=wait, args=(s,)) for s in (ronde.global_process_set, second)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
