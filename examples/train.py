@@ -121,9 +121,8 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     x, y, test_x, test_y = load(rng)
     params = new_network(args.hidden, rng)
-    ronde.broadcast_parameters(
-        params
-    )  # the ranks start from the same, whatever they loaded or drew
+    # The ranks start from the same parameters, whatever each has drawn or loaded.
+    ronde.broadcast_parameters(params)
     opt = ronde.DistributedOptimizer(AdamOptimizer(params, args.learning_rate), op=ronde.Sum)
 
     start = time.perf_counter()

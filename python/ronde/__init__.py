@@ -5,6 +5,14 @@
     gradients = ronde.allreduce(gradients)
 
 Importing Ronde starts nothing: `ronde.init` does, and imports `mpi4py.MPI` then.
+
+Every rank of a process set makes the same collective calls, in the same order. Arrays are NumPy arrays, torch
+tensors on the CPU, or anything that has DLPack or the buffer protocol; numbers work too. The result is of the
+kind that came in. Elements: bool, int8 to int64, uint8 to uint64, float16, bfloat16, float32, float64.
+
+Collectives raise `MismatchError` where the ranks made different calls, `StalledError` where a rank does not
+come, `RankFailedError` where one is gone, and before anything is sent `TypeError` and `ValueError` for arguments
+that are wrong by themselves. After a stall or a failure, results in place are undefined.
 """
 
 from __future__ import annotations
@@ -30,34 +38,34 @@ from .errors import (
     StalledError,
     UnavailableError,
 )
-from .ops import (
+from .movements import (
+    allgather,
+    alltoall,
+    barrier,
+    broadcast,
+    broadcast_,
+    gather,
+    grouped_allgather,
+    scatter,
+)
+from .objects import allgather_object, broadcast_object, broadcast_parameters
+from .optimizer import DistributedOptimizer
+from .process_set import ProcessSet, global_process_set
+from .reductions import (
     Average,
     Max,
     Min,
     Op,
     Product,
     Sum,
-    allgather,
-    allgather_object,
     allreduce,
     allreduce_,
-    alltoall,
-    barrier,
-    broadcast,
-    broadcast_,
-    broadcast_object,
-    broadcast_parameters,
-    gather,
-    grouped_allgather,
     grouped_allreduce,
     grouped_allreduce_,
     grouped_reducescatter,
     reduce,
     reducescatter,
-    scatter,
 )
-from .optimizer import DistributedOptimizer
-from .process_set import ProcessSet, global_process_set
 
 __all__ = [
     "Average",

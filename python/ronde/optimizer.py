@@ -23,8 +23,8 @@ import numpy as np
 from . import context
 from .arrays import View, is_torch, view
 from .errors import RondeError
-from .ops import Average, Op, grouped_allreduce
 from .process_set import ProcessSet, global_process_set
+from .reductions import Average, Op, grouped_allreduce
 
 __all__ = ["DistributedOptimizer"]
 

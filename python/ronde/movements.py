@@ -1,0 +1,229 @@
+"""Collectives that only move data: broadcast, allgather, gather, scatter, alltoall; and barrier."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._calls import Keep, communicator_of, name_of, root_of
+from .arrays import ArrayLike, View, is_torch, make, view
+from .process_set import ProcessSet, global_process_set
+
+__all__ = [
+    "allgather",
+    "alltoall",
+    "barrier",
+    "broadcast",
+    "broadcast_",
+    "gather",
+    "grouped_allgather",
+    "scatter",
+]
+
+
+def broadcast(
+    x: ArrayLike,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """The array of `root_rank`, as a new array. All ranks pass one of the same shape and dtype."""
+    seen = view(x)
+    output = np.array(seen.array)
+    _broadcast(seen, output, root_rank, name, process_set)
+    return seen.wrap(output)
+
+
+def broadcast_(
+    x: ArrayLike,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """As `broadcast`, in place: `x` receives the array of the root, and is returned."""
+    seen = view(x, writable=True)
+    _broadcast(seen, seen.array, root_rank, name, process_set)
+    seen.write_back()
+    return x
+
+
+def _broadcast(
+    seen: View, output: Any, root_rank: int, name: str | None, process_set: ProcessSet
+) -> None:
+    communicator = communicator_of(process_set)
+    root = root_of(root_rank, process_set)
+    call = _core.Call(
+        "broadcast", name_of(name), dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root]
+    )
+    with Keep(communicator, output):
+        communicator.broadcast(call, output, root)
+
+
+def allgather(
+    x: ArrayLike, name: str | None = None, *, process_set: ProcessSet = global_process_set
+) -> Any:
+    """The arrays of all ranks, joined along the first dimension in the order of the ranks.
+
+    The first dimension may differ between ranks, the others and the dtype may not. A number or an array of
+    no dimensions counts as one row.
+    """
+    mine = _Contribution(x)
+    communicator = communicator_of(process_set)
+    with Keep(communicator, mine):
+        return mine.joined(
+            *communicator.allgather(
+                mine.call("allgather", name), mine.seen.array, mine.rows, mine.row_bytes
+            )
+        )
+
+
+def grouped_allgather(
+    xs: Iterable[ArrayLike],
+    name: str | None = None,
+    *,
+    process_set: ProcessSet = global_process_set,
+) -> list[Any]:
+    """`allgather` of each of several arrays."""
+    return [
+        allgather(x, f"{name or 'group'}[{i}]", process_set=process_set) for i, x in enumerate(xs)
+    ]
+
+
+def gather(
+    x: ArrayLike,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """As `allgather`, with the result at `root_rank` alone; other ranks get None."""
+    mine = _Contribution(x)
+    communicator = communicator_of(process_set)
+    root = root_of(root_rank, process_set)
+    call = mine.call("gather", name, process_set.ranks[root])
+    with Keep(communicator, mine):
+        gathered = communicator.gather(call, mine.seen.array, mine.rows, mine.row_bytes, root)
+    return mine.joined(*gathered) if communicator.rank == root else None
+
+
+class _Contribution:
+    """An array as rows, to be joined with those of other ranks."""
+
+    def __init__(self, x: ArrayLike) -> None:
+        self.seen = view(x)
+        self.shape = self.seen.shape or (1,)
+        self.rows, self.row_bytes = self.shape[0], _row_bytes(self.seen.array, self.shape)
+
+    def call(self, kind: str, name: str | None, root_rank: int = -1) -> _core.Call:
+        return _core.Call(
+            kind,
+            name_of(name),
+            dtype=self.seen.dtype,
+            shape=self.shape,
+            any_first_dimension=True,
+            root=root_rank,
+        )
+
+    def joined(self, counts: Sequence[int], data: Any) -> Any:
+        rows = data.view(self.seen.array.dtype).reshape(sum(counts), *self.shape[1:])
+        return self.seen.wrap(rows)
+
+
+def _row_bytes(array: Any, shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64)) * int(array.itemsize)
+
+
+def scatter(
+    x: ArrayLike | None = None,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    splits: Sequence[int] | None = None,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """Cuts the array of `root_rank` along the first dimension; each rank gets its part.
+
+    `x`, `splits`: looked at on the root alone. `splits` are the rows of each rank; by default the parts
+    are as even as possible, and lower ranks get a row more where the rows do not divide. All ranks get
+    arrays of the kind that the root passed (NumPy or torch).
+    """
+    communicator = communicator_of(process_set)
+    root = root_of(root_rank, process_set)
+    call = _core.Call("scatter", name_of(name), root=process_set.ranks[root])
+    if communicator.rank != root:
+        count, data, header = communicator.scatter(call, None, [], 0, [], root)
+    else:
+        if x is None:
+            raise TypeError("the root of a scatter must pass an array")
+        seen = view(x)
+        if not seen.shape:
+            raise TypeError("scatter needs an array of at least one dimension")
+        rows = _checked_splits(splits, seen.shape[0], communicator.size)
+        told = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
+        with Keep(communicator, seen):
+            count, data, header = communicator.scatter(
+                call, seen.array, rows, _row_bytes(seen.array, seen.shape), told, root
+            )
+    dtype, torch, *rest = header
+    return make(data, _DTYPES[dtype], (count, *rest), torch=bool(torch))
+
+
+_DTYPES = list(_core.DType.__members__.values())
+
+
+def _checked_splits(splits: Sequence[int] | None, rows: int, size: int) -> list[int]:
+    """How many rows go to each rank."""
+    if splits is None:
+        return [rows // size + (rank < rows % size) for rank in range(size)]
+    try:
+        counts = [operator.index(n) for n in splits]
+    except TypeError:
+        raise TypeError(f"splits must be whole numbers, not {splits!r}") from None
+    if len(counts) != size:
+        raise ValueError(f"splits has {len(counts)} entries for {size} ranks")
+    if min(counts) < 0 or sum(counts) != rows:
+        raise ValueError(f"splits {counts} do not add up to the {rows} rows of the array")
+    return counts
+
+
+def alltoall(
+    x: ArrayLike,
+    splits: Sequence[int] | None = None,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """Sends the rows of `x` to the ranks, the first `splits[0]` of them to rank 0 and so on.
+
+    Returns what came, joined in the order of the senders; with `splits` given, a pair of that and the
+    list of the rows that came from each rank. Without `splits` the rows must divide by the ranks.
+    """
+    seen = view(x)
+    if not seen.shape:
+        raise TypeError("alltoall needs an array of at least one dimension")
+    communicator = communicator_of(process_set)
+    rows, size = seen.shape[0], communicator.size
+    if splits is None and rows % size:
+        raise ValueError(f"{rows} rows do not divide by {size} ranks; pass splits")
+    sent = _checked_splits(splits, rows, size)
+    call = _core.Call(
+        "alltoall", name_of(name), dtype=seen.dtype, shape=seen.shape, any_first_dimension=True
+    )
+    with Keep(communicator, seen):
+        received, data = communicator.alltoall(
+            call, seen.array, sent, _row_bytes(seen.array, seen.shape)
+        )
+    joined = data.view(seen.array.dtype).reshape(sum(received), *seen.shape[1:])
+    result = seen.wrap(joined)
+    return result if splits is None else (result, received)
+
+
+def barrier(name: str | None = None, *, process_set: ProcessSet = global_process_set) -> None:
+    """Returns once all ranks have called it."""
+    communicator_of(process_set).barrier(_core.Call("barrier", name_of(name)))
