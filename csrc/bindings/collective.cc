@@ -259,6 +259,7 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("settings", &Communicator::settings)
       .def_property_readonly("link", &Communicator::link)
       .def("set_link", &Communicator::set_link, "link"_a)
+      .def("share_memory", &Communicator::share_memory, py::call_guard<py::gil_scoped_release>())
       .def("measure_link", &Communicator::measure_link, py::call_guard<py::gil_scoped_release>())
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")

@@ -12,6 +12,7 @@
 #include "collective/agreement.h"
 #include "collective/mismatch.h"
 #include "collective/select.h"
+#include "collective/shared.h"
 #include "collective/wait.h"
 #include "collective/watch.h"
 #include "core/error.h"
@@ -49,6 +50,14 @@ Buffer buffer_of(std::span<T> values) {
 }
 
 Buffer chunk_of(Buffer data, const Range& chunk) { return data.slice(chunk.offset, chunk.count); }
+
+void unpack(std::span<const Piece> pieces, Buffer data) {
+  std::size_t offset = 0;
+  for (const auto& piece : pieces) {
+    copy(piece.output, data.slice(offset, piece.output.bytes));
+    offset += piece.output.bytes;
+  }
+}
 
 Chunks bytes_of(std::span<const std::size_t> rows, std::size_t row_bytes) {
   std::vector<std::size_t> bytes(rows.begin(), rows.end());
@@ -154,10 +163,10 @@ void Communicator::drive(const std::shared_ptr<Work>& work, const Call& call, bo
       const auto progress = work->progress();
       if (progress == Progress::done) return;
       if (progress == Progress::moved) {
-        wait.reset();
+        if (wait.moved()) watch.check(0);
         continue;
       }
-      wait.pause();
+      wait.pause(*work);
       if (wait.due()) watch.check(wait.elapsed());
     }
   } catch (...) {
@@ -183,11 +192,63 @@ std::span<T> Communicator::allocate_zeros(std::size_t count) {
 // Phase 0 -----------------------------------------------------------------------------------------
 
 void Communicator::agree(const Call& call, bool patient) {
+  if (board_) {
+    share(call, {}, {}, {}, patient);
+    return;
+  }
   ++sequence_;
   const auto fingerprint = call.fingerprint() + sequence_;
   auto agreement = std::make_shared<Agreement>(*transport_, kAgreementTag, fingerprint);
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
+}
+
+/// Phase 0 through memory and, where there is something to reduce, the reduction in the same
+/// breath.
+void Communicator::share(const Call& call, ConstBuffer input, Buffer output,
+                         const Reduction& reduction, bool patient) {
+  ++sequence_;
+  // With the length: what goes through memory must be equally long on all ranks, whatever the call
+  // says.
+  constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
+  const auto fingerprint = call.fingerprint() + sequence_ + kSpread * input.bytes;
+  auto work = std::make_shared<SharedWork>(board_, fingerprint, input, output, reduction);
+  drive(work, call, patient);
+  if (!work->agreed()) raise_mismatch(call);
+}
+
+bool Communicator::share_memory() {
+  Call call;
+  call.kind = "sharing of memory";
+  return guarded(call, [&] {
+    agree(call, false);
+    const std::size_t bytes = Board::bytes_for(size());
+    std::shared_ptr<Segment> segment;
+    if (rank() == 0) {
+      try {
+        segment = Segment::create(bytes);
+      } catch (const UnavailableError& error) {
+        control_->hooks().warn(error.what());
+      }
+    }
+    const auto address = exchange_texts(call, segment ? segment->address() : "")[0];
+    if (rank() != 0 && !address.empty()) segment = Segment::open(address, bytes);
+
+    // A path may lead to the memory of another job. Only who truly shares it sees the signatures,
+    // whose word holds something of this job that no other has: an address and the time.
+    const auto words = allocate_zeros<std::uint64_t>(size());
+    words[rank()] = reinterpret_cast<std::uintptr_t>(control_.get()) +
+                    static_cast<std::uint64_t>(Wait::Clock::now().time_since_epoch().count());
+    pass_round(call, Chunks::even(words.size_bytes(), size()), buffer_of(words));
+    const auto board = segment ? std::make_shared<Board>(segment, rank(), size()) : nullptr;
+    if (board) board->sign(words[0]);
+    agree(call, false);
+    const auto seen = allocate_zeros<std::uint8_t>(size());
+    seen[rank()] = board && board->all_signed(words[0]);
+    pass_round(call, Chunks::even(seen.size_bytes(), size()), buffer_of(seen));
+    if (std::find(seen.begin(), seen.end(), 0) == seen.end()) board_ = board;
+    return board_ != nullptr;
+  });
 }
 
 void Communicator::raise_mismatch(const Call& call) {
@@ -247,28 +308,43 @@ void Communicator::run(Collective collective, const Layout& layout, Operands ope
 
 void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
                              const Reduction& reduction, std::string_view algorithm) {
+  if (board_ && algorithm.empty() && !settings_.algorithm.contains("allreduce")) {
+    guarded(call, [&] {  // phase 0 is part of it
+      if (pieces.size() == 1) {
+        share(call, pieces[0].input, pieces[0].output, reduction, false);
+      } else {
+        const Buffer data = pack(pieces);
+        share(call, data, data, reduction, false);
+        unpack(pieces, data);
+      }
+    });
+    return;
+  }
   perform(call, Collective::allreduce, algorithm, [&] {
-    std::size_t bytes = 0;
-    for (const auto& piece : pieces) bytes += piece.output.bytes;
     // One piece is reduced where its result belongs; several are packed into one vector.
     const bool packed = pieces.size() != 1;
-    const Buffer data = packed ? allocate(bytes).buffer() : pieces[0].output;
-    std::size_t offset = 0;
-    for (const auto& piece : pieces) {
-      copy(data.slice(offset, piece.output.bytes), piece.input);
-      offset += piece.output.bytes;
-    }
+    const Buffer data = packed ? pack(pieces) : pieces[0].output;
+    if (!packed) copy(data, pieces[0].input);
     const std::size_t count = count_of(reduction, data);
     prescale(reduction, data.data, count);
     const Layout layout{.rank = rank(), .chunks = Chunks::even(count, size()), .inputs = {}};
     run(Collective::allreduce, layout, {{}, data}, element_of(reduction), call, algorithm);
     postscale(reduction, data.data, count);
-    offset = 0;
-    for (const auto& piece : pieces) {
-      if (packed) copy(piece.output, data.slice(offset, piece.output.bytes));
-      offset += piece.output.bytes;
-    }
+    if (packed) unpack(pieces, data);
   });
+}
+
+/// The pieces' inputs, one after another, in memory of the call.
+Buffer Communicator::pack(std::span<const Piece> pieces) {
+  std::size_t bytes = 0;
+  for (const auto& piece : pieces) bytes += piece.input.bytes;
+  const Buffer data = allocate(bytes).buffer();
+  std::size_t offset = 0;
+  for (const auto& piece : pieces) {
+    copy(data.slice(offset, piece.input.bytes), piece.input);
+    offset += piece.input.bytes;
+  }
+  return data;
 }
 
 void Communicator::reduce_scatter(const Call& call, ConstBuffer input, Buffer output,

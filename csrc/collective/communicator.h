@@ -25,6 +25,7 @@
 #include "core/buffer.h"
 #include "core/bytes.h"
 #include "core/reduction.h"
+#include "node/board.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
 
@@ -102,6 +103,10 @@ class Communicator {
   /// Phase 0 and nothing else. `patient`: without deadlines.
   void barrier(const Call& call, bool patient = false);
 
+  /// From now on phase 0 and allreduce go through memory, if all ranks of the set can share some;
+  /// returns whether they can. All ranks must call it.
+  bool share_memory();
+
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
   /// keeps what the slowest found. Until then the defaults of `Link` hold.
   void measure_link();
@@ -121,6 +126,9 @@ class Communicator {
   void require_usable() const;
 
   void agree(const Call& call, bool patient);
+  void share(const Call& call, ConstBuffer input, Buffer output, const Reduction& reduction,
+             bool patient);
+  Buffer pack(std::span<const Piece> pieces);
   [[noreturn]] void raise_mismatch(const Call& call);
   void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);
 
@@ -151,6 +159,7 @@ class Communicator {
   Link link_;
   std::mutex mutex_;  // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
+  std::shared_ptr<Board> board_;                          // null where the ranks share no memory
   std::vector<std::shared_ptr<const void>> temporaries_;  // memory of the call under way
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;

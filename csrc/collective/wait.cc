@@ -3,11 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <thread>
 
 namespace ronde {
 
-void Wait::pause() {
+void Wait::pause(Work& work) {
   ++idle_;
   if (spin_ && idle_ <= kSpins) {
 #if defined(__x86_64__)
@@ -23,18 +22,25 @@ void Wait::pause() {
   if (!waiting_) {
     waiting_ = true;
     began_ = now_;
-    if (checked_ == Clock::time_point()) checked_ = now_;
   }
   const int slow = idle_ - (spin_ ? kSpins : 0) - kYields;
   if (slow <= 0) {
     sched_yield();
   } else {
-    std::this_thread::sleep_for(std::chrono::microseconds(std::min(10 * slow, 200)));
+    work.sleep(std::chrono::microseconds(std::min(10 * slow, 200)));
   }
 }
 
+bool Wait::moved() {
+  idle_ = 0;
+  waiting_ = false;
+  now_ = Clock::now();
+  return due();
+}
+
 bool Wait::due() {
-  if (!waiting_ || now_ - checked_ < kCheckEvery) return false;
+  if (checked_ == Clock::time_point()) checked_ = now_;
+  if (now_ - checked_ < kCheckEvery) return false;
   checked_ = now_;
   return true;
 }

@@ -7,6 +7,8 @@
 
 #include <chrono>
 
+#include "collective/work.h"
+
 namespace ronde {
 
 class Wait {
@@ -15,14 +17,11 @@ class Wait {
 
   explicit Wait(bool spin) : spin_(spin) {}
 
-  /// Something happened: stay awake.
-  void reset() {
-    idle_ = 0;
-    waiting_ = false;
-  }
+  /// Something happened: stay awake. Now and then true: time for the slow checks.
+  bool moved();
 
   /// Nothing happened: give way.
-  void pause();
+  void pause(Work& work);
 
   /// Now and then while waiting, true: time for the slow checks.
   bool due();

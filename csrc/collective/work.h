@@ -5,6 +5,9 @@
 // something else meanwhile, moves each a little at a time.
 #pragma once
 
+#include <chrono>
+#include <thread>
+
 namespace ronde {
 
 enum class Progress { idle, moved, done };
@@ -16,6 +19,9 @@ class Work {
   /// Starts what can be started, ends what has ended, and returns at once. Not called again after
   /// `done`. If it throws, messages may still be under way: the object must outlive them (keep.h).
   virtual Progress progress() = 0;
+
+  /// Sleeps until there may be progress, or for about so long. Some know when to wake up.
+  virtual void sleep(std::chrono::microseconds time) { std::this_thread::sleep_for(time); }
 };
 
 }  // namespace ronde

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from types import FrameType
 from typing import Any
 
@@ -40,6 +41,15 @@ _log = logging.getLogger("ronde")
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
+@dataclass(frozen=True)
+class _Home:
+    """The machine that a rank runs on, and what it may use there."""
+
+    host: str
+    cores: list[int]
+    quota: int | None
+
+
 @dataclass
 class World:
     """All that `init` made."""
@@ -50,7 +60,7 @@ class World:
     library: _core.MpiLibrary
     control: _core.Control
     settings: settings.Settings
-    neighbours: list[tuple[int, int]]  # of each rank: its host's number, its rank on that host
+    homes: list[_Home]  # of all ranks
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
     )  # with its MPI communicator
@@ -59,6 +69,11 @@ class World:
     @property
     def pid(self) -> int:
         return self.job.pid
+
+    @cached_property
+    def neighbours(self) -> list[tuple[int, int]]:
+        """Of each rank the number of its host, and its rank there."""
+        return _count_neighbours(self.homes)
 
 
 _FORKED = (
@@ -138,7 +153,8 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     loaded.core.spin = _has_a_core_of_its_own(homes[rank], homes)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     communicator.measure_link()
-    world = World(job, comm, control_comm, library, control, loaded, _count_neighbours(homes))
+    _share_memory(communicator, range(size), homes, loaded)
+    world = World(job, comm, control_comm, library, control, loaded, homes)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = everybody
@@ -154,15 +170,6 @@ def _compare_settings(communicator: _core.Communicator, loaded: settings.Setting
         raise MismatchError(
             f"{error}\nall ranks need the same version of Ronde and the same RONDE_ variables"
         ) from None
-
-
-@dataclass(frozen=True)
-class _Home:
-    """The machine that a rank runs on, and what it may use there."""
-
-    host: str
-    cores: list[int]
-    quota: int | None
 
 
 def _find_homes(communicator: _core.Communicator) -> list[_Home]:
@@ -182,6 +189,24 @@ def _has_a_core_of_its_own(home: _Home, homes: list[_Home]) -> bool:
     ranks = [other for other in homes if other.host == home.host]
     cores = len({core for rank in ranks for core in rank.cores})
     return len(ranks) <= min(cores, home.quota or cores)
+
+
+def _share_memory(
+    communicator: _core.Communicator,
+    members: Iterable[int],
+    homes: list[_Home],
+    loaded: settings.Settings,
+) -> None:
+    """Where all members are on one machine, by its name; whether they can share memory they find out."""
+    hosts = [homes[member].host for member in members]
+    if not loaded.shared_memory or len(hosts) == 1 or len(set(hosts)) > 1:
+        return
+    if not communicator.share_memory() and communicator.rank == 0:
+        _log.warning(
+            "the ranks on %s cannot share memory and will exchange messages instead, which is slower "
+            "(unless something else is said above, they may be in different containers)",
+            socket.gethostname(),
+        )
 
 
 def _count_neighbours(homes: list[_Home]) -> list[tuple[int, int]]:
@@ -294,6 +319,7 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
         )
         own = _core.Communicator(state.control, transport, set_id, members, state.settings.core)
         own.set_link(communicator.link)
+        _share_memory(own, members, state.homes, state.settings)
     state.next_set += 1
     state.sets[set_id] = (process_set, comm)
     process_set._attach(set_id, own)

@@ -139,7 +139,7 @@ def allreduce(
     (floating types only).
 
     All ranks get the same bits. float16 and bfloat16 are added in float32 and rounded once for each
-    message; docs/algorithms.md gives the error bound of every algorithm.
+    addition; docs/algorithms.md gives the error bound of every algorithm.
     """
     seen = view(x)
     reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)

@@ -120,6 +120,13 @@ VARIABLES: dict[str, Variable[Any]] = {
     "window": Variable(
         "RONDE_WINDOW", _window, 32, "a whole number", "messages of a collective under way at once"
     ),
+    "shared_memory": Variable(
+        "RONDE_SHARED_MEMORY",
+        _flag,
+        True,
+        "0 or 1",
+        "reduce through shared memory where all ranks are on one machine",
+    ),
     "fusion_bytes": Variable(
         "RONDE_FUSION_BYTES",
         _bytes,
@@ -135,6 +142,8 @@ VARIABLES: dict[str, Variable[Any]] = {
         "use these algorithms instead of the cheapest by measurement",
     ),
 }
+_OF_PYTHON = ("shared_memory", "fusion_bytes")  # the others are settings of the native core
+
 # Read by the native core, and free to differ between ranks.
 _SIMD = "RONDE_SIMD"
 
@@ -143,6 +152,7 @@ _SIMD = "RONDE_SIMD"
 class Settings:
     """The settings in force, with what the native core needs of them."""
 
+    shared_memory: bool
     fusion_bytes: int
     core: _core.Settings
     changed: str  # "RONDE_CHECK=False, RONDE_WINDOW=8": all that differ from the defaults
@@ -160,14 +170,14 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     _check_deterministic(values)
     core = _core.Settings()
     for field, value in values.items():
-        if field != "fusion_bytes":
+        if field not in _OF_PYTHON:
             setattr(core, field, value)
     changed = ", ".join(
         f"{variable.name}={values[field]}"
         for field, variable in VARIABLES.items()
         if values[field] != variable.default
     )
-    return Settings(fusion_bytes=values["fusion_bytes"], core=core, changed=changed)
+    return Settings(core=core, changed=changed, **{field: values[field] for field in _OF_PYTHON})
 
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:

@@ -51,6 +51,31 @@ def test_allreduce_is_exact_for_every_dtype_op_and_count(
         run_all(size, program)
 
 
+@pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
+def test_allreduce_through_memory_is_exact_for_every_dtype_op_and_count(in_place: bool) -> None:
+    def program(me: Rank) -> None:
+        # Around the border of short vectors (4 KiB), and around that of one and of two chunks (128 KiB).
+        for count in (*COUNTS, 511, 513, 16384, 16385, 40001):
+            for dtype in DTYPES:
+                for op in OPS:
+                    everything = inputs(me.size, count, dtype, op)
+                    mine = everything[me.rank].copy()
+                    output = mine if in_place else np.empty_like(mine)
+                    me.communicator.allreduce(
+                        _core.Call("allreduce", dtype=dtype, shape=[count]),
+                        [mine],
+                        [output],
+                        _core.Reduction(dtype, op),
+                    )
+                    expected = reduced(everything, op)
+                    assert same_bits(output, expected), (me.size, count, dtype, op)
+                    if not in_place:
+                        assert same_bits(mine, everything[me.rank]), "the input was changed"
+
+    for size in WORLDS:
+        run_all(size, program, shared=True)
+
+
 @pytest.mark.parametrize("segment_bytes", [1, 8, 24, 1000])
 @pytest.mark.parametrize("window", [2, 5, 64])
 def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> None:
@@ -134,7 +159,8 @@ def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(
         run_all(size, program)
 
 
-def test_several_arrays_are_reduced_as_one() -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])
+def test_several_arrays_are_reduced_as_one(shared: bool) -> None:
     dtype, op = _core.DType.int32, _core.ReduceOp.sum
     shapes = [(3, 4), (), (0,), (5,), (1, 1, 7)]
 
@@ -147,12 +173,14 @@ def test_several_arrays_are_reduced_as_one() -> None:
             assert (output == total + me.size * i).all()
 
     for size in WORLDS:
-        run_all(size, program)
+        run_all(size, program, shared=shared)
 
 
-def test_factors_apply_before_and_after() -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])
+@pytest.mark.parametrize("count", [10, 100_000])
+def test_factors_apply_before_and_after(shared: bool, count: int) -> None:
     def program(me: Rank) -> None:
-        mine = np.full(10, float(me.rank + 1), np.float32)
+        mine = np.full(count, float(me.rank + 1), np.float32)
         output = np.empty_like(mine)
         me.communicator.allreduce(
             _core.Call("allreduce"),
@@ -163,7 +191,7 @@ def test_factors_apply_before_and_after() -> None:
         assert (output == me.size * (me.size + 1) / 2 * 0.5 / 8.0 * 4.0).all()
 
     for size in WORLDS:
-        run_all(size, program)
+        run_all(size, program, shared=shared)
 
 
 FLOATS = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # bits of the significand
@@ -209,8 +237,11 @@ def noise(rank: int, count: int, dtype: _core.DType) -> np.ndarray:
     return np.random.default_rng(rank).normal(size=count).astype(numpy_dtype(dtype))
 
 
-def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company() -> None:
-    count = 101
+@pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])
+@pytest.mark.parametrize("count", [101, 50_000])
+def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company(
+    shared: bool, count: int
+) -> None:
 
     def program(me: Rank) -> None:
         values = noise(me.rank, count, _core.DType.float32)
@@ -222,7 +253,7 @@ def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company(
         assert same_bits(alone[:5], fused[2])
 
     for size in WORLDS:
-        run_all(size, program, deterministic=True)
+        run_all(size, program, deterministic=True, shared=shared)
 
 
 def reduce_group(me: Rank, arrays: list[np.ndarray]) -> list[np.ndarray]:

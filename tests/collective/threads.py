@@ -46,12 +46,14 @@ def run(
     program: Callable[[Rank], Any],
     *,
     sets: dict[int, int] | None = None,
+    shared: bool = False,
     faults: dict[str, Any] | None = None,
     **changes: Any,
 ) -> list[Any]:
     """Runs `program` on `size` ranks; returns what each returned or raised.
 
-    `sets`: sizes of further worlds, for process sets. `changes`: settings.
+    `sets`: sizes of further worlds, for process sets. `shared`: phase 0 and allreduce go through memory.
+    `changes`: settings.
     """
     world = _core.InprocWorld(size, **(faults or {}))
     further = {number: _core.InprocWorld(members) for number, members in (sets or {}).items()}
@@ -67,6 +69,8 @@ def run(
             control, world.transport(rank, 1), 0, list(range(size)), chosen
         )
         try:
+            if shared:
+                assert communicator.share_memory()
             results[rank] = program(
                 Rank(rank, size, control, communicator, world, chosen, warnings, further)
             )

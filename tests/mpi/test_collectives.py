@@ -16,7 +16,8 @@ def test_all_collectives_on_all_dtypes(ranks: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["RONDE_CHECK=0", "RONDE_SEGMENT_BYTES=100", "RONDE_DETERMINISTIC=1"]
+    "name",
+    ["RONDE_CHECK=0", "RONDE_SHARED_MEMORY=0", "RONDE_SEGMENT_BYTES=100", "RONDE_DETERMINISTIC=1"],
 )
 def test_settings_change_no_result(name: str) -> None:
     variable, _, value = name.partition("=")

@@ -49,7 +49,8 @@ std::vector<int> first(int size) {
   return ranks;
 }
 
-void run(int size, Faults faults, Settings settings, const std::function<void(Rank&)>& program) {
+void run(int size, Faults faults, Settings settings, const std::function<void(Rank&)>& program,
+         bool shared = false) {
   InprocWorld world(size, faults);
   std::vector<Rank> ranks;
   for (int rank = 0; rank < size; ++rank) {
@@ -59,7 +60,11 @@ void run(int size, Faults faults, Settings settings, const std::function<void(Ra
     ranks.push_back({control, std::move(communicator), rank, size});
   }
   std::vector<std::thread> threads;
-  for (auto& rank : ranks) threads.emplace_back([&program, &rank] { program(rank); });
+  for (auto& rank : ranks)
+    threads.emplace_back([&program, &rank, shared] {
+      if (shared) CHECK(rank.communicator->share_memory());
+      program(rank);
+    });
   for (auto& thread : threads) thread.join();
 }
 
@@ -191,6 +196,50 @@ void a_late_rank_reads_what_was_packed() {
   });
 }
 
+// Vectors of one chunk and of many, calls that differ in between, and random delays between the
+// calls.
+void memory_under_delays(unsigned seed) {
+  const auto program = [seed](Rank& me) {
+    std::mt19937 common(seed), own(seed + 100 * me.rank);
+    for (int i = 0; i < 60; ++i) {
+      const std::size_t limits[] = {10, 1500, 30000, 200000};
+      const std::size_t count = common() % limits[common() % 4];
+      std::vector<float> values(count, static_cast<float>(me.rank + 1));
+      if (own() % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(own() % 2000));
+      allreduce(me, values);
+      for (const float value : values) CHECK(value == 15.0f);
+      const int odd = static_cast<int>(common() % 10);
+      bool raised = false;
+      try {
+        me.communicator->barrier(call(me.rank == odd ? "odd" : "usual"));
+      } catch (const MismatchError&) {
+        raised = true;
+      }
+      CHECK(raised == (odd < me.size));
+    }
+  };
+  run(5, {}, quick(), program, true);
+}
+
+// Without checks some calls go through memory and others do not, so a rank may be far ahead.
+void memory_without_checks(unsigned seed) {
+  auto settings = quick();
+  settings.check = false;
+  const auto program = [seed](Rank& me) {
+    std::mt19937 own(seed + 100 * me.rank);
+    for (int i = 0; i < 200; ++i) {
+      std::vector<float> values(2, 1.0f);
+      allreduce(me, values);
+      CHECK(values[1] == 3.0f);
+      values[0] = static_cast<float>(me.rank + i);
+      me.communicator->broadcast(call("broadcast"), buffer_of(values), 0);
+      CHECK(values[0] == static_cast<float>(i));
+      if (own() % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(own() % 500));
+    }
+  };
+  run(3, {}, settings, program, true);
+}
+
 // Process sets at the same time from two threads of each rank, over one control channel.
 void two_threads_of_each_rank() {
   constexpr int kSize = 3;
@@ -219,6 +268,8 @@ void two_threads_of_each_rank() {
 
 int main() {
   for (unsigned seed = 0; seed < 4; ++seed) collectives_under_delays(seed);
+  for (unsigned seed = 0; seed < 4; ++seed) memory_under_delays(seed);
+  for (unsigned seed = 0; seed < 4; ++seed) memory_without_checks(seed);
   calls_that_differ();
   a_rank_that_never_comes();
   a_rank_that_dies();

@@ -1,0 +1,105 @@
+#include "node/segment.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "core/error.h"
+
+namespace ronde {
+namespace {
+
+// The segments that this process has made, by address.
+std::mutex own_mutex;
+std::map<std::string, std::weak_ptr<Segment>> own_segments;
+
+std::string new_label() {
+  std::uint64_t random[2] = {};
+  if (getrandom(random, sizeof random, 0) != sizeof random)
+    throw UnavailableError("the system has no random numbers");
+  char text[48];
+  std::snprintf(text, sizeof text, "ronde-%016llx%016llx",
+                static_cast<unsigned long long>(random[0]),
+                static_cast<unsigned long long>(random[1]));
+  return text;
+}
+
+int reserve(int file, std::size_t bytes) {
+  int error;
+  do {
+    error = posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  } while (error == EINTR);  // by a timer of a profiler, say
+  return error;
+}
+
+}  // namespace
+
+std::shared_ptr<Segment> Segment::map(int file, const std::string& label, std::size_t bytes) {
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (data == MAP_FAILED) {
+    close(file);
+    return nullptr;
+  }
+  return std::shared_ptr<Segment>(new Segment(file, label, static_cast<std::byte*>(data), bytes));
+}
+
+std::shared_ptr<Segment> Segment::create(std::size_t bytes) {
+  const std::string what = "no shared memory of " + std::to_string(bytes) + " bytes";
+  const auto label = new_label();
+  const int file = memfd_create(label.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (file < 0) throw UnavailableError(what + ": " + std::strerror(errno));
+  if (const int error = reserve(file, bytes)) {
+    close(file);
+    throw UnavailableError(what + ": " + std::strerror(error));
+  }
+  fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+  auto segment = map(file, label, bytes);
+  if (!segment) throw UnavailableError(what + ": it cannot be mapped");
+  std::lock_guard lock(own_mutex);
+  std::erase_if(own_segments, [](const auto& entry) { return entry.second.expired(); });
+  own_segments[segment->address()] = segment;
+  return segment;
+}
+
+std::shared_ptr<Segment> Segment::open(const std::string& address, std::size_t bytes) {
+  {
+    std::lock_guard lock(own_mutex);
+    if (const auto own = own_segments.find(address); own != own_segments.end()) {
+      if (auto segment = own->second.lock(); segment && segment->size() == bytes) return segment;
+    }
+  }
+  const auto space = address.find(' ');
+  if (space == std::string::npos) return nullptr;
+  const auto path = address.substr(0, space), label = address.substr(space + 1);
+  char target[128];
+  const auto length = readlink(path.c_str(), target, sizeof target);
+  if (length < 0 || std::string(target, length) != "/memfd:" + label + " (deleted)") return nullptr;
+  const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY);
+  if (file < 0) return nullptr;
+  struct stat status = {};
+  if (fstat(file, &status) != 0 || status.st_size != static_cast<off_t>(bytes)) {
+    close(file);
+    return nullptr;
+  }
+  return map(file, label, bytes);
+}
+
+Segment::~Segment() {
+  munmap(data_, size_);
+  close(file_);
+}
+
+std::string Segment::address() const {
+  return "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(file_) + " " + label_;
+}
+
+}  // namespace ronde
