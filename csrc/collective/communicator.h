@@ -6,8 +6,10 @@
 // the control channel, polls signals and minds its deadlines.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -117,10 +119,9 @@ class Communicator {
   std::string failure() const { return control_->failure(); }
 
  private:
-  template <class Body>
-  auto guarded(const Call& call, Body body);
-  template <class Body>
-  auto perform(const Call& call, Collective collective, std::string_view algorithm, Body body);
+  void guarded(const Call& call, const std::function<void()>& body);
+  void perform(const Call& call, Collective collective, std::string_view algorithm,
+               const std::function<void()>& body);
   std::unique_lock<std::mutex> take_turn(const Call& call);
   void give_up(const Call& call, const std::string& reason, bool stalled);
   void require_usable() const;
@@ -134,7 +135,17 @@ class Communicator {
 
   Bytes allocate(std::size_t bytes);
   template <class T>
-  std::span<T> allocate_zeros(std::size_t count);
+  std::span<T> allocate_zeros(std::size_t count) {
+    const Bytes memory = allocate(count * sizeof(T));
+    std::fill_n(memory.as<T>(), count, T{});
+    return {memory.as<T>(), count};
+  }
+
+  // Tags: phase 0 and the exchange that follows a mismatch have one each; data has one per call, so
+  // that calls under way at the same time do not mix.
+  static constexpr int kAgreementTag = 0;
+  static constexpr int kTextTag = 1;
+  static constexpr int kFirstDataTag = 2;
 
   void run(Collective collective, const Layout& layout, Operands operands, Element element,
            const Call& call, std::string_view algorithm);

@@ -1,0 +1,206 @@
+// The collectives, each in the same steps: agree, find the memory, run a schedule.
+
+#include <algorithm>
+#include <vector>
+
+#include "collective/communicator.h"
+#include "collective/memory.h"
+#include "kernels/kernels.h"
+
+namespace ronde {
+namespace {
+
+std::size_t count_of(const Reduction& reduction, const Buffer& data) {
+  return data.bytes / size_of(reduction.dtype);
+}
+
+void unpack(std::span<const Piece> pieces, Buffer data) {
+  std::size_t offset = 0;
+  for (const auto& piece : pieces) {
+    copy(piece.output, data.slice(offset, piece.output.bytes));
+    offset += piece.output.bytes;
+  }
+}
+
+Chunks bytes_of(std::span<const std::size_t> rows, std::size_t row_bytes) {
+  std::vector<std::size_t> bytes(rows.begin(), rows.end());
+  for (auto& count : bytes) count *= row_bytes;
+  return Chunks::of(bytes);
+}
+
+}  // namespace
+
+void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
+                             const Reduction& reduction, std::string_view algorithm) {
+  if (board_ && algorithm.empty() && !settings_.algorithm.contains("allreduce")) {
+    guarded(call, [&] {  // phase 0 is part of it
+      if (pieces.size() == 1) {
+        share(call, pieces[0].input, pieces[0].output, reduction, false);
+      } else {
+        const Buffer data = pack(pieces);
+        share(call, data, data, reduction, false);
+        unpack(pieces, data);
+      }
+    });
+    return;
+  }
+  perform(call, Collective::allreduce, algorithm, [&] {
+    // One piece is reduced where its result belongs; several are packed into one vector.
+    const bool packed = pieces.size() != 1;
+    const Buffer data = packed ? pack(pieces) : pieces[0].output;
+    if (!packed) copy(data, pieces[0].input);
+    const std::size_t count = count_of(reduction, data);
+    prescale(reduction, data.data, count);
+    const Layout layout{.rank = rank(), .chunks = Chunks::even(count, size()), .inputs = {}};
+    run(Collective::allreduce, layout, {{}, data}, element_of(reduction), call, algorithm);
+    postscale(reduction, data.data, count);
+    if (packed) unpack(pieces, data);
+  });
+}
+
+/// The pieces' inputs, one after another, in memory of the call.
+Buffer Communicator::pack(std::span<const Piece> pieces) {
+  std::size_t bytes = 0;
+  for (const auto& piece : pieces) bytes += piece.input.bytes;
+  const Buffer data = allocate(bytes).buffer();
+  std::size_t offset = 0;
+  for (const auto& piece : pieces) {
+    copy(data.slice(offset, piece.input.bytes), piece.input);
+    offset += piece.input.bytes;
+  }
+  return data;
+}
+
+void Communicator::reduce_scatter(const Call& call, ConstBuffer input, Buffer output,
+                                  const Chunks& chunks, const Reduction& reduction,
+                                  std::string_view algorithm) {
+  perform(call, Collective::reduce_scatter, algorithm, [&] {
+    const Buffer data = allocate(input.bytes).buffer();
+    copy(data, input);
+    prescale(reduction, data.data, chunks.total());
+    const Layout layout{.rank = rank(), .chunks = chunks, .inputs = {}};
+    run(Collective::reduce_scatter, layout, {{}, data}, element_of(reduction), call, algorithm);
+    const auto mine = chunks[rank()];
+    const std::size_t item = size_of(reduction.dtype);
+    copy(output, data.slice(mine.offset * item, mine.count * item));
+    postscale(reduction, output.data, mine.count);
+  });
+}
+
+void Communicator::reduce(const Call& call, ConstBuffer input, Buffer output,
+                          const Reduction& reduction, int root, std::string_view algorithm) {
+  perform(call, Collective::reduce, algorithm, [&] {
+    const bool is_root = rank() == root;
+    const Buffer data = is_root ? output : allocate(input.bytes).buffer();
+    copy(data, input);
+    const std::size_t count = count_of(reduction, data);
+    prescale(reduction, data.data, count);
+    const Layout layout{
+        .rank = rank(), .chunks = Chunks::even(count, size()), .inputs = {}, .root = root};
+    run(Collective::reduce, layout, {{}, data}, element_of(reduction), call, algorithm);
+    if (is_root) postscale(reduction, output.data, count);
+  });
+}
+
+void Communicator::broadcast(const Call& call, Buffer data, int root, std::string_view algorithm) {
+  perform(call, Collective::broadcast, algorithm, [&] {
+    const Layout layout{
+        .rank = rank(), .chunks = Chunks::even(data.bytes, size()), .inputs = {}, .root = root};
+    run(Collective::broadcast, layout, {{}, data}, {}, call, algorithm);
+  });
+}
+
+Gathered Communicator::allgather(const Call& call, ConstBuffer mine, std::size_t rows,
+                                 std::size_t row_bytes, std::string_view algorithm) {
+  Gathered result;
+  perform(call, Collective::allgather, algorithm, [&] {
+    result = collect(call, Collective::allgather, mine, rows, row_bytes, 0, algorithm);
+  });
+  return result;
+}
+
+Gathered Communicator::gather(const Call& call, ConstBuffer mine, std::size_t rows,
+                              std::size_t row_bytes, int root, std::string_view algorithm) {
+  Gathered result;
+  perform(call, Collective::gather, algorithm, [&] {
+    result = collect(call, Collective::gather, mine, rows, row_bytes, root, algorithm);
+  });
+  if (rank() != root) result.data = Bytes();
+  return result;
+}
+
+/// The common part of allgather and gather: learn how much each rank has, then move it.
+Gathered Communicator::collect(const Call& call, Collective collective, ConstBuffer mine,
+                               std::size_t rows, std::size_t row_bytes, int root,
+                               std::string_view algorithm) {
+  const auto counts = allocate_zeros<std::size_t>(size());
+  counts[rank()] = rows;
+  const Layout ones{.rank = rank(), .chunks = Chunks::even(size(), size()), .inputs = {}};
+  run(Collective::allgather, ones, {{}, buffer_of(counts)}, {sizeof(std::size_t)}, call, {});
+
+  const Layout layout{
+      .rank = rank(), .chunks = bytes_of(counts, row_bytes), .inputs = {}, .root = root};
+  const Bytes data = allocate(layout.chunks.total());
+  copy(chunk_of(data.buffer(), layout.chunks[rank()]), mine);
+  run(collective, layout, {{}, data.buffer()}, {}, call, algorithm);
+  return {{counts.begin(), counts.end()}, data};
+}
+
+Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all, const Parts& parts,
+                                              int root, std::string_view algorithm) {
+  Scattered result;
+  perform(call, Collective::scatter, algorithm, [&] {
+    // The root alone knows what comes, and tells: the rows of all ranks, the length of a row, the
+    // header.
+    const auto told = allocate_zeros<std::int64_t>(size() + 2 + kHeaderWords);
+    const auto lengths = told.subspan(size(), 2);
+    const auto header = told.subspan(size() + 2);
+    if (rank() == root) {
+      std::copy(parts.rows.begin(), parts.rows.end(), told.begin());
+      lengths[0] = static_cast<std::int64_t>(parts.row_bytes);
+      lengths[1] = static_cast<std::int64_t>(parts.header.size());
+      std::copy(parts.header.begin(), parts.header.end(), header.begin());
+    }
+    const Layout words{
+        .rank = rank(), .chunks = Chunks::even(told.size(), size()), .inputs = {}, .root = root};
+    run(Collective::broadcast, words, {{}, buffer_of(told)}, {sizeof(std::int64_t)}, call, {});
+
+    const std::vector<std::size_t> rows(told.begin(), told.begin() + size());
+    const Layout layout{
+        .rank = rank(), .chunks = bytes_of(rows, lengths[0]), .inputs = {}, .root = root};
+    const Buffer data = allocate(layout.chunks.total()).buffer();
+    if (rank() == root) copy(data, all);
+    run(Collective::scatter, layout, {{}, data}, {}, call, algorithm);
+
+    const auto mine = layout.chunks[rank()];
+    const Bytes part(mine.count);
+    copy(part.buffer(), chunk_of(data, mine));
+    result = {rows[rank()], part, {header.begin(), header.begin() + lengths[1]}};
+  });
+  return result;
+}
+
+Gathered Communicator::alltoall(const Call& call, ConstBuffer all,
+                                std::span<const std::size_t> rows, std::size_t row_bytes,
+                                std::string_view algorithm) {
+  Gathered result;
+  perform(call, Collective::alltoall, algorithm, [&] {
+    // First the lengths: an alltoall of one number to each rank.
+    const auto sent = allocate_zeros<std::size_t>(size());
+    const auto received = allocate_zeros<std::size_t>(size());
+    std::copy(rows.begin(), rows.end(), sent.begin());
+    const Chunks ones = Chunks::even(size(), size());
+    run(Collective::alltoall, {.rank = rank(), .chunks = ones, .inputs = ones},
+        {buffer_of(sent), buffer_of(received)}, {sizeof(std::size_t)}, call, {});
+
+    const Layout layout{.rank = rank(),
+                        .chunks = bytes_of(received, row_bytes),
+                        .inputs = bytes_of(rows, row_bytes)};
+    const Bytes data = allocate(layout.chunks.total());
+    run(Collective::alltoall, layout, {all, data.buffer()}, {}, call, algorithm);
+    result = {{received.begin(), received.end()}, data};
+  });
+  return result;
+}
+
+}  // namespace ronde
