@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/bindings.h"
@@ -20,20 +21,37 @@ const KernelTable& table(const std::string& simd) {
   throw ArgumentError("no kernels for the instruction set '" + simd + "' here");
 }
 
-void reduce_arrays(ReduceOp op, DType dtype, py::array& out, const py::array& left,
-                   const py::array& right, const std::string& simd) {
-  if (left.nbytes() != right.nbytes() || left.nbytes() != out.nbytes())
-    throw ArgumentError("the arrays differ in size");
-  table(simd).reduce[static_cast<int>(op)][static_cast<int>(dtype)](
-      out.mutable_data(), left.data(), right.data(), out.nbytes() / size_of(dtype));
+/// The addresses of arrays that all have `bytes` bytes.
+template <class Address, class GetAddress>
+std::vector<Address> addresses(std::vector<py::array>& arrays, std::size_t bytes,
+                               GetAddress get_address) {
+  if (arrays.empty()) throw ArgumentError("no arrays");
+  std::vector<Address> found;
+  for (auto& array : arrays) {
+    if (static_cast<std::size_t>(array.nbytes()) != bytes)
+      throw ArgumentError("the arrays differ in size");
+    found.push_back(get_address(array));
+  }
+  return found;
 }
 
-void scale_array(DType dtype, py::array& data, double factor, const std::string& simd,
-                 bool divide) {
-  const auto& kernels = divide ? table(simd).divide : table(simd).multiply;
-  const auto kernel = kernels[static_cast<int>(dtype)];
-  if (!kernel) throw ArgumentError("only floating types can be scaled");
-  kernel(data.mutable_data(), factor, data.nbytes() / size_of(dtype));
+void reduce_arrays(const Reduction& reduction, std::vector<py::array> outs,
+                   std::vector<py::array> ins, bool streaming, const std::string& simd) {
+  const auto& chosen = table(simd);
+  const std::size_t bytes = ins.empty() ? 0 : ins[0].nbytes();
+  const auto to = addresses<void*>(outs, bytes, [](py::array& x) { return x.mutable_data(); });
+  const auto from = addresses<const void*>(ins, bytes, [](py::array& x) { return x.data(); });
+  py::gil_scoped_release release;
+  chosen.reduce_many(reduction, to.data(), to.size(), from.data(), from.size(),
+                     bytes / size_of(reduction.dtype), streaming);
+}
+
+void copy_array(py::array& to, const py::array& from, bool streaming, const std::string& simd) {
+  if (to.nbytes() != from.nbytes()) throw ArgumentError("the arrays differ in size");
+  const auto& chosen = table(simd);
+  void* const target = to.mutable_data();
+  py::gil_scoped_release release;
+  chosen.copy_bytes(target, from.data(), from.nbytes(), streaming);
 }
 
 std::vector<std::string> simd_levels() {
@@ -51,12 +69,24 @@ void bind_kernels(py::module_& module) {
   module.def(
       "simd_levels", [] { return py::cast(simd_levels()); },
       "The instruction sets that this processor can run, best first.");
-  module.def("reduce", &reduce_arrays, py::arg("op"), py::arg("dtype"), py::arg("out"),
-             py::arg("left"), py::arg("right"), py::arg("simd") = "",
-             "out = left op right, on contiguous arrays whose bytes are of type dtype.");
-  module.def("scale", &scale_array, py::arg("dtype"), py::arg("data"), py::arg("factor"),
-             py::arg("simd") = "", py::arg("divide") = false,
-             "data *= factor, or data /= factor, in place.");
+  module.def(
+      "reduce_many",
+      [](ReduceOp op, DType dtype, std::vector<py::array> outs, std::vector<py::array> ins,
+         double prescale, double divisor, double postscale, bool streaming,
+         const std::string& simd) {
+        const bool scaled = prescale != 1.0 || divisor != 1.0 || postscale != 1.0;
+        if (scaled && !is_floating(dtype)) throw ArgumentError("only floating types can be scaled");
+        reduce_arrays({dtype, op, prescale, divisor, postscale}, std::move(outs), std::move(ins),
+                      streaming, simd);
+      },
+      py::arg("op"), py::arg("dtype"), py::arg("outs"), py::arg("ins"), py::kw_only(),
+      py::arg("prescale") = 1.0, py::arg("divisor") = 1.0, py::arg("postscale") = 1.0,
+      py::arg("streaming") = false, py::arg("simd") = "",
+      "ins[0] op ins[1] op ..., stored to each of outs; contiguous arrays whose bytes are of type "
+      "dtype.");
+  module.def("copy_bytes", &copy_array, py::arg("to"), py::arg("source"), py::kw_only(),
+             py::arg("streaming") = false, py::arg("simd") = "",
+             "Copies one array's bytes to another, around the caches where streaming.");
 }
 
 }  // namespace ronde

@@ -5,6 +5,7 @@
 // bits.
 #pragma once
 
+#include <array>
 #include <cstddef>
 
 #include "core/dtype.h"
@@ -12,23 +13,19 @@
 
 namespace ronde {
 
-/// out[i] = left[i] op right[i]. `out` may be `left` or `right` itself; it must not overlap them
-/// otherwise.
-///
-/// Floating point: sums and products are rounded once; float16 and bfloat16 are computed in float32
-/// and rounded once. Min and max give one canonical NaN if an operand is NaN, and take -0 for less
-/// than +0. Integers wrap. bool: sum and max are "or", product and min are "and".
-using ReduceKernel = void (*)(void* out, const void* left, const void* right, std::size_t count);
-
-/// data[i] *= factor, or data[i] /= factor; floating types only: in float64 for float64, else in
-/// float32, rounded once.
-using ScaleKernel = void (*)(void* data, double factor, std::size_t count);
+using ReduceKernel = void (*)(const Reduction& reduction, void* const* outs, std::size_t out_count,
+                              const void* const* ins, std::size_t in_count, std::size_t count,
+                              bool streaming);
 
 struct KernelTable {
   const char* name;
-  ReduceKernel reduce[kReduceOpCount][kDTypeCount];
-  ScaleKernel multiply[kDTypeCount];  // null where the type is not floating
-  ScaleKernel divide[kDTypeCount];
+  std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
+
+  /// See reduce_many below.
+  void reduce_many(const Reduction& reduction, void* const* outs, std::size_t out_count,
+                   const void* const* ins, std::size_t in_count, std::size_t count,
+                   bool streaming) const;
+  void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) const;
 };
 
 /// What the processor can run, best first. RONDE_SIMD=baseline|avx2|avx512 chooses another.
@@ -37,23 +34,50 @@ const KernelTable& kernels();
 /// The table of that name, or null if this build or this processor has no such thing.
 const KernelTable* kernels(const char* name);
 
+/// Reduces `in_count` inputs of `count` elements in order, in[0] op in[1] op ..., in one pass, and
+/// stores the result to every one of `out_count` outputs (both 1 to 64). An output may be one of
+/// the inputs itself; otherwise nothing overlaps. Memory needs no alignment beyond the element's.
+///
+/// Floating point: every operation is rounded once, and float16 and bfloat16 are computed in
+/// float32 and rounded once at the end. Min and max give one canonical NaN if an element is NaN,
+/// and take -0 for less than +0. Integers wrap. bool: sum and max are "or", product and min "and".
+///
+/// Floating types are scaled as `reduction` says: each input is multiplied by prescale, the result
+/// divided by divisor and multiplied by postscale, in the type of the computation. One input that
+/// is not scaled is copied.
+///
+/// `streaming`: the results go around the caches, for memory that will not be read soon, and are
+/// visible before what the caller releases next. It takes effect where the outputs are aligned
+/// alike.
+inline void reduce_many(const Reduction& reduction, void* const* outs, std::size_t out_count,
+                        const void* const* ins, std::size_t in_count, std::size_t count,
+                        bool streaming) {
+  kernels().reduce_many(reduction, outs, out_count, ins, in_count, count, streaming);
+}
+
+/// memcpy, around the caches where `streaming`.
+inline void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) {
+  kernels().copy_bytes(to, from, bytes, streaming);
+}
+
+/// out[i] = left[i] op right[i]
 inline void reduce(ReduceOp op, DType dtype, void* out, const void* left, const void* right,
                    std::size_t count) {
-  kernels().reduce[static_cast<int>(op)][static_cast<int>(dtype)](out, left, right, count);
+  const void* const ins[] = {left, right};
+  reduce_many({.dtype = dtype, .op = op}, &out, 1, ins, 2, count, false);
 }
 
-/// Before its reduction: multiplies a contribution.
+/// Before its reduction: multiplies a contribution, in place.
 inline void prescale(const Reduction& reduction, void* data, std::size_t count) {
-  if (reduction.prescale != 1.0)
-    kernels().multiply[static_cast<int>(reduction.dtype)](data, reduction.prescale, count);
+  reduce_many({.dtype = reduction.dtype, .prescale = reduction.prescale}, &data, 1, &data, 1, count,
+              false);
 }
 
-/// After its reduction: divides and multiplies the result.
+/// After its reduction: divides and multiplies the result, in place.
 inline void postscale(const Reduction& reduction, void* data, std::size_t count) {
-  if (reduction.divisor != 1.0)
-    kernels().divide[static_cast<int>(reduction.dtype)](data, reduction.divisor, count);
-  if (reduction.postscale != 1.0)
-    kernels().multiply[static_cast<int>(reduction.dtype)](data, reduction.postscale, count);
+  Reduction scaling = reduction;
+  scaling.prescale = 1.0;
+  reduce_many(scaling, &data, 1, &data, 1, count, false);
 }
 
 }  // namespace ronde

@@ -78,13 +78,22 @@ def simd() -> str:
 def simd_levels() -> list[str]:
     """The instruction sets that this processor can run, best first."""
 
-def reduce(
-    op: ReduceOp, dtype: DType, out: _Array, left: _Array, right: _Array, simd: str = ""
+def reduce_many(
+    op: ReduceOp,
+    dtype: DType,
+    outs: Sequence[_Array],
+    ins: Sequence[_Array],
+    *,
+    prescale: float = 1.0,
+    divisor: float = 1.0,
+    postscale: float = 1.0,
+    streaming: bool = False,
+    simd: str = "",
 ) -> None:
-    """out = left op right."""
+    """Stores ins[0] op ins[1] op ... to each of outs: contiguous arrays of equally many bytes."""
 
-def scale(dtype: DType, data: _Array, factor: float, simd: str = "", divide: bool = False) -> None:
-    """data *= factor, or data /= factor, in place."""
+def copy_bytes(to: _Array, source: _Array, *, streaming: bool = False, simd: str = "") -> None:
+    """Copies one array's bytes to another, around the caches where streaming."""
 
 # --- transport
 

@@ -28,7 +28,7 @@ FLOATS = [DType.float16, DType.bfloat16, DType.float32, DType.float64]
 
 def reduce(op: ReduceOp, dtype: DType, a: Any, b: Any, simd: str) -> Any:
     out = np.empty_like(a)
-    _core.reduce(op, dtype, out, a, b, simd)
+    _core.reduce_many(op, dtype, [out], [a, b], simd=simd)
     return out
 
 
@@ -166,13 +166,13 @@ def test_scaling_rounds_once(dtype: DType, simd: str, factor: float) -> None:
     for count in COUNTS:
         values = np.random.default_rng(9).normal(size=count).astype(numpy_dtype(dtype))
         work = values.copy()
-        _core.scale(dtype, work, factor, simd)
+        _core.reduce_many(ReduceOp.sum, dtype, [work], [work], prescale=factor, simd=simd)
         wide = np.float64 if dtype is DType.float64 else np.float32
         expected = (values.astype(wide) * wide(factor)).astype(values.dtype)
         assert work.tobytes() == expected.tobytes()
         if factor:
             work = values.copy()
-            _core.scale(dtype, work, factor, simd, divide=True)
+            _core.reduce_many(ReduceOp.sum, dtype, [work], [work], divisor=factor, simd=simd)
             expected = (values.astype(wide) / wide(factor)).astype(values.dtype)
             assert work.tobytes() == expected.tobytes()
 
@@ -182,9 +182,9 @@ def test_any_byte_but_zero_is_true(simd: str) -> None:
     a = np.array([0, 0, 1, 2, 255, 4] * 7, np.uint8)
     b = np.array([0, 3, 0, 1, 2, 255] * 7, np.uint8)
     out = np.empty_like(a)
-    _core.reduce(ReduceOp.sum, DType.bool, out, a, b, simd)
+    _core.reduce_many(ReduceOp.sum, DType.bool, [out], [a, b], simd=simd)
     assert (out == ((a != 0) | (b != 0))).all()
-    _core.reduce(ReduceOp.min, DType.bool, out, a, b, simd)
+    _core.reduce_many(ReduceOp.min, DType.bool, [out], [a, b], simd=simd)
     assert (out == ((a != 0) & (b != 0))).all()
 
 
@@ -194,15 +194,19 @@ def test_the_result_may_take_the_place_of_an_operand(where: str) -> None:
         a, b = any_bits(dtype, 100, 11).copy(), any_bits(dtype, 100, 12).copy()
         expected = reduce(ReduceOp.max, dtype, a, b, "")
         out = a if where == "left" else b
-        _core.reduce(ReduceOp.max, dtype, out, a, b)
+        _core.reduce_many(ReduceOp.max, dtype, [out], [a, b])
         assert out.tobytes() == expected.tobytes()
 
 
 def test_what_does_not_fit_is_refused() -> None:
     a = np.zeros(4, np.float32)
     with pytest.raises(ValueError, match="differ in size"):
-        _core.reduce(ReduceOp.sum, DType.float32, np.zeros(3, np.float32), a, a)
+        _core.reduce_many(ReduceOp.sum, DType.float32, [np.zeros(3, np.float32)], [a, a])
+    with pytest.raises(ValueError, match="differ in size"):
+        _core.copy_bytes(np.zeros(3, np.float32), a)
+    with pytest.raises(ValueError, match="no arrays"):
+        _core.reduce_many(ReduceOp.sum, DType.float32, [a], [])
     with pytest.raises(ValueError, match="no kernels for the instruction set 'abacus'"):
-        _core.reduce(ReduceOp.sum, DType.float32, a, a, a, "abacus")
+        _core.reduce_many(ReduceOp.sum, DType.float32, [a], [a], simd="abacus")
     with pytest.raises(ValueError, match="only floating types"):
-        _core.scale(DType.int32, np.zeros(3, np.int32), 2.0)
+        _core.reduce_many(ReduceOp.sum, DType.int32, [a], [a], divisor=2.0)
