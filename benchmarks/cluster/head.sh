@@ -1,0 +1,34 @@
+#!/bin/sh
+# head.sh NAME HOSTS RATE BURST: the head of a cluster, the first process of its namespaces.
+# Makes the switch and the hosts, says "ready", and lives until it is killed. BURST is in bytes.
+set -e
+name=$1 hosts=$2 rate=$3 burst=$4
+folder=$(dirname "$0")
+spaces="--net --uts --ipc --mount --pid --fork --kill-child"
+. "$folder/private.sh"
+own=$(readlink /proc/self/ns/net)
+
+# A token bucket at each end of a link; the queue before it holds what comes in 100 ms.
+bucket="root tbf rate $rate burst $burst latency 100ms"
+
+ip link add br0 type bridge
+ip addr add 10.77.0.254/24 dev br0
+ip link set br0 up
+for number in $(seq "$hosts"); do
+  unshare $spaces sh "$folder/host.sh" "$name-$number" &
+  pid=$!
+  until [ "$(readlink /proc/$pid/ns/net)" != "$own" ]; do sleep 0.01; done
+  ip link add "port$number" type veth peer name eth0 netns "$pid"
+  tc qdisc add dev "port$number" $bucket
+  ip link set "port$number" master br0 up
+  enter="nsenter --target $pid --net"
+  $enter tc qdisc add dev eth0 $bucket
+  $enter ip addr add "10.77.0.$number/24" dev eth0
+  $enter ip link set eth0 up
+  echo "$pid" > "$CLUSTER_HOSTS/10.77.0.$number"
+done
+echo ready
+
+# The first process of its namespace inherits all orphans and has to take their leave.
+sleep infinity &
+wait
