@@ -14,6 +14,7 @@
 #include "bindings/bindings.h"
 #include "collective/communicator.h"
 #include "core/error.h"
+#include "node/heap.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -41,6 +42,15 @@ py::array array_of(Bytes bytes) {
   const auto size = static_cast<py::ssize_t>(bytes.size());
   const py::capsule owner(new Bytes(bytes), [](void* held) { delete static_cast<Bytes*>(held); });
   return py::array(py::dtype::of<std::uint8_t>(), {size}, {1}, bytes.data(), owner);
+}
+
+/// The same, in memory that the ranks of this machine share.
+py::array shared_array(std::size_t bytes) {
+  std::byte* block = Heap::instance().allocate(bytes);
+  const py::capsule owner(
+      block, [](void* held) { Heap::instance().free(static_cast<std::byte*>(held)); });
+  return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {1}, block,
+                   owner);
 }
 
 py::tuple pair_of(Gathered gathered) {
@@ -228,6 +238,8 @@ void bind_settings(py::module_& module) {
 }  // namespace
 
 void bind_collective(py::module_& module) {
+  module.def("shared_array", &shared_array, "bytes"_a,
+             "Bytes in memory that the ranks of this machine can reach, in one dimension.");
   bind_call(module);
   bind_settings(module);
 

@@ -1,4 +1,5 @@
-// The collectives, each in the same steps: agree, find the memory, run a schedule.
+// The collectives, each in the same steps: agree, find the memory, run a schedule. Where the ranks
+// share memory they go through that instead (in_memory.cc).
 
 #include <algorithm>
 #include <vector>
@@ -22,28 +23,12 @@ void unpack(std::span<const Piece> pieces, Buffer data) {
   }
 }
 
-Chunks bytes_of(std::span<const std::size_t> rows, std::size_t row_bytes) {
-  std::vector<std::size_t> bytes(rows.begin(), rows.end());
-  for (auto& count : bytes) count *= row_bytes;
-  return Chunks::of(bytes);
-}
-
 }  // namespace
 
 void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
                              const Reduction& reduction, std::string_view algorithm) {
-  if (board_ && algorithm.empty() && !settings_.algorithm.contains("allreduce")) {
-    guarded(call, [&] {  // phase 0 is part of it
-      if (pieces.size() == 1) {
-        share(call, pieces[0].input, pieces[0].output, reduction, false);
-      } else {
-        const Buffer data = pack(pieces);
-        share(call, data, data, reduction, false);
-        unpack(pieces, data);
-      }
-    });
-    return;
-  }
+  if (through_memory(Collective::allreduce, algorithm))
+    return allreduce_in_memory(call, pieces, reduction);
   perform(call, Collective::allreduce, algorithm, [&] {
     // One piece is reduced where its result belongs; several are packed into one vector.
     const bool packed = pieces.size() != 1;
@@ -74,6 +59,8 @@ Buffer Communicator::pack(std::span<const Piece> pieces) {
 void Communicator::reduce_scatter(const Call& call, ConstBuffer input, Buffer output,
                                   const Chunks& chunks, const Reduction& reduction,
                                   std::string_view algorithm) {
+  if (through_memory(Collective::reduce_scatter, algorithm))
+    return reduce_scatter_in_memory(call, input, output, chunks, reduction);
   perform(call, Collective::reduce_scatter, algorithm, [&] {
     const Buffer data = allocate(input.bytes).buffer();
     copy(data, input);
@@ -89,6 +76,8 @@ void Communicator::reduce_scatter(const Call& call, ConstBuffer input, Buffer ou
 
 void Communicator::reduce(const Call& call, ConstBuffer input, Buffer output,
                           const Reduction& reduction, int root, std::string_view algorithm) {
+  if (through_memory(Collective::reduce, algorithm))
+    return reduce_in_memory(call, {input, output}, reduction, root);
   perform(call, Collective::reduce, algorithm, [&] {
     const bool is_root = rank() == root;
     const Buffer data = is_root ? output : allocate(input.bytes).buffer();
@@ -103,6 +92,8 @@ void Communicator::reduce(const Call& call, ConstBuffer input, Buffer output,
 }
 
 void Communicator::broadcast(const Call& call, Buffer data, int root, std::string_view algorithm) {
+  if (through_memory(Collective::broadcast, algorithm))
+    return broadcast_in_memory(call, data, root);
   perform(call, Collective::broadcast, algorithm, [&] {
     const Layout layout{
         .rank = rank(), .chunks = Chunks::even(data.bytes, size()), .inputs = {}, .root = root};
@@ -112,6 +103,8 @@ void Communicator::broadcast(const Call& call, Buffer data, int root, std::strin
 
 Gathered Communicator::allgather(const Call& call, ConstBuffer mine, std::size_t rows,
                                  std::size_t row_bytes, std::string_view algorithm) {
+  if (through_memory(Collective::allgather, algorithm))
+    return collect_in_memory(call, mine, rows, row_bytes, kAllRanks);
   Gathered result;
   perform(call, Collective::allgather, algorithm, [&] {
     result = collect(call, Collective::allgather, mine, rows, row_bytes, 0, algorithm);
@@ -121,6 +114,8 @@ Gathered Communicator::allgather(const Call& call, ConstBuffer mine, std::size_t
 
 Gathered Communicator::gather(const Call& call, ConstBuffer mine, std::size_t rows,
                               std::size_t row_bytes, int root, std::string_view algorithm) {
+  if (through_memory(Collective::gather, algorithm))
+    return collect_in_memory(call, mine, rows, row_bytes, root);
   Gathered result;
   perform(call, Collective::gather, algorithm, [&] {
     result = collect(call, Collective::gather, mine, rows, row_bytes, root, algorithm);
@@ -148,6 +143,8 @@ Gathered Communicator::collect(const Call& call, Collective collective, ConstBuf
 
 Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all, const Parts& parts,
                                               int root, std::string_view algorithm) {
+  if (through_memory(Collective::scatter, algorithm))
+    return scatter_in_memory(call, all, parts, root);
   Scattered result;
   perform(call, Collective::scatter, algorithm, [&] {
     // The root alone knows what comes, and tells: the rows of all ranks, the length of a row, the
@@ -183,6 +180,8 @@ Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all,
 Gathered Communicator::alltoall(const Call& call, ConstBuffer all,
                                 std::span<const std::size_t> rows, std::size_t row_bytes,
                                 std::string_view algorithm) {
+  if (through_memory(Collective::alltoall, algorithm))
+    return alltoall_in_memory(call, all, rows, row_bytes);
   Gathered result;
   perform(call, Collective::alltoall, algorithm, [&] {
     // First the lengths: an alltoall of one number to each rank.

@@ -143,7 +143,12 @@ Bytes Communicator::allocate(std::size_t bytes) {
 
 void Communicator::agree(const Call& call, bool patient) {
   if (board_) {
-    share(call, {}, {}, {}, patient);
+    share(
+        call, 0,
+        [&](std::uint64_t fingerprint) {
+          return std::make_unique<SharedAgreement>(*board_, fingerprint);
+        },
+        patient);
     return;
   }
   ++sequence_;
@@ -153,16 +158,20 @@ void Communicator::agree(const Call& call, bool patient) {
   if (!agreement->agreed()) raise_mismatch(call);
 }
 
-/// Phase 0 through memory and, where there is something to reduce, the reduction in the same
-/// breath.
-void Communicator::share(const Call& call, ConstBuffer input, Buffer output,
-                         const Reduction& reduction, bool patient) {
+/// Whether a collective goes through memory, phase 0 and all.
+bool Communicator::through_memory(Collective collective, std::string_view algorithm) const {
+  return board_ && algorithm.empty() &&
+         !settings_.algorithm.contains(std::string(name_of(collective)));
+}
+
+/// Phase 0 through memory and, for a collective, all that follows. `extent`: what must be equal on
+/// all ranks whatever the call says, so that none reads or writes where it must not.
+void Communicator::share(const Call& call, std::uint64_t extent, const MakeExchange& make,
+                         bool patient) {
   ++sequence_;
-  // With the length: what goes through memory must be equally long on all ranks, whatever the call
-  // says.
   constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
-  const auto fingerprint = call.fingerprint() + sequence_ + kSpread * input.bytes;
-  auto work = std::make_shared<SharedWork>(board_, fingerprint, input, output, reduction);
+  const auto work =
+      std::make_shared<SharedWork>(board_, make(call.fingerprint() + sequence_ + kSpread * extent));
   drive(work, call, patient);
   if (!work->agreed()) raise_mismatch(call);
 }

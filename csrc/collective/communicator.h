@@ -26,19 +26,14 @@
 #include "collective/work.h"
 #include "core/buffer.h"
 #include "core/bytes.h"
+#include "core/pieces.h"
 #include "core/reduction.h"
 #include "node/board.h"
+#include "node/exchange.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
-
-/// One array of a grouped allreduce: where it comes from and where the result goes. Both may be the
-/// same.
-struct Piece {
-  ConstBuffer input;
-  Buffer output;
-};
 
 /// What ranks contributed, one after another. Contributions are counted in rows, whose length all
 /// ranks know: a row may hold no bytes at all and still counts.
@@ -93,6 +88,7 @@ class Communicator {
     std::vector<std::int64_t> header;
   };
   static constexpr std::size_t kHeaderWords = 80;
+  static constexpr int kAllRanks = -1;
 
   /// Cuts the root's `all` into parts.
   Scattered scatter(const Call& call, ConstBuffer all, const Parts& parts, int root,
@@ -105,8 +101,8 @@ class Communicator {
   /// Phase 0 and nothing else. `patient`: without deadlines.
   void barrier(const Call& call, bool patient = false);
 
-  /// From now on phase 0 and allreduce go through memory, if all ranks of the set can share some;
-  /// returns whether they can. All ranks must call it.
+  /// From now on all collectives go through memory, if all ranks of the set can share some; returns
+  /// whether they can. All ranks must call it.
   bool share_memory();
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
@@ -127,8 +123,24 @@ class Communicator {
   void require_usable() const;
 
   void agree(const Call& call, bool patient);
-  void share(const Call& call, ConstBuffer input, Buffer output, const Reduction& reduction,
-             bool patient);
+  bool through_memory(Collective collective, std::string_view algorithm) const;
+  using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
+  void share(const Call& call, std::uint64_t extent, const MakeExchange& make,
+             bool patient = false);
+
+  // The collectives of ranks that share memory (in_memory.cc).
+  void allreduce_in_memory(const Call& call, std::span<const Piece> pieces,
+                           const Reduction& reduction);
+  void reduce_in_memory(const Call& call, const Piece& piece, const Reduction& reduction, int root);
+  void reduce_scatter_in_memory(const Call& call, ConstBuffer input, Buffer output,
+                                const Chunks& chunks, const Reduction& reduction);
+  void broadcast_in_memory(const Call& call, Buffer data, int root);
+  Gathered collect_in_memory(const Call& call, ConstBuffer mine, std::size_t rows,
+                             std::size_t row_bytes, int root);
+  Scattered scatter_in_memory(const Call& call, ConstBuffer all, const Parts& parts, int root);
+  Gathered alltoall_in_memory(const Call& call, ConstBuffer all, std::span<const std::size_t> rows,
+                              std::size_t row_bytes);
+
   Buffer pack(std::span<const Piece> pieces);
   [[noreturn]] void raise_mismatch(const Call& call);
   void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
+#include <vector>
 
 #include "collective/execution.h"
 #include "core/buffer.h"
@@ -27,6 +28,13 @@ inline Buffer chunk_of(Buffer data, const Range& chunk) {
 
 inline Element element_of(const Reduction& reduction) {
   return {size_of(reduction.dtype), reduction.dtype, reduction.op};
+}
+
+/// Of rows of so many bytes.
+inline Chunks bytes_of(std::span<const std::size_t> rows, std::size_t row_bytes) {
+  std::vector<std::size_t> bytes(rows.begin(), rows.end());
+  for (auto& count : bytes) count *= row_bytes;
+  return Chunks::of(bytes);
 }
 
 }  // namespace ronde

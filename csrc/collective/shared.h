@@ -1,4 +1,4 @@
-// An allreduce through shared memory, or phase 0 alone, as something under way.
+// A collective through shared memory, as something under way.
 #pragma once
 
 #include <memory>
@@ -6,19 +6,18 @@
 
 #include "collective/work.h"
 #include "node/board.h"
-#include "node/shared_allreduce.h"
+#include "node/exchange.h"
 
 namespace ronde {
 
 class SharedWork final : public Work {
  public:
-  SharedWork(std::shared_ptr<Board> board, std::uint64_t fingerprint, ConstBuffer input,
-             Buffer output, const Reduction& reduction)
-      : board_(std::move(board)), allreduce_(*board_, fingerprint, input, output, reduction) {}
+  SharedWork(std::shared_ptr<Board> board, std::unique_ptr<Exchange> exchange)
+      : board_(std::move(board)), exchange_(std::move(exchange)) {}
 
   Progress progress() override {
-    if (allreduce_.advance()) return Progress::done;
-    const auto before = std::exchange(seen_, allreduce_.iteration());
+    if (exchange_->advance()) return Progress::done;
+    const auto before = std::exchange(seen_, exchange_->moves());
     return before == seen_ ? Progress::idle : Progress::moved;
   }
 
@@ -26,11 +25,11 @@ class SharedWork final : public Work {
   /// slow checks.
   void sleep(std::chrono::microseconds) override { board_->sleep(std::chrono::milliseconds(20)); }
 
-  bool agreed() const { return allreduce_.agreed(); }
+  bool agreed() const { return exchange_->agreed(); }
 
  private:
   const std::shared_ptr<Board> board_;
-  SharedAllreduce allreduce_;
+  const std::unique_ptr<Exchange> exchange_;
   std::size_t seen_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <ctime>
 #include <utility>
@@ -11,56 +12,105 @@
 namespace ronde {
 namespace {
 
-constexpr std::size_t kLineBytes = 64;
-constexpr std::size_t kPageBytes = 4096;
+constexpr std::size_t kPage = 4096;
+// What the ranks say of each other's shares of an alltoall or a scatter: a word for each rank, and
+// a header.
+constexpr std::size_t kHeaderBytes = 1024;
+
+std::size_t rounded(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
+
+std::size_t note_bytes_for(int ranks) {
+  const std::size_t words = ranks * sizeof(std::uint64_t) + kHeaderBytes;
+  const std::size_t payload = std::max(Board::kShortBytes, words);
+  return rounded(sizeof(Note) - sizeof(Note::payload) + payload, Board::kCacheLine);
+}
+
+/// Where the parts of the segment begin.
+struct Plan {
+  explicit Plan(int ranks, std::size_t header) {
+    directory = rounded(header, kPage);
+    notes = rounded(directory + Directory::bytes_for(ranks), kPage);
+    stages = rounded(notes + 2 * ranks * note_bytes_for(ranks), kPage);
+    results = stages + 2 * ranks * Board::kStageBytes;
+    end = results + 2 * Board::kStageBytes;
+  }
+  std::size_t directory, notes, stages, results, end;
+};
 
 }  // namespace
 
-struct alignas(kLineBytes) Board::Header {
+struct alignas(Board::kCacheLine) Board::Header {
   std::atomic<std::uint32_t> arrived;
-  alignas(kLineBytes) std::atomic<std::uint32_t> sleepers;
+  alignas(kCacheLine) std::atomic<std::uint32_t> sleepers;
+  alignas(kCacheLine) std::atomic<std::uint64_t> tickets;
+  /// Of one rank: its signature, and its voice in a vote.
+  struct alignas(kCacheLine) Seat {
+    std::atomic<std::uint64_t> signature;
+    std::uint64_t vote;
+  };
+  static std::size_t bytes_for(int ranks) { return sizeof(Header) + ranks * sizeof(Seat); }
+  Seat& seat(int rank) { return reinterpret_cast<Seat*>(this + 1)[rank]; }
 };
 
-struct alignas(kLineBytes) Board::Line {
-  std::atomic<std::uint64_t> signature;
-  std::uint64_t
-      fingerprint[2];  // used in turn: a rank may be one call ahead of one that still reads
-};
-
-std::size_t Board::bytes_for(int ranks) {
-  const std::size_t front = sizeof(Header) + ranks * sizeof(Line);
-  const std::size_t pages = (front + kPageBytes - 1) / kPageBytes * kPageBytes;
-  return pages + (ranks + 1) * 2 * kStageBytes;  // the stages of all ranks, and the results
-}
+std::size_t Board::bytes_for(int ranks) { return Plan(ranks, Header::bytes_for(ranks)).end; }
 
 Board::Board(std::shared_ptr<Segment> segment, int rank, int size)
-    : segment_(std::move(segment)), rank_(rank), size_(size) {}
-
-Board::Header& Board::header() const { return *reinterpret_cast<Header*>(segment_->data()); }
-
-Board::Line& Board::line(int rank) const {
-  return reinterpret_cast<Line*>(segment_->data() + sizeof(Header))[rank];
+    : segment_(std::move(segment)),
+      rank_(rank),
+      size_(size),
+      note_bytes_(note_bytes_for(size)),
+      directory_(segment_->data() + Plan(size, Header::bytes_for(size)).directory, rank) {
+  const Plan plan(size, Header::bytes_for(size));
+  notes_ = segment_->data() + plan.notes;
+  stages_ = segment_->data() + plan.stages;
+  results_ = segment_->data() + plan.results;
 }
 
-void Board::sign(std::uint64_t word) { line(rank_).signature = word + rank_; }
+void Board::sign(std::uint64_t word) { header().seat(rank_).signature = word + rank_; }
 
 bool Board::all_signed(std::uint64_t word) const {
   for (int rank = 0; rank < size_; ++rank) {
-    if (line(rank).signature != word + rank) return false;
+    if (header().seat(rank).signature != word + rank) return false;
   }
   return true;
 }
 
-void Board::say(std::uint64_t fingerprint) { line(rank_).fingerprint[++rounds_ % 2] = fingerprint; }
+void Board::vote(bool voice) { header().seat(rank_).vote = voice; }
 
-std::uint64_t Board::said(int rank) const { return line(rank).fingerprint[rounds_ % 2]; }
-
-std::byte* Board::stage(int rank, std::uint64_t chunk) const {
-  const std::size_t front = segment_->size() - (size_ + 1) * 2 * kStageBytes;
-  return segment_->data() + front + (2 * rank + chunk % 2) * kStageBytes;
+bool Board::unanimous() const {
+  for (int rank = 0; rank < size_; ++rank) {
+    if (!header().seat(rank).vote) return false;
+  }
+  return true;
 }
 
-std::byte* Board::result(std::uint64_t chunk) const { return stage(size_, chunk); }
+Note& Board::new_note() {
+  ++rounds_;
+  return note_of(rank_);
+}
+
+Note& Board::note_of(int rank) const {
+  const std::size_t index = rounds_ % 2 * size_ + rank;
+  return *reinterpret_cast<Note*>(notes_ + index * note_bytes_);
+}
+
+std::byte* Board::stage(int rank, std::uint64_t chunk) const {
+  return stages_ + (chunk % 2 * size_ + rank) * kStageBytes;
+}
+
+std::byte* Board::result(std::uint64_t chunk) const { return results_ + chunk % 2 * kStageBytes; }
+
+void Board::begin_tickets(std::uint64_t pieces) {
+  first_ticket_ = next_first_ticket_;
+  // Every rank draws one that is beyond the last.
+  next_first_ticket_ += pieces + size_;
+}
+
+std::uint64_t Board::draw_ticket() {
+  return header().tickets.fetch_add(1, std::memory_order_relaxed) - first_ticket_;
+}
 
 void Board::arrive() {
   arrivals_ += static_cast<std::uint32_t>(size_);

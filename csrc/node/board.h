@@ -1,9 +1,11 @@
-// What the ranks of one machine see of each other: a segment with a line and two stages for each
-// rank, two shared results, and a barrier.
+// What the ranks of one machine see of each other: a segment with notes and stages of all ranks, and
+// a barrier.
 //
-//   line    what a rank says in phase 0: the fingerprint of its call
+//   note    what a rank says in phase 0: the fingerprint of its call, what the others must know of
+//           it, and the data itself where it is short; two, used in turn
 //   stage   where a rank puts a chunk of its data for the others to read; two, used in turn
 //   result  where the ranks put the slices they have reduced; two, used in turn
+//   ticket  who does the next piece of work that anybody can do
 //
 // The barrier is one counter: the n-th time that all ranks have arrived it stands at n times their
 // number. Whoever arrives last wakes those who sleep, if any do.
@@ -14,14 +16,29 @@
 #include <cstdint>
 #include <memory>
 
+#include "node/directory.h"
 #include "node/segment.h"
 
 namespace ronde {
 
+/// What a rank says in phase 0. All that a short call needs lies in its first cache line.
+struct Note {
+  std::uint64_t fingerprint;
+  std::uint64_t rows;  // how much the rank has, where ranks may have different amounts
+  Location input;      // where others can reach its operands, if they can
+  Location output;
+  std::byte payload[16];  // and what follows in memory, Board::payload_bytes() in all
+};
+static_assert(sizeof(Note) == 64);
+
 class Board {
  public:
-  /// How vectors are cut: small enough for the stages that are in use to stay in a core's cache.
+  /// Of each rank's two stages.
   static constexpr std::size_t kStageBytes = 128 << 10;
+  /// What fits into a note whatever the number of ranks.
+  static constexpr std::size_t kShortBytes = 4096;
+  /// How vectors are cut between ranks.
+  static constexpr std::size_t kCacheLine = 64;
 
   static std::size_t bytes_for(int ranks);
 
@@ -36,10 +53,17 @@ class Board {
   void sign(std::uint64_t word);
   bool all_signed(std::uint64_t word) const;
 
-  /// Begins a round of phase 0, and what ranks have said in it, once the barrier is passed.
-  void say(std::uint64_t fingerprint);
-  std::uint64_t said(int rank) const;
+  /// Begins a round of phase 0: this rank's note, to be filled in before it arrives at the barrier.
+  Note& new_note();
+  /// What a rank has said in this round, once the barrier is passed.
+  const Note& note(int rank) const { return note_of(rank); }
+  std::size_t payload_bytes() const { return note_bytes_ - sizeof(Note) + sizeof(Note::payload); }
 
+  /// A vote: each rank says its voice before a barrier and hears all after it.
+  void vote(bool voice);
+  bool unanimous() const;
+
+  /// The stages of all ranks for one chunk lie one behind the other.
   std::byte* stage(int rank, std::uint64_t chunk) const;
   std::byte* result(std::uint64_t chunk) const;
 
@@ -47,24 +71,35 @@ class Board {
   std::uint64_t chunks() const { return chunks_; }
   void count_chunks(std::uint64_t more) { chunks_ += more; }
 
+  /// Work in `pieces` that anybody can do: each is handed out once, and then numbers from `pieces`
+  /// on. All ranks begin the same work, and each draws until it gets such a number, once.
+  void begin_tickets(std::uint64_t pieces);
+  std::uint64_t draw_ticket();
+
   /// Arrives at the barrier. What was written before is seen by whoever passes it.
   void arrive();
   bool passed() const;
   /// Sleeps until the barrier is passed, at most so long.
   void sleep(std::chrono::microseconds longest);
 
+  /// The memory of ranks that others can reach without a stage.
+  Directory& directory() { return directory_; }
+
  private:
   struct Header;
-  struct Line;
 
-  Header& header() const;
-  Line& line(int rank) const;
+  Header& header() const { return *reinterpret_cast<Header*>(segment_->data()); }
+  Note& note_of(int rank) const;
 
   const std::shared_ptr<Segment> segment_;
   const int rank_, size_;
+  const std::size_t note_bytes_;
+  std::byte *notes_, *stages_, *results_;
   std::uint64_t rounds_ = 0;
   std::uint64_t chunks_ = 0;
+  std::uint64_t first_ticket_ = 0, next_first_ticket_ = 0;
   std::uint32_t arrivals_ = 0;  // what the counter stands at when the barrier is passed
+  Directory directory_;
 };
 
 }  // namespace ronde

@@ -6,6 +6,9 @@
 // memory runs out.
 #pragma once
 
+#include <unistd.h>
+
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -30,6 +33,11 @@ class Segment {
   std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
 
+  /// Gives the memory back to the system, though others may still have it mapped. Nobody must use
+  /// it any more. In a child of the process that made it this does nothing.
+  void discard();
+  bool discarded() const { return discarded_; }
+
   /// What others pass to `open`, as long as this object lives.
   std::string address() const;
 
@@ -39,6 +47,8 @@ class Segment {
   static std::shared_ptr<Segment> map(int file, const std::string& label, std::size_t bytes);
 
   const int file_;
+  const int process_ = getpid();
+  std::atomic<bool> discarded_ = false;
   const std::string label_;
   std::byte* const data_;
   const std::size_t size_;

@@ -289,6 +289,9 @@ class Control:
     def close(self) -> bool:
         """Whether nothing is under way any more."""
 
+def shared_array(bytes: int) -> _Array: ...
+
+
 class Communicator:
     """The collectives of one process set."""
 

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from ronde import _core
-from test_reductions import algorithms, worlds
 from threads import Rank, run_all
-
-COUNTS = (0, 1, 3, 1000)
-
-
-def case(collective: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(
-        ("algorithm", "any_size"), algorithms(collective), ids=lambda value: str(value)
-    )
+from ways import Way, case
 
 
 def roots(size: int) -> set[int]:
@@ -28,42 +19,40 @@ def rows_of(rank: int, count: int) -> np.ndarray:
 
 
 @case("broadcast")
-def test_broadcast_gives_all_ranks_the_data_of_the_root(algorithm: str, any_size: bool) -> None:
+def test_broadcast_gives_all_ranks_the_data_of_the_root(way: Way) -> None:
     def program(me: Rank) -> None:
-        for count in COUNTS:
+        for count in way.counts:
             for root in roots(me.size):
-                data = np.arange(count, dtype=np.float64) + 10 * me.rank
-                me.communicator.broadcast(_core.Call("broadcast"), data, root, algorithm)
+                data = way.put(me.rank, np.arange(count, dtype=np.float64) + 10 * me.rank)
+                me.communicator.broadcast(_core.Call("broadcast"), data, root, way.algorithm)
                 assert (data == np.arange(count) + 10 * root).all()
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
 @case("allgather")
-def test_allgather_joins_contributions_of_any_length(algorithm: str, any_size: bool) -> None:
+def test_allgather_joins_contributions_of_any_length(way: Way) -> None:
     def program(me: Rank) -> None:
-        for count in COUNTS:
-            mine = rows_of(me.rank, count)
+        for count in way.counts:
+            mine = way.put(me.rank, rows_of(me.rank, count))
             rows, data = me.communicator.allgather(
-                _core.Call("allgather"), mine, len(mine), 24, algorithm
+                _core.Call("allgather"), mine, len(mine), 24, way.algorithm
             )
             everything = [rows_of(rank, count) for rank in range(me.size)]
             assert rows == [len(each) for each in everything]
             assert (data.view(np.int64).reshape(-1, 3) == np.concatenate(everything)).all()
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
 @case("gather")
-def test_gather_joins_contributions_at_the_root_alone(algorithm: str, any_size: bool) -> None:
+def test_gather_joins_contributions_at_the_root_alone(way: Way) -> None:
     def program(me: Rank) -> None:
-        for count in COUNTS:
+        for count in way.counts:
             for root in roots(me.size):
-                mine = rows_of(me.rank, count)
+                mine = way.put(me.rank, rows_of(me.rank, count))
                 rows, data = me.communicator.gather(
-                    _core.Call("gather"), mine, len(mine), 24, root, algorithm
+                    _core.Call("gather"), mine, len(mine), 24, root, way.algorithm
                 )
                 everything = [rows_of(rank, count) for rank in range(me.size)]
                 assert rows == [len(each) for each in everything]
@@ -72,48 +61,49 @@ def test_gather_joins_contributions_at_the_root_alone(algorithm: str, any_size: 
                 else:
                     assert data.size == 0
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
 @case("scatter")
-def test_scatter_cuts_the_data_of_the_root(algorithm: str, any_size: bool) -> None:
+def test_scatter_cuts_the_data_of_the_root(way: Way) -> None:
     def program(me: Rank) -> None:
-        for count in COUNTS:
+        for count in way.counts:
             for root in roots(me.size):
                 parts = [rows_of(rank, count) for rank in range(me.size)]
                 rows = [len(part) for part in parts]
-                everything = (np.concatenate(parts), rows, 24, [7, -1])
+                everything = (way.put(me.rank, np.concatenate(parts)), rows, 24, [7, -1])
                 told = everything if me.rank == root else (None, [], 0, [])
                 n, data, header = me.communicator.scatter(
-                    _core.Call("scatter"), *told, root, algorithm
+                    _core.Call("scatter"), *told, root, way.algorithm
                 )
                 assert header == [7, -1]
                 assert n == rows[me.rank]
                 assert (data.view(np.int64).reshape(-1, 3) == parts[me.rank]).all()
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
 @case("alltoall")
-def test_alltoall_sends_every_pair_its_part(algorithm: str, any_size: bool) -> None:
+def test_alltoall_sends_every_pair_its_part(way: Way) -> None:
     def part(source: int, target: int, count: int) -> np.ndarray:
         length = 0 if (source + target) % 3 == 0 else count + source
         return np.full(length, 100 * source + target, dtype=np.int32)
 
     def program(me: Rank) -> None:
-        for count in COUNTS:
+        for count in way.counts:
             parts = [part(me.rank, target, count) for target in range(me.size)]
             rows, data = me.communicator.alltoall(
-                _core.Call("alltoall"), np.concatenate(parts), [len(p) for p in parts], 4, algorithm
+                _core.Call("alltoall"),
+                way.put(me.rank, np.concatenate(parts)),
+                [len(p) for p in parts],
+                4,
+                way.algorithm,
             )
             expected = [part(source, me.rank, count) for source in range(me.size)]
             assert rows == [len(each) for each in expected]
             assert (data.view(np.int32) == np.concatenate(expected)).all()
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
 def test_rows_without_bytes_are_counted() -> None:

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 from ronde import _core
 from threads import WORLDS, Rank, run_all
-from values import COUNTS, DTYPES, OPS, contribution, reduced, same_bits
-
-
-def algorithms(collective: str) -> list[tuple[str, bool]]:
-    return [(name, any_size) for c, name, _, any_size in _core.algorithms() if c == collective]
-
-
-def worlds(any_size: bool) -> list[int]:
-    return [size for size in WORLDS if any_size or size & (size - 1) == 0]
+from values import DTYPES, OPS, contribution, reduced, same_bits
+from ways import COUNTS, PLACES, Way, algorithms, case, worlds
 
 
 def inputs(size: int, count: int, dtype: _core.DType, op: _core.ReduceOp) -> list[np.ndarray]:
@@ -51,16 +44,21 @@ def test_allreduce_is_exact_for_every_dtype_op_and_count(
         run_all(size, program)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
-def test_allreduce_through_memory_is_exact_for_every_dtype_op_and_count(in_place: bool) -> None:
+def test_allreduce_through_memory_is_exact_for_every_dtype_op_and_count(
+    in_place: bool, place: str
+) -> None:
+    way = Way(place=place)
+
     def program(me: Rank) -> None:
         # Around the border of short vectors (4 KiB), and around that of one and of two chunks (128 KiB).
         for count in (*COUNTS, 511, 513, 16384, 16385, 40001):
             for dtype in DTYPES:
                 for op in OPS:
                     everything = inputs(me.size, count, dtype, op)
-                    mine = everything[me.rank].copy()
-                    output = mine if in_place else np.empty_like(mine)
+                    mine = way.put(me.rank, everything[me.rank].copy())
+                    output = mine if in_place else way.put(me.rank, np.empty_like(mine))
                     me.communicator.allreduce(
                         _core.Call("allreduce", dtype=dtype, shape=[count]),
                         [mine],
@@ -72,8 +70,7 @@ def test_allreduce_through_memory_is_exact_for_every_dtype_op_and_count(in_place
                     if not in_place:
                         assert same_bits(mine, everything[me.rank]), "the input was changed"
 
-    for size in WORLDS:
-        run_all(size, program, shared=True)
+    way.run(program)
 
 
 @pytest.mark.parametrize("segment_bytes", [1, 8, 24, 1000])
@@ -98,65 +95,57 @@ def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> N
         run_all(size, program, segment_bytes=segment_bytes, window=window)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "any_size"), algorithms("reduce_scatter"), ids=lambda value: str(value)
-)
-def test_reduce_scatter_gives_each_rank_its_own_chunk(algorithm: str, any_size: bool) -> None:
+@case("reduce_scatter")
+def test_reduce_scatter_gives_each_rank_its_own_chunk(way: Way) -> None:
     dtype, op = _core.DType.float64, _core.ReduceOp.sum
 
     def program(me: Rank) -> None:
-        for count in COUNTS:
+        for count in way.counts:
             everything = inputs(me.size, count, dtype, op)
             # Even and very uneven chunks, some of them empty.
             even = [count // me.size + (r < count % me.size) for r in range(me.size)]
             for counts in (even, [count] + [0] * (me.size - 1), [0] * (me.size - 1) + [count]):
                 output = np.full(counts[me.rank], np.nan)
-                mine = everything[me.rank].copy()
+                mine = way.put(me.rank, everything[me.rank].copy())
                 me.communicator.reduce_scatter(
                     _core.Call("reducescatter"),
                     mine,
                     output,
                     counts,
                     _core.Reduction(dtype, op),
-                    algorithm,
+                    way.algorithm,
                 )
                 start = sum(counts[: me.rank])
                 expected = reduced(everything, op)[start : start + counts[me.rank]]
                 assert same_bits(output, expected), (me.size, counts)
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "any_size"), algorithms("reduce"), ids=lambda value: str(value)
-)
-def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(
-    algorithm: str, any_size: bool
-) -> None:
+@case("reduce")
+def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(way: Way) -> None:
     dtype, op = _core.DType.float16, _core.ReduceOp.sum
 
     def program(me: Rank) -> None:
-        for count in COUNTS:
+        for count in way.counts:
             for root in {0, me.size // 2, me.size - 1}:
                 everything = inputs(me.size, count, dtype, op)
-                mine = everything[me.rank].copy()
-                output = np.empty_like(mine) if me.rank == root else None
+                mine = way.put(me.rank, everything[me.rank].copy())
+                output = way.put(me.rank, np.empty_like(mine)) if me.rank == root else None
                 me.communicator.reduce(
                     _core.Call("reduce", root=root),
                     mine,
                     output,
                     _core.Reduction(dtype, op),
                     root,
-                    algorithm,
+                    way.algorithm,
                 )
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
                 if output is not None:
                     assert same_bits(output, reduced(everything, op)), (me.size, count, root)
 
-    for size in worlds(any_size):
-        run_all(size, program)
+    way.run(program)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])

@@ -1,0 +1,78 @@
+#include "node/exchange.h"
+
+namespace ronde {
+namespace {
+
+// The last rank to arrive never waits: after so many moves it looks up, so that it can be
+// interrupted.
+constexpr int kTurns = 64;
+
+}  // namespace
+
+void Exchange::enter(Note& note, std::uint64_t fingerprint) {
+  note.fingerprint = fingerprint;
+  board_.arrive();
+}
+
+bool Exchange::advance() {
+  for (int turn = 0; turn < kTurns && (stage_ == Stage::working || board_.passed()); ++turn) {
+    ++moves_;
+    switch (stage_) {
+      case Stage::agreeing:
+        agreed_ = compare();
+        if (!agreed_) return true;
+        if (!call_vote() && begin_rounds()) return true;
+        break;
+      case Stage::voting:
+        board_.directory().settle(board_.unanimous());
+        if (begin_rounds()) return true;
+        break;
+      case Stage::meeting:
+        stage_ = Stage::working;
+        break;
+      case Stage::working:
+        if (!round(round_)) break;
+        if (++round_ == rounds_) return true;
+        board_.arrive();
+        stage_ = Stage::meeting;
+        break;
+    }
+  }
+  return false;
+}
+
+/// Whether there is nothing left to do.
+bool Exchange::begin_rounds() {
+  rounds_ = plan();
+  stage_ = Stage::working;
+  return rounds_ == 0;
+}
+
+bool Exchange::compare() const {
+  const auto mine = board_.note(board_.rank()).fingerprint;
+  for (int rank = 0; rank < board_.size(); ++rank) {
+    if (board_.note(rank).fingerprint != mine) return false;
+  }
+  return true;
+}
+
+/// Opens what is new to the ranks, if anything is.
+bool Exchange::call_vote() {
+  auto& directory = board_.directory();
+  bool anything = false, voice = true;
+  for (int rank = 0; rank < board_.size(); ++rank) {
+    const auto& note = board_.note(rank);
+    for (const auto& location : {note.input, note.output}) {
+      if (!location || directory.settled(rank, location)) continue;
+      anything = true;
+      voice &= directory.open(rank, location);
+    }
+  }
+  if (!anything) return false;
+  board_.vote(voice);
+  board_.arrive();
+  stage_ = Stage::voting;
+  return true;
+}
+
+}  // namespace ronde

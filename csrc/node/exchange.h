@@ -1,0 +1,76 @@
+// A collective through the memory of one machine, phase 0 included.
+//
+// It goes in rounds, between which all ranks meet at the barrier of the board:
+//
+//   before   each rank writes its note and, as far as it goes, the first chunk of its data
+//   phase 0  all ranks meet; do the notes say the same call?
+//   vote     only where operands lie in memory that is new to the ranks: can all reach it?
+//   rounds   what the collective does, see shared_reduction.h and shared_movement.h
+//
+// Nothing of the caller's is written before all have agreed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "node/board.h"
+
+namespace ronde {
+
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+
+  /// Goes on until the barrier has to be waited for, or for a while (false), or until all is done
+  /// (true).
+  bool advance();
+
+  /// Grows while it moves.
+  std::size_t moves() const { return moves_; }
+
+  /// Once done: whether all ranks made the same call. If not, the caller's memory is as it was.
+  bool agreed() const { return agreed_; }
+
+ protected:
+  explicit Exchange(Board& board) : board_(board) {}
+
+  /// Comes to phase 0 with the note as it is: the end of every constructor.
+  void enter(Note& note, std::uint64_t fingerprint);
+
+  /// After phase 0: what all notes together mean. Returns how many rounds follow.
+  virtual std::size_t plan() = 0;
+
+  /// Does a round, or a part of it that does not take long (false). The last round has no barrier
+  /// behind it: other ranks may be in their next call already.
+  virtual bool round(std::size_t number) = 0;
+
+  Board& board_;
+
+ private:
+  enum class Stage { agreeing, voting, meeting, working };
+
+  bool compare() const;
+  bool call_vote();
+  bool begin_rounds();
+
+  Stage stage_ = Stage::agreeing;
+  std::size_t round_ = 0, rounds_ = 0;
+  std::size_t moves_ = 0;
+  bool agreed_ = false;
+};
+
+/// Phase 0 alone.
+class SharedAgreement final : public Exchange {
+ public:
+  SharedAgreement(Board& board, std::uint64_t fingerprint) : Exchange(board) {
+    enter(board.new_note(), fingerprint);
+  }
+
+ private:
+  std::size_t plan() override { return 0; }
+  bool round(std::size_t) override { return true; }
+};
+
+}  // namespace ronde

@@ -1,0 +1,102 @@
+#include "node/heap.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace ronde {
+namespace {
+
+constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kSmallestSegment = 1 << 20;
+constexpr std::size_t kLargestGrowth = 64 << 20;  // beyond that a segment is as long as its block
+constexpr std::size_t kSpare = 64 << 20;
+
+std::size_t rounded(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+Heap& Heap::instance() {
+  static Heap* heap = new Heap;  // never destroyed: arrays may outlive everything
+  return *heap;
+}
+
+std::byte* Heap::allocate(std::size_t bytes) {
+  bytes = rounded(std::max<std::size_t>(bytes, 1), kCacheLine);
+  std::lock_guard lock(mutex_);
+  for (auto& [begin, region] : regions_) {
+    if (auto* block = cut(region, bytes)) return block;
+  }
+  // Segments double, so that many small blocks make few of them.
+  const std::size_t growth = std::clamp(reserved_, kSmallestSegment, kLargestGrowth);
+  auto segment = Segment::create(rounded(std::max(bytes, growth), kPage));
+  const auto* begin = segment->data();
+  auto& region = regions_[begin];
+  region.free[0] = segment->size();
+  reserved_ += segment->size();
+  region.segment = std::move(segment);
+  return cut(region, bytes);
+}
+
+/// The first free place that is long enough, or null.
+std::byte* Heap::cut(Region& region, std::size_t bytes) {
+  const auto found = std::find_if(region.free.begin(), region.free.end(),
+                                  [&](const auto& hole) { return hole.second >= bytes; });
+  if (found == region.free.end()) return nullptr;
+  const auto [offset, length] = *found;
+  region.free.erase(found);
+  if (length > bytes) region.free[offset + bytes] = length - bytes;
+  region.used[offset] = bytes;
+  used_ += bytes;
+  return region.segment->data() + offset;
+}
+
+void Heap::free(std::byte* block) {
+  std::lock_guard lock(mutex_);
+  auto& region = std::prev(regions_.upper_bound(block))->second;
+  const auto used = region.used.find(static_cast<std::size_t>(block - region.segment->data()));
+  std::size_t offset = used->first, length = used->second;
+  region.used.erase(used);
+  used_ -= length;
+  auto next = region.free.upper_bound(offset);
+  if (next != region.free.end() && next->first == offset + length) {
+    length += next->second;
+    next = region.free.erase(next);
+  }
+  if (next != region.free.begin()) {
+    const auto before = std::prev(next);
+    if (before->first + before->second == offset) {
+      offset = before->first;
+      length += before->second;
+    }
+  }
+  region.free[offset] = length;
+  if (region.used.empty()) trim();
+}
+
+void Heap::trim() {
+  for (auto it = regions_.begin(); it != regions_.end();) {
+    const std::size_t size = it->second.segment->size();
+    if (it->second.used.empty() && reserved_ - size >= 2 * used_ + kSpare) {
+      reserved_ -= size;
+      it->second.segment->discard();
+      it = regions_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+}
+
+std::optional<Heap::Place> Heap::find(const std::byte* data, std::size_t bytes) const {
+  std::lock_guard lock(mutex_);
+  const auto after = regions_.upper_bound(data);
+  if (after == regions_.begin()) return std::nullopt;
+  const auto& segment = std::prev(after)->second.segment;
+  const auto offset = static_cast<std::size_t>(data - segment->data());
+  if (offset >= segment->size() || bytes > segment->size() - offset) return std::nullopt;
+  return Place{segment, offset};
+}
+
+}  // namespace ronde

@@ -1,0 +1,73 @@
+// Collectives that only move data, through the memory of one machine.
+//
+// They are all the same: each rank has a stream of bytes, and each rank wants some part of each
+// stream. The streams go through the stages in chunks, one barrier for each, or are read where they
+// lie if everybody can reach them.
+//
+//   broadcast   the root has a stream, all want all of it
+//   scatter     the root has a stream, each rank wants its part
+//   allgather   each rank has a stream, all want all of each
+//   gather      each rank has a stream, the root wants all of each
+//   alltoall    each rank has a stream, each rank wants its part of each
+//
+// In an alltoall a stream begins with the part of the next rank, so that the ranks do not all want
+// the same chunks.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/buffer.h"
+#include "node/exchange.h"
+
+namespace ronde {
+
+/// What a rank says of its stream.
+struct Stream {
+  ConstBuffer data;
+  std::size_t rotation = 0;  // where in `data` the stream begins; it goes on at the beginning
+  std::size_t bytes = 0;     // its length, at most that of `data`
+};
+
+/// What this rank wants of the stream of another.
+struct Wanted {
+  std::size_t stream_bytes = 0;
+  std::size_t begin = 0;   // in the stream
+  std::size_t offset = 0;  // the same place in the memory behind it
+  Buffer to;
+};
+
+class SharedMovement final : public Exchange {
+ public:
+  /// After phase 0: what this rank wants of each stream, by what the notes say. Of its own stream
+  /// it must want nothing; that it copies itself.
+  using Choose = std::function<std::vector<Wanted>(const Board& board)>;
+
+  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages of
+  /// all.
+  SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream, bool rooted,
+                 const std::function<void(Note&)>& write, Choose choose);
+
+ private:
+  std::size_t plan() override;
+  bool round(std::size_t number) override;
+
+  void put(std::size_t number);
+  void take(std::size_t number);
+  std::byte* stage(int rank, std::size_t number) const;
+
+  const Stream stream_;
+  const bool rooted_;
+  const std::size_t chunk_bytes_;
+  const Choose choose_;
+  const std::uint64_t first_chunk_;
+  std::size_t chunk_count_ = 0;
+  std::vector<Wanted> wanted_;
+  std::vector<const std::byte*> sources_;  // where streams can be read directly
+  bool direct_ = false;
+  bool late_ = false;
+};
+
+}  // namespace ronde

@@ -1,0 +1,255 @@
+#include "node/shared_reduction.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "kernels/kernels.h"
+
+namespace ronde {
+namespace {
+
+// What one draws a ticket for: little enough for the inputs of all ranks to stay in cache.
+constexpr std::size_t kTicketBytes = 32 << 10;
+// After so many tickets a rank looks up.
+constexpr int kTicketsAtOnce = 256;
+
+std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
+  return (bytes + chunk_bytes - 1) / chunk_bytes;
+}
+
+}  // namespace
+
+SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
+                                 const Reduction& reduction, int root)
+    : Exchange(board),
+      pieces_(std::move(pieces)),
+      reduction_(reduction),
+      root_(root),
+      receives_(root == kAllRanks || root == board.rank()),
+      chunk_count_(chunks_of(pieces_.bytes(), Board::kStageBytes)),
+      first_chunk_(board.chunks()),
+      ins_(board.size()) {
+  auto& note = board_.new_note();
+  note.input = note.output = {};
+  if (pieces_.bytes() <= Board::kShortBytes) {
+    way_ = Way::brief;
+    pieces_.for_range(0, pieces_.bytes(), [&](std::size_t offset, const Piece& piece) {
+      std::memcpy(note.payload + offset, piece.input.data, piece.input.bytes);
+    });
+  } else {
+    if (const Piece* whole = pieces_.whole()) {
+      note.input = board_.directory().enter(whole->input);
+      if (receives_ && note.input) note.output = board_.directory().enter(whole->output);
+    }
+    if (!note.input) copy_in(0);
+  }
+  enter(note, fingerprint);
+}
+
+std::size_t SharedAllreduce::plan() {
+  if (way_ == Way::brief) return 1;
+  bool all = true, none = true;
+  for (int rank = 0; rank < board_.size(); ++rank) {
+    const auto& note = board_.note(rank);
+    all &= board_.directory().reach(rank, note.input) != nullptr;
+    if (root_ == kAllRanks || root_ == rank)
+      all &= board_.directory().reach(rank, note.output) != nullptr;
+    none &= !note.input;
+  }
+  if (all) {
+    way_ = Way::direct;
+    for (int rank = 0; rank < board_.size(); ++rank) {
+      const auto& note = board_.note(rank);
+      ins_[rank] = board_.directory().reach(rank, note.input);
+      if (root_ == kAllRanks || root_ == rank)
+        outs_.push_back(board_.directory().reach(rank, note.output));
+    }
+    board_.begin_tickets(chunks_of(pieces_.bytes(), kTicketBytes));
+    return 2;
+  }
+  late_ = !none;  // those who hoped for the direct way have copied nothing yet
+  board_.count_chunks(chunk_count_);
+  return chunk_count_ + 1 + late_;
+}
+
+bool SharedAllreduce::round(std::size_t number) {
+  if (way_ == Way::brief) {
+    reduce_short();
+    return true;
+  }
+  if (way_ == Way::direct) return number == 1 || reduce_by_ticket();
+  if (late_ && number == 0) {
+    if (board_.note(board_.rank()).input) copy_in(0);
+    return true;
+  }
+  number -= late_;
+  if (number > 0) copy_out(number - 1);
+  if (number + 1 < chunk_count_) copy_in(number + 1);
+  if (number < chunk_count_) reduce_slice(number);
+  return true;
+}
+
+void SharedAllreduce::reduce_short() {
+  if (!receives_) return;
+  pieces_.for_range(0, pieces_.bytes(), [&](std::size_t offset, const Piece& piece) {
+    for (int rank = 0; rank < board_.size(); ++rank)
+      ins_[rank] = board_.note(rank).payload + offset;
+    void* out = piece.output.data;
+    reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(),
+                piece.input.bytes / size_of(reduction_.dtype), false);
+  });
+}
+
+/// Whether no work is left.
+bool SharedAllreduce::reduce_by_ticket() {
+  const std::size_t bytes = pieces_.bytes();
+  for (int i = 0; i < kTicketsAtOnce; ++i) {
+    const std::size_t begin = board_.draw_ticket() * kTicketBytes;
+    if (begin >= bytes) return true;
+    const std::size_t length = std::min(kTicketBytes, bytes - begin);
+    std::vector<const void*> ins = ins_;
+    std::vector<void*> outs = outs_;
+    for (auto& in : ins) in = static_cast<const std::byte*>(in) + begin;
+    for (auto& out : outs) out = static_cast<std::byte*>(out) + begin;
+    reduce_many(reduction_, outs.data(), outs.size(), ins.data(), ins.size(),
+                length / size_of(reduction_.dtype), false);
+  }
+  return false;
+}
+
+SharedAllreduce::Span SharedAllreduce::chunk(std::size_t number) const {
+  const std::size_t begin = number * Board::kStageBytes;
+  return {begin, std::min(begin + Board::kStageBytes, pieces_.bytes())};
+}
+
+/// This rank's part of a chunk. It is cut at cache lines.
+SharedAllreduce::Span SharedAllreduce::slice(const Span& chunk) const {
+  const std::size_t lines = chunks_of(chunk.end - chunk.begin, Board::kCacheLine);
+  const auto cut = [&](int rank) {
+    return std::min(chunk.begin + lines * rank / board_.size() * Board::kCacheLine, chunk.end);
+  };
+  return {cut(board_.rank()), cut(board_.rank() + 1)};
+}
+
+/// What others reduce.
+void SharedAllreduce::copy_in(std::size_t number) {
+  const Span all = chunk(number), own = slice(all);
+  std::byte* stage = board_.stage(board_.rank(), first_chunk_ + number) - all.begin;
+  const auto copy = [&](std::size_t offset, const Piece& piece) {
+    std::memcpy(stage + offset, piece.input.data, piece.input.bytes);
+  };
+  pieces_.for_range(all.begin, own.begin, copy);
+  pieces_.for_range(own.end, all.end, copy);
+}
+
+void SharedAllreduce::reduce_slice(std::size_t number) {
+  const Span all = chunk(number), own = slice(all);
+  std::byte* result = board_.result(first_chunk_ + number) - all.begin;
+  pieces_.for_range(own.begin, own.end, [&](std::size_t offset, const Piece& piece) {
+    for (int rank = 0; rank < board_.size(); ++rank)
+      ins_[rank] = board_.stage(rank, first_chunk_ + number) - all.begin + offset;
+    ins_[board_.rank()] = piece.input.data;
+    void* const outs[] = {receives_ ? piece.output.data : result + offset, result + offset};
+    // A root alone keeps its slice to itself.
+    const std::size_t out_count = receives_ && root_ == kAllRanks ? 2 : 1;
+    reduce_many(reduction_, outs, out_count, ins_.data(), ins_.size(),
+                piece.input.bytes / size_of(reduction_.dtype), false);
+  });
+}
+
+/// What others have reduced.
+void SharedAllreduce::copy_out(std::size_t number) {
+  if (!receives_) return;
+  const Span all = chunk(number), own = slice(all);
+  const std::byte* result = board_.result(first_chunk_ + number) - all.begin;
+  const auto copy = [&](std::size_t offset, const Piece& piece) {
+    std::memcpy(piece.output.data, result + offset, piece.output.bytes);
+  };
+  pieces_.for_range(all.begin, own.begin, copy);
+  pieces_.for_range(own.end, all.end, copy);
+}
+
+// Reduce-scatter ----------------------------------------------------------------------------------
+
+SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input,
+                                         Buffer output, const std::vector<std::size_t>& counts,
+                                         const Reduction& reduction)
+    : Exchange(board),
+      input_(input),
+      output_(output),
+      reduction_(reduction),
+      column_bytes_(Board::kStageBytes / board.size() / Board::kCacheLine * Board::kCacheLine),
+      first_chunk_(board.chunks()),
+      ins_(board.size()) {
+  begins_.push_back(0);
+  for (const auto count : counts) {
+    const std::size_t bytes = count * size_of(reduction.dtype);
+    begins_.push_back(begins_.back() + bytes);
+    chunk_count_ = std::max(chunk_count_, chunks_of(bytes, column_bytes_));
+  }
+  auto& note = board_.new_note();
+  note.output = {};
+  note.input = board_.directory().enter(input);
+  if (!note.input && chunk_count_ > 0) copy_in(0);
+  enter(note, fingerprint);
+}
+
+std::size_t SharedReduceScatter::plan() {
+  if (chunk_count_ == 0) return 0;
+  bool none = true;
+  direct_ = true;
+  for (int rank = 0; rank < board_.size(); ++rank) {
+    const auto location = board_.note(rank).input;
+    ins_[rank] = board_.directory().reach(rank, location);
+    direct_ &= ins_[rank] != nullptr;
+    none &= !location;
+  }
+  if (direct_) return 2;
+  late_ = !none;
+  board_.count_chunks(chunk_count_);
+  return chunk_count_ + late_;
+}
+
+bool SharedReduceScatter::round(std::size_t number) {
+  if (direct_) {
+    if (number == 1) return true;
+    for (auto& in : ins_) in = static_cast<const std::byte*>(in) + begins_[board_.rank()];
+    void* out = output_.data;
+    reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(),
+                output_.bytes / size_of(reduction_.dtype), false);
+    return true;
+  }
+  if (late_ && number == 0) {
+    if (board_.note(board_.rank()).input) copy_in(0);
+    return true;
+  }
+  number -= late_;
+  reduce_column(number);
+  if (number + 1 < chunk_count_) copy_in(number + 1);
+  return true;
+}
+
+/// What others reduce: for each a column.
+void SharedReduceScatter::copy_in(std::size_t number) {
+  std::byte* stage = board_.stage(board_.rank(), first_chunk_ + number);
+  for (int rank = 0; rank < board_.size(); ++rank) {
+    const std::size_t begin = begins_[rank] + number * column_bytes_;
+    if (rank == board_.rank() || begin >= begins_[rank + 1]) continue;
+    std::memcpy(stage + rank * column_bytes_, input_.data + begin,
+                std::min(column_bytes_, begins_[rank + 1] - begin));
+  }
+}
+
+void SharedReduceScatter::reduce_column(std::size_t number) {
+  const std::size_t begin = number * column_bytes_;
+  if (begin >= output_.bytes) return;
+  for (int rank = 0; rank < board_.size(); ++rank)
+    ins_[rank] = board_.stage(rank, first_chunk_ + number) + board_.rank() * column_bytes_;
+  ins_[board_.rank()] = input_.data + begins_[board_.rank()] + begin;
+  void* out = output_.data + begin;
+  reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(),
+              std::min(column_bytes_, output_.bytes - begin) / size_of(reduction_.dtype), false);
+}
+
+}  // namespace ronde
