@@ -25,7 +25,6 @@ const KernelTable& table(const std::string& simd) {
 template <class Address, class GetAddress>
 std::vector<Address> addresses(std::vector<py::array>& arrays, std::size_t bytes,
                                GetAddress get_address) {
-  if (arrays.empty()) throw ArgumentError("no arrays");
   std::vector<Address> found;
   for (auto& array : arrays) {
     if (static_cast<std::size_t>(array.nbytes()) != bytes)
@@ -38,7 +37,8 @@ std::vector<Address> addresses(std::vector<py::array>& arrays, std::size_t bytes
 void reduce_arrays(const Reduction& reduction, std::vector<py::array> outs,
                    std::vector<py::array> ins, bool streaming, const std::string& simd) {
   const auto& chosen = table(simd);
-  const std::size_t bytes = ins.empty() ? 0 : ins[0].nbytes();
+  if (outs.empty() || ins.empty()) throw ArgumentError("no arrays");
+  const std::size_t bytes = ins[0].nbytes();
   const auto to = addresses<void*>(outs, bytes, [](py::array& x) { return x.mutable_data(); });
   const auto from = addresses<const void*>(ins, bytes, [](py::array& x) { return x.data(); });
   py::gil_scoped_release release;

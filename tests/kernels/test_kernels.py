@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import ml_dtypes
@@ -196,6 +197,175 @@ def test_the_result_may_take_the_place_of_an_operand(where: str) -> None:
         out = a if where == "left" else b
         _core.reduce_many(ReduceOp.max, dtype, [out], [a, b])
         assert out.tobytes() == expected.tobytes()
+
+
+def reference(op: ReduceOp, dtype: DType, ins: list[Any], scaling: dict[str, float]) -> Any:
+    """ins[0] op ins[1] op ... in order, computed as documented: half types in float32."""
+    result_type = numpy_dtype(dtype)
+    if dtype is DType.bool:
+        either = op in (ReduceOp.sum, ReduceOp.max)
+        return (np.logical_or if either else np.logical_and).reduce(ins)
+    wide = np.float32 if dtype in (DType.float16, DType.bfloat16) else result_type.type
+    ufunc = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}[op.name]
+    values = [x.astype(wide) * wide(scaling.get("prescale", 1)) for x in ins]
+    result = values[0]
+    for value in values[1:]:
+        result = ufunc(result, value)
+    if scaling:
+        result = result / wide(scaling.get("divisor", 1)) * wide(scaling.get("postscale", 1))
+    return result.astype(result_type)
+
+
+def numbers(dtype: DType, count: int, how_many: int) -> list[Any]:
+    """Ordinary numbers, the first of them not at the start of a cache line."""
+    generator = np.random.default_rng(count)
+    arrays = []
+    for i in range(how_many):
+        if dtype is DType.bool:
+            values = generator.integers(0, 2, count + i)
+        elif dtype in INTEGERS:
+            values = generator.integers(0, 100, count + i)
+        else:
+            values = generator.normal(size=count + i)
+        arrays.append(values.astype(numpy_dtype(dtype))[i:])
+    return arrays
+
+
+def assert_same(results: list[Any], expected: Any, context: Any) -> None:
+    for result in results:
+        assert result.tobytes() == expected.tobytes(), context
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", list(DType.__members__.values()), ids=lambda d: d.name)
+def test_many_inputs_are_reduced_in_order_into_many_outputs(dtype: DType, simd: str) -> None:
+    shapes = itertools.product((1, 2, 3, 4, 7, 8, 16), (1, 2, 8), (False, True))
+    for index, (in_count, out_count, streaming) in enumerate(shapes):
+        # Every shape with counts of all sizes, which wander through all remainders.
+        for count in (index % 9, 17 + 7 * index, 2000 + 13 * index):
+            ins = numbers(dtype, count, in_count)
+            outs = numbers(dtype, count, out_count)
+            for op in ReduceOp.__members__.values():
+                expected = reference(op, dtype, ins, {})
+                _core.reduce_many(op, dtype, outs, ins, streaming=streaming, simd=simd)
+                assert_same(outs, expected, (op, in_count, out_count, streaming, count))
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", [DType.uint8, DType.float16, DType.float32], ids=lambda d: d.name)
+def test_every_count_up_to_300_is_right(dtype: DType, simd: str) -> None:
+    for count in range(301):
+        ins, out = numbers(dtype, count, 3), np.empty(count, numpy_dtype(dtype))
+        expected = reference(ReduceOp.sum, dtype, ins, {})
+        for streaming in (False, True):
+            out[:] = 1
+            _core.reduce_many(ReduceOp.sum, dtype, [out], ins, streaming=streaming, simd=simd)
+            assert_same([out], expected, (count, streaming))
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_nothing_but_the_outputs_is_written_wherever_they_lie(streaming: bool, simd: str) -> None:
+    for start, count in itertools.product((0, 1, 15, 16, 31, 63), (0, 1, 33, 64, 700, 5000)):
+        ins = numbers(DType.int8, count, 3)
+        expected = reference(ReduceOp.sum, DType.int8, ins, {})
+        for second_start in (start, start + 64, start + 5):  # aligned alike, or not
+            memories = [np.full(count + 200, 77, np.int8) for _ in range(2)]
+            outs = [
+                memory[begin : begin + count]
+                for memory, begin in zip(memories, (start, second_start), strict=True)
+            ]
+            _core.reduce_many(
+                ReduceOp.sum, DType.int8, outs, ins, streaming=streaming, simd=simd
+            )  # fmt: skip
+            assert_same(outs, expected, (start, count))
+            for memory, out in zip(memories, outs, strict=True):
+                out[:] = 77
+                assert (memory == 77).all(), (start, count)
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", list(DType.__members__.values()), ids=lambda d: d.name)
+def test_outputs_may_be_the_inputs(dtype: DType, simd: str) -> None:
+    for streaming, in_count, count in itertools.product((False, True), (1, 2, 8), (5, 333, 4099)):
+        ins = numbers(dtype, count, in_count)
+        expected = reference(ReduceOp.sum, dtype, ins, {})
+        _core.reduce_many(ReduceOp.sum, dtype, ins, ins, streaming=streaming, simd=simd)
+        assert_same(ins, expected, (in_count, count, streaming))
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"prescale": 0.3},
+        {"divisor": 3.0},
+        {"postscale": -0.7},
+        {"prescale": 1 / 7, "divisor": 5.0, "postscale": 3.3},
+    ],
+    ids=lambda scaling: "+".join(scaling),
+)
+def test_scaling_comes_before_and_after_the_reduction(
+    dtype: DType, simd: str, scaling: dict[str, float]
+) -> None:
+    for in_count, count in itertools.product((1, 2, 4, 7), (3, 40, 2100)):
+        ins, out = numbers(dtype, count, in_count), np.empty(count, numpy_dtype(dtype))
+        for op in ReduceOp.__members__.values():
+            expected = reference(op, dtype, ins, scaling)
+            _core.reduce_many(op, dtype, [out], ins, simd=simd, **scaling)
+            assert_same([out], expected, (op, in_count, count))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+def test_special_values_survive_many_inputs(dtype: DType) -> None:
+    a, b = special_values(dtype)
+    ins = [a, b, b[::-1].copy(), a[::-1].copy()]
+    nan = np.isnan(np.stack(ins)).any(0)
+    zero = (np.stack(ins) == 0).all(0)
+    for op, exact in ((ReduceOp.min, np.minimum), (ReduceOp.max, np.maximum)):
+        results = []
+        for simd in SIMD:
+            out = np.empty_like(a)
+            _core.reduce_many(op, dtype, [out], ins, simd=simd)
+            results.append(out)
+        assert_same(results, results[0], op)
+        assert (np.isnan(out) == nan).all()
+        assert (out[~nan] == exact.reduce(ins)[~nan]).all()
+        minus = np.signbit(np.stack(ins)[:, zero])
+        expected = minus.any(0) if op is ReduceOp.min else minus.all(0)
+        assert (np.signbit(out[zero]) == expected).all()
+
+
+@pytest.mark.parametrize("dtype", [DType.float16, DType.bfloat16], ids=lambda d: d.name)
+def test_half_types_are_rounded_once_however_many_inputs(dtype: DType) -> None:
+    # A quarter of the distance between numbers near 1 would be lost in every single addition.
+    quarter = {DType.float16: 2.0**-12, DType.bfloat16: 2.0**-9}[dtype]
+    ins = [np.full(50, x, numpy_dtype(dtype)) for x in (1.0, quarter, quarter, quarter, quarter)]
+    for simd in SIMD:
+        out = np.empty_like(ins[0])
+        _core.reduce_many(ReduceOp.sum, dtype, [out], ins, simd=simd)
+        assert (out.astype(np.float64) == 1 + 4 * quarter).all()
+
+
+@pytest.mark.parametrize("dtype", list(DType.__members__.values()), ids=lambda d: d.name)
+def test_one_input_that_is_not_scaled_is_copied_bit_for_bit(dtype: DType) -> None:
+    bits = np.random.default_rng(13).integers(0, 256, 808, np.uint8)
+    outs = [np.empty_like(bits), np.empty_like(bits)]
+    _core.reduce_many(ReduceOp.min, dtype, outs, [bits])
+    assert_same(outs, bits, dtype)
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_copies(streaming: bool, simd: str) -> None:
+    memory = np.random.default_rng(14).integers(0, 256, 9000, np.uint8)
+    for start, size in itertools.product((0, 1, 63), (0, 1, 64, 100, 4096, 8001)):
+        target = np.zeros(9000, np.uint8)
+        source = memory[start : start + size]
+        _core.copy_bytes(target[7 : 7 + size], source, streaming=streaming, simd=simd)
+        assert (target[7 : 7 + size] == source).all()
+        assert not target[:7].any() and not target[7 + size :].any()
 
 
 def test_what_does_not_fit_is_refused() -> None:

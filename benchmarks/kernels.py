@@ -1,0 +1,106 @@
+"""How fast one core reduces and copies memory: benchmarks/kernels.py [types] [ops] [stores].
+
+types   every type against float32, per byte, for sums of 2, 4 and 8 inputs
+ops     every operation against the sum, and averages, for each type
+stores  non-temporal stores against normal ones, where Ronde may use them
+
+What is compared alternates within one run; ratios are printed as min/median/max over the rounds.
+GB/s counts what is read and what is written, once each.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ronde import _core
+
+DType, ReduceOp = _core.DType, _core.ReduceOp
+TYPES = [DType.float32, DType.float64, DType.float16, DType.bfloat16, DType.int8, DType.int32]
+TYPES += [DType.int64, DType.bool]
+ROUNDS = 9
+MIN_SECONDS = 2e-3  # of one measurement; shorter calls are repeated
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def memory(size: int) -> Any:
+    """`size` bytes that are there and begin at a page."""
+    raw = np.empty(size + 4096, np.uint8)
+    start = -raw.ctypes.data % 4096
+    raw[start : start + size] = 0x3C  # a small normal number in every type
+    return raw[start : start + size]
+
+
+def seconds(call: Callable[[], None]) -> float:
+    repeats = 1
+    while True:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        taken = time.perf_counter() - start
+        if taken >= MIN_SECONDS:
+            return taken / repeats
+        repeats = max(2 * repeats, int(1.2 * repeats * MIN_SECONDS / max(taken, 1e-9)))
+
+
+def alternate(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Seconds of each call in each round."""
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    return times
+
+
+def ratios(times: list[float], reference: list[float]) -> str:
+    each = sorted(a / b for a, b in zip(times, reference, strict=True))
+    return f"{each[0]:.2f}/{median(each):.2f}/{each[-1]:.2f}"
+
+
+def reduction(op: Any, dtype: Any, outs: list[Any], ins: list[Any], **more: Any) -> Any:
+    return lambda: _core.reduce_many(op, dtype, outs, ins, **more)
+
+
+def types() -> None:
+    for size in (256 * KIB, 64 * MIB):
+        for inputs in (2, 4, 8):
+            ins, out = [memory(size) for _ in range(inputs)], memory(size)
+            calls = {d.name: reduction(ReduceOp.sum, d, [out], ins) for d in TYPES}
+            calls["memcpy"] = lambda out=out, ins=ins: _core.copy_bytes(out, ins[0])
+            times = alternate(calls)
+            for name, taken in times.items():
+                moved = size * (2 if name == "memcpy" else inputs + 1)
+                print(
+                    f"types  {size // KIB:6} KiB  {inputs} inputs  {name:9}"
+                    f" {moved / median(taken) / 1e9:6.1f} GB/s"
+                    f"  time to float32 {ratios(taken, times['float32'])}"
+                )
+
+
+def ops() -> None:
+    for size in (256 * KIB, 64 * MIB):
+        ins, out = [memory(size) for _ in range(4)], memory(size)
+        for dtype in TYPES:
+            calls = {op.name: reduction(op, dtype, [out], ins) for op in ReduceOp.__members__.values()}
+            if dtype.name.startswith(("float", "bfloat")):
+                calls["average"] = reduction(ReduceOp.sum, dtype, [out], ins, divisor=3.0)
+            times = alternate(calls)
+            row = "  ".join(f"{name} {ratios(taken, times['sum'])}" for name, taken in times.items())
+            print(f"ops    {size // KIB:6} KiB  4 inputs  {dtype.name:9} time to sum: {row}")
+
+
+def main() -> None:
+    print(f"instruction set {_core.simd()}, one thread")
+    for name in sys.argv[1:] or ("types", "ops", "stores"):
+        {"types": types, "ops": ops}[name]()
+
+
+if __name__ == "__main__":
+    main()
