@@ -10,6 +10,7 @@ GB/s counts what is read and what is written, once each.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-
 from ronde import _core
 
 DType, ReduceOp = _core.DType, _core.ReduceOp
@@ -88,18 +88,64 @@ def ops() -> None:
     for size in (256 * KIB, 64 * MIB):
         ins, out = [memory(size) for _ in range(4)], memory(size)
         for dtype in TYPES:
-            calls = {op.name: reduction(op, dtype, [out], ins) for op in ReduceOp.__members__.values()}
+            calls = {
+                op.name: reduction(op, dtype, [out], ins) for op in ReduceOp.__members__.values()
+            }
             if dtype.name.startswith(("float", "bfloat")):
                 calls["average"] = reduction(ReduceOp.sum, dtype, [out], ins, divisor=3.0)
             times = alternate(calls)
-            row = "  ".join(f"{name} {ratios(taken, times['sum'])}" for name, taken in times.items())
+            row = "  ".join(
+                f"{name} {ratios(taken, times['sum'])}" for name, taken in times.items()
+            )
             print(f"ops    {size // KIB:6} KiB  4 inputs  {dtype.name:9} time to sum: {row}")
+
+
+def compare_stores(title: str, size: int, call: Callable[[bool], None]) -> None:
+    times = alternate({"normal": lambda: call(False), "streaming": lambda: call(True)})
+    print(
+        f"stores {size // KIB:6} KiB  {title:38} normal {median(times['normal']) * 1e6:8.1f} us"
+        f"  streaming to normal {ratios(times['streaming'], times['normal'])}"
+    )
+
+
+def walk(size: int, outs: list[Any], ins: list[Any]) -> Callable[[bool], None]:
+    """Reduces `size` bytes, at another place of larger arrays in every call."""
+    places = itertools.cycle(range(0, outs[0].size - size + 1, size))
+
+    def call(streaming: bool) -> None:
+        at = next(places)
+        pieces = [[x[at : at + size] for x in group] for group in (outs, ins)]
+        _core.reduce_many(ReduceOp.sum, DType.float32, *pieces, streaming=streaming)
+
+    return call
+
+
+def stores() -> None:
+    for total in (MIB, 4 * MIB, 16 * MIB, 64 * MIB):
+        to, stage = memory(total), memory(128 * KIB)
+
+        def copy_out(streaming: bool, to: Any = to, stage: Any = stage) -> None:
+            for at in range(0, to.size, stage.size):
+                _core.copy_bytes(to[at : at + stage.size], stage, streaming=streaming)
+
+        compare_stores("copy out of a warm stage of 128 KiB", total, copy_out)
+    for size in (256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB):
+        for inputs in (2, 8):
+            ins = [memory(size) for _ in range(inputs)]
+            outs = [memory(size) for _ in range(inputs)]
+            compare_stores(f"{inputs} inputs, outputs the same", size, walk(size, ins, ins))
+            compare_stores(f"{inputs} inputs, 1 other output", size, walk(size, outs[:1], ins))
+            compare_stores(f"{inputs} inputs, as many other outputs", size, walk(size, outs, ins))
+    for size in (32 * KIB, 128 * KIB):
+        ins, outs = ([memory(64 * MIB) for _ in range(2)] for _ in range(2))
+        compare_stores("2 inputs, outputs the same, of 64 MiB", size, walk(size, ins, ins))
+        compare_stores("2 inputs, other outputs, of 64 MiB", size, walk(size, outs, ins))
 
 
 def main() -> None:
     print(f"instruction set {_core.simd()}, one thread")
     for name in sys.argv[1:] or ("types", "ops", "stores"):
-        {"types": types, "ops": ops}[name]()
+        {"types": types, "ops": ops, "stores": stores}[name]()
 
 
 if __name__ == "__main__":
