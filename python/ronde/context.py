@@ -61,6 +61,7 @@ class World:
     control: _core.Control
     settings: settings.Settings
     homes: list[_Home]  # of all ranks
+    shares_memory: bool  # whether the ranks of the global set reach each other through memory
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
     )  # with its MPI communicator
@@ -153,8 +154,8 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     loaded.core.spin = _has_a_core_of_its_own(homes[rank], homes)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     communicator.measure_link()
-    _share_memory(communicator, range(size), homes, loaded)
-    world = World(job, comm, control_comm, library, control, loaded, homes)
+    shares = _share_memory(communicator, range(size), homes, loaded)
+    world = World(job, comm, control_comm, library, control, loaded, homes, shares)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = everybody
@@ -196,17 +197,19 @@ def _share_memory(
     members: Iterable[int],
     homes: list[_Home],
     loaded: settings.Settings,
-) -> None:
+) -> bool:
     """Where all members are on one machine, by its name; whether they can share memory they find out."""
     hosts = [homes[member].host for member in members]
     if not loaded.shared_memory or len(hosts) == 1 or len(set(hosts)) > 1:
-        return
-    if not communicator.share_memory() and communicator.rank == 0:
+        return False
+    shares = communicator.share_memory()
+    if not shares and communicator.rank == 0:
         _log.warning(
             "the ranks on %s cannot share memory and will exchange messages instead, which is slower "
             "(unless something else is said above, they may be in different containers)",
             socket.gethostname(),
         )
+    return shares
 
 
 def _count_neighbours(homes: list[_Home]) -> list[tuple[int, int]]:

@@ -6,13 +6,15 @@ Needs neither MPI nor other ranks: a schedule is data, so it can be priced and d
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ronde import _core
+
+from . import quantities
+from .quantities import bytes_text, rate_text, time_text
 
 ITEM_BYTES = {
     "float32": 4,
@@ -48,10 +50,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("collective", choices=COLLECTIVES)
     parser.add_argument(
-        "--bytes", type=_size, required=True, metavar="SIZE", help="8, 4K, 64M, 1G (binary)"
+        "--bytes",
+        type=quantities.size,
+        required=True,
+        metavar="SIZE",
+        help="8, 4K, 64M, 1G (binary)",
     )
     parser.add_argument(
-        "--ranks", type=_positive, required=True, metavar="N", help="the number of ranks"
+        "--ranks", type=quantities.positive, required=True, metavar="N", help="the number of ranks"
     )
     parser.add_argument(
         "--dtype",
@@ -68,20 +74,30 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--steps", action="store_true", help="draw what each rank does, step by step"
     )
     parser.add_argument(
-        "--alpha", type=_seconds, metavar="TIME", help="latency of a message: 20us, 1ms, 0.5s"
+        "--alpha",
+        type=quantities.seconds,
+        metavar="TIME",
+        help="latency of a message: 20us, 1ms, 0.5s",
     )
     parser.add_argument(
-        "--overhead", type=_seconds, metavar="TIME", help="of each further message of a step"
+        "--overhead",
+        type=quantities.seconds,
+        metavar="TIME",
+        help="of each further message of a step",
     )
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument(
-        "--link", type=_bit_rate, dest="beta", metavar="RATE", help="speed: 100Mbit, 1Gbit, 25Gbit"
+        "--link",
+        type=quantities.bit_rate,
+        dest="beta",
+        metavar="RATE",
+        help="speed: 100Mbit, 1Gbit, 25Gbit",
     )
     speed.add_argument(
-        "--beta", type=_per_byte, metavar="SECONDS", help="seconds per byte on the wire"
+        "--beta", type=quantities.per_byte, metavar="SECONDS", help="seconds per byte on the wire"
     )
     parser.add_argument(
-        "--gamma", type=_per_byte, metavar="SECONDS", help="seconds per byte reduced"
+        "--gamma", type=quantities.per_byte, metavar="SECONDS", help="seconds per byte reduced"
     )
     parser.set_defaults(run=run)
 
@@ -166,14 +182,14 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
     link = call.link
     root = f", root {call.root}" if call.collective in ROOTED else ""
     ranks = "1 rank" if call.ranks == 1 else f"{call.ranks} ranks"
-    size = _bytes_text(call.items * item)
+    size = bytes_text(call.items * item)
     yield f"{call.collective} on {ranks}{root}: {size} of {call.dtype}, {MEANING[call.collective]}"
     yield (
-        f"alpha {_time_text(link['alpha'])} a step, "
-        f"overhead {_time_text(link['overhead'])} for each further message of a step,"
+        f"alpha {time_text(link['alpha'])} a step, "
+        f"overhead {time_text(link['overhead'])} for each further message of a step,"
     )
     yield (
-        f"beta {link['beta'] * 1e9:.3g} ns/byte{_rate_text(link['beta'])}, "
+        f"beta {link['beta'] * 1e9:.3g} ns/byte{rate_text(link['beta'])}, "
         f"gamma {link['gamma'] * 1e9:.3g} ns/byte reduced"
     )
     yield ""
@@ -186,8 +202,8 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
             continue
         chosen = "  <- chosen" if index == 0 and len(prices) > 1 else ""
         yield (
-            f"{name:<22}{cost.steps:>6}{cost.messages:>10}{_bytes_text(cost.sent * item):>12}"
-            f"{_bytes_text(cost.received * item):>12}{_time_text(cost.seconds):>12}{chosen}"
+            f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
+            f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
         )
 
 
@@ -287,65 +303,3 @@ def _grid(ranks: range, cells: Sequence[Sequence[Cell]], steps: int) -> Iterator
 def _stacked(columns: Sequence[Sequence[str]]) -> list[list[str]]:
     height = max(len(column) for column in columns)
     return [[c[i] if i < len(c) else "" for c in columns] for i in range(height)]
-
-
-# ---- numbers in and out --------------------------------------------------------------------------
-
-
-def _number(pattern: str, units: dict[str, float], example: str) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        found = re.fullmatch(
-            r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)" + pattern, text.strip(), re.IGNORECASE
-        )
-        unit = found[2].lower() if found else None
-        if found is None or unit not in units:
-            raise argparse.ArgumentTypeError(f"'{text}' is not like {example}")
-        return float(found[1]) * units[unit]
-
-    return parse
-
-
-_seconds = _number(
-    r"\s*([a-z]*)", {"": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}, "20us or 1ms"
-)
-_per_byte = _number("()", {"": 1}, "1e-9")
-_bits = _number(r"\s*([kmg]bit)", {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}, "100Mbit or 1Gbit")
-_bytes = _number("([kmg]?)", {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}, "8, 4K, 64M or 1G")
-
-
-def _bit_rate(text: str) -> float:
-    rate = _bits(text)
-    if rate == 0:
-        raise argparse.ArgumentTypeError("a link has a speed")
-    return 8 / rate
-
-
-def _size(text: str) -> int:
-    size = _bytes(text)
-    if size != int(size):
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of bytes")
-    return int(size)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no positive number")
-    return int(text)
-
-
-def _bytes_text(size: int) -> str:
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if size >= 1024**power:
-            return f"{size / 1024**power:.4g} {unit}"
-    return f"{size} B"
-
-
-def _time_text(seconds: float) -> str:
-    for factor, unit in ((1, "s"), (1e3, "ms")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.4g} {unit}"
-    return f"{seconds * 1e6:.4g} us"
-
-
-def _rate_text(beta: float) -> str:
-    return f" ({8e-9 / beta:.3g} Gbit/s)" if beta > 0 else ""

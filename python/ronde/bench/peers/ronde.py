@@ -1,0 +1,111 @@
+"""Ronde itself, through its public functions, and the bound that memory sets."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import ronde
+from ronde import _core, context
+
+from ..cells import FLOATING, Cell
+from .peer import Buffers, Operation, Peer
+
+__all__ = ["Ronde", "connect"]
+
+_OPS = {op.value: op for op in ronde.Op}
+
+
+class Ronde(Peer):
+    def __init__(self) -> None:
+        self.rank, self.size = ronde.rank(), ronde.size()
+        world = context.world()
+        hosts = len({home.host for home in world.homes})
+        self.about = {
+            "library": f"ronde {ronde.__version__}",
+            "hosts": f"{hosts}",
+            "transport": "shared memory" if world.shares_memory else "MPI messages",
+            "MPI": world.job.MPI.Get_library_version().strip(" \n\0").splitlines()[0],
+        }
+
+    def gather(self, numbers: Sequence[float]) -> Any:
+        return ronde.allgather(np.array([numbers], np.float64))
+
+    def empty(self, count: int, cell: Cell) -> Any:
+        if cell.buffers == "shared":
+            return ronde.empty((count,), super().empty(0, cell).dtype)
+        return super().empty(count, cell)
+
+    def why_not(self, cell: Cell) -> str:
+        if cell.buffers == "shared" and not hasattr(ronde, "empty"):
+            return "this version of Ronde has no ronde.empty"
+        if cell.dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
+            return "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
+        if cell.kind.reduces and cell.op == "average" and cell.dtype not in FLOATING:
+            return f"the average of {cell.dtype} would have to be rounded"
+        return ""
+
+    def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
+        if cell.collective == "memory":
+            # Two ways to scale: whichever is faster is the bound.
+            floats = [_as_floats(x) for x in buffers.inputs]
+            for scale in (_scale_by_ronde, _scale_by_numpy):
+                yield Operation(buffers.inputs, [partial(scale, x) for x in floats])
+            return
+        inputs = [_typed(x, cell.dtype) for x in buffers.inputs]
+        in_place = cell.in_place and cell.collective in ("allreduce", "broadcast")
+        calls = [self._call(cell, x, in_place) for x in inputs]
+        yield Operation(buffers.inputs, calls, buffers.inputs if in_place else None)
+
+    def _call(self, cell: Cell, x: Any, in_place: bool) -> partial[Any]:
+        root, op = cell.root, _OPS[cell.op]
+        if cell.collective == "allreduce":
+            return partial(ronde.allreduce_ if in_place else ronde.allreduce, x, op)
+        if cell.collective == "broadcast":
+            return partial(ronde.broadcast_ if in_place else ronde.broadcast, x, root)
+        if cell.collective == "allgather":
+            return partial(ronde.allgather, x)
+        if cell.collective == "reducescatter":
+            return partial(ronde.reducescatter, x, op)
+        if cell.collective == "alltoall":
+            return partial(ronde.alltoall, x)
+        if cell.collective == "reduce":
+            return partial(ronde.reduce, x, root, op)
+        if cell.collective == "gather":
+            return partial(ronde.gather, x, root)
+        if cell.collective == "scatter":
+            return partial(ronde.scatter, x if self.rank == root else None, root)
+        return partial(ronde.barrier)
+
+
+def _typed(x: Any, dtype: str) -> Any:
+    if dtype != "bfloat16":
+        return x
+    import ml_dtypes
+
+    return x.view(ml_dtypes.bfloat16)
+
+
+def _as_floats(x: Any) -> Any:
+    """The bytes of a vector, as far as they make whole floats."""
+    return x.view(np.uint8)[: x.nbytes // 4 * 4].view(np.float32)
+
+
+def _scale_by_ronde(x: Any) -> None:
+    _core.scale(_core.DType.float32, x, 0.5)
+
+
+def _scale_by_numpy(x: Any) -> None:
+    np.multiply(x, np.float32(0.5), out=x)
+
+
+@contextmanager
+def connect() -> Iterator[Ronde]:
+    ronde.init()
+    yield Ronde()
+    ronde.shutdown()

@@ -1,0 +1,12 @@
+"""Runs the worker in an environment without Ronde: this folder becomes a package of its own."""
+
+import importlib
+import sys
+import types
+
+if __name__ == "__main__":
+    folder = sys.path.pop(0)  # that of this script: its modules must not hide others
+    package = types.ModuleType("ronde_bench")
+    package.__path__ = [folder]
+    sys.modules[package.__name__] = package
+    importlib.import_module("ronde_bench.worker").main()

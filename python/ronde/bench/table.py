@@ -1,0 +1,147 @@
+"""Rows as text: the columns of nccl-tests, and what the ranks and rounds add to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from statistics import median
+
+from .cells import Cell, Row
+
+__all__ = ["comparison", "geometric_mean", "header", "line", "ratios", "title"]
+
+_COLUMNS = (
+    f"#{'size':>11} {'count':>11} {'type':>9} {'redop':>8} {'root':>5}"
+    f" | {'time':>9} {'algbw':>7} {'busbw':>7} {'#wrong':>6}"
+    f" | {'p50':>9} {'p99':>9} {'max':>9}"
+)
+_UNITS = (
+    f"#{'(B)':>11} {'(elements)':>11} {'':>9} {'':>8} {'':>5}"
+    f" | {'(us)':>9} {'(GB/s)':>7} {'(GB/s)':>7} {'':>6}"
+    f" | {'(us)':>9} {'(us)':>9} {'(us)':>9}"
+)
+
+
+def title(cell: Cell, ranks: int) -> str:
+    """Above the rows of one collective."""
+    place = ""
+    if cell.collective in ("allreduce", "broadcast"):
+        place = ", in place" if cell.in_place else ", out of place"
+    return f"# {cell.collective} on {_ranks(ranks)}{place}, {cell.buffers} buffers"
+
+
+def header(*, bound: bool) -> list[str]:
+    """The names of the columns and their units."""
+    return [
+        _COLUMNS + (f" | {'bound':>6}" if bound else ""),
+        _UNITS + (f" | {'share':>6}" if bound else ""),
+    ]
+
+
+def line(row: Row, *, bound: bool) -> str:
+    """One row: of the bound, the share that it reaches."""
+    if row.why_not:
+        return f"{_what(row)} | {row.why_not}"
+    share = ""
+    if bound:
+        share = f" | {row.bound / row.time:6.2f}" if row.bound else f" | {'-':>6}"
+    return f"{_what(row)} | {_numbers(row)}{share}"
+
+
+def _what(row: Row) -> str:
+    cell = row.cell
+    return (
+        f"{row.bytes:>12} {row.count:>11} {cell.dtype if row.count else 'none':>9}"
+        f" {cell.op if cell.kind.reduces else 'none':>8}"
+        f" {cell.root if cell.kind.rooted else -1:>5}"
+    )
+
+
+def _numbers(row: Row) -> str:
+    wrong = "-" if row.wrong is None else row.wrong
+    return (
+        f"{_us(row.time):>9} {row.algbw:>7.2f} {row.busbw:>7.2f} {wrong:>6}"
+        f" | {_us(row.p50):>9} {_us(row.p99):>9} {_us(row.max):>9}"
+    )
+
+
+def _us(time: float) -> str:
+    return f"{time:.2f}" if time < 1000 else f"{time:.0f}"
+
+
+def _ranks(ranks: int) -> str:
+    return "1 rank" if ranks == 1 else f"{ranks} ranks"
+
+
+# ---- several libraries ---------------------------------------------------------------------------
+
+
+def comparison(rows: Sequence[Row], *, bound: bool) -> Iterator[str]:
+    """A block for each cell with a line for each library: the median round, and by how much it is slower
+    than Ronde, round by round: the smallest, the middle and the greatest ratio."""
+    blocks: dict[Cell, list[Row]] = {}
+    for row in rows:
+        blocks.setdefault(_plain(row.cell), []).append(row)
+    ours = list(dict.fromkeys(row.label for row in rows if row.peer == "ronde"))
+    width = max(len(row.label) for row in rows)
+    seen = ""
+    for cell, block in blocks.items():
+        above = title(cell, block[0].ranks).rpartition(",")[0]
+        if above != seen:
+            seen = above
+            yield from _comparison_header(above, ours, width, bound)
+        for label in dict.fromkeys(row.label for row in block):
+            own = [row for row in block if row.label == label]
+            middle = _middle(own)
+            if middle.why_not:
+                yield f"{_what(middle)} {label:<{width}} | {middle.why_not}"
+                continue
+            share = ""
+            if bound:
+                share = f" | {middle.bound / middle.time:6.2f}" if middle.bound else f" | {'-':>6}"
+            columns = "".join(f" | {_spread(ratios(block, label, our))}" for our in ours)
+            yield f"{_what(middle)} {label:<{width}} | {_numbers(middle)}{share}{columns}"
+
+
+def _comparison_header(above: str, ours: Sequence[str], width: int, bound: bool) -> Iterator[str]:
+    yield ""
+    yield above
+    for text, names in zip(
+        header(bound=bound),
+        ([f"time / {our}" for our in ours], ["min  median     max"] * len(ours)),
+        strict=True,
+    ):
+        left, _, right = text.partition(" | ")
+        columns = "".join(f" | {name:>20}" for name in names)
+        yield f"{left} {'library' if names[0].startswith('time') else '':<{width}} | {right}{columns}"
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return f"{'-':>20}"
+    return f"{min(ratios):>6.2f} {median(ratios):>6.2f} {max(ratios):>6.2f}"
+
+
+def _middle(rows: Sequence[Row]) -> Row:
+    """The round of the median time."""
+    return sorted(rows, key=lambda row: row.time)[(len(rows) - 1) // 2]
+
+
+def ratios(block: Iterable[Row], label: str, reference: str) -> list[float]:
+    """Time of one library over that of another, for each round that has both; rows of one cell."""
+    times = {(row.label, row.round): row.time for row in block if not row.why_not}
+    rounds = sorted({number for _, number in times})
+    return [
+        times[label, number] / times[reference, number]
+        for number in rounds
+        if (label, number) in times and (reference, number) in times
+    ]
+
+
+def _plain(cell: Cell) -> Cell:
+    return replace(cell, buffers="plain")
+
+
+def geometric_mean(numbers: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, numbers)) / len(numbers))

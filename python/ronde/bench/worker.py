@@ -1,0 +1,197 @@
+"""What each rank does: measures the cells of a job, one after the other, through one library."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import peers, timing, values
+from .cells import DTYPES, Cell, Job, Row
+from .peers.peer import Buffers, Operation, Peer
+
+__all__ = ["main", "measure"]
+
+_ROTATED_FROM = 64 << 10  # bytes: what is smaller stays in cache in real programs too
+_BOUND_FROM = 64 << 10
+_COPIES_AT_MOST = 1024
+_LINE = 64
+_UNKNOWN_CACHE = 32 << 20
+
+_SPIN = "while True: pass"
+
+
+def measure(peer: Peer, job: Job, report: Callable[[Row], None]) -> None:
+    """Measures all cells; rank 0 reports each row when it is there."""
+    local, first = _neighbours(peer)
+    with _busy_processes(job.busy if first else 0):
+        for cell in job.cells:
+            row = _row(peer, job, cell, local)
+            if peer.rank == 0:
+                report(row)
+
+
+def _row(peer: Peer, job: Job, cell: Cell, local: int) -> Row:
+    row = Row(cell, cell.bytes(peer.size), cell.count(peer.size), peer.size)
+    why_not = peer.why_not(cell)
+    if why_not:
+        return replace(row, why_not=why_not)
+    row = _measured(peer, job, cell, local, row)
+    if job.bound and cell.collective == "allreduce" and row.bytes >= _BOUND_FROM:
+        memory = replace(cell, collective="memory")
+        times = _measured(peer, replace(job, check=False), memory, local, row)
+        row = replace(row, bound=times.time)
+    return row
+
+
+def _measured(peer: Peer, job: Job, cell: Cell, local: int, row: Row) -> Row:
+    copies = _copies(row.bytes, local) if job.rotate else 1
+    buffers = _Pool(peer, cell, copies)
+    # Some libraries are faster in place, some out of place: a peer is measured at its best.
+    candidates = list(peer.operations(cell, buffers))
+    wrong = None
+    check = job.check and cell.collective not in ("barrier", "memory")
+    if check:
+        wrong = sum(_wrong(peer, cell, each, 0) for each in candidates[:1])
+    for array in buffers.inputs:
+        values.fill(array, values.idle(cell, peer.size, peer.rank))
+    guesses = [timing.estimate(peer, each.calls, job.warmup) for each in candidates]
+    best = min(range(len(candidates)), key=lambda index: guesses[index])
+    times = timing.measure(peer, candidates[best].calls, job.seconds, job.iterations, guesses[best])
+    if wrong is not None:
+        wrong += _wrong(peer, cell, candidates[best], copies - 1)
+    return replace(
+        row,
+        iterations=times.iterations,
+        time=times.mean,
+        p50=times.p50,
+        p99=times.p99,
+        max=times.max,
+        wrong=wrong,
+    )
+
+
+def _wrong(peer: Peer, cell: Cell, operation: Operation, copy: int) -> int:
+    """Elements that are wrong on all ranks after a call with crafted numbers."""
+    table = values.stored(values.pattern(cell, peer.size, peer.rank), cell.dtype)
+    values.fill(operation.inputs[copy], table)
+    returned = operation.calls[copy]()
+    result = operation.outputs[copy] if operation.outputs is not None else returned
+    if result is not None:
+        result = peer.array(result).view(DTYPES[cell.dtype])
+    pieces = values.expected(cell, peer.size, peer.rank)
+    mine = values.count_wrong(result, pieces) if pieces else 0
+    return int(np.sum(peer.gather([mine])))
+
+
+class _Pool(Buffers):
+    """Vectors in rows of a block. Calls take them in turn, so that together they exceed the cache."""
+
+    def __init__(self, peer: Peer, cell: Cell, copies: int) -> None:
+        self._peer, self._cell, self._copies = peer, cell, copies
+        self.inputs = self._rows(cell.inputs(peer.size))
+        for array in self.inputs:  # pages exist from the first write on
+            values.fill(array, values.idle(cell, peer.size, peer.rank))
+
+    def outputs(self) -> list[Any]:
+        rows = self._rows(self._cell.outputs(self._peer.size))
+        for array in rows:
+            array.fill(0)
+        return rows
+
+    def _rows(self, count: int) -> list[Any]:
+        dtype = DTYPES[self._cell.dtype]
+        stride = -(-max(count, 1) * dtype.itemsize // _LINE) * _LINE // dtype.itemsize
+        block = self._peer.empty(self._copies * stride, self._cell)
+        return [block[row * stride : row * stride + count] for row in range(self._copies)]
+
+
+def _copies(size: int, local: int) -> int:
+    """So many that those of all ranks of a host take twice its last-level cache."""
+    if size < _ROTATED_FROM:
+        return 1
+    return max(1, min(_COPIES_AT_MOST, math.ceil(2 * _last_level_cache() / (size * local))))
+
+
+def _last_level_cache() -> int:
+    sizes = [_UNKNOWN_CACHE]
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = file.read_text().strip()
+        unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM")) * unit)
+    return max(sizes[1:] or sizes)
+
+
+def _neighbours(peer: Peer) -> tuple[int, bool]:
+    """How many ranks this host has, and whether this is the first of them."""
+    name = zlib.crc32(f"{os.uname().nodename} {_boot_id()}".encode())
+    hosts = peer.gather([float(name)])[:, 0]
+    here = np.flatnonzero(hosts == hosts[peer.rank])
+    return len(here), bool(here[0] == peer.rank)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+@contextmanager
+def _busy_processes(number: int) -> Iterator[None]:
+    """Neighbours that do nothing but take time from the cores."""
+    libc = ctypes.CDLL(None)
+    set_death_signal = 1  # of prctl(2): they end with this process, however it ends
+
+    def prepare() -> None:
+        libc.prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+
+    started = [
+        subprocess.Popen([sys.executable, "-S", "-c", _SPIN], preexec_fn=prepare)
+        for _ in range(number)
+    ]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    """One rank of a launch: reads the job from a file, and rank 0 writes rows to another."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peer")
+    parser.add_argument("job", type=Path)
+    parser.add_argument("results", type=Path)
+    args = parser.parse_args()
+    job = Job.of(json.loads(args.job.read_text()))
+    with peers.connect(args.peer) as peer:
+        if peer.rank != 0:
+            measure(peer, job, lambda row: None)
+            return
+        with args.results.open("w") as file:
+
+            def write(what: dict[str, Any]) -> None:
+                print(json.dumps(what), file=file, flush=True)
+
+            write({"about": peer.about})
+            measure(peer, job, lambda row: write({"row": asdict(row)}))
+            write({"end": True})
+
+
+if __name__ == "__main__":
+    main()
