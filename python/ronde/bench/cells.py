@@ -153,4 +153,7 @@ class Row:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Row:
-        return cls(**{**fields, "cell": Cell(**fields["cell"])})
+        """From JSON, where there may be more, like the speeds."""
+        known = cls.__dataclass_fields__
+        own = {name: value for name, value in fields.items() if name in known}
+        return cls(**{**own, "cell": Cell(**fields["cell"])})

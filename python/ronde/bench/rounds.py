@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,8 @@ from .cells import Job, Row
 __all__ = ["Comparison", "Entrant", "compare"]
 
 _STANDALONE = Path(__file__).with_name("standalone.py")
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.2  # seldom: the ranks need the cores
+_PATIENCE_SECONDS = 300.0
 _GRACE_SECONDS = 10.0
 
 # With more ranks than cores a waiting rank has to let others run, which not every library does by
@@ -65,13 +67,12 @@ def compare(
     ranks: int,
     rounds: int,
     *,
-    patience: float = 300.0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
-    """Measures the job `rounds` times through every entrant, the first of which is Ronde.
+    """Measures the job `rounds` times through every entrant, one of which is Ronde.
 
-    A peer that fails, or measures nothing for `patience` seconds, is left out from then on, with the
-    reason. Raises `RondeError` if Ronde itself fails.
+    A peer that fails, or measures nothing for five minutes, is left out from then on, with the reason.
+    `progress` is told what is under way. Raises `RondeError` if Ronde itself fails.
     """
     result = Comparison()
     for number in range(rounds):
@@ -79,63 +80,80 @@ def compare(
         for entrant in [*entrants[first:], *entrants[:first]]:
             if entrant.label in result.left_out:
                 continue
-            head = f"round {number + 1} of {rounds}: {entrant.label}"
-            why_not = _launch(
-                entrant, job, ranks, patience, result, number, lambda t, h=head: progress(h + t)
-            )
-            if why_not and entrant.kind == "ronde":
-                raise RondeError(f"the launch with ronde failed:\n{why_not}")
-            if why_not:
-                result.left_out[entrant.label] = why_not
+            head = f"round {number + 1} of {rounds}, {entrant.label}"
+            launched = _launch(entrant, job, ranks, partial(_tell, progress, head))
+            result.rows += [replace(row, peer=entrant.label, round=number) for row in launched.rows]
+            if launched.about:
+                result.about[entrant.label] = launched.about
+            if launched.why_not and entrant.kind == "ronde":
+                raise RondeError(f"the launch with ronde failed:\n{launched.why_not}")
+            if launched.why_not:
+                result.left_out[entrant.label] = launched.why_not
     return result
 
 
+def _tell(progress: Callable[[str], None], head: str, done: int, of: int) -> None:
+    progress(f"{head}: {done} of {of} done")
+
+
+@dataclass
+class _Launched:
+    """What came out of one launch."""
+
+    rows: list[Row] = field(default_factory=list)
+    about: dict[str, str] = field(default_factory=dict)
+    why_not: str = ""
+
+
 def _launch(
-    entrant: Entrant,
-    job: Job,
-    ranks: int,
-    patience: float,
-    result: Comparison,
-    number: int,
-    progress: Callable[[str], None],
-) -> str:
-    """Adds the rows of a launch to the result. Returns why it failed, or nothing."""
+    entrant: Entrant, job: Job, ranks: int, progress: Callable[[int, int], None]
+) -> _Launched:
     python = shutil.which(entrant.python)
     if python is None:
-        return f"{entrant.python} is no program that can be run"
-    cells = job.cells
-    if entrant.kind != "ronde":  # shared buffers are Ronde's alone
-        cells = list(dict.fromkeys(replace(cell, buffers="plain") for cell in cells))
-        cells = [cell for cell in cells if cell.collective != "memory"]
-        job = replace(job, cells=cells, bound=False)
+        return _Launched(why_not=f"{entrant.python} is no program that can be run")
+    if entrant.kind != "ronde":
+        job = _of_a_peer(job)
     with tempfile.TemporaryDirectory(prefix="ronde-bench-") as folder:
         task, results, log = (Path(folder, name) for name in ("job.json", "rows", "log"))
         task.write_text(json.dumps(asdict(job)))
-        words = [python, str(_STANDALONE), entrant.kind, str(task), str(results)]
-        with _started(entrant.kind, python, words, ranks, log) as processes:
-            reader = _Reader(results)
-            since = time.monotonic()
-            progress("")
-            while not reader.ended and all(process.poll() is None for process in processes):
-                time.sleep(_POLL_SECONDS)
-                new = reader.read()
-                if new:
-                    since = time.monotonic()
-                    progress(f", {len(reader.rows)} of {len(cells)} cells")
-                elif time.monotonic() - since > patience:
-                    break
-            late = time.monotonic() - since > patience
-            _wait(processes)
-            statuses = [process.returncode for process in processes]
+        reader = _Reader(results)
+        program = [python, str(_STANDALONE), entrant.kind, str(task), str(results)]
+        commands = _commands(entrant.kind, program, ranks, Path(folder, "store"))
+        with _started(commands, _environment(ranks), log) as processes:
+            late = not _follow(reader, processes, len(job.cells), progress)
         reader.read()
-        result.rows += [replace(row, peer=entrant.label, round=number) for row in reader.rows]
-        if reader.about:
-            result.about[entrant.label] = reader.about
-        if reader.ended:
-            return ""
         if late:
-            return f"nothing was measured for {patience:.0f} s"
-        return _reason(log.read_text(errors="replace"), max(statuses, key=abs))
+            why_not = f"nothing was measured for {_PATIENCE_SECONDS:.0f} s"
+        else:
+            statuses = [process.returncode for process in processes]
+            why_not = "" if reader.ended else _reason(log.read_text(errors="replace"), statuses)
+        return _Launched(reader.rows, reader.about, why_not)
+
+
+def _of_a_peer(job: Job) -> Job:
+    """The job without what is Ronde's alone."""
+    cells = [replace(cell, buffers="plain") for cell in job.cells if cell.collective != "memory"]
+    return replace(job, cells=list(dict.fromkeys(cells)), bound=False)
+
+
+def _follow(
+    reader: _Reader,
+    processes: Sequence[subprocess.Popen[bytes]],
+    cells: int,
+    progress: Callable[[int, int], None],
+) -> bool:
+    """Until the job is done or a process has ended. False if nothing moves any more."""
+    since = time.monotonic()
+    progress(0, cells)
+    while not reader.ended and all(process.poll() is None for process in processes):
+        time.sleep(_POLL_SECONDS)
+        if reader.read():
+            since = time.monotonic()
+            progress(len(reader.rows), cells)
+        elif time.monotonic() - since > _PATIENCE_SECONDS:
+            return False
+    _wait(processes)
+    return True
 
 
 class _Reader:
@@ -167,23 +185,25 @@ class _Reader:
         self.ended = self.ended or "end" in what
 
 
+def _environment(ranks: int) -> dict[str, str]:
+    crowded = ranks > settings.cores()
+    return (_YIELDING if crowded else {}) | launch.environment()
+
+
+def _commands(kind: str, program: list[str], ranks: int, store: Path) -> list[list[str]]:
+    """What is to be started: a launcher, or the ranks themselves where none is needed."""
+    if kind != "gloo":
+        start = [sys.executable, "-m", "ronde", "run", "-np", str(ranks), "--python", program[0]]
+        return [[*start, *program]]
+    variables = [f"GLOO_STORE={store}", f"WORLD_SIZE={ranks}", "GLOO_SOCKET_IFNAME=lo"]
+    return [["env", *variables, f"RANK={rank}", *program] for rank in range(ranks)]
+
+
 @contextmanager
 def _started(
-    kind: str, python: str, words: list[str], ranks: int, log: Path
+    commands: Sequence[Sequence[str]], environment: dict[str, str], log: Path
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes of a launch: the launcher, or the ranks where there is none. None outlives it."""
-    environment = launch.environment()
-    if ranks > settings.cores():
-        environment = _YIELDING | environment
-    if kind == "gloo":
-        one_machine = {"GLOO_SOCKET_IFNAME": "lo", "GLOO_STORE": str(log.with_name("store"))}
-        variables = [
-            {"RANK": str(rank), "WORLD_SIZE": str(ranks)} | one_machine for rank in range(ranks)
-        ]
-        commands = [words] * ranks
-    else:
-        start = [sys.executable, "-m", "ronde", "run", "-np", str(ranks), "--python", python]
-        variables, commands = [{}], [[*start, *words]]
+    """Processes that do not outlive the context. What they say goes to the log."""
     libc = ctypes.CDLL(None)
     set_death_signal = 1  # of prctl(2): also if this process is killed
 
@@ -193,11 +213,11 @@ def _started(
     processes: list[subprocess.Popen[bytes]] = []
     with log.open("wb") as output:
         try:
-            for command, own in zip(commands, variables, strict=True):
+            for command in commands:
                 processes.append(
                     subprocess.Popen(
                         command,
-                        env=environment | own,
+                        env=environment,
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,
@@ -219,11 +239,12 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """For processes that are about to end."""
     deadline = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < deadline and any(process.poll() is None for process in processes):
-        time.sleep(_POLL_SECONDS / 10)
+        time.sleep(0.01)
 
 
-def _reason(log: str, status: int) -> str:
+def _reason(log: str, statuses: Sequence[int]) -> str:
     """What the ranks have said last, in a line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*", line)]
-    return (errors or lines or [f"it ended with status {status}"])[-1]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    status = next((each for each in statuses if each), 0)
+    return (errors or lines or [f"it ended with status {status} before the job was done"])[-1]

@@ -43,10 +43,12 @@ def line(row: Row, *, bound: bool) -> str:
     """One row: of the bound, the share that it reaches."""
     if row.why_not:
         return f"{_what(row)} | {row.why_not}"
-    share = ""
-    if bound:
-        share = f" | {row.bound / row.time:6.2f}" if row.bound else f" | {'-':>6}"
+    share = _share([row.bound] if row.bound else [], row.time) if bound else ""
     return f"{_what(row)} | {_numbers(row)}{share}"
+
+
+def _share(bounds: Sequence[float], time: float) -> str:
+    return f" | {median(bounds) / time:6.2f}" if bounds else f" | {'-':>6}"
 
 
 def _what(row: Row) -> str:
@@ -91,15 +93,14 @@ def comparison(rows: Sequence[Row], *, bound: bool) -> Iterator[str]:
         if above != seen:
             seen = above
             yield from _comparison_header(above, ours, width, bound)
+        bounds = [row.bound for row in block if row.bound]
         for label in dict.fromkeys(row.label for row in block):
             own = [row for row in block if row.label == label]
             middle = _middle(own)
             if middle.why_not:
                 yield f"{_what(middle)} {label:<{width}} | {middle.why_not}"
                 continue
-            share = ""
-            if bound:
-                share = f" | {middle.bound / middle.time:6.2f}" if middle.bound else f" | {'-':>6}"
+            share = _share(bounds, middle.time) if bound else ""
             columns = "".join(f" | {_spread(ratios(block, label, our))}" for our in ours)
             yield f"{_what(middle)} {label:<{width}} | {_numbers(middle)}{share}{columns}"
 

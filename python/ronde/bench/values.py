@@ -41,7 +41,7 @@ def pattern(cell: Cell, ranks: int, rank: int) -> Array:
     # everywhere; where the type has no room for that, only the first.
     turn = (position + rank) % ranks
     if ranks * (ranks - 1) // 2 > limit // 2:
-        turn = np.zeros(PERIOD)
+        turn = np.zeros_like(position)
     room = limit // ranks - (ranks - 1 if turn.any() else 0)
     return _scrambled(position) % (max(room, 0) + 1) + turn
 

@@ -49,21 +49,23 @@ class Gloo(Peer):
 
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         inputs = [tensor(x, cell.dtype) for x in buffers.inputs]
-        op, root = _OPS.get(cell.op), cell.root
         if cell.collective == "barrier":
             yield Operation(buffers.inputs, [dist.barrier])
         elif cell.collective in ("allreduce", "reduce", "broadcast"):  # there is only "in place"
-            calls = {
-                "allreduce": lambda x: partial(dist.all_reduce, x, op),
-                "reduce": lambda x: partial(dist.reduce, x, root, op),
-                "broadcast": lambda x: partial(dist.broadcast, x, root),
-            }[cell.collective]
-            yield Operation(buffers.inputs, [calls(x) for x in inputs], buffers.inputs)
+            calls = [self._call_in_place(cell, x) for x in inputs]
+            yield Operation(buffers.inputs, calls, buffers.inputs)
         else:
             arrays = buffers.outputs()
             outputs = [tensor(y, cell.dtype) for y in arrays]
             pairs = zip(inputs, outputs, strict=True)
             yield Operation(buffers.inputs, [self._call(cell, x, y) for x, y in pairs], arrays)
+
+    def _call_in_place(self, cell: Cell, x: Any) -> partial[Any]:
+        if cell.collective == "allreduce":
+            return partial(dist.all_reduce, x, _OPS[cell.op])
+        if cell.collective == "reduce":
+            return partial(dist.reduce, x, cell.root, _OPS[cell.op])
+        return partial(dist.broadcast, x, cell.root)
 
     def _call(self, cell: Cell, x: Any, y: Any) -> partial[Any]:
         root = cell.root

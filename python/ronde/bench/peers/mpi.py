@@ -33,8 +33,8 @@ class Mpi(Peer):
     def __init__(self) -> None:
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
-        version = MPI.Get_library_version().strip(" \n\0")
-        self.about = {"library": version.splitlines()[0]}
+        vendor, version = MPI.get_vendor()
+        self.about = {"library": f"{vendor} {'.'.join(map(str, version))}"}
 
     def gather(self, numbers: Sequence[float]) -> Any:
         mine = np.array(numbers, np.float64)
@@ -54,7 +54,7 @@ class Mpi(Peer):
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         # What is only moved may be of any type of that length.
         kind = _TYPES.get(cell.dtype, MPI.UINT16_T)
-        op = (_BOOL_OPS if cell.dtype == "bool" else _OPS).get(cell.op)
+        op = (_BOOL_OPS if cell.dtype == "bool" else _OPS).get(cell.op, MPI.OP_NULL)
         inputs = [[x, kind] for x in buffers.inputs]
         if cell.collective == "barrier":
             yield Operation(buffers.inputs, [partial(self._comm.Barrier)])

@@ -29,7 +29,7 @@ class Operation:
     """One way to do a collective: a call for each copy, to be timed as it is."""
 
     inputs: list[Array]
-    calls: list[Callable[[], Any]]
+    calls: Sequence[Callable[[], Any]]
     outputs: list[Array] | None = None  # None: the calls return the result
 
 
@@ -38,7 +38,7 @@ class Peer:
 
     rank: int
     size: int
-    about: dict[str, str]  # "library": name and version; and what else the header should say
+    about: dict[str, str]  # for the header: "library" is the name and version of a peer
 
     def gather(self, numbers: Sequence[float]) -> Any:
         """The numbers of all ranks, as float64 of shape (size, len(numbers)); synchronises."""

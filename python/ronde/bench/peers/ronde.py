@@ -13,24 +13,25 @@ import numpy as np
 import ronde
 from ronde import _core, context
 
-from ..cells import FLOATING, Cell
+from ..cells import DTYPES, FLOATING, Cell
 from .peer import Buffers, Operation, Peer
 
 __all__ = ["Ronde", "connect"]
 
 _OPS = {op.value: op for op in ronde.Op}
+_EMPTY: Any = getattr(ronde, "empty", None)
 
 
 class Ronde(Peer):
     def __init__(self) -> None:
         self.rank, self.size = ronde.rank(), ronde.size()
         world = context.world()
+        vendor, version = world.job.MPI.get_vendor()
         hosts = len({home.host for home in world.homes})
         self.about = {
-            "library": f"ronde {ronde.__version__}",
             "hosts": f"{hosts}",
             "transport": "shared memory" if world.shares_memory else "MPI messages",
-            "MPI": world.job.MPI.Get_library_version().strip(" \n\0").splitlines()[0],
+            "MPI": f"{vendor} {'.'.join(map(str, version))}",
         }
 
     def gather(self, numbers: Sequence[float]) -> Any:
@@ -38,11 +39,11 @@ class Ronde(Peer):
 
     def empty(self, count: int, cell: Cell) -> Any:
         if cell.buffers == "shared":
-            return ronde.empty((count,), super().empty(0, cell).dtype)
+            return _EMPTY((count,), DTYPES[cell.dtype])
         return super().empty(count, cell)
 
     def why_not(self, cell: Cell) -> str:
-        if cell.buffers == "shared" and not hasattr(ronde, "empty"):
+        if cell.buffers == "shared" and _EMPTY is None:
             return "this version of Ronde has no ronde.empty"
         if cell.dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
             return "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
@@ -52,9 +53,8 @@ class Ronde(Peer):
 
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         if cell.collective == "memory":
-            # Two ways to scale: whichever is faster is the bound.
             floats = [_as_floats(x) for x in buffers.inputs]
-            for scale in (_scale_by_ronde, _scale_by_numpy):
+            for scale in _SCALES:
                 yield Operation(buffers.inputs, [partial(scale, x) for x in floats])
             return
         inputs = [_typed(x, cell.dtype) for x in buffers.inputs]
@@ -96,12 +96,17 @@ def _as_floats(x: Any) -> Any:
     return x.view(np.uint8)[: x.nbytes // 4 * 4].view(np.float32)
 
 
-def _scale_by_ronde(x: Any) -> None:
-    _core.scale(_core.DType.float32, x, 0.5)
-
-
 def _scale_by_numpy(x: Any) -> None:
     np.multiply(x, np.float32(0.5), out=x)
+
+
+def _scale(x: Any, streaming: bool) -> None:
+    op, dtype = _core.ReduceOp.sum, _core.DType.float32
+    _core.reduce_many(op, dtype, [x], [x], prescale=0.5, streaming=streaming)
+
+
+# Whichever is fastest is the bound.
+_SCALES = (_scale_by_numpy, partial(_scale, streaming=False), partial(_scale, streaming=True))
 
 
 @contextmanager
