@@ -11,47 +11,17 @@
 #include <string>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/operations.h"
 #include "collective/communicator.h"
 #include "core/error.h"
-#include "node/heap.h"
 
 namespace py = pybind11;
 using namespace py::literals;
 
 namespace ronde {
 namespace {
-
-/// Text of the core may hold what is no UTF-8: names of files, say.
-py::str to_python(const std::string& text) {
-  return py::reinterpret_steal<py::str>(
-      PyUnicode_DecodeUTF8(text.data(), static_cast<py::ssize_t>(text.size()), "replace"));
-}
-
-ConstBuffer input_of(const py::array& array) {
-  return {static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes())};
-}
-
-Buffer output_of(py::array& array) {
-  return {
-      static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes()), {}};
-}
-
-/// A one-dimensional array of bytes that owns its memory.
-py::array array_of(Bytes bytes) {
-  const auto size = static_cast<py::ssize_t>(bytes.size());
-  const py::capsule owner(new Bytes(bytes), [](void* held) { delete static_cast<Bytes*>(held); });
-  return py::array(py::dtype::of<std::uint8_t>(), {size}, {1}, bytes.data(), owner);
-}
-
-/// The same, in memory that the ranks of this machine share.
-py::array shared_array(std::size_t bytes) {
-  std::byte* block = Heap::instance().allocate(bytes);
-  const py::capsule owner(
-      block, [](void* held) { Heap::instance().free(static_cast<std::byte*>(held)); });
-  return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {1}, block,
-                   owner);
-}
 
 py::tuple pair_of(Gathered gathered) {
   return py::make_tuple(gathered.rows, array_of(std::move(gathered.data)));
@@ -96,8 +66,8 @@ void allreduce(Communicator& self, const Call& call, const std::vector<py::array
     if (pieces[i].input.bytes != pieces[i].output.bytes)
       throw ArgumentError("an output is not of the size of its input");
   }
-  py::gil_scoped_release release;
-  self.allreduce(call, pieces, reduction, algorithm);
+  run_collective(self, {py::cast(inputs), py::cast(outputs)},
+                 [&] { self.allreduce(call, pieces, reduction, algorithm); });
 }
 
 void reduce_scatter(Communicator& self, const Call& call, const py::array& input, py::array& output,
@@ -109,8 +79,8 @@ void reduce_scatter(Communicator& self, const Call& call, const py::array& input
   if (chunks.size() != self.size() || chunks.total() * size_of(reduction.dtype) != in.bytes ||
       chunks.count(self.rank()) * size_of(reduction.dtype) != out.bytes)
     throw ArgumentError("the counts do not fit the arrays");
-  py::gil_scoped_release release;
-  self.reduce_scatter(call, in, out, chunks, reduction, algorithm);
+  run_collective(self, {input, output},
+                 [&] { self.reduce_scatter(call, in, out, chunks, reduction, algorithm); });
 }
 
 void reduce(Communicator& self, const Call& call, const py::array& input,
@@ -120,15 +90,14 @@ void reduce(Communicator& self, const Call& call, const py::array& input,
   const auto out = output ? output_of(*output) : Buffer{};
   if (self.rank() == root && out.bytes != in.bytes)
     throw ArgumentError("the output is not of the size of the input");
-  py::gil_scoped_release release;
-  self.reduce(call, in, out, reduction, root, algorithm);
+  run_collective(self, {input, output ? py::handle(*output) : py::none()},
+                 [&] { self.reduce(call, in, out, reduction, root, algorithm); });
 }
 
 void broadcast(Communicator& self, const Call& call, py::array& data, int root,
                const std::string& algorithm) {
   const auto buffer = output_of(data);
-  py::gil_scoped_release release;
-  self.broadcast(call, buffer, root, algorithm);
+  run_collective(self, {data}, [&] { self.broadcast(call, buffer, root, algorithm); });
 }
 
 void require_bytes(const ConstBuffer& buffer, std::size_t rows, std::size_t row_bytes) {
@@ -143,20 +112,16 @@ py::tuple allgather(Communicator& self, const Call& call, const py::array& mine,
                     std::size_t row_bytes, const std::string& algorithm) {
   const auto input = input_of(mine);
   require_bytes(input, rows, row_bytes);
-  return pair_of([&] {
-    py::gil_scoped_release release;
-    return self.allgather(call, input, rows, row_bytes, algorithm);
-  }());
+  return pair_of(run_collective(
+      self, {mine}, [&] { return self.allgather(call, input, rows, row_bytes, algorithm); }));
 }
 
 py::tuple gather(Communicator& self, const Call& call, const py::array& mine, std::size_t rows,
                  std::size_t row_bytes, int root, const std::string& algorithm) {
   const auto input = input_of(mine);
   require_bytes(input, rows, row_bytes);
-  return pair_of([&] {
-    py::gil_scoped_release release;
-    return self.gather(call, input, rows, row_bytes, root, algorithm);
-  }());
+  return pair_of(run_collective(
+      self, {mine}, [&] { return self.gather(call, input, rows, row_bytes, root, algorithm); }));
 }
 
 py::tuple scatter(Communicator& self, const Call& call, const std::optional<py::array>& all,
@@ -168,10 +133,9 @@ py::tuple scatter(Communicator& self, const Call& call, const std::optional<py::
     if (static_cast<int>(rows.size()) != self.size() || header.size() > Communicator::kHeaderWords)
       throw ArgumentError("the parts do not fit the communicator");
   }
-  auto result = [&] {
-    py::gil_scoped_release release;
+  auto result = run_collective(self, {all ? py::handle(*all) : py::none()}, [&] {
     return self.scatter(call, input, {rows, row_bytes, header}, root, algorithm);
-  }();
+  });
   return py::make_tuple(result.rows, array_of(std::move(result.data)), result.header);
 }
 
@@ -182,10 +146,8 @@ py::tuple alltoall(Communicator& self, const Call& call, const py::array& all,
   require_bytes(input, sum(rows), row_bytes);
   if (static_cast<int>(rows.size()) != self.size())
     throw ArgumentError("the rows do not fit the communicator");
-  return pair_of([&] {
-    py::gil_scoped_release release;
-    return self.alltoall(call, input, rows, row_bytes, algorithm);
-  }());
+  return pair_of(run_collective(
+      self, {all}, [&] { return self.alltoall(call, input, rows, row_bytes, algorithm); }));
 }
 
 void bind_call(py::module_& module) {
@@ -240,6 +202,10 @@ void bind_settings(py::module_& module) {
 void bind_collective(py::module_& module) {
   module.def("shared_array", &shared_array, "bytes"_a,
              "Bytes in memory that the ranks of this machine can reach, in one dimension.");
+  module.def(
+      "is_plain", [](py::handle x) { return plain_dtype(x).has_value(); }, "x"_a,
+      "Whether collectives take this array as it is.");
+  bind_op(module);
   bind_call(module);
   bind_settings(module);
 
@@ -262,7 +228,9 @@ void bind_collective(py::module_& module) {
           "why"_a)
       .def("close", &Control::close, py::call_guard<py::gil_scoped_release>());
 
-  py::class_<Communicator>(module, "Communicator", "The collectives of one process set.")
+  py::class_<Communicator> communicator(module, "Communicator",
+                                        "The collectives of one process set.");
+  communicator
       .def(py::init<std::shared_ptr<Control>, std::shared_ptr<Transport>, int, std::vector<int>,
                     Settings>(),
            "control"_a, "transport"_a, "set"_a, "members"_a, "settings"_a)
@@ -290,6 +258,7 @@ void bind_collective(py::module_& module) {
            py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("failure",
                              [](const Communicator& self) { return to_python(self.failure()); });
+  bind_operations(communicator);
 }
 
 }  // namespace ronde

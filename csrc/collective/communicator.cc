@@ -36,7 +36,7 @@ Communicator::Communicator(std::shared_ptr<Control> control, std::shared_ptr<Tra
 
 Communicator::~Communicator() {
   // Requests of a failed call may still be under way, and MPI may still write where they point.
-  if (!control_->failure().empty()) keep_for_ever(transport_);
+  if (failed()) keep_for_ever(transport_);
 }
 
 // What every call has around it -------------------------------------------------------------------
@@ -97,8 +97,8 @@ std::unique_lock<std::mutex> Communicator::take_turn(const Call& call) {
 }
 
 void Communicator::require_usable() const {
-  if (const auto failure = control_->failure(); !failure.empty())
-    throw Error("Ronde cannot be used any more, because " + failure +
+  if (failed())
+    throw Error("Ronde cannot be used any more, because " + failure() +
                 "\ncall ronde.shutdown() and ronde.init() to begin anew");
 }
 

@@ -113,6 +113,7 @@ class Communicator {
 
   /// Why this rank cannot use Ronde any more; empty while it can.
   std::string failure() const { return control_->failure(); }
+  bool failed() const { return control_->failed(); }
 
  private:
   void guarded(const Call& call, const std::function<void()>& body);

@@ -77,7 +77,7 @@ void Control::announce_resumed(const Standing& standing) {
 void Control::announce_failure(const Standing& standing, bool stalled) {
   std::lock_guard lock(mutex_);
   if (!failure_.empty()) return;  // said already, by this rank or to it
-  failure_ = standing.text;
+  fail(standing.text);
   tell_all(stalled ? Kind::stalled : Kind::failed, standing);
 }
 
@@ -101,6 +101,11 @@ void Control::collect_sent() {
   });
 }
 
+void Control::fail(std::string text) {
+  failure_ = std::move(text);
+  failed_.store(true, std::memory_order_release);
+}
+
 void Control::poll(const Standing& mine) {
   std::lock_guard lock(mutex_);
   collect_sent();
@@ -121,15 +126,15 @@ void Control::handle(const Notice& notice, const Standing& mine) {
       waiting_.erase({notice.rank, notice.set});
       return;
     case Kind::failed:
-      if (failure_.empty()) failure_ = "rank " + std::to_string(notice.rank) + " gave up: " + text;
+      if (failure_.empty()) fail("rank " + std::to_string(notice.rank) + " gave up: " + text);
       return;
     case Kind::stalled:
       if (theirs.same_call(mine)) {
-        failure_ = text;
+        fail(text);
         throw StalledError(text);
       }
       if (failure_.empty())
-        failure_ = "rank " + std::to_string(notice.rank) + " gave up waiting: " + text;
+        fail("rank " + std::to_string(notice.rank) + " gave up waiting: " + text);
       return;
     case Kind::goodbye:
       return;

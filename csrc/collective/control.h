@@ -5,6 +5,7 @@
 // waiting for it. Only the slow part of a wait looks at the channel.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <list>
 #include <map>
@@ -62,6 +63,7 @@ class Control {
 
   /// Why this process' communicators cannot be used any more; empty while they can.
   std::string failure() const;
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
 
   /// Completes the receive that is always posted, once all ranks are past their last call. If that
   /// does not succeed within seconds it returns false, and what is under way is kept.
@@ -89,6 +91,7 @@ class Control {
   void send(int peer, std::shared_ptr<Notice> notice);
   void post();
   bool hear(Notice& notice);
+  void fail(std::string text);
   void collect_sent();
   void handle(const Notice& notice, const Standing& mine);
 
@@ -101,6 +104,7 @@ class Control {
   std::map<std::pair<int, int>, Standing> waiting_;  // by rank and set
   bool closed_ = false;
   std::string failure_;
+  std::atomic<bool> failed_ = false;  // whether `failure_` says anything
 };
 
 }  // namespace ronde

@@ -37,8 +37,7 @@ Watch::Watch(Control& control, const Settings& settings, const std::vector<int>&
 Watch::~Watch() {
   try {
     // After a patient wait the others may have gone.
-    if (announced_ && !patient_ && control_.failure().empty())
-      control_.announce_resumed(standing());
+    if (announced_ && !patient_ && !control_.failed()) control_.announce_resumed(standing());
   } catch (...) {
     // The next call of this rank meets the same trouble and reports it.
   }

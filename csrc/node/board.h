@@ -1,5 +1,5 @@
-// What the ranks of one machine see of each other: a segment with notes and stages of all ranks, and
-// a barrier.
+// What the ranks of one machine see of each other: a segment with notes and stages of all ranks,
+// and a barrier.
 //
 //   note    what a rank says in phase 0: the fingerprint of its call, what the others must know of
 //           it, and the data itself where it is short; two, used in turn

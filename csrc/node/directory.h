@@ -1,9 +1,9 @@
 // Which memory of a rank the others can reach without a stage.
 //
-// A rank enters the segments that its operands lie in (heap.h) into its part of the directory, where
-// the others find their addresses. Phase 0 says where an operand is. A segment that is new to the
-// ranks is opened by all of them, and used only if all have succeeded; every rank knows so, because
-// all see the same notes and the same votes.
+// A rank enters the segments that its operands lie in (heap.h) into its part of the directory,
+// where the others find their addresses. Phase 0 says where an operand is. A segment that is new to
+// the ranks is opened by all of them, and used only if all have succeeded; every rank knows so,
+// because all see the same notes and the same votes.
 #pragma once
 
 #include <cstddef>
@@ -63,8 +63,8 @@ class Directory {
 
   std::byte* const shared_;
   const int rank_;
-  std::vector<Own> own_;                                  // entry n is own_[n - 1]
-  std::map<std::pair<int, std::uint16_t>, Known> known_;  // by rank and entry
+  std::vector<Own> own_;                                   // entry n is own_[n - 1]
+  std::map<std::pair<int, std::uint16_t>, Known> known_;   // by rank and entry
   std::map<std::pair<int, std::uint16_t>, Known> opened_;  // not yet voted on
 };
 

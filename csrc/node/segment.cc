@@ -45,8 +45,7 @@ int reserve(int file, std::size_t bytes) {
 
 std::shared_ptr<Segment> Segment::map(int file, const std::string& label, std::size_t bytes) {
   // The pages are there already: all of them are mapped now rather than one by one when touched.
-  void* data =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
+  void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
   if (data == MAP_FAILED) {
     close(file);
     return nullptr;

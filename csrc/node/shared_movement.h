@@ -45,8 +45,8 @@ class SharedMovement final : public Exchange {
   /// it must want nothing; that it copies itself.
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;
 
-  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages of
-  /// all.
+  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages
+  /// of all.
   SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream, bool rooted,
                  const std::function<void(Note&)>& write, Choose choose);
 

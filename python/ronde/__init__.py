@@ -38,6 +38,7 @@ from .errors import (
     StalledError,
     UnavailableError,
 )
+from .memory import empty
 from .movements import (
     allgather,
     alltoall,
@@ -95,6 +96,7 @@ __all__ = [
     "broadcast_parameters",
     "cross_rank",
     "cross_size",
+    "empty",
     "gather",
     "global_process_set",
     "grouped_allgather",

@@ -1,34 +1,15 @@
-"""What all collectives share: whom a call is made with, what it is called, and what outlives its failure."""
+"""What all collectives share: whom a call is made with, and what it is called."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from . import _core, context
 from .arrays import View
 from .process_set import ProcessSet
 
-__all__ = ["Keep", "buckets", "communicator_of", "name_of", "root_of"]
-
-_abandoned: list[Any] = []
-"""Arrays of calls that failed half-way. MPI may still write to them, so they live as long as the process."""
-
-
-class Keep:
-    """Keeps arrays alive if the communicator fails in the block: then messages may still be under way."""
-
-    def __init__(self, communicator: _core.Communicator, *arrays: Any) -> None:
-        self.communicator = communicator
-        self.arrays = arrays
-
-    def __enter__(self) -> None:
-        self.usable = not self.communicator.failure
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self.usable and self.communicator.failure:
-            _abandoned.append(self.arrays)
+__all__ = ["buckets", "communicator_of", "name_of", "root_of"]
 
 
 def name_of(name: str | None) -> str:
@@ -40,6 +21,10 @@ def name_of(name: str | None) -> str:
 
 
 def communicator_of(process_set: ProcessSet) -> _core.Communicator:
+    # What a process set is attached to is there only while it can be used, in this process.
+    communicator = getattr(process_set, "_communicator", None)
+    if communicator is not None:
+        return communicator  # type: ignore[no-any-return]
     context.world()
     if not isinstance(process_set, ProcessSet):
         raise TypeError(f"process_set must be a ronde.ProcessSet, not {type(process_set).__name__}")

@@ -289,8 +289,31 @@ class Control:
     def close(self) -> bool:
         """Whether nothing is under way any more."""
 
-def shared_array(bytes: int) -> _Array: ...
+def is_plain(x: object) -> builtins.bool:
+    """Whether collectives take this array as it is."""
 
+def shared_array(bytes: int) -> _Bytes:
+    """Bytes in memory that the ranks of this machine can reach, in one dimension."""
+
+class Op:
+    """How the contributions of the ranks become one."""
+
+    __members__: ClassVar[dict[str, Op]]
+    Sum: ClassVar[Op]
+    Average: ClassVar[Op]
+    Min: ClassVar[Op]
+    Max: ClassVar[Op]
+    Product: ClassVar[Op]
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
 
 class Communicator:
     """The collectives of one process set."""
@@ -374,3 +397,58 @@ class Communicator:
         algorithm: str = "",
     ) -> tuple[int, _Bytes, list[int]]: ...
     def barrier(self, call: Call, patient: bool = False) -> None: ...
+
+    # As the public functions call them: an array with the dtype of its bytes, or plain and without;
+    # a root as a rank of the set, and as a rank of the job to be shown.
+    def allreduce_array(
+        self,
+        input: _Array,
+        output: _Array | None,  # None for a new one
+        dtype: DType | None,
+        op: Op,
+        name: str | None,
+        prescale: float,
+        postscale: float,
+    ) -> _Array: ...
+    def allreduce_arrays(
+        self,
+        inputs: Sequence[_Array],
+        outputs: Sequence[_Array],
+        dtypes: Sequence[DType],
+        buckets: Sequence[Sequence[int]],  # indices of arrays of one dtype
+        op: Op,
+        name: str | None,
+        prescale: float,
+        postscale: float,
+    ) -> None: ...
+    def reduce_array(
+        self,
+        input: _Array,
+        dtype: DType | None,
+        root: int,
+        shown_root: int,
+        op: Op,
+        name: str | None,
+        prescale: float,
+        postscale: float,
+    ) -> _Array | None: ...
+    def reducescatter_array(
+        self,
+        input: _Array,
+        dtype: DType | None,
+        op: Op,
+        name: str | None,
+        prescale: float,
+        postscale: float,
+    ) -> _Array: ...
+    def broadcast_array(
+        self, data: _Array, dtype: DType | None, root: int, shown_root: int, name: str | None
+    ) -> None: ...
+    def allgather_array(self, mine: _Array, dtype: DType | None, name: str | None) -> _Array: ...
+    def gather_array(
+        self, mine: _Array, dtype: DType | None, root: int, shown_root: int, name: str | None
+    ) -> _Array | None: ...
+    def alltoall_array(
+        self, input: _Array, dtype: DType | None, rows: Sequence[int], name: str | None
+    ) -> tuple[_Array, list[int]]: ...
+    def barrier_named(self, name: str | None) -> None: ...

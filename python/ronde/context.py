@@ -351,6 +351,16 @@ def _close_set(process_set: ProcessSet, comm: Any) -> None:
         comm.Free()
 
 
+def _detach_sets() -> None:
+    """In a forked child, which is no rank: no collective finds its way any more."""
+    if _world is not None:
+        for process_set, _ in _world.sets.values():
+            process_set._communicator = None
+
+
+os.register_at_fork(after_in_child=_detach_sets)
+
+
 def shutdown() -> None:
     """Ends Ronde on this rank, after all ranks have come so far. `init` may follow.
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._calls import Keep, communicator_of, name_of, root_of
-from .arrays import ArrayLike, View, is_torch, make, view
+from ._calls import communicator_of, name_of, root_of
+from .arrays import ArrayLike, is_torch, make, view
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -35,7 +35,7 @@ def broadcast(
     """The array of `root_rank`, as a new array. All ranks pass one of the same shape and dtype."""
     seen = view(x)
     output = np.array(seen.array)
-    _broadcast(seen, output, root_rank, name, process_set)
+    _broadcast(output, seen.dtype, root_rank, name, process_set)
     return seen.wrap(output)
 
 
@@ -47,22 +47,25 @@ def broadcast_(
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `broadcast`, in place: `x` receives the array of the root, and is returned."""
+    if _core.is_plain(x):
+        _broadcast(x, None, root_rank, name, process_set)
+        return x
     seen = view(x, writable=True)
-    _broadcast(seen, seen.array, root_rank, name, process_set)
+    _broadcast(seen.array, seen.dtype, root_rank, name, process_set)
     seen.write_back()
     return x
 
 
 def _broadcast(
-    seen: View, output: Any, root_rank: int, name: str | None, process_set: ProcessSet
+    data: Any,
+    dtype: _core.DType | None,
+    root_rank: int,
+    name: str | None,
+    process_set: ProcessSet,
 ) -> None:
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
-    call = _core.Call(
-        "broadcast", name_of(name), dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root]
-    )
-    with Keep(communicator, output):
-        communicator.broadcast(call, output, root)
+    communicator.broadcast_array(data, dtype, root, root_rank, name)
 
 
 def allgather(
@@ -73,14 +76,11 @@ def allgather(
     The first dimension may differ between ranks, the others and the dtype may not. A number or an array of
     no dimensions counts as one row.
     """
-    mine = _Contribution(x)
     communicator = communicator_of(process_set)
-    with Keep(communicator, mine):
-        return mine.joined(
-            *communicator.allgather(
-                mine.call("allgather", name), mine.seen.array, mine.rows, mine.row_bytes
-            )
-        )
+    if _core.is_plain(x):
+        return communicator.allgather_array(x, None, name)
+    seen = view(x)
+    return seen.wrap(communicator.allgather_array(seen.array, seen.dtype, name))
 
 
 def grouped_allgather(
@@ -103,40 +103,11 @@ def gather(
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `allgather`, with the result at `root_rank` alone; other ranks get None."""
-    mine = _Contribution(x)
     communicator = communicator_of(process_set)
+    seen = view(x)
     root = root_of(root_rank, process_set)
-    call = mine.call("gather", name, process_set.ranks[root])
-    with Keep(communicator, mine):
-        gathered = communicator.gather(call, mine.seen.array, mine.rows, mine.row_bytes, root)
-    return mine.joined(*gathered) if communicator.rank == root else None
-
-
-class _Contribution:
-    """An array as rows, to be joined with those of other ranks."""
-
-    def __init__(self, x: ArrayLike) -> None:
-        self.seen = view(x)
-        self.shape = self.seen.shape or (1,)
-        self.rows, self.row_bytes = self.shape[0], _row_bytes(self.seen.array, self.shape)
-
-    def call(self, kind: str, name: str | None, root_rank: int = -1) -> _core.Call:
-        return _core.Call(
-            kind,
-            name_of(name),
-            dtype=self.seen.dtype,
-            shape=self.shape,
-            any_first_dimension=True,
-            root=root_rank,
-        )
-
-    def joined(self, counts: Sequence[int], data: Any) -> Any:
-        rows = data.view(self.seen.array.dtype).reshape(sum(counts), *self.shape[1:])
-        return self.seen.wrap(rows)
-
-
-def _row_bytes(array: Any, shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape[1:], dtype=np.int64)) * int(array.itemsize)
+    gathered = communicator.gather_array(seen.array, seen.dtype, root, root_rank, name)
+    return None if gathered is None else seen.wrap(gathered)
 
 
 def scatter(
@@ -166,10 +137,8 @@ def scatter(
             raise TypeError("scatter needs an array of at least one dimension")
         rows = _checked_splits(splits, seen.shape[0], communicator.size)
         told = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
-        with Keep(communicator, seen):
-            count, data, header = communicator.scatter(
-                call, seen.array, rows, _row_bytes(seen.array, seen.shape), told, root
-            )
+        row_bytes = int(np.prod(seen.shape[1:], dtype=np.int64)) * int(seen.array.itemsize)
+        count, data, header = communicator.scatter(call, seen.array, rows, row_bytes, told, root)
     dtype, torch, *rest = header
     return make(data, _DTYPES[dtype], (count, *rest), torch=bool(torch))
 
@@ -204,26 +173,22 @@ def alltoall(
     Returns what came, joined in the order of the senders; with `splits` given, a pair of that and the
     list of the rows that came from each rank. Without `splits` the rows must divide by the ranks.
     """
-    seen = view(x)
-    if not seen.shape:
-        raise TypeError("alltoall needs an array of at least one dimension")
     communicator = communicator_of(process_set)
-    rows, size = seen.shape[0], communicator.size
+    seen = None if _core.is_plain(x) else view(x)
+    array = x if seen is None else seen.array
+    shape = array.shape
+    if not shape:
+        raise TypeError("alltoall needs an array of at least one dimension")
+    rows, size = shape[0], communicator.size
     if splits is None and rows % size:
         raise ValueError(f"{rows} rows do not divide by {size} ranks; pass splits")
     sent = _checked_splits(splits, rows, size)
-    call = _core.Call(
-        "alltoall", name_of(name), dtype=seen.dtype, shape=seen.shape, any_first_dimension=True
-    )
-    with Keep(communicator, seen):
-        received, data = communicator.alltoall(
-            call, seen.array, sent, _row_bytes(seen.array, seen.shape)
-        )
-    joined = data.view(seen.array.dtype).reshape(sum(received), *seen.shape[1:])
-    result = seen.wrap(joined)
+    dtype = None if seen is None else seen.dtype
+    joined, received = communicator.alltoall_array(array, dtype, sent, name)
+    result = joined if seen is None else seen.wrap(joined)
     return result if splits is None else (result, received)
 
 
 def barrier(name: str | None = None, *, process_set: ProcessSet = global_process_set) -> None:
     """Returns once all ranks have called it."""
-    communicator_of(process_set).barrier(_core.Call("barrier", name_of(name)))
+    communicator_of(process_set).barrier_named(name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._calls import Keep, buckets, communicator_of, name_of, root_of
+from ._calls import buckets, communicator_of, name_of, root_of
 from .arrays import ArrayLike, view
 from .process_set import ProcessSet, global_process_set
 
@@ -30,13 +30,9 @@ def broadcast_object(
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8) if is_root else np.empty(0, np.uint8)
     length = np.array([pickled.size])
     call = _core.Call("broadcast_object", name_of(name), root=process_set.ranks[root])
-    with Keep(communicator, length):
-        communicator.broadcast(call, length, root)
+    communicator.broadcast(call, length, root)
     data = pickled.copy() if is_root else np.empty(length[0], np.uint8)
-    with Keep(communicator, data):
-        communicator.broadcast(
-            _core.Call("broadcast_object, the object", name_of(name)), data, root
-        )
+    communicator.broadcast(_core.Call("broadcast_object, the object", name_of(name)), data, root)
     return obj if is_root else pickle.loads(data.tobytes())
 
 
@@ -47,8 +43,7 @@ def allgather_object(
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8)
     call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
-    with Keep(communicator, pickled):
-        lengths, data = communicator.allgather(call, pickled, pickled.size, 1)
+    lengths, data = communicator.allgather(call, pickled, pickled.size, 1)
     ends = np.cumsum(lengths)
     return [
         pickle.loads(data[end - n : end].tobytes()) for n, end in zip(lengths, ends, strict=True)
@@ -82,8 +77,7 @@ def broadcast_parameters(
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
         call = _core.Call("bucket of broadcast_parameters", root=process_set.ranks[root])
-        with Keep(communicator, packed):
-            communicator.broadcast(call, packed, root)
+        communicator.broadcast(call, packed, root)
         start = 0
         for each in members:
             end = start + each.array.nbytes

@@ -91,7 +91,7 @@ def DistributedOptimizer(
 
 def _check_options(op: Op, process_set: ProcessSet) -> None:
     if not isinstance(op, Op):
-        raise TypeError(f"op must be one of {list(Op)}, not {op!r}")
+        raise TypeError(f"op must be one of ronde.Sum, Average, Min, Max and Product, not {op!r}")
     if not isinstance(process_set, ProcessSet):
         raise TypeError(f"process_set must be a ronde.ProcessSet, not {type(process_set).__name__}")
     process_set.rank()  # raises where this rank is not a member

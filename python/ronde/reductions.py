@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import _core
-from ._calls import Keep, buckets, communicator_of, name_of, root_of
-from .arrays import ArrayLike, View, is_floating, view
+from ._calls import buckets, communicator_of, root_of
+from .arrays import ArrayLike, View, view
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -29,20 +28,7 @@ __all__ = [
     "reducescatter",
 ]
 
-
-class Op(enum.Enum):
-    """How the contributions of the ranks become one."""
-
-    Sum = "sum"
-    Average = "average"
-    Min = "min"
-    Max = "max"
-    Product = "product"
-
-    def __repr__(self) -> str:
-        return f"ronde.{self.name}"
-
-
+Op = _core.Op
 Sum = Op.Sum
 """The sum. Integers wrap; for bool it is "or"."""
 Average = Op.Average
@@ -54,73 +40,8 @@ Max = Op.Max
 Product = Op.Product
 """The product. Integers wrap; for bool it is "and"."""
 
-_CORE_OPS = {
-    Op.Sum: _core.ReduceOp.sum,
-    Op.Average: _core.ReduceOp.sum,
-    Op.Min: _core.ReduceOp.min,
-    Op.Max: _core.ReduceOp.max,
-    Op.Product: _core.ReduceOp.product,
-}
-
-
-class _Reduction:
-    """The checked arguments of a reduction."""
-
-    def __init__(
-        self,
-        views: Sequence[View],
-        op: Op,
-        prescale_factor: float,
-        postscale_factor: float,
-        process_set: ProcessSet,
-    ) -> None:
-        if not isinstance(op, Op):
-            raise TypeError(f"op must be one of {list(Op)}, not {op!r}")
-        self.communicator = communicator_of(process_set)
-        self.op = op
-        self.prescale = _factor("prescale_factor", prescale_factor)
-        self.postscale = _factor("postscale_factor", postscale_factor)
-        scaled = self.prescale != 1.0 or self.postscale != 1.0
-        for each in views:
-            if is_floating(each.dtype):
-                continue
-            if op is Average:
-                raise TypeError(
-                    f"the average of {each.dtype.name} would have to be rounded; "
-                    "use op=ronde.Sum, or convert to a floating type"
-                )
-            if scaled:
-                raise TypeError(
-                    f"prescale_factor and postscale_factor need a floating type, not {each.dtype.name}"
-                )
-
-    def of(self, dtype: _core.DType) -> _core.Reduction:
-        divisor = float(self.communicator.size) if self.op is Average else 1.0
-        return _core.Reduction(dtype, _CORE_OPS[self.op], self.prescale, divisor, self.postscale)
-
-    def call(self, kind: str, name: str | None, **fields: Any) -> _core.Call:
-        return _core.Call(
-            kind,
-            name_of(name),
-            op=self.op.value,
-            prescale=self.prescale,
-            postscale=self.postscale,
-            **fields,
-        )
-
-    def allreduce(self, call: _core.Call, views: Sequence[View], outputs: Sequence[Any]) -> None:
-        inputs = [each.array for each in views]
-        with Keep(self.communicator, inputs, outputs):
-            self.communicator.allreduce(call, inputs, outputs, self.of(views[0].dtype))
-
-
-def _factor(what: str, value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{what} is too large for a float") from None
-    except (TypeError, ValueError):
-        raise TypeError(f"{what} must be a number, not {value!r}") from None
+# Here and in movements.py, what the core can take as it is goes straight there: for a short array a view
+# would take longer than the collective.
 
 
 def allreduce(
@@ -138,15 +59,15 @@ def allreduce(
     `prescale_factor`, `postscale_factor`: multiply the input before and the result after the reduction
     (floating types only).
 
-    All ranks get the same bits. float16 and bfloat16 are added in float32 and rounded once for each
-    addition; docs/algorithms.md gives the error bound of every algorithm.
+    All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says how
+    often they are rounded, and gives the error bound of every algorithm.
     """
+    communicator = communicator_of(process_set)
+    factors = prescale_factor, postscale_factor
+    if _core.is_plain(x):
+        return communicator.allreduce_array(x, None, None, op, name, *factors)
     seen = view(x)
-    reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
-    output = np.empty(seen.shape, seen.array.dtype)
-    call = reduction.call("allreduce", name, dtype=seen.dtype, shape=seen.shape)
-    reduction.allreduce(call, [seen], [output])
-    return seen.wrap(output)
+    return seen.wrap(communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors))
 
 
 def allreduce_(
@@ -159,10 +80,13 @@ def allreduce_(
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `allreduce`, in place: `x` receives the result, and is returned."""
+    communicator = communicator_of(process_set)
+    if _core.is_plain(x):
+        return communicator.allreduce_array(x, x, None, op, name, prescale_factor, postscale_factor)
     seen = view(x, writable=True)
-    reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
-    call = reduction.call("allreduce", name, dtype=seen.dtype, shape=seen.shape)
-    reduction.allreduce(call, [seen], [seen.array])
+    communicator.allreduce_array(
+        seen.array, seen.array, seen.dtype, op, name, prescale_factor, postscale_factor
+    )
     seen.write_back()
     return x
 
@@ -182,8 +106,7 @@ def grouped_allreduce(
     """
     seen = [view(x) for x in xs]
     outputs = [np.empty(each.shape, each.array.dtype) for each in seen]
-    reduction = _Reduction(seen, op, prescale_factor, postscale_factor, process_set)
-    _reduce_group(reduction, name, seen, outputs)
+    _reduce_group(seen, outputs, op, name, prescale_factor, postscale_factor, process_set)
     return [each.wrap(output) for each, output in zip(seen, outputs, strict=True)]
 
 
@@ -199,24 +122,27 @@ def grouped_allreduce_(
     """As `grouped_allreduce`, in place: the arrays receive the results, and are returned."""
     xs = list(xs)
     seen = [view(x, writable=True) for x in xs]
-    reduction = _Reduction(seen, op, prescale_factor, postscale_factor, process_set)
-    _reduce_group(reduction, name, seen, [each.array for each in seen])
+    outputs = [each.array for each in seen]
+    _reduce_group(seen, outputs, op, name, prescale_factor, postscale_factor, process_set)
     for each in seen:
         each.write_back()
     return xs
 
 
 def _reduce_group(
-    reduction: _Reduction, name: str | None, views: Sequence[View], outputs: Sequence[Any]
+    views: Sequence[View],
+    outputs: Sequence[Any],
+    op: Op,
+    name: str | None,
+    prescale: float,
+    postscale: float,
+    process_set: ProcessSet,
 ) -> None:
-    shapes = ", ".join(f"{each.dtype.name}{list(each.shape)}" for each in views)
-    # The first phase 0 covers the whole group; an empty group is a call too.
-    detail = f"{len(views)} arrays: {shapes}"
-    reduction.communicator.barrier(reduction.call("grouped_allreduce", name, detail=detail))
-    for bucket in buckets(views):
-        members = [views[i] for i in bucket]
-        call = reduction.call("bucket of grouped_allreduce", name, dtype=members[0].dtype)
-        reduction.allreduce(call, members, [outputs[i] for i in bucket])
+    communicator = communicator_of(process_set)
+    dtypes = [each.dtype for each in views]
+    inputs = [each.array for each in views]
+    grouped = list(buckets(views))
+    communicator.allreduce_arrays(inputs, outputs, dtypes, grouped, op, name, prescale, postscale)
 
 
 def reduce(
@@ -230,15 +156,12 @@ def reduce(
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `allreduce`, with the result at `root_rank` alone; other ranks get None."""
+    communicator = communicator_of(process_set)
     seen = view(x)
-    reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
     root = root_of(root_rank, process_set)
-    call = reduction.call(
-        "reduce", name, dtype=seen.dtype, shape=seen.shape, root=process_set.ranks[root]
+    output = communicator.reduce_array(
+        seen.array, seen.dtype, root, root_rank, op, name, prescale_factor, postscale_factor
     )
-    output = np.empty(seen.shape, seen.array.dtype) if reduction.communicator.rank == root else None
-    with Keep(reduction.communicator, seen, output):
-        reduction.communicator.reduce(call, seen.array, output, reduction.of(seen.dtype), root)
     return None if output is None else seen.wrap(output)
 
 
@@ -256,21 +179,12 @@ def reducescatter(
     The parts are as even as possible; lower ranks get a row more where the rows do not divide. An array
     of no dimensions is a TypeError.
     """
+    communicator = communicator_of(process_set)
+    factors = prescale_factor, postscale_factor
+    if _core.is_plain(x):
+        return communicator.reducescatter_array(x, None, op, name, *factors)
     seen = view(x)
-    if not seen.shape:
-        raise TypeError("reducescatter needs an array of at least one dimension")
-    reduction = _Reduction([seen], op, prescale_factor, postscale_factor, process_set)
-    size, rank = reduction.communicator.size, reduction.communicator.rank
-    row = int(np.prod(seen.shape[1:], dtype=np.int64))
-    rows = [seen.shape[0] // size + (r < seen.shape[0] % size) for r in range(size)]
-    output = np.empty((rows[rank], *seen.shape[1:]), seen.array.dtype)
-    call = reduction.call("reducescatter", name, dtype=seen.dtype, shape=seen.shape)
-    counts = [n * row for n in rows]
-    with Keep(reduction.communicator, seen, output):
-        reduction.communicator.reduce_scatter(
-            call, seen.array, output, counts, reduction.of(seen.dtype)
-        )
-    return seen.wrap(output)
+    return seen.wrap(communicator.reducescatter_array(seen.array, seen.dtype, op, name, *factors))
 
 
 def grouped_reducescatter(

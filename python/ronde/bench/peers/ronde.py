@@ -18,7 +18,7 @@ from .peer import Buffers, Operation, Peer
 
 __all__ = ["Ronde", "connect"]
 
-_OPS = {op.value: op for op in ronde.Op}
+_OPS = {name.lower(): op for name, op in ronde.Op.__members__.items()}
 _EMPTY: Any = getattr(ronde, "empty", None)
 
 
