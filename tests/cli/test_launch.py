@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from ronde import UnavailableError
 from ronde.cli import launch
+from ronde.cli.hosts import Host
 
 INTEL = launch.Mpi("Intel MPI", (2021, 18), "", 4, "multiple", launcher="/opt/impi/bin/mpirun")
 MPICH = launch.Mpi("MPICH", (5, 0, 2), "", 4, "multiple", launcher="/opt/mpich/bin/mpirun")
@@ -202,3 +205,73 @@ def test_intel_mpi_is_told_where_its_parts_are(
 def test_a_job_has_ranks_and_a_program(ranks: int, program: list[str]) -> None:
     with pytest.raises(ValueError):
         launch.command(ranks, program, mpi=MPICH)
+
+
+# ---- several hosts -------------------------------------------------------------------------------
+
+HOSTS = (Host("a", 1), Host("b.site", 2))
+
+
+def pairs(words: list[str], option: str) -> list[str]:
+    """What follows each `option`."""
+    return [after for word, after in pairwise(words) if word == option]
+
+
+def test_open_mpi_with_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if re.match("RONDE_|PYTHON", name)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RONDE_CHECK", "0")
+    monkeypatch.setenv("SECRET", "1")
+    options = launch.Options(HOSTS, variables={"A": "b c", "SECRET": None}, ssh_port=2222)
+    words, _ = launch.command(3, ["train"], mpi=OPEN_MPI, options=options)
+    assert words[:5] == ["/opt/ompi/bin/mpirun", "-n", "3", "--host", "a:1,b.site:2"]
+    assert words[-1] == "train"
+    assert pairs(words, "--wdir") == [os.getcwd()]
+    assert {"PATH", "RONDE_CHECK", "A=b c", "SECRET"} <= set(pairs(words, "-x"))
+    assert "HOME" not in pairs(words, "-x")
+    assert " -p2222" in pairs(words, "plm_ssh_args")[0]
+    assert pairs(words, "plm") == ["ssh"]
+    # Slurm's own support starts the ranks otherwise.
+    options = launch.Options(HOSTS, slurm=True)
+    words, _ = launch.command(3, ["train"], mpi=OPEN_MPI, options=options)
+    assert {"plm", "ras", "plm_ssh_args"}.isdisjoint(words)
+
+
+def test_mpich_with_hosts() -> None:
+    options = launch.Options(HOSTS, variables={"A": "b c", "PATH": None}, ssh_port=2222)
+    words, extra = launch.command(3, ["train"], mpi=MPICH, options=options)
+    assert words[:5] == ["/opt/mpich/bin/mpirun", "-n", "3", "-hosts", "a:1,b.site:2"]
+    assert pairs(words, "-launcher") == ["ssh"]
+    assert pairs(words, "-wdir") == [os.getcwd()]
+    assert words[-4:] == ["-genv", "A", "b c", "train"]
+    assert extra["HYDRA_LAUNCHER_EXTRA_ARGS"].endswith(" -p2222")
+    words, extra = launch.command(3, ["train"], mpi=MPICH, options=launch.Options(HOSTS, True))
+    assert pairs(words, "-launcher") == ["slurm"]
+    assert extra == {}
+
+
+def test_intel_mpi_with_hosts() -> None:
+    options = launch.Options(HOSTS, variables={"A": "b"}, ssh_port=2222)
+    words, extra = launch.command(3, ["train", "-n"], mpi=INTEL, options=options)
+    parts = ["-n", "1", "-host", "a", "train", "-n", ":"]
+    parts += ["-n", "2", "-host", "b.site", "train", "-n"]
+    assert words[-len(parts) - 3 :] == ["-genv", "A", "b", *parts]
+    assert pairs(words, "-bootstrap") == ["ssh"]
+    assert extra["I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS"].endswith(" -p2222")
+    words, _ = launch.command(3, ["train"], mpi=INTEL, options=launch.Options(HOSTS, True))
+    assert pairs(words, "-bootstrap") == ["slurm"]
+
+
+@pytest.mark.parametrize("mpi", [OPEN_MPI, MPICH, INTEL], ids=lambda mpi: mpi.vendor)
+@pytest.mark.parametrize("hosts", [(), HOSTS], ids=["here", "hosts"])
+def test_interface_and_further_arguments(mpi: launch.Mpi, hosts: tuple[Host, ...]) -> None:
+    options = launch.Options(hosts, interface="eth7", arguments=["--more", "a b"])
+    words, _ = launch.command(3, ["train"], mpi=mpi, options=options)
+    assert "eth7" in words
+    assert pairs(words, "--more") == ["a b"]
+    assert words.index("--more") < words.index("train")
+
+
+def test_hosts_have_a_slot_for_each_rank() -> None:
+    with pytest.raises(ValueError, match="exactly 4 slots"):
+        launch.command(4, ["train"], mpi=MPICH, options=launch.Options(HOSTS))

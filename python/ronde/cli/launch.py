@@ -12,13 +12,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import UnavailableError
+from .hosts import Host
 
-__all__ = ["Mpi", "command", "environment", "find_launcher", "find_library", "find_mpi"]
+__all__ = ["Mpi", "Options", "command", "environment", "find_launcher", "find_library", "find_mpi"]
 
 _PROBE = """
 import json
@@ -73,6 +74,14 @@ _SCHEDULERS = (
 _OF_A_RANK = re.compile(
     r"PMI_|HYDI_|HYDRA_BSTRAP_|MPI_LOCAL|(OMPI|PMIX|PRTE)_(?!MCA_|ALLOW_|.*PREFIX)"
 )
+
+# What ranks on other hosts need to be the same Python with the same settings.
+_FORWARDED = re.compile(
+    r"RONDE_\w+|PYTHON\w*|MPI4PY_\w+|(LD_LIBRARY_)?PATH|VIRTUAL_ENV|CONDA_PREFIX", re.ASCII
+)
+
+# A host that does not answer, or asks for a password, is an error within seconds.
+_SSH = ("-oBatchMode=yes", "-oConnectTimeout=15")
 
 
 @dataclass(frozen=True)
@@ -194,29 +203,119 @@ def _version_text(launcher: str) -> str:
     return answer.stdout + answer.stderr
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a job is started, beyond its ranks and its program."""
+
+    hosts: Sequence[Host] = ()  # slots: how many ranks on each, all together those of the job
+    slurm: bool = False  # srun starts them, in the order of its allocation; otherwise ssh does
+    variables: Mapping[str, str | None] = field(default_factory=dict)  # None: as it is here
+    interface: str = ""  # of the network between the hosts, like "eth0"; empty: MPI chooses
+    ssh_port: int | None = None
+    arguments: Sequence[str] = ()  # for the launcher, as they are
+
+
 def command(
-    ranks: int, program: Sequence[str], *, mpi: Mpi | None = None
+    ranks: int, program: Sequence[str], *, mpi: Mpi | None = None, options: Options | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """The command that starts `program` on `ranks` ranks, and the variables that it needs besides.
 
-    `mpi`: from `find_mpi`, which is asked otherwise. Raises `ValueError` for a number of ranks
-    below 1 and for no program, `UnavailableError` where there is no MPI.
+    `mpi`: from `find_mpi`, which is asked otherwise. `options`: none by default, which means this
+    host. Raises `ValueError` for a number of ranks below 1, for no program and for hosts that do not
+    have `ranks` slots, `UnavailableError` where there is no MPI.
     """
+    options = options or Options()
     if ranks < 1:
         raise ValueError(f"a job needs at least 1 rank, not {ranks}")
     if not program:
         raise ValueError("no program to run")
+    if options.hosts and sum(host.slots for host in options.hosts) != ranks:
+        raise ValueError(f"the hosts have not exactly {ranks} slots")
     mpi = mpi or find_mpi()
-    arguments = [mpi.launcher, "-n", str(ranks)]
     if mpi.vendor == "Open MPI":
-        # It would refuse more ranks than cores, and bind each of one or two ranks to one core,
-        # where a training program wants all cores for its threads.
-        arguments += ["--oversubscribe", "--bind-to", "none"]
-        return [*arguments, *program], _root_permission()
+        return [*_open_mpi(mpi, ranks, options), *program], _root_permission()
     if mpi.vendor == "Intel MPI":
-        arguments[0] = _intel_launcher(mpi.launcher)
-        return [*arguments, *program], _intel_variables(mpi.launcher)
-    return [*arguments, *program], {}
+        return _intel_mpi(mpi, ranks, program, options)
+    return [*_mpich(mpi, ranks, options), *program], _ssh_of_hydra("HYDRA_LAUNCHER", options)
+
+
+def _ssh_options(options: Options) -> str:
+    port = (f"-p{options.ssh_port}",) if options.ssh_port else ()
+    return " ".join((*_SSH, *port))
+
+
+def _open_mpi(mpi: Mpi, ranks: int, options: Options) -> list[str]:
+    arguments = [mpi.launcher, "-n", str(ranks)]
+    if options.hosts:
+        names = ",".join(f"{host.name}:{host.slots}" for host in options.hosts)
+        # Without the policy it may put all ranks on the first host. It would take hosts for one
+        # whose names differ only behind the first dot.
+        arguments += ["--host", names, "--map-by", "slot:OVERSUBSCRIBE", "--wdir", os.getcwd()]
+        arguments += ["--prtemca", "prte_keep_fqdn_hostnames", "1"]
+    else:
+        arguments += ["--oversubscribe"]  # it would refuse more ranks than cores
+    # It would bind each of one or two ranks to one core, where a training program wants all cores
+    # for its threads.
+    arguments += ["--bind-to", "none"]
+    if options.hosts and not options.slurm:
+        # In an allocation it would start none but all of its hosts. Only this host needs to be able
+        # to log in to the others: they do not start each other.
+        arguments += ["--prtemca", "ras", "^slurm", "--prtemca", "plm", "ssh"]
+        arguments += ["--prtemca", "plm_ssh_no_tree_spawn", "1"]
+        arguments += ["--prtemca", "plm_ssh_args", _ssh_options(options)]
+    if options.interface:
+        arguments += ["--mca", "btl_tcp_if_include", options.interface]
+        arguments += ["--prtemca", "prte_if_include", options.interface]
+    variables = dict(options.variables)
+    if options.hosts:
+        variables = dict.fromkeys(filter(_FORWARDED.fullmatch, sorted(os.environ))) | variables
+    for name, value in variables.items():
+        arguments += ["-x", name if value is None else f"{name}={value}"]
+    return [*arguments, *options.arguments]
+
+
+def _mpich(mpi: Mpi, ranks: int, options: Options) -> list[str]:
+    arguments = [mpi.launcher, "-n", str(ranks)]
+    if options.hosts:
+        arguments += ["-hosts", ",".join(f"{host.name}:{host.slots}" for host in options.hosts)]
+    return arguments + _of_hydra("-launcher", options)
+
+
+def _of_hydra(launcher: str, options: Options) -> list[str]:
+    """What the launchers of MPICH and Intel MPI have in common. They forward all variables."""
+    arguments = []
+    if options.hosts:
+        arguments += [launcher, "slurm" if options.slurm else "ssh", "-wdir", os.getcwd()]
+    if options.interface:
+        arguments += ["-iface", options.interface]
+        # That one is for the launcher; these are for the messages, through UCX or libfabric.
+        for name in ("UCX_NET_DEVICES", "FI_TCP_IFACE"):
+            arguments += ["-genv", name, options.interface]
+    for name, value in options.variables.items():
+        if value is not None:
+            arguments += ["-genv", name, value]
+    return [*arguments, *options.arguments]
+
+
+def _ssh_of_hydra(prefix: str, options: Options) -> dict[str, str]:
+    remote = options.hosts and not options.slurm
+    return {f"{prefix}_EXTRA_ARGS": _ssh_options(options)} if remote else {}
+
+
+def _intel_mpi(
+    mpi: Mpi, ranks: int, program: Sequence[str], options: Options
+) -> tuple[list[str], dict[str, str]]:
+    launcher = _intel_launcher(mpi.launcher, bool(options.hosts))
+    variables = _intel_variables(mpi.launcher)
+    if not options.hosts:
+        start = [launcher, "-n", str(ranks), *_of_hydra("-bootstrap", options)]
+        return [*start, *program], variables
+    # Its -hosts knows no slots, but a job may have parts, each on a host.
+    words = [launcher, *_of_hydra("-bootstrap", options)]
+    for index, host in enumerate(options.hosts):
+        separator = [":"] if index else []
+        words += [*separator, "-n", str(host.slots), "-host", host.name, *program]
+    return words, variables | _ssh_of_hydra("I_MPI_HYDRA_BOOTSTRAP_EXEC", options)
 
 
 def _root_permission() -> dict[str, str]:
@@ -233,11 +332,11 @@ def _own_folder(launcher: str) -> dict[str, str]:
     return {"PATH": os.pathsep.join(folders)}
 
 
-def _intel_launcher(mpirun: str) -> str:
+def _intel_launcher(mpirun: str, has_hosts: bool) -> str:
     """Intel's mpirun is a script that understands job schedulers, but keeps signals to itself. Where
-    there is no scheduler, the program that it starts does better."""
+    there is no scheduler to ask for hosts, the program that it starts does better."""
     program = os.path.join(os.path.dirname(mpirun), "mpiexec.hydra")
-    scheduled = any(name in os.environ for name in _SCHEDULERS)
+    scheduled = not has_hosts and any(name in os.environ for name in _SCHEDULERS)
     return program if os.access(program, os.X_OK) and not scheduled else mpirun
 
 

@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from . import launch
+from . import hosts, launch
 
 __all__ = ["add_parser", "run"]
 
@@ -32,12 +33,12 @@ _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 # Runs a rank and notes its failure in a file. A launcher alone is not enough: those of the MPICH
 # family let the others wait for ever when a rank fails before MPI_Init, and return 9 both for exit(9)
 # and for SIGKILL; Open MPI's waits for whatever a dead rank has left in the background.
-# Signals are for the program: the shell outlives them.
+# Signals are for the program: the shell outlives them. On other hosts there is no such folder.
 _RANK = """
 trap : INT TERM HUP USR1 USR2
 "$@"
 status=$?
-[ $status -eq 0 ] || echo $status ${PMI_RANK:-$OMPI_COMM_WORLD_RANK} >>"$0"
+[ $status -eq 0 ] || [ ! -d "${0%/*}" ] || echo $status ${PMI_RANK:-$OMPI_COMM_WORLD_RANK} >>"$0"
 exit $status
 """
 
@@ -45,22 +46,37 @@ exit $status
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "run",
-        usage="ronde run -np N [--python PATH] [--verbose] PROGRAM [ARGUMENT ...]",
+        usage="ronde run [-np N] [-H HOSTS] [OPTION ...] PROGRAM [ARGUMENT ...]",
         help="run a program on several ranks",
-        description="Runs a program with the launcher of the MPI that mpi4py uses here. If a rank "
-        "fails, or on Ctrl-C, all of them are ended. The exit status is that of the rank that "
-        "failed first, and 128 + N for signal N.",
+        description="Runs a program with the launcher of the MPI that mpi4py uses here, on this host, "
+        "on those of -H or --hostfile, or on those of the Slurm allocation. If a rank fails, or on "
+        "Ctrl-C, all of them are ended. The exit status is that of the rank that failed first, and "
+        "128 + N for signal N.",
     )
-    parser.add_argument(
-        "-np", "-n", "--np", dest="ranks", type=int, required=True, metavar="N", help="how many"
+    add = parser.add_argument
+    add("-np", "-n", "--np", dest="ranks", type=int, metavar="N", help="how many (all slots)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-H", "--hosts", metavar="HOST:SLOTS,...", help="on these hosts")
+    where.add_argument(
+        "--hostfile", metavar="FILE", help="on those of a file of lines `host slots=4` or `host:4`"
     )
-    parser.add_argument(
-        "--python", metavar="PATH", help="use the MPI of this Python, in another environment"
+    add("--python", metavar="PATH", help="use the MPI of this Python, in another environment")
+    add("--per-host", type=int, metavar="N", help="so many ranks on each host")
+    add("--oversubscribe", action="store_true", help="allow more ranks than slots")
+    add(
+        "-x",
+        dest="variables",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="an environment variable for all ranks, besides RONDE_* and those of Python",
     )
-    parser.add_argument(
-        "--verbose", action="store_true", help="show the launcher's command before it runs"
-    )
-    parser.add_argument(
+    add("--interface", default="", metavar="NAME", help="network between the hosts, like eth0")
+    add("--ssh-port", type=int, metavar="PORT", help="of the ssh servers of the hosts")
+    add("--launcher-args", default="", metavar="WORDS", help="further options for the launcher")
+    add("--verbose", action="store_true", help="show the launcher's command before it runs")
+    add("--dry-run", action="store_true", help="show the launcher's command and do not run it")
+    add(
         "program",
         nargs=argparse.REMAINDER,
         metavar="PROGRAM",
@@ -71,21 +87,101 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     try:
+        hosts.refuse_within_job(os.environ)
         python = _python(args.python)
         program = _runnable(args.program, python)
-        if args.ranks < 1:
-            raise ValueError(f"-np {args.ranks}: a job needs at least 1 rank")
+        ranks, options = _planned(args)
     except ValueError as error:
         print(f"ronde run: error: {error}", file=sys.stderr)
         return 2
+    mpi = launch.find_mpi(python)
+    command, extra = launch.command(ranks, program, mpi=mpi, options=options)
+    if args.verbose or args.dry_run:
+        words = [f"{name}={shlex.quote(value)}" for name, value in extra.items()]
+        file = sys.stdout if args.dry_run else sys.stderr
+        print(" ".join([*words, shlex.join(command)]), file=file, flush=True)
+    if args.dry_run:
+        return 0
     with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
         failed = Path(folder, "failed")
-        command, extra = launch.command(args.ranks, program, mpi=launch.find_mpi(python))
-        if args.verbose:
-            words = [f"{name}={shlex.quote(value)}" for name, value in extra.items()]
-            print(" ".join([*words, shlex.join(command)]), file=sys.stderr, flush=True)
-        command[-len(program) :] = ["/bin/sh", "-c", _RANK, str(failed), *program]
+        noted = ["/bin/sh", "-c", _RANK, str(failed), *program]
+        command, extra = launch.command(ranks, noted, mpi=mpi, options=options)
         return _watched(command, extra, failed)
+
+
+# ---- what is asked for ---------------------------------------------------------------------------
+
+
+def _planned(args: argparse.Namespace) -> tuple[int, launch.Options]:
+    """How many ranks, and how they are started. Raises `ValueError`."""
+    for option, number in (("-np", args.ranks), ("--per-host", args.per_host)):
+        if number is not None and number < 1:
+            what = "a job" if option == "-np" else "a host"
+            raise ValueError(f"{option} {number}: {what} needs at least 1 rank")
+    if args.ssh_port is not None and not 1 <= args.ssh_port < 65536:
+        raise ValueError(f"--ssh-port {args.ssh_port} is no port")
+    names = [name for _, name in socket.if_nameindex()]
+    if args.interface and args.interface not in names:
+        raise ValueError(f"--interface {args.interface}: this host has {', '.join(names)}")
+    try:
+        arguments = shlex.split(args.launcher_args)
+    except ValueError as error:
+        raise ValueError(f"--launcher-args {args.launcher_args!r}: {error}") from None
+    placed, slurm = _placed(args)
+    return sum(host.slots for host in placed) or args.ranks, launch.Options(
+        hosts=placed,
+        slurm=slurm,
+        variables=dict(map(_variable, args.variables)),
+        interface=args.interface,
+        ssh_port=args.ssh_port,
+        arguments=arguments,
+    )
+
+
+def _placed(args: argparse.Namespace) -> tuple[list[hosts.Host], bool]:
+    """The hosts with their ranks, none for this host alone, and whether Slurm starts them."""
+    given = _given(args)
+    allocation = hosts.allocation(os.environ)
+    ordered = None
+    if allocation:
+        ordered = hosts.within(given, allocation.hosts) if given else list(allocation.hosts)
+    found = ordered or given
+    if not found:
+        if args.per_host is not None:
+            raise ValueError("--per-host needs hosts, from -H, --hostfile or Slurm")
+        if args.ranks is None:
+            raise ValueError("-np N is needed where no hosts are given")
+        return [], False
+    ranks = args.ranks
+    if ranks is None and allocation and not given and args.per_host is None:
+        ranks = allocation.ranks
+    slurm = ordered is not None and shutil.which("srun") is not None
+    return hosts.place(found, ranks, args.per_host, args.oversubscribe), slurm
+
+
+def _given(args: argparse.Namespace) -> list[hosts.Host]:
+    if args.hosts is not None:
+        try:
+            return hosts.parse_hosts(args.hosts)
+        except ValueError as error:
+            raise ValueError(f"-H: {error}") from None
+    if args.hostfile is None:
+        return []
+    try:
+        text = Path(args.hostfile).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise ValueError(f"--hostfile {args.hostfile}: {reason}") from None
+    return hosts.parse_hostfile(text, args.hostfile)
+
+
+def _variable(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if not name.isidentifier():
+        raise ValueError(f"-x {text}: a variable is given as NAME or NAME=VALUE")
+    if not equals and name not in os.environ:
+        raise ValueError(f"-x {name}: there is no such variable here; give it as {name}=VALUE")
+    return name, value if equals else None
 
 
 def _python(path: str | None) -> str:
