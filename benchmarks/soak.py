@@ -30,6 +30,7 @@ import ronde
 TYPES = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 TYPES += ["float16", "float32", "float64"]
 PERIOD = 7
+TEMPLATE = 1000 * PERIOD
 SMALL = 4 << 10
 LARGE = (64 << 10, 64 << 20)
 SAMPLES = 50
@@ -75,11 +76,9 @@ _templates: dict[np.dtype[Any], Array] = {}
 
 def pattern(dtype: np.dtype[Any], start: int, count: int) -> Array:
     if dtype not in _templates:
-        _templates[dtype] = (np.arange(SMALL + PERIOD) % PERIOD).astype(dtype)
-    template, first = _templates[dtype], start % PERIOD
-    if count <= SMALL:
-        return template[first : first + count]
-    return np.resize(template[first : first + PERIOD], count)
+        _templates[dtype] = (np.arange(TEMPLATE + PERIOD) % PERIOD).astype(dtype)
+    first = start % PERIOD
+    return np.resize(_templates[dtype][first : first + TEMPLATE], count)
 
 
 # ---- the kinds -----------------------------------------------------------------------------------
