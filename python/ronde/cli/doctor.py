@@ -192,11 +192,13 @@ def _broken(name: str, error: Exception) -> Finding:
 def _job() -> Finding:
     """Started as a user would start it."""
     name = "job of 2 ranks"
-    command = [sys.executable, "-m", "ronde", "run", "-np", "2", sys.executable, "-c", _TEST]
+    # An allocation of Slurm may have room for one rank only.
+    start = [sys.executable, "-m", "ronde", "run", "-np", "2", "--oversubscribe"]
     remedy = f"try it by hand: {_BY_HAND}"
     try:
         job = subprocess.run(
-            command,
+            [*start, sys.executable, "-c", _TEST],
+            env=launch.environment(),  # also where this is a rank itself
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
