@@ -14,6 +14,8 @@ soak fails where it rises by more than --growth over the rest, or by more than h
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import math
 import os
 import random
@@ -211,6 +213,9 @@ def checked(call: Call) -> None:
 
 def sampled(step: int, seconds: float) -> Array:
     """Of all ranks: the step, the seconds, resident bytes and open files."""
+    # What is freed but kept for later is no leak, and depends on which large call came last.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     files = len(os.listdir("/proc/self/fd"))
     mine = np.array([[step, seconds, pages * os.sysconf("SC_PAGE_SIZE"), files]], np.float64)
