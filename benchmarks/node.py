@@ -2,10 +2,10 @@
 
     python benchmarks/node.py --peers mpi,mpich=/path/to/python,gloo=/path/to/python
 
-Ronde and its peers are measured with `ronde bench`, in launches that alternate. What was measured is kept
-in FOLDER/COLLECTIVE-DTYPE.json after each launch round, and not measured again: the program can be
-stopped and called again, for more rounds or for some ranks and sizes only. Every call writes the tables
-(.md) and the chart (.png) of all that is there.
+Ronde and its peers are measured with `ronde bench`, in launches that alternate. What was measured is
+kept in FOLDER/COLLECTIVE-DTYPE.json after each round, and not measured again: the program can be stopped
+and called again, for more rounds or for some ranks and sizes only. Every call writes the tables (.md)
+and the chart (.png) of all that is there.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from typing import Any
 from ..errors import UnavailableError
 from .cells import Row
 
-__all__ = ["draw", "require"]
+__all__ = ["FORMATS", "draw", "require"]
+
+FORMATS = (".png", ".svg", ".pdf")
 
 
 def require() -> Any:

@@ -93,7 +93,7 @@ def compare(
 
 
 def _tell(progress: Callable[[str], None], head: str, done: int, of: int) -> None:
-    progress(f"{head}: {done} of {of} done")
+    progress(f"{head}: {done} of {of} cells")
 
 
 @dataclass
@@ -246,5 +246,8 @@ def _reason(log: str, statuses: Sequence[int]) -> str:
     """What the ranks have said last, in a line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    ours = [line.removeprefix("ronde: ") for line in lines if line.startswith("ronde: ")]
     status = next((each for each in statuses if each), 0)
-    return (errors or lines or [f"it ended with status {status} before the job was done"])[-1]
+    return (errors or ours or lines or [f"it ended with status {status} before the job was done"])[
+        -1
+    ]

@@ -83,7 +83,7 @@ def _reduced(cell: Cell, ranks: int) -> Array:
     for rank in range(1, ranks):
         total = combine(total, pattern(cell, ranks, rank))
     if cell.op == "average":
-        total /= ranks
+        total = total / ranks
     if cell.dtype == "bool":
         return total != 0
     if cell.dtype in FLOATING:

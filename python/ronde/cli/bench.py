@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -179,6 +180,8 @@ def _require_sense(args: argparse.Namespace, launched: bool) -> None:
         raise ValueError("--peers needs to know how many ranks to start: add -np N")
     if args.ranks and args.root >= args.ranks:
         raise ValueError(f"root {args.root} is no rank of {args.ranks}")
+    if args.plot and not args.plot.endswith(chart.FORMATS):
+        raise ValueError(f"{args.plot} is no {', '.join(chart.FORMATS)}")
     for file in filter(None, (args.json, args.plot)):
         folder = os.path.dirname(os.path.abspath(file))
         if not os.path.isdir(folder):
@@ -272,8 +275,11 @@ def _compare(args: argparse.Namespace) -> int:
         for label, python in args.peers
     ]
     about = machine.describe()
-    with _progress() as progress:
-        result = rounds.compare(entrants, job, args.ranks, args.rounds, progress=progress)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and clean up
+    try:
+        result = rounds.compare(entrants, job, args.ranks, args.rounds, progress=_show)
+    finally:
+        _show("")
     about |= result.about["ronde"]
     about |= {name: each["library"] for name, each in result.about.items() if name != "ronde"} | {
         name: f"left out: {why}" for name, why in result.left_out.items()
@@ -284,18 +290,10 @@ def _compare(args: argparse.Namespace) -> int:
     return _status(result.rows)
 
 
-class _progress:
-    """A line on a terminal that says what is under way, and goes when it is done."""
-
-    def __enter__(self) -> Callable[[str], None]:
-        return self._show
-
-    def _show(self, text: str) -> None:
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-    def __exit__(self, *error: object) -> None:
-        self._show("")
+def _show(progress: str) -> None:
+    """In a line of the terminal that each call replaces."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 # ---- what comes out ------------------------------------------------------------------------------

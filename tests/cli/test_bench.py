@@ -1,0 +1,299 @@
+"""`ronde bench`, from the outside: on ranks of its own, under a launcher, and with peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jobs
+import pytest
+from ronde.bench.cells import COLLECTIVES
+from ronde.cli import launch
+
+RONDE = [sys.executable, "-m", "ronde"]
+TIMEOUT = 120  # for hangs
+QUICK = ["--iterations", "3", "--warmup", "1"]
+
+
+def bench(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return run([*RONDE, "bench", *words], cwd)
+
+
+def run(command: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def launched(ranks: int, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As `mpirun -n RANKS ronde bench ...`."""
+    command, extra = launch.command(ranks, [*RONDE, "bench", *words], mpi=jobs.mpi())
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=launch.environment() | extra,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def figures(output: str) -> list[list[str]]:
+    """The words of the lines that are no comment."""
+    return [line.split() for line in output.splitlines() if line and not line.startswith("#")]
+
+
+def fake_python(folder: Path, body: str) -> str:
+    file = folder / "python"
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+# ---- on ranks of its own, and under a launcher ---------------------------------------------------
+
+
+def test_every_collective_is_measured_and_right(tmp_path: Path) -> None:
+    result = launched(3, "all", "--sizes", "8,20K", *QUICK, "--json", "all.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    kept = json.loads((tmp_path / "all.json").read_text())
+    seen = [(row["cell"]["collective"], row["cell"]["size"]) for row in kept["rows"]]
+    wanted = [(name, size) for name in COLLECTIVES for size in (8, 20 << 10) if name != "barrier"]
+    assert sorted(seen) == sorted([*wanted, ("barrier", 0)])
+    for row in kept["rows"]:
+        checked = row["cell"]["collective"] not in ("barrier", "memory")
+        assert row["wrong"] == (0 if checked else None)
+        assert 0 < row["p50"] <= row["p99"] <= row["max"]
+        assert row["iterations"] >= 3
+        assert row["ranks"] == 3
+    assert len(figures(result.stdout)) == len(kept["rows"])
+
+
+def test_the_header_says_what_the_figures_depend_on() -> None:
+    result = bench("allreduce", "-np", "2", "--sizes", "8", *QUICK)
+    assert result.returncode == 0, result.stderr
+    head = dict(
+        line[2:].split(":", 1)
+        for line in result.stdout.splitlines()
+        if line[:2] == "# " and ":" in line
+    )
+    assert {"ranks", "version", "date", "host", "CPU", "hosts", "transport", "MPI"} <= set(head)
+    assert head["ranks"].strip() == "2"
+    assert head["MPI"].strip() == jobs.mpi().name
+
+
+def test_sizes_types_and_ops_make_a_grid() -> None:
+    words = ["--sizes", "8:128:4,1K", "--dtype", "float32,int8", "--op", "sum,max"]
+    result = bench("allreduce", "-np", "2", *words, *QUICK)
+    assert result.returncode == 0, result.stderr
+    rows = [(words[0], words[2], words[3]) for words in figures(result.stdout)]
+    assert rows == [
+        (size, dtype, op)
+        for dtype in ("float32", "int8")
+        for op in ("sum", "max")
+        for size in ("8", "32", "128", "1024")
+    ]
+
+
+def test_the_other_ways_to_measure() -> None:
+    words = ["--out-of-place", "--no-check", "--no-rotate", "--bound", "--busy", "1"]
+    result = bench("allreduce,broadcast", "-np", "2", "--sizes", "64K", *words, *QUICK)
+    assert result.returncode == 0, result.stderr
+    allreduce, broadcast = figures(result.stdout)
+    assert allreduce[9] == "-"  # not checked
+    assert float(allreduce[-1]) >= 0  # the share of the bound
+    assert broadcast[-1] == "-"
+    assert "allreduce on 2 ranks, out of place" in result.stdout
+
+
+def test_one_rank_needs_no_launcher() -> None:
+    result = bench("allreduce", "--sizes", "1K", *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert len(figures(result.stdout)) == 1
+
+
+def test_types_that_a_rank_cannot_do_are_named() -> None:
+    result = bench("allreduce", "--sizes", "8", "--dtype", "int8", "--op", "average", *QUICK)
+    assert result.returncode == 0, result.stderr
+    assert "the average of int8 would have to be rounded" in result.stdout
+
+
+# ---- with peers ----------------------------------------------------------------------------------
+
+
+def test_peers_are_measured_in_rounds_and_compared(tmp_path: Path) -> None:
+    words = ["--sizes", "8,4K", "--peers", "mpi", "--rounds", "2", "--json", "peers.json"]
+    result = bench("allreduce,alltoall", "-np", "2", *words, *QUICK, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    kept = json.loads((tmp_path / "peers.json").read_text())
+    seen = sorted((row["peer"], row["round"], row["cell"]["size"]) for row in kept["rows"])
+    assert seen == sorted(
+        (peer, number, size)
+        for peer in ("mpi", "ronde")
+        for number in (0, 1)
+        for size in (8, 4096)
+        for _ in range(2)
+    )
+    assert all(row["wrong"] == 0 for row in kept["rows"])
+    lines = figures(result.stdout)
+    assert [words[5] for words in lines] == ["ronde", "mpi"] * 4
+    for words in lines:
+        low, middle, high = map(float, words[-3:])
+        assert low <= middle <= high
+        if words[5] == "ronde":
+            assert (low, middle, high) == (1, 1, 1)
+
+
+def test_peers_that_cannot_run_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    silent = fake_python(tmp_path, "exit 3")
+    peers = f"absent={tmp_path}/nowhere/python,silent={silent},gloo={silent}"
+    result = bench(
+        "allreduce", "-np", "2", "--sizes", "8", "--peers", peers, "--rounds", "2", *QUICK
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    said = {line.split()[1]: line for line in result.stdout.splitlines() if "left out" in line}
+    assert f"left out: {tmp_path}/nowhere/python is no program that can be run" in said["absent:"]
+    assert "mpi4py could not start an MPI library" in said["silent:"]
+    assert "it ended with status 3 before the job was done" in said["gloo:"]
+    assert [words[5] for words in figures(result.stdout)] == ["ronde"]
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
+    # As if the peer's environment had neither torch nor anything else but Python itself.
+    python = fake_python(tmp_path, f'exec "{sys.executable}" -I -S "$@"')
+    words = ["--sizes", "8", "--peers", f"gloo={python}", "--rounds", "1"]
+    result = bench("allreduce", "-np", "2", *words, *QUICK)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "left out: ModuleNotFoundError: No module named" in result.stdout
+
+
+def test_a_peer_says_which_cells_it_cannot_do() -> None:
+    words = ["--sizes", "8", "--dtype", "bfloat16", "--peers", "mpi", "--rounds", "1"]
+    result = bench("allreduce", "-np", "2", *words, *QUICK)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "MPI does not reduce bfloat16" in result.stdout
+
+
+def test_a_chart_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib")
+    words = ["--sizes", "8:8K:32", "--plot", "chart.png"]
+    result = bench("allreduce", "-np", "2", *words, *QUICK, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("peers", [[], ["--peers", "mpi"]], ids=["alone", "with peers"])
+def test_nothing_stays_behind(number: signal.Signals, peers: list[str]) -> None:
+    words = ["allreduce", "-np", "2", "--sizes", "8", "--seconds", "600", "--busy", "1", *peers]
+    process = subprocess.Popen(
+        [*RONDE, "bench", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    below: list[int] = []
+    try:
+        deadline = time.monotonic() + TIMEOUT
+        while not any("while True" in command_of(pid) for pid in below):  # the busy neighbour
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            below = jobs.ranks_of(process.pid)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        status = process.wait(TIMEOUT)
+        assert jobs.wait_until_gone(below, 30) == []
+        if number != signal.SIGKILL:
+            assert status in (128 + number, -number)
+    finally:
+        process.kill()
+        process.wait()
+        for pid in filter(jobs.alive, below):
+            os.kill(pid, signal.SIGKILL)
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+# ---- what cannot be ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words, complaint",
+    [
+        ("", "the following arguments are required: COLLECTIVE"),
+        ("allrescue", "'allrescue' is none of allreduce, broadcast"),
+        ("allreduce,", "'' is none of allreduce"),
+        ("allreduce --sizes 8:4", "'8:4' goes from the smaller to the larger size"),
+        ("allreduce --sizes 0:4", "a size is at least 1 byte"),
+        ("allreduce --sizes 8:64:1", "'8:64:1' needs a factor of at least 2"),
+        ("allreduce --sizes 8:64:2:3", "'8:64:2:3' is not like 8, 8:256M or 8:256M:4"),
+        ("allreduce --sizes 8Q", "'8Q' is not like 8, 4K, 64M or 1G"),
+        ("allreduce --dtype float31", "'float31' is none of bool, int8"),
+        ("allreduce --op mean", "'mean' is none of sum, average, min, max, product"),
+        ("allreduce --buffers fast", "'fast' is none of plain, shared"),
+        ("allreduce --root -1", "'-1' is no whole number from 0 up"),
+        ("allreduce --root one", "'one' is no whole number from 0 up"),
+        ("allreduce --iterations 0", "'0' is no positive number"),
+        ("allreduce --seconds 0", "measuring takes time: more than 0"),
+        ("allreduce --seconds soon", "'soon' is not like 20us or 1ms"),
+        ("allreduce --busy many", "'many' is no whole number from 0 up"),
+        ("allreduce -np 0", "'0' is no positive number"),
+        ("broadcast -np 2 --root 2", "root 2 is no rank of 2"),
+        ("allreduce --root 1 --sizes 8", "root 1 is no rank of 1"),
+        ("allreduce --peers mpi", "--peers needs to know how many ranks to start: add -np N"),
+        ("allreduce -np 2 --peers nccl", "'nccl' is none of mpi, gloo, horovod"),
+        ("allreduce -np 2 --peers nccl", "nccl=/path/to/its/python"),
+        ("allreduce -np 2 --peers mpi,mpi", "'mpi' is there twice"),
+        ("allreduce -np 2 --peers mpi=", "'mpi=' is not like mpi or mpich=/path/to/python"),
+        ("allreduce --rounds 0", "'0' is no positive number"),
+        (
+            "allreduce --json /nowhere/at/all.json",
+            "the folder of /nowhere/at/all.json does not exist",
+        ),
+        ("allreduce --plot chart.xyz", "chart.xyz"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(words: str, complaint: str) -> None:
+    result = bench(*words.split())
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [("-np", "2"), ("-np", "2", "--peers", "mpi")])
+def test_ranks_do_not_start_ranks(words: tuple[str, ...], tmp_path: Path) -> None:
+    result = launched(2, "allreduce", *words, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "starts ranks of its own: call `ronde bench -np N ...` without mpirun" in result.stderr
+    assert result.stderr.count("ronde bench: error") == 1
+
+
+def test_help_names_every_option() -> None:
+    text = bench("--help").stdout
+    options = "--sizes --dtype --op --root --buffers --out-of-place --seconds --iterations --warmup"
+    options += " --no-check --no-rotate --bound --busy -np --peers --rounds --json --plot"
+    assert [option for option in options.split() if option not in text] == []
