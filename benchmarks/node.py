@@ -202,4 +202,7 @@ def rounds_of(rows: Sequence[Row]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

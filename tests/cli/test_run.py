@@ -127,6 +127,18 @@ def test_arguments_and_settings_reach_the_program_as_they_are(write: Callable[[s
     assert result.stdout == f"{sys.executable} {words} 0\n"
 
 
+def test_another_python_brings_its_own_mpi_and_runs_the_program(
+    tmp_path: Path, write: Callable[[str], str]
+) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nOTHER=1 exec "{sys.executable}" "$@"\n')
+    other.chmod(0o755)
+    program = write("import os; print(os.environ.get('OTHER'))")
+    words = ["run", "-np", "1", "--python", str(other)]
+    assert ronde(*words, program).stdout == "1\n"
+    assert ronde(*words, "python", program).stdout == "1\n"
+
+
 def test_verbose_shows_the_command(write: Callable[[str], str]) -> None:
     program = write("pass")
     result = ronde("run", "--np", "2", "--verbose", program, "a b")
@@ -449,6 +461,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
         ("-np 2 --ssh-port 0 python", "--ssh-port 0 is no port"),
         ("-np 2 --interface eht7 python", "--interface eht7: this host has lo"),
         ("-np 2 --launcher-args ' python", '--launcher-args "\'": No closing quotation'),
+        ("-np 2 --python /no/python x.py", "--python /no/python is no program that can be run"),
         ("-np 2 no-such-program", "no-such-program does not exist"),
         ("-np 2 no_such_program.py", "no_such_program.py does not exist"),
         ("-np 2 /etc/passwd", "/etc/passwd is no program that can be run"),

@@ -251,15 +251,13 @@ def _measure(args: argparse.Namespace) -> int:
 
 def _start(args: argparse.Namespace) -> int:
     """The same command on ranks that `ronde run` starts."""
-    from . import run
+    from . import main
 
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-np", "-n", "--np")
     _, words = own.parse_known_args(sys.argv[1:])
     program = [sys.executable, "-m", "ronde", *words]
-    return run.run(
-        argparse.Namespace(ranks=args.ranks, verbose=False, python=None, program=program)
-    )
+    return main(["run", "-np", str(args.ranks), "--", *program])
 
 
 # ---- with peers ----------------------------------------------------------------------------------
