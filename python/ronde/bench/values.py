@@ -107,6 +107,8 @@ def fill(array: Array, table: Array) -> None:
 
 def idle(cell: Cell, ranks: int, rank: int) -> Array:
     """Contents that stay what they are however often they are reduced in place."""
+    if cell.collective == "memory":
+        return stored(np.zeros(PERIOD), cell.dtype)
     if not cell.kind.reduces or cell.op in ("min", "max", "average"):
         return stored(pattern(cell, ranks, rank), cell.dtype)
     return stored(np.full(PERIOD, 1.0 if cell.op == "product" else 0.0), cell.dtype)

@@ -36,29 +36,28 @@ _SPIN = "while True: pass"
 
 def measure(peer: Peer, job: Job, report: Callable[[Row], None]) -> None:
     """Measures all cells; rank 0 reports each row when it is there."""
-    local, first = _neighbours(peer)
+    pool_bytes, first = _neighbours(peer)
     with _busy_processes(job.busy if first else 0):
         for cell in job.cells:
-            row = _row(peer, job, cell, local)
+            row = _row(peer, job, cell, pool_bytes if job.rotate else 0)
             if peer.rank == 0:
                 report(row)
 
 
-def _row(peer: Peer, job: Job, cell: Cell, local: int) -> Row:
+def _row(peer: Peer, job: Job, cell: Cell, pool_bytes: int) -> Row:
     row = Row(cell, cell.bytes(peer.size), cell.count(peer.size), peer.size)
     why_not = peer.why_not(cell)
     if why_not:
         return replace(row, why_not=why_not)
-    row = _measured(peer, job, cell, local, row)
+    row = _measured(peer, job, cell, row, pool_bytes)
     if job.bound and cell.collective == "allreduce" and row.bytes >= _BOUND_FROM:
         memory = replace(cell, collective="memory")
-        times = _measured(peer, replace(job, check=False), memory, local, row)
-        row = replace(row, bound=times.time)
+        row = replace(row, bound=_measured(peer, job, memory, row, pool_bytes).time)
     return row
 
 
-def _measured(peer: Peer, job: Job, cell: Cell, local: int, row: Row) -> Row:
-    copies = _copies(row.bytes, local) if job.rotate else 1
+def _measured(peer: Peer, job: Job, cell: Cell, row: Row, pool_bytes: int) -> Row:
+    copies = _copies(row.bytes, pool_bytes)
     buffers = _Pool(peer, cell, copies)
     # Some libraries are faster in place, some out of place: a peer is measured at its best.
     candidates = list(peer.operations(cell, buffers))
@@ -87,6 +86,8 @@ def _measured(peer: Peer, job: Job, cell: Cell, local: int, row: Row) -> Row:
 def _wrong(peer: Peer, cell: Cell, operation: Operation, copy: int) -> int:
     """Elements that are wrong on all ranks after a call with crafted numbers."""
     table = values.stored(values.pattern(cell, peer.size, peer.rank), cell.dtype)
+    if operation.outputs is not None:
+        operation.outputs[copy].fill(0)  # nothing right may be left over
     values.fill(operation.inputs[copy], table)
     returned = operation.calls[copy]()
     result = operation.outputs[copy] if operation.outputs is not None else returned
@@ -119,11 +120,10 @@ class _Pool(Buffers):
         return [block[row * stride : row * stride + count] for row in range(self._copies)]
 
 
-def _copies(size: int, local: int) -> int:
-    """So many that those of all ranks of a host take twice its last-level cache."""
+def _copies(size: int, pool_bytes: int) -> int:
     if size < _ROTATED_FROM:
         return 1
-    return max(1, min(_COPIES_AT_MOST, math.ceil(2 * _last_level_cache() / (size * local))))
+    return max(1, min(_COPIES_AT_MOST, math.ceil(pool_bytes / size)))
 
 
 def _last_level_cache() -> int:
@@ -136,11 +136,13 @@ def _last_level_cache() -> int:
 
 
 def _neighbours(peer: Peer) -> tuple[int, bool]:
-    """How many ranks this host has, and whether this is the first of them."""
+    """The bytes of buffers with which the ranks of every host take twice its last-level cache, the same
+    on all ranks; and whether this rank is the first of its host."""
     name = zlib.crc32(f"{os.uname().nodename} {_boot_id()}".encode())
     hosts = peer.gather([float(name)])[:, 0]
     here = np.flatnonzero(hosts == hosts[peer.rank])
-    return len(here), bool(here[0] == peer.rank)
+    pool_bytes = np.max(peer.gather([2 * _last_level_cache() / len(here)]))
+    return int(pool_bytes), bool(here[0] == peer.rank)
 
 
 def _boot_id() -> str:

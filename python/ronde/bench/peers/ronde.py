@@ -27,10 +27,11 @@ class Ronde(Peer):
         self.rank, self.size = ronde.rank(), ronde.size()
         world = context.world()
         vendor, version = world.job.MPI.get_vendor()
+        transport = "shared memory" if world.shares_memory else "MPI messages"
         hosts = len({home.host for home in world.homes})
         self.about = {
             "hosts": f"{hosts}",
-            "transport": "shared memory" if world.shares_memory else "MPI messages",
+            "transport": transport if self.size > 1 else "none",
             "MPI": f"{vendor} {'.'.join(map(str, version))}",
         }
 
