@@ -19,7 +19,6 @@ from .peer import Buffers, Operation, Peer
 __all__ = ["Ronde", "connect"]
 
 _OPS = {name.lower(): op for name, op in ronde.Op.__members__.items()}
-_EMPTY: Any = getattr(ronde, "empty", None)
 
 
 class Ronde(Peer):
@@ -40,12 +39,10 @@ class Ronde(Peer):
 
     def empty(self, count: int, cell: Cell) -> Any:
         if cell.buffers == "shared":
-            return _EMPTY((count,), DTYPES[cell.dtype])
+            return ronde.empty((count,), DTYPES[cell.dtype])
         return super().empty(count, cell)
 
     def why_not(self, cell: Cell) -> str:
-        if cell.buffers == "shared" and _EMPTY is None:
-            return "this version of Ronde has no ronde.empty"
         if cell.dtype == "bfloat16" and importlib.util.find_spec("ml_dtypes") is None:
             return "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
         if cell.kind.reduces and cell.op == "average" and cell.dtype not in FLOATING:
