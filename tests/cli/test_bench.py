@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -184,6 +185,17 @@ def test_a_peer_says_which_cells_it_cannot_do() -> None:
     result = bench("allreduce", "-np", "2", *words, *QUICK)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "MPI does not reduce bfloat16" in result.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_gloo_starts_its_own_ranks(tmp_path: Path) -> None:
+    words = ["--sizes", "8,4K", "--peers", "gloo", "--rounds", "1", "--json", "gloo.json"]
+    result = bench("all", "-np", "3", *words, *QUICK, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = json.loads((tmp_path / "gloo.json").read_text())["rows"]
+    gloo = [row for row in rows if row["peer"] == "gloo" and row["cell"]["collective"] != "barrier"]
+    assert len(gloo) == 2 * (len(COLLECTIVES) - 2)
+    assert [row for row in gloo if row["wrong"] != 0] == []
 
 
 def test_a_chart_is_drawn(tmp_path: Path) -> None:

@@ -11,14 +11,15 @@ import horovod
 import horovod.torch as hvd
 import torch
 
-from ..cells import Cell
+from ..cells import FLOATING, Cell
 from .gloo import tensor
 from .peer import Buffers, Operation, Peer
 
 __all__ = ["Horovod", "connect"]
 
 _COLLECTIVES = ("allreduce", "broadcast", "allgather", "reducescatter", "alltoall", "barrier")
-_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int32", "int64")
+_REDUCED = ("float16", "float32", "float64", "int32", "int64")
+_MOVED = (*_REDUCED, "int8", "uint8", "int16")
 _OPS = {
     "sum": hvd.Sum,
     "average": hvd.Average,
@@ -38,8 +39,6 @@ class Horovod(Peer):
         return hvd.allgather(mine, name="times").numpy()
 
     def array(self, result: Any) -> Any:
-        if isinstance(result, torch.Tensor) and result.dtype is torch.bfloat16:
-            result = result.view(torch.int16)
         return result.numpy() if isinstance(result, torch.Tensor) else result
 
     def why_not(self, cell: Cell) -> str:
@@ -47,8 +46,10 @@ class Horovod(Peer):
             return "the bound is measured with ronde"
         if cell.collective not in _COLLECTIVES:
             return f"Horovod has no {cell.collective}"
-        if cell.dtype not in _DTYPES:
-            return f"Horovod reduces no {cell.dtype}"
+        if cell.dtype not in (_REDUCED if cell.kind.reduces else _MOVED):
+            return f"Horovod's {cell.collective} knows no {cell.dtype}"
+        if cell.kind.reduces and cell.op == "average" and cell.dtype not in FLOATING:
+            return f"the average of {cell.dtype} would have to be rounded"
         if cell.collective == "reducescatter" and cell.op not in ("sum", "average"):
             return f"Horovod's reducescatter has no {cell.op}"
         return ""

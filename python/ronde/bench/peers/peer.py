@@ -49,7 +49,7 @@ class Peer:
         return np.empty(count, DTYPES[cell.dtype])
 
     def array(self, result: Any) -> Array:
-        """What a call returned, as an array; of bfloat16 the bits."""
+        """What a call returned, or the buffer that holds the result, as an array."""
         return result
 
     def why_not(self, cell: Cell) -> str:
