@@ -163,8 +163,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _launched_as() -> int | None:
-    """The rank that a launcher has given this process."""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"):
+    """The rank that a launcher has given this process. (A batch script of Slurm has SLURM_PROCID too.)"""
+    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"):
         if os.environ.get(name, "").isdigit():
             return int(os.environ[name])
     return None
