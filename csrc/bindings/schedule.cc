@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "collective/select.h"
 #include "core/error.h"
 #include "schedule/cost.h"
 #include "schedule/simulate.h"
@@ -89,6 +90,19 @@ Cost cost_named(const std::string& collective, const std::string& name, const Co
   return cost_of(schedule, item_bytes, {alpha, overhead, beta, gamma});
 }
 
+/// (name, cost) of each algorithm for that many ranks, the one to take first.
+py::list list_of_candidates(const std::string& collective, const Counts& counts, int root,
+                            std::size_t item_bytes, double alpha, double overhead, double beta,
+                            double gamma) {
+  const Collective found = find_collective(collective);
+  const Layout layout = layout_of(found, counts, root, root);
+  py::list list;
+  for (const Candidate& candidate :
+       candidates(found, layout, item_bytes, {alpha, overhead, beta, gamma}, Settings{}))
+    list.append(py::make_tuple(candidate.algorithm->name, candidate.cost));
+  return list;
+}
+
 Simulation simulate_named(const std::string& collective, const std::string& name,
                           const Counts& counts, int root, int window) {
   return simulate(algorithm_named(collective, name), counts, root, window);
@@ -141,6 +155,10 @@ void bind_schedule(py::module_& module) {
              py::arg("root") = 0, py::arg("item_bytes") = 4, py::arg("alpha") = link.alpha,
              py::arg("overhead") = link.overhead, py::arg("beta") = link.beta,
              py::arg("gamma") = link.gamma, py::arg("rank") = py::none());
+  module.def("candidates", &list_of_candidates, py::arg("collective"), py::arg("counts"),
+             py::arg("root") = 0, py::arg("item_bytes") = 4, py::arg("alpha") = link.alpha,
+             py::arg("overhead") = link.overhead, py::arg("beta") = link.beta,
+             py::arg("gamma") = link.gamma);
   module.def("simulate", &simulate_named, py::arg("collective"), py::arg("name"), py::arg("counts"),
              py::arg("root") = 0, py::arg("window") = 2, py::call_guard<py::gil_scoped_release>());
 }

@@ -11,6 +11,14 @@
 namespace ronde {
 namespace {
 
+constexpr int kMostInputs = 64;  // of one reduction (kernels.h)
+
+std::size_t bytes_of(std::span<const Piece> pieces) {
+  std::size_t bytes = 0;
+  for (const auto& piece : pieces) bytes += piece.input.bytes;
+  return bytes;
+}
+
 std::size_t count_of(const Reduction& reduction, const Buffer& data) {
   return data.bytes / size_of(reduction.dtype);
 }
@@ -29,6 +37,10 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
                              const Reduction& reduction, std::string_view algorithm) {
   if (through_memory(Collective::allreduce, algorithm))
     return allreduce_in_memory(call, pieces, reduction);
+  if (carries(bytes_of(pieces), algorithm)) {
+    guarded(call, [&] { carry(call, pieces, reduction); });
+    return;
+  }
   perform(call, Collective::allreduce, algorithm, [&] {
     // One piece is reduced where its result belongs; several are packed into one vector.
     const bool packed = pieces.size() != 1;
@@ -43,11 +55,33 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
   });
 }
 
+/// Whether an allreduce of so many bytes is done in phase 0. In deterministic mode an element must
+/// not be reduced by another tree in a small array than in a large one.
+bool Communicator::carries(std::size_t bytes, std::string_view algorithm) const {
+  return !board_ && !settings_.deterministic && algorithm.empty() &&
+         !settings_.algorithm.contains("allreduce") && size() <= kMostInputs &&
+         Agreement::carries(bytes, size());
+}
+
+/// An allreduce in phase 0: every rank reduces for itself what all have brought, in their order.
+void Communicator::carry(const Call& call, std::span<const Piece> pieces,
+                         const Reduction& reduction) {
+  const bool packed = pieces.size() != 1;
+  const ConstBuffer mine = packed ? pack(pieces) : pieces[0].input;
+  const auto agreement = agree_by_messages(call, mine, false);
+  std::vector<const void*> contributions;
+  for (int rank = 0; rank < size(); ++rank)
+    contributions.push_back(agreement->contribution(rank).data);
+  const Buffer result = packed ? allocate(mine.bytes).buffer() : pieces[0].output;
+  void* out = result.data;
+  reduce_many(reduction, &out, 1, contributions.data(), contributions.size(),
+              mine.bytes / size_of(reduction.dtype), false);
+  if (packed) unpack(pieces, result);
+}
+
 /// The pieces' inputs, one after another, in memory of the call.
 Buffer Communicator::pack(std::span<const Piece> pieces) {
-  std::size_t bytes = 0;
-  for (const auto& piece : pieces) bytes += piece.input.bytes;
-  const Buffer data = allocate(bytes).buffer();
+  const Buffer data = allocate(bytes_of(pieces)).buffer();
   std::size_t offset = 0;
   for (const auto& piece : pieces) {
     copy(data.slice(offset, piece.input.bytes), piece.input);

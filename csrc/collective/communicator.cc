@@ -7,7 +7,6 @@
 #include <thread>
 #include <utility>
 
-#include "collective/agreement.h"
 #include "collective/memory.h"
 #include "collective/mismatch.h"
 #include "collective/select.h"
@@ -23,6 +22,17 @@ namespace {
 
 constexpr std::size_t kTextBytes = 64 << 10;  // of a call in words, at most
 constexpr std::size_t kMaxPlans = 256;
+
+// In the fingerprint of a call whose data goes with phase 0: it must be equally long on all ranks,
+// whatever the call says.
+constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
+
+// Messages on their way at once, at least: enough to keep a link busy while one is being reduced.
+constexpr std::size_t kInFlight = 4;
+
+// For a smaller collective the default link will do. A large one takes about as long as finding out
+// what the link costs.
+constexpr std::size_t kWorthMeasuring = 16 << 10;
 
 }  // namespace
 
@@ -142,20 +152,27 @@ Bytes Communicator::allocate(std::size_t bytes) {
 // Phase 0 -----------------------------------------------------------------------------------------
 
 void Communicator::agree(const Call& call, bool patient) {
-  if (board_) {
-    share(
-        call, 0,
-        [&](std::uint64_t fingerprint) {
-          return std::make_unique<SharedAgreement>(*board_, fingerprint);
-        },
-        patient);
+  if (!board_) {
+    agree_by_messages(call, {}, patient);
     return;
   }
+  share(
+      call, 0,
+      [&](std::uint64_t fingerprint) {
+        return std::make_unique<SharedAgreement>(*board_, fingerprint);
+      },
+      patient);
+}
+
+/// Returns what the ranks have brought where `mine` rides along.
+std::shared_ptr<Agreement> Communicator::agree_by_messages(const Call& call, ConstBuffer mine,
+                                                           bool patient) {
   ++sequence_;
-  const auto fingerprint = call.fingerprint() + sequence_;
-  auto agreement = std::make_shared<Agreement>(*transport_, kAgreementTag, fingerprint);
+  const auto fingerprint = call.fingerprint() + sequence_ + kSpread * mine.bytes;
+  auto agreement = std::make_shared<Agreement>(*transport_, kAgreementTag, fingerprint, mine);
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
+  return agreement;
 }
 
 /// Whether a collective goes through memory, phase 0 and all.
@@ -169,7 +186,6 @@ bool Communicator::through_memory(Collective collective, std::string_view algori
 void Communicator::share(const Call& call, std::uint64_t extent, const MakeExchange& make,
                          bool patient) {
   ++sequence_;
-  constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
   const auto work =
       std::make_shared<SharedWork>(board_, make(call.fingerprint() + sequence_ + kSpread * extent));
   drive(work, call, patient);
@@ -244,7 +260,7 @@ void Communicator::pass_round(const Call& call, const Chunks& chunks, Buffer dat
   const Layout layout{.rank = rank(), .chunks = chunks, .inputs = {}};
   const auto& ring = find_algorithm(Collective::allgather, "ring");
   drive(std::make_shared<Execution>(*transport_, std::make_shared<Schedule>(ring.build(layout)),
-                                    Operands{{}, data}, Element{}, kTextTag, 2,
+                                    Operands{{}, data}, Element{}, kTextTag, Depth{},
                                     "exchange of descriptions"),
         call);
 }
@@ -269,10 +285,18 @@ const Communicator::Plan& Communicator::plan(Collective collective, const Layout
 
 void Communicator::run(Collective collective, const Layout& layout, Operands operands,
                        Element element, const Call& call, std::string_view named) {
+  // The ranks see layouts of different lengths in an alltoall, and only there.
+  if (!link_known_ && collective != Collective::alltoall && size() > 1 &&
+      layout.chunks.total() * element.bytes >= kWorthMeasuring)
+    keep_link(measured(call));
   const auto& [algorithm, schedule] = plan(collective, layout, element, named);
   const int tag = kFirstDataTag + static_cast<int>(sequence_ % (kMaxTag - kFirstDataTag));
+  // On a long way there is more in flight: what the link carries while a message and an answer
+  // travel.
+  const auto travelling = static_cast<std::size_t>(2 * link_.alpha / link_.beta);
+  const Depth depth{settings_.window, std::max(kInFlight * settings_.segment_bytes, travelling)};
   drive(std::make_shared<Execution>(
-            *transport_, schedule, operands, element, tag, settings_.window,
+            *transport_, schedule, operands, element, tag, depth,
             std::string(name_of(collective)) + " by " + std::string(algorithm->name)),
         call);
 }

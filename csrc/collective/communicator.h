@@ -19,6 +19,7 @@
 #include <tuple>
 #include <vector>
 
+#include "collective/agreement.h"
 #include "collective/call.h"
 #include "collective/control.h"
 #include "collective/execution.h"
@@ -106,7 +107,8 @@ class Communicator {
   bool share_memory();
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
-  /// keeps what the slowest found. Until then the defaults of `Link` hold.
+  /// keeps what the slowest found. The first large collective does it by itself, if it is not known
+  /// then what the link costs; until then the defaults of `Link` hold.
   void measure_link();
   const Link& link() const { return link_; }
   void set_link(const Link& link);
@@ -124,6 +126,9 @@ class Communicator {
   void require_usable() const;
 
   void agree(const Call& call, bool patient);
+  std::shared_ptr<Agreement> agree_by_messages(const Call& call, ConstBuffer mine, bool patient);
+  bool carries(std::size_t bytes, std::string_view algorithm) const;
+  void carry(const Call& call, std::span<const Piece> pieces, const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
   void share(const Call& call, std::uint64_t extent, const MakeExchange& make,
@@ -166,7 +171,10 @@ class Communicator {
                    std::size_t row_bytes, int root, std::string_view algorithm);
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
   std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
+  Link measured(const Call& call);
+  void keep_link(const Link& link);
   double exchange_seconds(const Call& call, std::size_t bytes, int messages, int repeats);
+  double slowest(const Call& call, double seconds);
 
   struct Plan {
     const Algorithm* algorithm;
@@ -181,6 +189,7 @@ class Communicator {
   const std::vector<int> members_;
   const Settings settings_;
   Link link_;
+  bool link_known_ = false;
   std::mutex mutex_;  // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
   std::shared_ptr<Board> board_;                          // null where the ranks share no memory

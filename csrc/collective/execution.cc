@@ -59,13 +59,14 @@ Schedule segmented(const Schedule& schedule, std::size_t elements) {
 }
 
 Execution::Execution(Transport& transport, std::shared_ptr<const Schedule> schedule,
-                     Operands operands, Element element, int tag, int window, std::string what)
+                     Operands operands, Element element, int tag, Depth depth, std::string what)
     : transport_(transport),
       schedule_(std::move(schedule)),
       operands_(operands),
       element_(element),
       tag_(tag),
-      window_(static_cast<std::size_t>(std::max(window, 2))),
+      window_(static_cast<std::size_t>(std::max(depth.window, 2))),
+      in_flight_(depth.in_flight),
       what_(std::move(what)),
       scratch_(schedule_->scratch * element.bytes) {}
 
@@ -111,9 +112,11 @@ bool Execution::post(std::size_t position) {
   }
   if (!next_for_peer(position)) return false;
   if (action.verb != Verb::recv_reduce && conflicts(position)) return false;
+  if (action.verb == Verb::send && !has_room(position)) return false;
   try {
     if (action.verb == Verb::send) {
       open.request = transport_.send(action.peer, tag_, memory(action.range));
+      sending_ += memory(action.range).bytes;
     } else if (action.verb == Verb::recv) {
       open.request = transport_.recv(action.peer, tag_, memory(action.range));
     } else {
@@ -146,6 +149,7 @@ bool Execution::complete(Open& open) {
   if (receives(action.verb) && *moved != expected)
     throw Error(place(action) + ": " + std::to_string(*moved) + " bytes came instead of " +
                 std::to_string(expected));
+  if (action.verb == Verb::send) sending_ -= expected;
   open.state = action.verb == Verb::recv_reduce ? State::arrived : State::done;
   return true;
 }
@@ -188,6 +192,13 @@ bool Execution::next_for_peer(std::size_t position) const {
     return earlier.state == State::blocked && earlier.action->peer == mine.peer &&
            (earlier.action->verb == Verb::send) == (mine.verb == Verb::send);
   });
+}
+
+/// Whether another message may be on its way. The first action that is not done always may: it is
+/// the one that others may wait for, and what keeps it waiting may wait for it.
+bool Execution::has_room(std::size_t position) const {
+  return position == 0 || sending_ == 0 ||
+         sending_ + memory(open_[position].action->range).bytes <= in_flight_;
 }
 
 Buffer Execution::memory(const Range& range) const {

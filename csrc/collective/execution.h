@@ -5,6 +5,9 @@
 // schedule. Within the window everything overlaps that does not conflict: an action waits only for
 // earlier actions that touch the same elements. So the segments of one step travel while those of
 // the step before are reduced, and no algorithm has to say so.
+//
+// How many bytes it has on their way is limited: what is sent long before it is needed only queues
+// up in the network, in front of what somebody else waits for.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +37,12 @@ struct Operands {
   Buffer data;
 };
 
+/// How far an execution looks ahead.
+struct Depth {
+  int window = 2;             // actions of the schedule looked at at once
+  std::size_t in_flight = 0;  // bytes that may be on their way from this rank; one message always
+};
+
 /// The same schedule in messages of at most `elements` elements. A send and the receive behind it
 /// are cut in turns, so that the result is again a schedule with pairs.
 Schedule segmented(const Schedule& schedule, std::size_t elements);
@@ -42,7 +51,7 @@ class Execution final : public Work {
  public:
   /// `what` ("allreduce by ring") opens the text of every error.
   Execution(Transport& transport, std::shared_ptr<const Schedule> schedule, Operands operands,
-            Element element, int tag, int window, std::string what);
+            Element element, int tag, Depth depth, std::string what);
 
   Progress progress() override;
 
@@ -65,6 +74,7 @@ class Execution final : public Work {
 
   bool conflicts(std::size_t position) const;
   bool next_for_peer(std::size_t position) const;
+  bool has_room(std::size_t position) const;
 
   Buffer memory(const Range& range) const;
   std::string place(const Action& action) const;
@@ -74,10 +84,11 @@ class Execution final : public Work {
   const Operands operands_;
   const Element element_;
   const int tag_;
-  const std::size_t window_;
+  const std::size_t window_, in_flight_;
   const std::string what_;
   Bytes scratch_;
-  std::size_t next_ = 0;  // the first action that has not been admitted
+  std::size_t next_ = 0;     // the first action that has not been admitted
+  std::size_t sending_ = 0;  // bytes under way
   std::deque<Open> open_;
   std::vector<Bytes> spare_;  // landing places used before
 };

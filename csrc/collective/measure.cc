@@ -1,8 +1,13 @@
 // What a link costs, measured by all ranks together.
+//
+// In every exchange each rank sends to the next one of a ring and hears from the one before, so
+// that all links are busy both ways, as they are in a collective. What is measured is the mean of a
+// batch, since a rank that comes late to a single exchange finds its message waiting.
 
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "collective/communicator.h"
@@ -10,68 +15,104 @@
 #include "kernels/kernels.h"
 
 namespace ronde {
+namespace {
 
-/// The shortest of `repeats` exchanges with both neighbours of a ring, all ranks at once.
+constexpr std::size_t kSmall = 8, kLarge = 64 << 10;  // bytes of a message
+constexpr int kSmallMessages = 8;
+constexpr int kBatches = 3;
+
+// A link may take some hundred kilobytes at once and only then show its rate: it is the time that
+// *more* bytes take that counts, and so many of them that it can be told from the noise.
+constexpr double kEnough = 5e-3;  // seconds
+constexpr int kMostLargeMessages = 64;
+
+}  // namespace
+
+/// One exchange of so many messages each way: the mean of `repeats`, in the best of some batches.
 double Communicator::exchange_seconds(const Call& call, std::size_t bytes, int messages,
                                       int repeats) {
+  // As many places as messages travel at once, so that none waits for another's memory.
+  const int places = std::min<int>(messages, 2 * kSmallMessages);
   auto schedule = std::make_shared<Schedule>();
   schedule->steps = 1;
   const int right = (rank() + 1) % size(), left = (rank() + size() - 1) % size();
   for (int i = 0; i < messages; ++i) {
     schedule->send(0, right, {Where::input, 0, bytes});
-    schedule->recv(0, left, {Where::data, 0, bytes});
+    schedule->recv(0, left, {Where::data, i % places * bytes, bytes});
   }
-  const auto input = allocate_zeros<std::byte>(bytes), data = allocate_zeros<std::byte>(bytes);
+  const auto input = allocate_zeros<std::byte>(bytes);
+  const auto data = allocate_zeros<std::byte>(places * bytes);
+  const Depth depth{2 * places, places * bytes};
   double best = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < repeats; ++i) {
+  for (int batch = 0; batch < kBatches; ++batch) {
     const auto start = std::chrono::steady_clock::now();
-    drive(std::make_shared<Execution>(*transport_, schedule,
-                                      Operands{buffer_of(input), buffer_of(data)}, Element{},
-                                      kFirstDataTag, 2 * messages, "measurement of the link"),
-          call);
+    for (int i = 0; i < repeats; ++i) {
+      drive(std::make_shared<Execution>(*transport_, schedule,
+                                        Operands{buffer_of(input), buffer_of(data)}, Element{},
+                                        kTextTag, depth, "measurement of the link"),
+            call);
+    }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    best = std::min(best, elapsed.count());
+    best = std::min(best, elapsed.count() / repeats);
   }
   return best;
 }
 
+/// The largest that any rank gives.
+double Communicator::slowest(const Call& call, double seconds) {
+  const auto all = allocate_zeros<double>(size());
+  all[rank()] = seconds;
+  pass_round(call, Chunks::even(all.size_bytes(), size()), buffer_of(all));
+  return *std::max_element(all.begin(), all.end());
+}
+
+Link Communicator::measured(const Call& call) {
+  const auto exchange = [&](std::size_t bytes, int messages, int repeats) {
+    return slowest(call, exchange_seconds(call, bytes, messages, repeats));
+  };
+  Link link;
+  link.alpha = exchange(kSmall, 1, 10);
+  link.overhead = (exchange(kSmall, kSmallMessages, 5) - link.alpha) / (kSmallMessages - 1);
+
+  int messages = 1;
+  double less = exchange(kLarge, 1, 1), more = exchange(kLarge, 2, 1);
+  while (more < kEnough && 2 * messages < kMostLargeMessages) {
+    messages *= 2;
+    less = more;
+    more = exchange(kLarge, 2 * messages, 1);
+  }
+  link.beta = (more - less) / static_cast<double>(messages * kLarge);
+
+  std::vector<float> numbers(kLarge / sizeof(float), 1.0f);
+  const auto start = std::chrono::steady_clock::now();
+  ronde::reduce(ReduceOp::max, DType::float32, numbers.data(), numbers.data(), numbers.data(),
+                numbers.size());
+  const std::chrono::duration<double> reducing = std::chrono::steady_clock::now() - start;
+  link.gamma = slowest(call, reducing.count() / static_cast<double>(kLarge));
+
+  for (double* value : {&link.alpha, &link.overhead, &link.beta, &link.gamma})
+    *value = std::max(*value, 1e-12);
+  return link;
+}
+
 void Communicator::measure_link() {
   if (size() == 1) return;
-  constexpr std::size_t kSmall = 8, kLarge = 256 << 10;
-  constexpr int kMessages = 8;
   Call call;
   call.kind = "measurement of the link";
-  Link found;
   guarded(call, [&] {
     agree(call, false);
-    const double alpha = exchange_seconds(call, kSmall, 1, 20);
-    const double many = exchange_seconds(call, kSmall, kMessages, 10);
-    const double large = exchange_seconds(call, kLarge, 1, 5);
-
-    std::vector<float> numbers(kLarge / sizeof(float), 1.0f);
-    const auto start = std::chrono::steady_clock::now();
-    ronde::reduce(ReduceOp::max, DType::float32, numbers.data(), numbers.data(), numbers.data(),
-                  numbers.size());
-    const std::chrono::duration<double> reducing = std::chrono::steady_clock::now() - start;
-
-    const auto values = allocate_zeros<double>(4);
-    values[0] = alpha;
-    values[1] = (many - alpha) / (kMessages - 1);
-    values[2] = (large - alpha) / static_cast<double>(kLarge);
-    values[3] = reducing.count() / static_cast<double>(kLarge);
-    for (auto& value : values) value = std::max(value, 1e-12);
-    const Layout layout{
-        .rank = rank(), .chunks = Chunks::even(values.size(), size()), .inputs = {}};
-    run(Collective::allreduce, layout, {{}, buffer_of(values)},
-        element_of({.dtype = DType::float64, .op = ReduceOp::max}), call, "recursive_doubling");
-    found = {.alpha = values[0], .overhead = values[1], .beta = values[2], .gamma = values[3]};
+    keep_link(measured(call));
   });
-  set_link(found);
 }
 
 void Communicator::set_link(const Link& link) {
   std::lock_guard turn(mutex_);
+  keep_link(link);
+}
+
+void Communicator::keep_link(const Link& link) {
   link_ = link;
+  link_known_ = true;
   plans_.clear();
 }
 

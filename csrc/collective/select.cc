@@ -35,6 +35,9 @@ const Algorithm* wanted(Collective collective, int size, const Settings& setting
   return &algorithm;
 }
 
+// Predictions that are closer than this tell nothing.
+constexpr double kTie = 1.02;
+
 }  // namespace
 
 std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
@@ -51,9 +54,15 @@ std::vector<Candidate> candidates(Collective collective, Layout layout, std::siz
     // layout is not the same on all ranks: a choice by cost might differ between them.
     if (fixed || collective == Collective::alltoall) break;
   }
-  std::stable_sort(result.begin(), result.end(), [](const Candidate& a, const Candidate& b) {
+  const auto cheaper = [](const Candidate& a, const Candidate& b) {
     return a.cost.seconds < b.cost.seconds;
+  };
+  const double least = std::min_element(result.begin(), result.end(), cheaper)->cost.seconds;
+  const auto chosen = std::find_if(result.begin(), result.end(), [&](const Candidate& candidate) {
+    return candidate.cost.seconds <= kTie * least;
   });
+  std::rotate(result.begin(), chosen, chosen + 1);
+  std::stable_sort(result.begin() + 1, result.end(), cheaper);
   return result;
 }
 

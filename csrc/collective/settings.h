@@ -8,7 +8,7 @@
 namespace ronde {
 
 struct Settings {
-  std::size_t segment_bytes = 256 << 10;  // RONDE_SEGMENT_BYTES: messages are cut to this size
+  std::size_t segment_bytes = 128 << 10;  // RONDE_SEGMENT_BYTES: messages are cut to this size
   int window = 32;                        // RONDE_WINDOW: actions of a schedule looked at at once
   bool check = true;                      // RONDE_CHECK: compare the calls of the ranks
   bool deterministic = false;             // RONDE_DETERMINISTIC: same bits at any position

@@ -7,15 +7,6 @@
 namespace ronde {
 
 void Wait::pause(Work& work) {
-  ++idle_;
-  if (spin_ && idle_ <= kSpins) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-    return;
-  }
   const auto before = now_;
   now_ = Clock::now();
   if (waiting_ && now_ - before > kSuspended) began_ += now_ - before;
@@ -23,16 +14,21 @@ void Wait::pause(Work& work) {
     waiting_ = true;
     began_ = now_;
   }
-  const int slow = idle_ - (spin_ ? kSpins : 0) - kYields;
-  if (slow <= 0) {
+  if (spin_ && now_ - began_ < kSpin) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  } else if (++yields_ <= kYields) {
     sched_yield();
   } else {
-    work.sleep(std::chrono::microseconds(std::min(10 * slow, 200)));
+    work.sleep(std::chrono::microseconds(10 * std::min(yields_ - kYields, 20)));
   }
 }
 
 bool Wait::moved() {
-  idle_ = 0;
+  yields_ = 0;
   waiting_ = false;
   now_ = Clock::now();
   return due();

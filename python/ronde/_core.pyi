@@ -214,6 +214,16 @@ def cost(
     gamma: float = ...,
     rank: int | None = None,  # None: the root
 ) -> Cost: ...
+def candidates(
+    collective: str,
+    counts: Sequence[int],
+    root: int = 0,
+    item_bytes: int = 4,
+    alpha: float = ...,
+    overhead: float = ...,
+    beta: float = ...,
+    gamma: float = ...,
+) -> list[tuple[str, Cost]]: ...  # the one to take first
 def simulate(
     collective: str, name: str, counts: Sequence[int], root: int = 0, window: int = 2
 ) -> Simulation: ...

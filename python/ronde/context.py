@@ -153,7 +153,6 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         _mpi.remove_segments()
     loaded.core.spin = _has_a_core_of_its_own(homes[rank], homes)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
-    communicator.measure_link()
     shares = _share_memory(communicator, range(size), homes, loaded)
     world = World(job, comm, control_comm, library, control, loaded, homes, shares)
     world.sets[0] = (global_process_set, comm)
@@ -321,7 +320,6 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
             state.job.MPI._handleof(comm), comm.Get_rank(), comm.Get_size()
         )
         own = _core.Communicator(state.control, transport, set_id, members, state.settings.core)
-        own.set_link(communicator.link)
         _share_memory(own, members, state.homes, state.settings)
     state.next_set += 1
     state.sets[set_id] = (process_set, comm)

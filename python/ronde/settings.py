@@ -115,7 +115,7 @@ VARIABLES: dict[str, Variable[Any]] = {
         "raise StalledError after waiting that long; 0 for never",
     ),
     "segment_bytes": Variable(
-        "RONDE_SEGMENT_BYTES", _bytes, 256 << 10, "a size like 256K", "the longest message"
+        "RONDE_SEGMENT_BYTES", _bytes, 128 << 10, "a size like 128K", "the longest message"
     ),
     "window": Variable(
         "RONDE_WINDOW", _window, 32, "a whole number", "messages of a collective under way at once"

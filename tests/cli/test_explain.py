@@ -35,7 +35,7 @@ def test_small_vectors_want_few_steps_and_large_ones_few_bytes(
     assert rows(large)[-1][0] == "one_shot"
 
 
-def test_the_cheapest_comes_first_and_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_one_to_take_comes_first_and_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     lines = output(capsys, "allreduce --bytes 64M --ranks 16 --link 1Gbit")
     marked = [line for line in lines if line.endswith("<- chosen")]
     assert len(marked) == 1
@@ -47,7 +47,9 @@ def test_the_cheapest_comes_first_and_is_marked(capsys: pytest.CaptureFixture[st
         for collective, name, _, _ in _core.algorithms()
         if collective == "allreduce"
     }
-    assert marked[0].split()[0] == min(seconds, key=lambda name: seconds[name])
+    # The first of the table that is as good as the cheapest.
+    least = min(seconds.values())
+    assert marked[0].split()[0] == next(n for n, s in seconds.items() if s <= 1.02 * least)
 
 
 def test_one_algorithm_is_shown_with_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:

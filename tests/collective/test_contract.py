@@ -264,3 +264,43 @@ def test_measuring_the_link_agrees_on_all_ranks() -> None:
     results = run_all(5, program)
     assert len(set(results)) == 1
     assert all(value > 0 for value in results[0])
+
+
+def test_the_first_large_collective_measures_the_link() -> None:
+    def program(me: Rank) -> tuple[bool, float, float]:
+        default = me.communicator.link.beta
+        allreduce(me, np.ones(100, np.float32))
+        untouched = me.communicator.link.beta == default
+        allreduce(me, np.ones(1 << 16, np.float32))
+        first = me.communicator.link.beta
+        allreduce(me, np.ones(1 << 16, np.float32))
+        assert me.communicator.link.beta == first  # once is enough
+        return untouched, default, first
+
+    results = run_all(3, program)
+    assert len(set(results)) == 1
+    untouched, default, measured = results[0]
+    assert untouched
+    assert measured != default
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_a_small_allreduce_that_meets_another_call_raises_on_all(size: int) -> None:
+    """Its data goes with phase 0, in messages of another length."""
+    calls = [
+        lambda me: allreduce(me, np.ones(8, np.float32)),
+        lambda me: allreduce(me, np.ones(9, np.float32)),
+        lambda me: allreduce(me, np.ones(5000, np.float32)),
+        lambda me: me.communicator.barrier(_core.Call("barrier")),
+    ]
+
+    def program(me: Rank) -> None:
+        for odd in range(len(calls)):
+            for usual in range(len(calls)):
+                if odd == usual:
+                    continue
+                with pytest.raises(ronde.MismatchError):
+                    calls[odd if me.rank == size - 1 else usual](me)
+        assert (allreduce(me, np.ones(8, np.float32)) == size).all()
+
+    run_all(size, program)

@@ -44,6 +44,48 @@ def test_allreduce_is_exact_for_every_dtype_op_and_count(
         run_all(size, program)
 
 
+@pytest.mark.parametrize("size", [*WORLDS, 5, 13])
+def test_small_allreduces_are_exact_for_every_dtype_op_and_count(size: int) -> None:
+    """Their data goes with phase 0, up to 4 KiB of all ranks together."""
+
+    def program(me: Rank) -> None:
+        for dtype in DTYPES:
+            for op in OPS:
+                item = contribution(0, 1, dtype, op).itemsize
+                most = 4096 // (me.size * item)
+                for count in (1, 2, 7, most, most + 1):
+                    everything = inputs(me.size, count, dtype, op)
+                    mine = everything[me.rank].copy()
+                    call = _core.Call("allreduce", dtype=dtype, shape=[count])
+                    reduction = _core.Reduction(dtype, op)
+                    me.communicator.allreduce(call, [mine], [mine], reduction)
+                    assert same_bits(mine, reduced(everything, op)), (dtype, op, count)
+
+    run_all(size, program)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+def test_small_allreduces_reduce_in_the_order_of_the_ranks(size: int) -> None:
+    numbers = np.random.default_rng(5).normal(size=(size, 6)).astype(np.float32)
+    expected = numbers[0]
+    for row in numbers[1:]:
+        expected = expected + row  # float32, from left to right
+
+    def program(me: Rank) -> None:
+        inputs = [numbers[me.rank, :2].copy(), numbers[me.rank, 2:].copy()]  # packed and unpacked
+        outputs = [np.empty_like(array) for array in inputs]
+        f32 = _core.DType.float32
+        me.communicator.allreduce(
+            _core.Call("allreduce", dtype=f32),
+            inputs,
+            outputs,
+            _core.Reduction(f32, _core.ReduceOp.sum, divisor=2.0, postscale=4.0),
+        )
+        assert same_bits(np.concatenate(outputs), expected * np.float32(2))
+
+    run_all(size, program)
+
+
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
 def test_allreduce_through_memory_is_exact_for_every_dtype_op_and_count(

@@ -155,7 +155,7 @@ def _counts(collective: str, items: int, ranks: int) -> list[int]:
 
 
 def _prices(call: Call, only: str | None) -> list[Price]:
-    """Cheapest first; those that cannot run come last."""
+    """The one that would be chosen first, then cheapest first; those that cannot run come last."""
     rows = [row for row in _core.algorithms() if row[0] == call.collective]
     if only is not None:
         rows = [row for row in rows if row[1] == only]
@@ -163,18 +163,12 @@ def _prices(call: Call, only: str | None) -> list[Price]:
             _core.schedule(call.collective, only, 0, [1])  # raises, and lists the names there are
     counts = _counts(call.collective, call.items, call.ranks)
     item = ITEM_BYTES[call.dtype]
-
-    def price(name: str, any_size: bool) -> Price:
-        if not any_size and call.ranks & (call.ranks - 1):
-            return Price(name, None)
-        link = call.link
-        cost = _core.cost(call.collective, name, counts, call.root, item, rank=call.root, **link)
-        return Price(name, cost)
-
-    prices = [price(name, any_size) for _, name, _, any_size in rows]
-    if all(cost is None for _, cost in prices):
+    names = {name for _, name, *_ in rows}
+    candidates = _core.candidates(call.collective, counts, call.root, item, **call.link)
+    prices = [Price(name, cost) for name, cost in candidates if name in names]
+    if not prices:
         raise ValueError(f"{only} needs a power of two of ranks, not {call.ranks}")
-    return sorted(prices, key=lambda price: price.cost.seconds if price.cost else float("inf"))
+    return prices + [Price(name, None) for name in names - {price.algorithm for price in prices}]
 
 
 def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
