@@ -20,10 +20,10 @@ struct Candidate {
   Cost cost;
 };
 
-/// The algorithms that can run `layout` under these settings: first the one to take, then the others,
-/// cheapest first. To take is the first of the table among those whose cost is within two percent of
-/// the least: the table begins with those that load the network most evenly. `layout.rank` is ignored:
-/// the cost is that of the rank on the critical path.
+/// The algorithms that can run `layout` under these settings: first the one to take, then the
+/// others, cheapest first. To take is the first of the table among those whose cost is within two
+/// percent of the least: the table begins with those that load the network most evenly.
+/// `layout.rank` is ignored: the cost is that of the rank on the critical path.
 std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
                                   const Link& link, const Settings& settings);
 
