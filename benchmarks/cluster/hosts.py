@@ -61,9 +61,7 @@ class Cluster:
 
     name: str
     pid: int  # of the head, as seen from here
-    started: (
-        str  # when, as the kernel counts: tells the process from a later one of the same number
-    )
+    started: str  # when, as the kernel counts: a later process may have the same number
     hosts: int
     rate: str
 
