@@ -239,7 +239,15 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("settings", &Communicator::settings)
       .def_property_readonly("link", &Communicator::link)
       .def("set_link", &Communicator::set_link, "link"_a)
-      .def("share_memory", &Communicator::share_memory, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "share_memory",
+          [](Communicator& self, const std::vector<int>& machines) {
+            if (!machines.empty() && static_cast<int>(machines.size()) != self.size())
+              throw ArgumentError("a machine for each member is needed");
+            py::gil_scoped_release release;
+            return self.share_memory(machines);
+          },
+          "machines"_a = std::vector<int>())
       .def("measure_link", &Communicator::measure_link, py::call_guard<py::gil_scoped_release>())
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")

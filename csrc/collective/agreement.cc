@@ -10,11 +10,11 @@
 
 namespace ronde {
 
-Agreement::Agreement(Transport& transport, int tag, std::uint64_t fingerprint, ConstBuffer mine)
+Agreement::Agreement(Transport& transport, int tag, const Extremes& known, ConstBuffer mine)
     : transport_(transport),
       tag_(tag),
       length_(mine.bytes),
-      known_{fingerprint, fingerprint},
+      known_(known),
       contributions_(mine.bytes * transport.size()),
       messages_(2 * kRoom * ceil_log2(transport.size())),
       rounds_(ceil_log2(transport.size())) {
@@ -51,8 +51,7 @@ void Agreement::take(int round, std::size_t bytes) {
   if (bytes < sizeof(Extremes)) throw Error("a message of another kind came in phase 0");
   Extremes told;
   std::memcpy(&told, incoming(round), sizeof told);
-  known_.least = std::min(known_.least, told.least);
-  known_.greatest = std::max(known_.greatest, told.greatest);
+  known_.join(told);
   // A message of another length is one of another call. The fingerprints say so too, and nobody
   // will look at the contributions.
   if (const std::size_t expected = carried(round); bytes == sizeof told + expected && expected) {

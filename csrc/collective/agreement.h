@@ -15,12 +15,12 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <vector>
 
 #include "collective/work.h"
 #include "core/buffer.h"
 #include "core/bytes.h"
+#include "core/extremes.h"
 #include "transport/transport.h"
 
 namespace ronde {
@@ -32,21 +32,21 @@ class Agreement final : public Work {
     return bytes > 0 && bytes * static_cast<std::size_t>(size) <= kCarried;
   }
 
-  /// The fingerprint stands for the length of `mine` too. `mine` is copied.
-  Agreement(Transport& transport, int tag, std::uint64_t fingerprint, ConstBuffer mine = {});
+  /// `known`: of this rank, or of those that it speaks for. The fingerprints stand for the length
+  /// of `mine` too. `mine` is copied.
+  Agreement(Transport& transport, int tag, const Extremes& known, ConstBuffer mine = {});
 
   Progress progress() override;
 
   /// Once done: whether all fingerprints were equal.
-  bool agreed() const { return known_.least == known_.greatest; }
+  bool agreed() const { return known_.equal(); }
+
+  int size() const { return transport_.size(); }
 
   /// Once agreed: what that rank has brought.
   ConstBuffer contribution(int rank) const;
 
  private:
-  struct Extremes {
-    std::uint64_t least, greatest;
-  };
   struct Round {
     Request send, recv;
     bool sent = false;

@@ -13,22 +13,8 @@ namespace {
 
 constexpr int kMostInputs = 64;  // of one reduction (kernels.h)
 
-std::size_t bytes_of(std::span<const Piece> pieces) {
-  std::size_t bytes = 0;
-  for (const auto& piece : pieces) bytes += piece.input.bytes;
-  return bytes;
-}
-
 std::size_t count_of(const Reduction& reduction, const Buffer& data) {
   return data.bytes / size_of(reduction.dtype);
-}
-
-void unpack(std::span<const Piece> pieces, Buffer data) {
-  std::size_t offset = 0;
-  for (const auto& piece : pieces) {
-    copy(piece.output, data.slice(offset, piece.output.bytes));
-    offset += piece.output.bytes;
-  }
 }
 
 }  // namespace
@@ -37,7 +23,9 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
                              const Reduction& reduction, std::string_view algorithm) {
   if (through_memory(Collective::allreduce, algorithm))
     return allreduce_in_memory(call, pieces, reduction);
-  if (carries(bytes_of(pieces), algorithm)) {
+  if (across_ && chosen_freely(Collective::allreduce, algorithm))
+    return allreduce_across(call, pieces, reduction);
+  if (!board_ && chosen_freely(Collective::allreduce, algorithm) && carries(bytes_of(pieces))) {
     guarded(call, [&] { carry(call, pieces, reduction); });
     return;
   }
@@ -55,27 +43,34 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
   });
 }
 
-/// Whether an allreduce of so many bytes is done in phase 0. In deterministic mode an element must
-/// not be reduced by another tree in a small array than in a large one.
-bool Communicator::carries(std::size_t bytes, std::string_view algorithm) const {
-  return !board_ && !settings_.deterministic && algorithm.empty() &&
-         !settings_.algorithm.contains("allreduce") && size() <= kMostInputs &&
-         Agreement::carries(bytes, size());
+/// Whether contributions of so many bytes can be reduced in phase 0. In deterministic mode an
+/// element must not be reduced by another tree in a small array than in a large one.
+bool Communicator::carries(std::size_t bytes) const {
+  const int ranks = across_ ? across_->size() : size();
+  return !settings_.deterministic && ranks <= kMostInputs && Agreement::carries(bytes, ranks);
 }
 
-/// An allreduce in phase 0: every rank reduces for itself what all have brought, in their order.
+/// An allreduce in phase 0.
 void Communicator::carry(const Call& call, std::span<const Piece> pieces,
                          const Reduction& reduction) {
-  const bool packed = pieces.size() != 1;
-  const ConstBuffer mine = packed ? pack(pieces) : pieces[0].input;
-  const auto agreement = agree_by_messages(call, mine, false);
+  const ConstBuffer mine = pieces.size() == 1 ? pieces[0].input : pack(pieces);
+  ++sequence_;
+  const auto said = Extremes::of(fingerprint(call, mine.bytes));
+  reduce_contributions(*agree_by_messages(call, said, mine, false), pieces, reduction);
+}
+
+/// Every rank reduces for itself what all have brought, in their order.
+void Communicator::reduce_contributions(const Agreement& agreement, std::span<const Piece> pieces,
+                                        const Reduction& reduction) {
   std::vector<const void*> contributions;
-  for (int rank = 0; rank < size(); ++rank)
-    contributions.push_back(agreement->contribution(rank).data);
-  const Buffer result = packed ? allocate(mine.bytes).buffer() : pieces[0].output;
+  for (int rank = 0; rank < agreement.size(); ++rank)
+    contributions.push_back(agreement.contribution(rank).data);
+  const std::size_t bytes = agreement.contribution(0).bytes;
+  const bool packed = pieces.size() != 1;
+  const Buffer result = packed ? allocate(bytes).buffer() : pieces[0].output;
   void* out = result.data;
   reduce_many(reduction, &out, 1, contributions.data(), contributions.size(),
-              mine.bytes / size_of(reduction.dtype), false);
+              bytes / size_of(reduction.dtype), false);
   if (packed) unpack(pieces, result);
 }
 

@@ -23,10 +23,6 @@ namespace {
 constexpr std::size_t kTextBytes = 64 << 10;  // of a call in words, at most
 constexpr std::size_t kMaxPlans = 256;
 
-// In the fingerprint of a call whose data goes with phase 0: it must be equally long on all ranks,
-// whatever the call says.
-constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
-
 // Messages on their way at once, at least: enough to keep a link busy while one is being reduced.
 constexpr std::size_t kInFlight = 4;
 
@@ -46,7 +42,10 @@ Communicator::Communicator(std::shared_ptr<Control> control, std::shared_ptr<Tra
 
 Communicator::~Communicator() {
   // Requests of a failed call may still be under way, and MPI may still write where they point.
-  if (failed()) keep_for_ever(transport_);
+  if (failed()) {
+    keep_for_ever(transport_);
+    keep_for_ever(across_);
+  }
 }
 
 // What every call has around it -------------------------------------------------------------------
@@ -151,25 +150,36 @@ Bytes Communicator::allocate(std::size_t bytes) {
 
 // Phase 0 -----------------------------------------------------------------------------------------
 
-void Communicator::agree(const Call& call, bool patient) {
-  if (!board_) {
-    agree_by_messages(call, {}, patient);
-    return;
-  }
-  share(
-      call, 0,
-      [&](std::uint64_t fingerprint) {
-        return std::make_unique<SharedAgreement>(*board_, fingerprint);
-      },
-      patient);
+/// `extent`: what must be equal on all ranks whatever the call says, so that none reads or writes
+/// where it must not.
+std::uint64_t Communicator::fingerprint(const Call& call, std::uint64_t extent) const {
+  constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
+  return call.fingerprint() + sequence_ + kSpread * extent;
 }
 
-/// Returns what the ranks have brought where `mine` rides along.
-std::shared_ptr<Agreement> Communicator::agree_by_messages(const Call& call, ConstBuffer mine,
-                                                           bool patient) {
+/// The ranks of a machine agree through memory, and the machines by messages.
+void Communicator::agree(const Call& call, bool patient) {
   ++sequence_;
-  const auto fingerprint = call.fingerprint() + sequence_ + kSpread * mine.bytes;
-  auto agreement = std::make_shared<Agreement>(*transport_, kAgreementTag, fingerprint, mine);
+  auto said = Extremes::of(fingerprint(call));
+  if (board_) {
+    said = meet(
+        call, 0,
+        [&](std::uint64_t mine) { return std::make_unique<SharedAgreement>(*board_, mine); },
+        patient);
+  }
+  if (!board_ || across_) {
+    agree_by_messages(call, said, {}, patient);
+  } else if (!said.equal()) {
+    raise_mismatch(call);
+  }
+}
+
+/// `said`: by this rank, or by those of its machine. Returns what the ranks have brought where
+/// `mine` rides along.
+std::shared_ptr<Agreement> Communicator::agree_by_messages(const Call& call, const Extremes& said,
+                                                           ConstBuffer mine, bool patient) {
+  Transport& transport = across_ ? *across_ : *transport_;
+  auto agreement = std::make_shared<Agreement>(transport, kAgreementTag, said, mine);
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
   return agreement;
@@ -177,37 +187,59 @@ std::shared_ptr<Agreement> Communicator::agree_by_messages(const Call& call, Con
 
 /// Whether a collective goes through memory, phase 0 and all.
 bool Communicator::through_memory(Collective collective, std::string_view algorithm) const {
-  return board_ && algorithm.empty() &&
-         !settings_.algorithm.contains(std::string(name_of(collective)));
+  return board_ && !across_ && chosen_freely(collective, algorithm);
 }
 
-/// Phase 0 through memory and, for a collective, all that follows. `extent`: what must be equal on
-/// all ranks whatever the call says, so that none reads or writes where it must not.
-void Communicator::share(const Call& call, std::uint64_t extent, const MakeExchange& make,
-                         bool patient) {
-  ++sequence_;
-  const auto work =
-      std::make_shared<SharedWork>(board_, make(call.fingerprint() + sequence_ + kSpread * extent));
+/// Whether nobody has named an algorithm for schedules.
+bool Communicator::chosen_freely(Collective collective, std::string_view algorithm) const {
+  return algorithm.empty() && !settings_.algorithm.contains(std::string(name_of(collective)));
+}
+
+/// An exchange between the ranks of this machine. Returns what they said.
+Extremes Communicator::meet(const Call& call, std::uint64_t extent, const MakeExchange& make,
+                            bool patient) {
+  const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));
   drive(work, call, patient);
-  if (!work->agreed()) raise_mismatch(call);
+  return work->said();
 }
 
-bool Communicator::share_memory() {
+/// Phase 0 through memory and, for a collective, all that follows.
+void Communicator::share(const Call& call, std::uint64_t extent, const MakeExchange& make) {
+  ++sequence_;
+  if (!meet(call, extent, make).equal()) raise_mismatch(call);
+}
+
+bool Communicator::share_memory(std::span<const int> machines) {
+  // The ranks of this machine and, one from each machine, those of this rank's place.
+  const auto machine_of = [&](int member) { return machines.empty() ? 0 : machines[member]; };
+  std::map<int, std::vector<int>> by_machine;
+  for (int member = 0; member < size(); ++member) by_machine[machine_of(member)].push_back(member);
+  const auto& here = by_machine.at(machine_of(rank()));
+  const auto place =
+      static_cast<std::size_t>(std::find(here.begin(), here.end(), rank()) - here.begin());
+  std::vector<int> same_place;
+  for (const auto& [machine, members] : by_machine) {
+    if (members.size() != here.size())
+      throw ArgumentError("the machines have different numbers of ranks");
+    same_place.push_back(members[place]);
+  }
+
   Call call;
   call.kind = "sharing of memory";
   guarded(call, [&] {
     agree(call, false);
-    const std::size_t bytes = Board::bytes_for(size());
+    const int ranks = static_cast<int>(here.size());
+    const std::size_t bytes = Board::bytes_for(ranks);
     std::shared_ptr<Segment> segment;
-    if (rank() == 0) {
+    if (place == 0) {
       try {
         segment = Segment::create(bytes);
       } catch (const UnavailableError& error) {
         control_->hooks().warn(error.what());
       }
     }
-    const auto address = exchange_texts(call, segment ? segment->address() : "")[0];
-    if (rank() != 0 && !address.empty()) segment = Segment::open(address, bytes);
+    const auto address = exchange_texts(call, segment ? segment->address() : "")[here[0]];
+    if (place != 0 && !address.empty()) segment = Segment::open(address, bytes);
 
     // A path may lead to the memory of another job. Only who truly shares it sees the signatures,
     // whose word holds something of this job that no other has: an address and the time.
@@ -215,13 +247,17 @@ bool Communicator::share_memory() {
     words[rank()] = reinterpret_cast<std::uintptr_t>(control_.get()) +
                     static_cast<std::uint64_t>(Wait::Clock::now().time_since_epoch().count());
     pass_round(call, Chunks::even(words.size_bytes(), size()), buffer_of(words));
-    const auto board = segment ? std::make_shared<Board>(segment, rank(), size()) : nullptr;
-    if (board) board->sign(words[0]);
+    const auto word = words[here[0]];
+    const auto board =
+        segment ? std::make_shared<Board>(segment, static_cast<int>(place), ranks) : nullptr;
+    if (board) board->sign(word);
     agree(call, false);
     const auto seen = allocate_zeros<std::uint8_t>(size());
-    seen[rank()] = board && board->all_signed(words[0]);
+    seen[rank()] = board && board->all_signed(word);
     pass_round(call, Chunks::even(seen.size_bytes(), size()), buffer_of(seen));
-    if (std::find(seen.begin(), seen.end(), 0) == seen.end()) board_ = board;
+    if (std::find(seen.begin(), seen.end(), 0) != seen.end()) return;
+    board_ = board;
+    if (same_place.size() > 1) across_ = std::make_shared<Group>(transport_, same_place);
   });
   return board_ != nullptr;
 }
@@ -283,12 +319,21 @@ const Communicator::Plan& Communicator::plan(Collective collective, const Layout
   return plans_.emplace(std::move(key), Plan{&algorithm, std::move(schedule)}).first->second;
 }
 
+/// Measures the link before the first collective that is worth it.
+void Communicator::know_link(const Call& call, std::size_t bytes) {
+  if (!link_known_ && size() > 1 && bytes >= kWorthMeasuring) keep_link(measured(call));
+}
+
 void Communicator::run(Collective collective, const Layout& layout, Operands operands,
                        Element element, const Call& call, std::string_view named) {
   // The ranks see layouts of different lengths in an alltoall, and only there.
-  if (!link_known_ && collective != Collective::alltoall && size() > 1 &&
-      layout.chunks.total() * element.bytes >= kWorthMeasuring)
-    keep_link(measured(call));
+  if (collective != Collective::alltoall) know_link(call, layout.chunks.total() * element.bytes);
+  run_on(*transport_, collective, layout, operands, element, call, named);
+}
+
+void Communicator::run_on(Transport& transport, Collective collective, const Layout& layout,
+                          Operands operands, Element element, const Call& call,
+                          std::string_view named) {
   const auto& [algorithm, schedule] = plan(collective, layout, element, named);
   const int tag = kFirstDataTag + static_cast<int>(sequence_ % (kMaxTag - kFirstDataTag));
   // On a long way there is more in flight: what the link carries while a message and an answer
@@ -296,7 +341,7 @@ void Communicator::run(Collective collective, const Layout& layout, Operands ope
   const auto travelling = static_cast<std::size_t>(2 * link_.alpha / link_.beta);
   const Depth depth{settings_.window, std::max(kInFlight * settings_.segment_bytes, travelling)};
   drive(std::make_shared<Execution>(
-            *transport_, schedule, operands, element, tag, depth,
+            transport, schedule, operands, element, tag, depth,
             std::string(name_of(collective)) + " by " + std::string(algorithm->name)),
         call);
 }

@@ -33,6 +33,7 @@
 #include "node/exchange.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
+#include "transport/group.h"
 
 namespace ronde {
 
@@ -103,8 +104,10 @@ class Communicator {
   void barrier(const Call& call, bool patient = false);
 
   /// From now on all collectives go through memory, if all ranks of the set can share some; returns
-  /// whether they can. All ranks must call it.
-  bool share_memory();
+  /// whether they can. All ranks must call it. `machines`: of each member the number of its
+  /// machine, where they are on several; all need equally many members, and what then goes through
+  /// memory is phase 0 and allreduce, as far as they concern one machine.
+  bool share_memory(std::span<const int> machines = {});
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
   /// keeps what the slowest found. The first large collective does it by itself, if it is not known
@@ -126,13 +129,17 @@ class Communicator {
   void require_usable() const;
 
   void agree(const Call& call, bool patient);
-  std::shared_ptr<Agreement> agree_by_messages(const Call& call, ConstBuffer mine, bool patient);
-  bool carries(std::size_t bytes, std::string_view algorithm) const;
+  std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
+  std::shared_ptr<Agreement> agree_by_messages(const Call& call, const Extremes& said,
+                                               ConstBuffer mine, bool patient);
+  bool carries(std::size_t bytes) const;
   void carry(const Call& call, std::span<const Piece> pieces, const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
+  bool chosen_freely(Collective collective, std::string_view algorithm) const;
   using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
-  void share(const Call& call, std::uint64_t extent, const MakeExchange& make,
-             bool patient = false);
+  void share(const Call& call, std::uint64_t extent, const MakeExchange& make);
+  Extremes meet(const Call& call, std::uint64_t extent, const MakeExchange& make,
+                bool patient = false);
 
   // The collectives of ranks that share memory (in_memory.cc).
   void allreduce_in_memory(const Call& call, std::span<const Piece> pieces,
@@ -147,6 +154,14 @@ class Communicator {
   Gathered alltoall_in_memory(const Call& call, ConstBuffer all, std::span<const std::size_t> rows,
                               std::size_t row_bytes);
 
+  // Over several machines with several ranks each (across_machines.cc).
+  void allreduce_across(const Call& call, std::span<const Piece> pieces,
+                        const Reduction& reduction);
+  void allreduce_short_across(const Call& call, std::span<const Piece> pieces,
+                              const Reduction& reduction);
+
+  void reduce_contributions(const Agreement& agreement, std::span<const Piece> pieces,
+                            const Reduction& reduction);
   Buffer pack(std::span<const Piece> pieces);
   [[noreturn]] void raise_mismatch(const Call& call);
   void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);
@@ -167,6 +182,9 @@ class Communicator {
 
   void run(Collective collective, const Layout& layout, Operands operands, Element element,
            const Call& call, std::string_view algorithm);
+  void run_on(Transport& transport, Collective collective, const Layout& layout, Operands operands,
+              Element element, const Call& call, std::string_view algorithm);
+  void know_link(const Call& call, std::size_t bytes);
   Gathered collect(const Call& call, Collective collective, ConstBuffer mine, std::size_t rows,
                    std::size_t row_bytes, int root, std::string_view algorithm);
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
@@ -192,7 +210,8 @@ class Communicator {
   bool link_known_ = false;
   std::mutex mutex_;  // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
-  std::shared_ptr<Board> board_;                          // null where the ranks share no memory
+  std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
+  std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine
   std::vector<std::shared_ptr<const void>> temporaries_;  // memory of the call under way
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;

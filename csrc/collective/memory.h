@@ -8,6 +8,7 @@
 
 #include "collective/execution.h"
 #include "core/buffer.h"
+#include "core/pieces.h"
 #include "core/reduction.h"
 #include "schedule/schedule.h"
 
@@ -28,6 +29,21 @@ inline Buffer chunk_of(Buffer data, const Range& chunk) {
 
 inline Element element_of(const Reduction& reduction) {
   return {size_of(reduction.dtype), reduction.dtype, reduction.op};
+}
+
+inline std::size_t bytes_of(std::span<const Piece> pieces) {
+  std::size_t bytes = 0;
+  for (const auto& piece : pieces) bytes += piece.input.bytes;
+  return bytes;
+}
+
+/// The packed pieces, back to where their results belong.
+inline void unpack(std::span<const Piece> pieces, Buffer data) {
+  std::size_t offset = 0;
+  for (const auto& piece : pieces) {
+    copy(piece.output, data.slice(offset, piece.output.bytes));
+    offset += piece.output.bytes;
+  }
 }
 
 /// Of rows of so many bytes.

@@ -25,7 +25,7 @@ class SharedWork final : public Work {
   /// slow checks.
   void sleep(std::chrono::microseconds) override { board_->sleep(std::chrono::milliseconds(20)); }
 
-  bool agreed() const { return exchange_->agreed(); }
+  const Extremes& said() const { return exchange_->said(); }
 
  private:
   const std::shared_ptr<Board> board_;

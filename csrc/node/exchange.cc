@@ -19,8 +19,8 @@ bool Exchange::advance() {
     ++moves_;
     switch (stage_) {
       case Stage::agreeing:
-        agreed_ = compare();
-        if (!agreed_) return true;
+        said_ = compare();
+        if (!said_.equal()) return true;
         if (!call_vote() && begin_rounds()) return true;
         break;
       case Stage::voting:
@@ -48,12 +48,11 @@ bool Exchange::begin_rounds() {
   return rounds_ == 0;
 }
 
-bool Exchange::compare() const {
-  const auto mine = board_.note(board_.rank()).fingerprint;
-  for (int rank = 0; rank < board_.size(); ++rank) {
-    if (board_.note(rank).fingerprint != mine) return false;
-  }
-  return true;
+Extremes Exchange::compare() const {
+  auto said = Extremes::of(board_.note(0).fingerprint);
+  for (int rank = 1; rank < board_.size(); ++rank)
+    said.join(Extremes::of(board_.note(rank).fingerprint));
+  return said;
 }
 
 /// Opens what is new to the ranks, if anything is.

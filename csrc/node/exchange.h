@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/extremes.h"
 #include "node/board.h"
 
 namespace ronde {
@@ -30,8 +31,9 @@ class Exchange {
   /// Grows while it moves.
   std::size_t moves() const { return moves_; }
 
-  /// Once done: whether all ranks made the same call. If not, the caller's memory is as it was.
-  bool agreed() const { return agreed_; }
+  /// Once done: what the ranks have said. If not all have said the same, they have not made the
+  /// same call, and the caller's memory is as it was.
+  const Extremes& said() const { return said_; }
 
  protected:
   explicit Exchange(Board& board) : board_(board) {}
@@ -51,14 +53,14 @@ class Exchange {
  private:
   enum class Stage { agreeing, voting, meeting, working };
 
-  bool compare() const;
+  Extremes compare() const;
   bool call_vote();
   bool begin_rounds();
 
   Stage stage_ = Stage::agreeing;
   std::size_t round_ = 0, rounds_ = 0;
   std::size_t moves_ = 0;
-  bool agreed_ = false;
+  Extremes said_ = {};
 };
 
 /// Phase 0 alone.

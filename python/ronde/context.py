@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -197,16 +198,22 @@ def _share_memory(
     homes: list[_Home],
     loaded: settings.Settings,
 ) -> bool:
-    """Where all members are on one machine, by its name; whether they can share memory they find out."""
+    """Whether the members of each machine, which is told by its name, share memory: they find out."""
     hosts = [homes[member].host for member in members]
-    if not loaded.shared_memory or len(hosts) == 1 or len(set(hosts)) > 1:
+    counts = Counter(hosts)
+    if not loaded.shared_memory or set(counts.values()) == {1}:
         return False
-    shares = communicator.share_memory()
+    if len(set(counts.values())) > 1:
+        if communicator.rank == 0:
+            _log.info("the machines have different numbers of ranks: all exchange messages")
+        return False
+    machines = {host: number for number, host in enumerate(counts)}
+    shares = communicator.share_memory([machines[host] for host in hosts])
     if not shares and communicator.rank == 0:
         _log.warning(
             "the ranks on %s cannot share memory and will exchange messages instead, which is slower "
             "(unless something else is said above, they may be in different containers)",
-            socket.gethostname(),
+            " or ".join(host.split()[0] for host in counts),
         )
     return shares
 

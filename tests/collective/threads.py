@@ -47,12 +47,14 @@ def run(
     *,
     sets: dict[int, int] | None = None,
     shared: bool = False,
+    machines: list[int] | None = None,
     faults: dict[str, Any] | None = None,
     **changes: Any,
 ) -> list[Any]:
     """Runs `program` on `size` ranks; returns what each returned or raised.
 
-    `sets`: sizes of further worlds, for process sets. `shared`: phase 0 and allreduce go through memory.
+    `sets`: sizes of further worlds, for process sets. `shared`: the ranks share memory, all of them or
+    those with the same number in `machines`.
     `changes`: settings.
     """
     world = _core.InprocWorld(size, **(faults or {}))
@@ -69,8 +71,8 @@ def run(
             control, world.transport(rank, 1), 0, list(range(size)), chosen
         )
         try:
-            if shared:
-                assert communicator.share_memory()
+            if shared or machines:
+                assert communicator.share_memory(machines or [])
             results[rank] = program(
                 Rank(rank, size, control, communicator, world, chosen, warnings, further)
             )

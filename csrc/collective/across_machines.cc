@@ -1,0 +1,100 @@
+// Allreduce over several machines with several ranks each: what one machine can do for itself goes
+// through its memory, and each rank drives its share of the network with the ranks of the same
+// place on the other machines.
+//
+//   reduce-scatter in the machine; allreduce of the own slice between the machines; allgather in
+//   the machine
+//
+// So 2n(M-1)/M bytes cross the link of each of M machines, however many ranks it has. A short
+// vector is reduced in the machine, and its sum rides in phase 0 between the machines.
+
+#include <algorithm>
+#include <vector>
+
+#include "collective/communicator.h"
+#include "collective/memory.h"
+#include "kernels/kernels.h"
+#include "node/shared_movement.h"
+#include "node/shared_reduction.h"
+
+namespace ronde {
+namespace {
+
+/// The part of a reduction that comes before the ranks of a machine are done, and the rest.
+Reduction before(Reduction reduction) {
+  reduction.divisor = reduction.postscale = 1.0;
+  return reduction;
+}
+
+Reduction after(Reduction reduction) {
+  reduction.prescale = 1.0;
+  return reduction;
+}
+
+}  // namespace
+
+void Communicator::allreduce_across(const Call& call, std::span<const Piece> pieces,
+                                    const Reduction& reduction) {
+  const std::size_t bytes = bytes_of(pieces);
+  guarded(call, [&] {
+    if (bytes <= Board::kShortBytes && carries(bytes)) {
+      allreduce_short_across(call, pieces, reduction);
+      return;
+    }
+    agree(call, false);
+    know_link(call, bytes);
+    const bool packed = pieces.size() != 1;
+    const Buffer vector = packed ? pack(pieces) : pieces[0].output;
+    const ConstBuffer input = packed ? vector : pieces[0].input;
+
+    const std::size_t item = size_of(reduction.dtype);
+    const Chunks slices = Chunks::even(bytes / item, board_->size());
+    const auto own = slices[board_->rank()];
+    const Buffer slice = allocate(own.count * item).buffer();
+    std::vector<std::size_t> counts;
+    for (int place = 0; place < board_->size(); ++place) counts.push_back(slices.count(place));
+    share(call, bytes, [&](std::uint64_t mine) {
+      return std::make_unique<SharedReduceScatter>(*board_, mine, input, slice, counts,
+                                                   before(reduction));
+    });
+
+    const Layout layout{
+        .rank = across_->rank(), .chunks = Chunks::even(own.count, across_->size()), .inputs = {}};
+    run_on(*across_, Collective::allreduce, layout, {{}, slice}, element_of(reduction), call, {});
+    postscale(reduction, slice.data, own.count);
+
+    const auto choose = [&](const Board&) {
+      std::vector<Wanted> wanted(board_->size());
+      for (int place = 0; place < board_->size(); ++place) {
+        const Buffer to = vector.slice(slices[place].offset * item, slices[place].count * item);
+        wanted[place] = {.stream_bytes = to.bytes, .to = place == board_->rank() ? Buffer{} : to};
+      }
+      copy(vector.slice(own.offset * item, own.count * item), slice);
+      return wanted;
+    };
+    share(call, bytes, [&](std::uint64_t mine) {
+      const Stream stream{.data = slice, .bytes = slice.bytes};
+      return std::make_unique<SharedMovement>(*board_, mine, stream, false, [](Note&) {}, choose);
+    });
+    if (packed) unpack(pieces, vector);
+  });
+}
+
+void Communicator::allreduce_short_across(const Call& call, std::span<const Piece> pieces,
+                                          const Reduction& reduction) {
+  const Buffer sum = allocate(bytes_of(pieces)).buffer();
+  std::vector<Piece> local(pieces.begin(), pieces.end());
+  std::size_t offset = 0;
+  for (auto& piece : local) {
+    piece.output = sum.slice(offset, piece.input.bytes);
+    offset += piece.input.bytes;
+  }
+  ++sequence_;
+  // Ranks of this machine that differ are told of between the machines: all must hear of it.
+  const auto said = meet(call, sum.bytes, [&](std::uint64_t mine) {
+    return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local), before(reduction));
+  });
+  reduce_contributions(*agree_by_messages(call, said, sum, false), pieces, after(reduction));
+}
+
+}  // namespace ronde

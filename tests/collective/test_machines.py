@@ -1,0 +1,131 @@
+"""Several machines with several ranks each, as groups of threads that share memory among themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from threads import Rank, run, run_all
+from values import DTYPES, OPS, contribution, reduced, same_bits
+
+# The machine of each rank: two and three of them, ranks one after another and in turns.
+PLACEMENTS = ([0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1, 1, 1], [2, 0, 1, 1, 2, 0])
+
+# Around the border of what rides in phase 0 (4096 bytes of all machines), and long vectors.
+COUNTS = (0, 1, 5, 128, 129, 1365, 1366, 4097, 100_003)
+
+
+@pytest.mark.parametrize("machines", PLACEMENTS, ids=str)
+@pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
+def test_allreduce_is_exact_for_every_dtype_op_and_count(
+    machines: list[int], in_place: bool
+) -> None:
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            for dtype in DTYPES if count < 2000 else DTYPES[-3:]:
+                for op in OPS:
+                    everything = [contribution(r, count, dtype, op) for r in range(me.size)]
+                    mine = everything[me.rank].copy()
+                    output = mine if in_place else np.empty_like(mine)
+                    me.communicator.allreduce(
+                        _core.Call("allreduce", dtype=dtype, shape=[count]),
+                        [mine],
+                        [output],
+                        _core.Reduction(dtype, op),
+                    )
+                    assert same_bits(output, reduced(everything, op)), (count, dtype, op)
+                    if not in_place:
+                        assert same_bits(mine, everything[me.rank]), "the input was changed"
+
+    run_all(len(machines), program, machines=machines)
+
+
+@pytest.mark.parametrize("count", [3, 50_000])
+def test_several_arrays_and_factors(count: int) -> None:
+    def program(me: Rank) -> None:
+        arrays = [np.full(n, float(me.rank + n), np.float32) for n in (count, 0, 7, 1)]
+        outputs = [np.empty_like(each) for each in arrays]
+        me.communicator.allreduce(
+            _core.Call("group"),
+            arrays,
+            outputs,
+            _core.Reduction(_core.DType.float32, _core.ReduceOp.sum, 0.5, 4.0, 2.0),
+        )
+        for n, output in zip((count, 0, 7, 1), outputs, strict=True):
+            assert (output == (6 + 4 * n) * 0.5 / 4.0 * 2.0).all()
+
+    run_all(4, program, machines=[0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_all_ranks_get_the_same_bits(deterministic: bool) -> None:
+    def program(me: Rank) -> list[bytes]:
+        results = []
+        for count in (3, 1000, 30_001):
+            values = np.random.default_rng([me.rank, count]).standard_normal(count)
+            x = values.astype(np.float32)
+            for _ in range(2):
+                y = x.copy()
+                me.communicator.allreduce(
+                    _core.Call("allreduce"),
+                    [y],
+                    [y],
+                    _core.Reduction(_core.DType.float32, _core.ReduceOp.sum),
+                )
+                results.append(y.tobytes())
+        return results
+
+    placement = [0, 0, 0, 1, 1, 1]
+    everything = run_all(6, program, machines=placement, deterministic=deterministic)
+    assert all(results == everything[0] for results in everything)
+    assert everything[0][0::2] == everything[0][1::2]
+
+
+def test_the_other_collectives_work_beside_it() -> None:
+    def program(me: Rank) -> None:
+        for _ in range(3):
+            x = np.full(1000, me.rank, np.int64)
+            me.communicator.broadcast(_core.Call("broadcast"), x, 3)
+            assert (x == 3).all()
+            rows, data = me.communicator.allgather(
+                _core.Call("allgather"), x[: me.rank], me.rank, 8
+            )
+            assert rows == list(range(me.size)) and data.nbytes == 8 * sum(rows)
+            me.communicator.barrier(_core.Call("barrier"))
+            total = np.array([me.rank])
+            me.communicator.allreduce(
+                _core.Call("allreduce"),
+                [total],
+                [total],
+                _core.Reduction(_core.DType.int64, _core.ReduceOp.sum),
+            )
+            assert total[0] == sum(range(me.size))
+
+    run_all(6, program, machines=[0, 0, 0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("odd", range(4))
+@pytest.mark.parametrize("count", [2, 100_000])
+def test_a_difference_on_one_machine_raises_on_all(odd: int, count: int) -> None:
+    def program(me: Rank) -> None:
+        x = np.ones(count + (me.rank == odd), np.float32)
+        before = x.copy()
+        call = _core.Call("allreduce", dtype=_core.DType.float32, shape=[len(x)])
+        reduction = _core.Reduction(_core.DType.float32, _core.ReduceOp.sum)
+        with pytest.raises(ronde.MismatchError, match=rf"rank {odd}:"):
+            me.communicator.allreduce(call, [x], [x], reduction)
+        assert same_bits(x, before)
+        me.communicator.barrier(_core.Call("goes on"))
+
+    results = run(4, program, machines=[0, 0, 1, 1])
+    assert results == [None] * 4
+
+
+def test_machines_with_different_numbers_of_ranks_are_refused() -> None:
+    def program(me: Rank) -> None:
+        with pytest.raises(ValueError, match="different numbers of ranks"):
+            me.communicator.share_memory([0, 0, 1])
+        me.communicator.barrier(_core.Call("goes on"))
+
+    run_all(3, program)
