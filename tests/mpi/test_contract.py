@@ -283,7 +283,7 @@ def test_a_child_of_multiprocessing_imports_ronde_and_is_refused_by_init(method:
     ("name", "value", "words"),
     [
         ("RONDE_CHECK", "maybe", "RONDE_CHECK='maybe' is not 0 or 1"),
-        ("RONDE_SEGMENT_BYTES", "0", "is not a size like 256K"),
+        ("RONDE_SEGMENT_BYTES", "0", "is not a size like 128K"),
         ("RONDE_STALL_TIMEOUT", "-1", "must be seconds"),
         ("RONDE_SEGMENT_BYTES", "99999999999999999999", "must be 1 to 1G"),
         ("RONDE_SIMD", "abacus", "RONDE_SIMD='abacus' is none of"),
