@@ -14,7 +14,7 @@ void Wait::pause(Work& work) {
     waiting_ = true;
     began_ = now_;
   }
-  if (spin_ && now_ - began_ < kSpin) {
+  if (spin_ && now_ - began_ < work.patience()) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)

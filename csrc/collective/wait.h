@@ -1,8 +1,8 @@
 // How a rank waits: the longer nothing happens, the less it disturbs.
 //
-// A spin as long as a message takes on a fast network (none where ranks outnumber cores: a spinning
-// rank would keep the processor from the very rank it waits for, and from the network stack), then
-// sched_yield for about a millisecond, then sleeps that grow to a fifth of a millisecond.
+// A spin as long as the work deserves (none where ranks outnumber cores: a spinning rank would keep
+// the processor from the very rank it waits for), then sched_yield for about a millisecond, then
+// sleeps that grow to a fifth of a millisecond.
 #pragma once
 
 #include <chrono>
@@ -30,7 +30,6 @@ class Wait {
   double elapsed() const { return std::chrono::duration<double>(now_ - began_).count(); }
 
  private:
-  static constexpr auto kSpin = std::chrono::microseconds(20);
   static constexpr int kYields = 200;
   static constexpr auto kCheckEvery = std::chrono::milliseconds(20);
   // A pause that seems longer was a suspension of the whole process, by SIGSTOP or a scheduler of
