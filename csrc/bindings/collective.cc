@@ -1,5 +1,7 @@
-// The communicator. Arrays come as contiguous NumPy arrays whose bytes are of the dtype that the
-// call names; the Python layer (arrays.py) sees to that. The GIL is free while a collective runs.
+// The communicator, and its collectives for calls that Python makes itself: those of objects and
+// parameters, scatter, and tests, which also name algorithms. The others are in operations.cc.
+// Arrays come as contiguous NumPy arrays whose bytes are of the dtype that the call names; the
+// Python layer (arrays.py) sees to that. The GIL is free while a collective runs.
 
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>

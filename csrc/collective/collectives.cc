@@ -1,5 +1,5 @@
 // The collectives, each in the same steps: agree, find the memory, run a schedule. Where the ranks
-// share memory they go through that instead (in_memory.cc).
+// share memory they go through that instead (in_memory.cc, across_machines.cc).
 
 #include <algorithm>
 #include <vector>

@@ -2,8 +2,9 @@
 //
 // Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
 // the same call. No memory of the caller is written, and nothing of it sent, before all have
-// agreed. Then a schedule is chosen (select.h) and run (execution.h). While it waits, a rank hears
-// the control channel, polls signals and minds its deadlines.
+// agreed. Then a schedule is chosen (select.h) and run (execution.h). Where ranks share memory they
+// go through that instead (in_memory.cc, across_machines.cc). While it waits, a rank hears the
+// control channel, polls signals and minds its deadlines.
 #pragma once
 
 #include <algorithm>

@@ -9,7 +9,7 @@
 //            outputs; 2n bytes are read and written for each rank
 //   staged   the vector goes through the stages in chunks. While a rank reduces its slice of chunk
 //            i, which it reads from its own memory and the others' stages, it copies chunk i+1 into
-//            its stage and the finished chunk i-1 out: one barrier for each chunk. (6 - 4/P) n
+//            its stage and the finished chunk i-1 out: one barrier for each chunk. (5 - 2/P) n
 //            bytes are read and written, but what stays in cache costs little.
 //
 // SharedReduceScatter is the first half of it: each stage has a column for each rank, and a rank

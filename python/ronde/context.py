@@ -62,7 +62,7 @@ class World:
     control: _core.Control
     settings: settings.Settings
     homes: list[_Home]  # of all ranks
-    shares_memory: bool  # whether the ranks of the global set reach each other through memory
+    shares_memory: bool  # whether those ranks of the global set that are on one machine do
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
     )  # with its MPI communicator

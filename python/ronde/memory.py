@@ -23,11 +23,13 @@ def empty(
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """A new NumPy array, not filled, in memory that all ranks of this machine can reach.
 
-    Collectives inside a machine reduce and copy such arrays where they lie, with no copy on the way: in
-    `allreduce_` of large arrays this is what the memory itself allows. `dtype`: any fixed-size type of
-    NumPy. The call is local: other ranks need not make it. The memory is given back when the last
-    array or view of it is gone. Where the system has no shared memory to give, the array is an ordinary
-    one, and a warning says so once.
+    Collectives inside a machine reduce and copy such arrays where they lie, with no copy on the way, if
+    those of all ranks are such arrays, or contiguous parts of them. What `allreduce`, `reduce` and
+    `reducescatter` make of them are such arrays too.
+
+    `dtype`: any fixed-size type of NumPy. The call is local: other ranks need not make it. The memory is
+    given back when the last array or view of it is gone. Where the system has no shared memory to give,
+    the array is an ordinary one, and a warning says so once.
     """
     global _warned
     kind = np.dtype(dtype)

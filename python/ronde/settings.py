@@ -125,7 +125,7 @@ VARIABLES: dict[str, Variable[Any]] = {
         _flag,
         True,
         "0 or 1",
-        "reduce through shared memory where all ranks are on one machine",
+        "use shared memory between the ranks of one machine",
     ),
     "fusion_bytes": Variable(
         "RONDE_FUSION_BYTES",
@@ -139,7 +139,7 @@ VARIABLES: dict[str, Variable[Any]] = {
         _algorithms,
         {},
         "a list like allreduce:ring,broadcast:tree",
-        "use these algorithms instead of the cheapest by measurement",
+        "use these algorithms instead of shared memory and of the cheapest by measurement",
     ),
 }
 _OF_PYTHON = ("shared_memory", "fusion_bytes")  # the others are settings of the native core

@@ -26,8 +26,10 @@ class Ronde(Peer):
         self.rank, self.size = ronde.rank(), ronde.size()
         world = context.world()
         vendor, version = world.job.MPI.get_vendor()
-        transport = "shared memory" if world.shares_memory else "MPI messages"
         hosts = len({home.host for home in world.homes})
+        transport = "shared memory" if world.shares_memory else "MPI messages"
+        if world.shares_memory and hosts > 1:
+            transport += ", MPI messages between hosts"
         self.about = {
             "hosts": f"{hosts}",
             "transport": transport if self.size > 1 else "none",
