@@ -11,6 +11,8 @@ namespace py = pybind11;
 namespace ronde {
 namespace {
 
+constexpr std::size_t kLarge = 1 << 20;  // beyond that our memory is better than NumPy's (bytes.h)
+
 /// By NumPy's numbers of its types.
 std::optional<DType> dtype_of(int number) {
   using Api = py::detail::npy_api;
@@ -75,12 +77,16 @@ Buffer output_of(py::array& array) {
 }
 
 py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, const py::array& like) {
-  const auto place = input_of(like);
-  if (place.bytes == 0 || !Heap::instance().find(place.data, place.bytes))
-    return py::array(dtype, std::move(shape));
   const auto count =
       std::accumulate(shape.begin(), shape.end(), py::ssize_t{1}, std::multiplies<>());
-  const auto memory = shared_array(static_cast<std::size_t>(count * dtype.itemsize()));
+  const auto bytes = static_cast<std::size_t>(count * dtype.itemsize());
+  const auto place = input_of(like);
+  if (place.bytes && Heap::instance().find(place.data, place.bytes)) {
+    const auto memory = shared_array(bytes);
+    return py::array(dtype, std::move(shape), memory.data(), memory);
+  }
+  if (bytes < kLarge) return py::array(dtype, std::move(shape));
+  const auto memory = array_of(Bytes(bytes));
   return py::array(dtype, std::move(shape), memory.data(), memory);
 }
 

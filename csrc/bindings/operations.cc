@@ -15,6 +15,7 @@
 
 #include "bindings/arrays.h"
 #include "collective/communicator.h"
+#include "core/error.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -279,8 +280,17 @@ py::object gather(Communicator& self, const py::array& mine, const std::optional
   return rows_like(mine, sum(gathered.rows), std::move(gathered.data));
 }
 
+/// Without `splits` all ranks get equally many rows.
 py::tuple alltoall(Communicator& self, const py::array& input, const std::optional<DType>& given,
-                   const std::vector<std::size_t>& rows, py::handle name) {
+                   const std::optional<std::vector<std::size_t>>& splits, py::handle name) {
+  if (input.ndim() == 0) throw py::type_error("alltoall needs an array of at least one dimension");
+  const auto size = static_cast<std::size_t>(self.size());
+  if (!splits && rows_of(input) % size != 0)
+    throw py::value_error(std::to_string(rows_of(input)) + " rows do not divide by " +
+                          std::to_string(size) + " ranks; pass splits");
+  const auto rows = splits ? *splits : std::vector<std::size_t>(size, rows_of(input) / size);
+  if (rows.size() != size || sum(rows) != rows_of(input))
+    throw ArgumentError("the rows do not fit the array");
   const Call call = contribution("alltoall", name, dtype_from(input, given), input);
   const auto in = input_of(input);
   auto gathered = run_collective(self, {input},
@@ -320,7 +330,7 @@ void bind_operations(py::class_<Communicator>& communicator) {
       .def("broadcast_array", &broadcast, "data"_a, "dtype"_a, "root"_a, "shown_root"_a, "name"_a)
       .def("allgather_array", &allgather, "mine"_a, "dtype"_a, "name"_a)
       .def("gather_array", &gather, "mine"_a, "dtype"_a, "root"_a, "shown_root"_a, "name"_a)
-      .def("alltoall_array", &alltoall, "input"_a, "dtype"_a, "rows"_a, "name"_a)
+      .def("alltoall_array", &alltoall, "input"_a, "dtype"_a, "splits"_a, "name"_a)
       .def("barrier_named", &barrier, "name"_a);
 }
 

@@ -75,7 +75,7 @@ void Communicator::broadcast_in_memory(const Call& call, Buffer data, int root) 
     share(call, data.bytes, [&](std::uint64_t fingerprint) {
       const Stream stream = is_root ? Stream{.data = data, .bytes = data.bytes} : Stream{};
       return std::make_unique<SharedMovement>(*board_, fingerprint, stream, true, say_nothing,
-                                              choose);
+                                              choose, is_root ? Buffer{} : data);
     });
   });
 }

@@ -21,8 +21,8 @@ class SharedWork final : public Work {
     return before == seen_ ? Progress::idle : Progress::moved;
   }
 
-  /// Longer than a slice of the scheduler: where something else runs on the machine too, a rank that
-  /// gives way may not run again for so long, and the other ranks with it.
+  /// Longer than a slice of the scheduler: where something else runs on the machine too, a rank
+  /// that gives way may not run again for so long, and the other ranks with it.
   std::chrono::microseconds patience() const override { return std::chrono::milliseconds(5); }
 
   /// The last rank to arrive wakes the others, so this may be long. It ends for the sake of the

@@ -1,4 +1,8 @@
-// Memory that is not initialised, and lives as long as anybody holds it.
+// Memory that is shared by all who hold it, uninitialised.
+//
+// Large blocks are kept for the next use when nobody holds them any more: to touch fresh memory of
+// the system for the first time takes longer than most collectives. As much is kept as is in use,
+// and a little.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +15,7 @@ namespace ronde {
 class Bytes {
  public:
   Bytes() = default;
-  explicit Bytes(std::size_t size) : data_(new std::byte[size]), size_(size) {}
+  explicit Bytes(std::size_t size) : data_(allocate(size)), size_(size) {}
 
   std::byte* data() const { return data_.get(); }
   std::size_t size() const { return size_; }
@@ -27,6 +31,8 @@ class Bytes {
   std::shared_ptr<const void> owner() const { return data_; }
 
  private:
+  static std::shared_ptr<std::byte[]> allocate(std::size_t size);
+
   std::shared_ptr<std::byte[]> data_;
   std::size_t size_ = 0;
 };

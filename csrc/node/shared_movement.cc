@@ -7,9 +7,20 @@
 #include "kernels/kernels.h"
 
 namespace ronde {
+namespace {
+
+// What one draws a ticket for.
+constexpr std::size_t kTicketBytes = 64 << 10;
+// After so many tickets a rank looks up.
+constexpr int kTicketsAtOnce = 256;
+// Larger results go around the caches: they would not stay there.
+constexpr std::size_t kStreamBytes = 32 << 20;
+
+}  // namespace
 
 SharedMovement::SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream,
-                               bool rooted, const std::function<void(Note&)>& write, Choose choose)
+                               bool rooted, const std::function<void(Note&)>& write, Choose choose,
+                               Buffer copy)
     : Exchange(board),
       stream_(stream),
       rooted_(rooted),
@@ -21,27 +32,30 @@ SharedMovement::SharedMovement(Board& board, std::uint64_t fingerprint, const St
   note.input = note.output = {};
   write(note);
   if (stream.bytes > Board::kShortBytes) note.input = board_.directory().enter(stream.data);
+  if (copy.bytes > Board::kShortBytes) note.output = board_.directory().enter(copy);
   if (!note.input) put(0);
   enter(note, fingerprint);
 }
 
 std::size_t SharedMovement::plan() {
   wanted_ = choose_(board_);
-  std::size_t longest = 0;
   bool none = true;
   direct_ = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
     const std::size_t bytes = wanted_[rank].stream_bytes;
     const auto location = board_.note(rank).input;
-    longest = std::max(longest, bytes);
+    longest_ = std::max(longest_, bytes);
     sources_[rank] = board_.directory().reach(rank, location);
     direct_ &= bytes == 0 || sources_[rank] != nullptr;
     none &= !location;
   }
-  if (longest == 0) return 0;
-  if (direct_) return 2;
+  if (longest_ == 0) return 0;
+  if (direct_) {
+    if (!find_outputs()) outputs_.clear();
+    return 2;
+  }
   late_ = !none;
-  chunk_count_ = (longest + chunk_bytes_ - 1) / chunk_bytes_;
+  chunk_count_ = (longest_ + chunk_bytes_ - 1) / chunk_bytes_;
   board_.count_chunks(chunk_count_);
   return chunk_count_ + late_;
 }
@@ -49,9 +63,11 @@ std::size_t SharedMovement::plan() {
 bool SharedMovement::round(std::size_t number) {
   if (direct_) {
     if (number == 1) return true;
+    if (!outputs_.empty()) return copy_by_ticket();
     for (int rank = 0; rank < board_.size(); ++rank) {
       const auto& [stream_bytes, begin, offset, to] = wanted_[rank];
-      if (to.bytes) copy_bytes(to.data, sources_[rank] + offset, to.bytes, false);
+      if (to.bytes)
+        copy_bytes(to.data, sources_[rank] + offset, to.bytes, longest_ >= kStreamBytes);
     }
     return true;
   }
@@ -63,6 +79,33 @@ bool SharedMovement::round(std::size_t number) {
   take(number);
   if (number + 1 < chunk_count_) put(number + 1);
   return true;
+}
+
+/// Whether every rank but the root can be given its copy by anybody.
+bool SharedMovement::find_outputs() {
+  if (!rooted_) return false;
+  for (int rank = 0; rank < board_.size(); ++rank) {
+    if (sources_[rank]) continue;
+    std::byte* output = board_.directory().reach(rank, board_.note(rank).output);
+    if (!output) return false;
+    outputs_.push_back(output);
+  }
+  if (outputs_.empty()) return false;
+  board_.begin_tickets((longest_ + kTicketBytes - 1) / kTicketBytes);
+  return true;
+}
+
+/// Whether no work is left.
+bool SharedMovement::copy_by_ticket() {
+  const auto source = std::find_if(sources_.begin(), sources_.end(), [](auto* at) { return at; });
+  for (int i = 0; i < kTicketsAtOnce; ++i) {
+    const std::size_t begin = board_.draw_ticket() * kTicketBytes;
+    if (begin >= longest_) return true;
+    const std::size_t length = std::min(kTicketBytes, longest_ - begin);
+    for (auto* output : outputs_)
+      copy_bytes(output + begin, *source + begin, length, longest_ >= kStreamBytes);
+  }
+  return false;
 }
 
 std::byte* SharedMovement::stage(int rank, std::size_t number) const {
@@ -88,7 +131,8 @@ void SharedMovement::take(std::size_t number) {
     const std::size_t from = std::max(chunk, begin);
     const std::size_t end = std::min(chunk + chunk_bytes_, begin + to.bytes);
     if (from >= end) continue;
-    copy_bytes(to.data + (from - begin), stage(rank, number) + (from - chunk), end - from, false);
+    copy_bytes(to.data + (from - begin), stage(rank, number) + (from - chunk), end - from,
+               longest_ >= kStreamBytes);
   }
 }
 

@@ -2,7 +2,8 @@
 //
 // They are all the same: each rank has a stream of bytes, and each rank wants some part of each
 // stream. The streams go through the stages in chunks, one barrier for each, or are read where they
-// lie if everybody can reach them.
+// lie if everybody can reach them. In a broadcast all outputs may be reachable too: then pieces are
+// handed out by ticket, and whoever draws one copies it to all.
 //
 //   broadcast   the root has a stream, all want all of it
 //   scatter     the root has a stream, each rank wants its part
@@ -45,15 +46,17 @@ class SharedMovement final : public Exchange {
   /// it must want nothing; that it copies itself.
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;
 
-  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages
-  /// of all.
+  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages of
+  /// all. `copy`: where a copy of the only stream goes on this rank, if it can be told now.
   SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream, bool rooted,
-                 const std::function<void(Note&)>& write, Choose choose);
+                 const std::function<void(Note&)>& write, Choose choose, Buffer copy = {});
 
  private:
   std::size_t plan() override;
   bool round(std::size_t number) override;
 
+  bool find_outputs();
+  bool copy_by_ticket();
   void put(std::size_t number);
   void take(std::size_t number);
   std::byte* stage(int rank, std::size_t number) const;
@@ -66,6 +69,8 @@ class SharedMovement final : public Exchange {
   std::size_t chunk_count_ = 0;
   std::vector<Wanted> wanted_;
   std::vector<const std::byte*> sources_;  // where streams can be read directly
+  std::vector<std::byte*> outputs_;        // of all ranks but the root, where they can be written
+  std::size_t longest_ = 0;                // of the streams, in bytes
   bool direct_ = false;
   bool late_ = false;
 };

@@ -460,6 +460,10 @@ class Communicator:
         self, mine: _Array, dtype: DType | None, root: int, shown_root: int, name: str | None
     ) -> _Array | None: ...
     def alltoall_array(
-        self, input: _Array, dtype: DType | None, rows: Sequence[int], name: str | None
+        self,
+        input: _Array,
+        dtype: DType | None,
+        splits: Sequence[int] | None,  # rows for each rank; None for equally many
+        name: str | None,
     ) -> tuple[_Array, list[int]]: ...
     def barrier_named(self, name: str | None) -> None: ...

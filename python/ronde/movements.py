@@ -175,16 +175,10 @@ def alltoall(
     """
     communicator = communicator_of(process_set)
     seen = None if _core.is_plain(x) else view(x)
-    array = x if seen is None else seen.array
-    shape = array.shape
-    if not shape:
-        raise TypeError("alltoall needs an array of at least one dimension")
-    rows, size = shape[0], communicator.size
-    if splits is None and rows % size:
-        raise ValueError(f"{rows} rows do not divide by {size} ranks; pass splits")
-    sent = _checked_splits(splits, rows, size)
-    dtype = None if seen is None else seen.dtype
-    joined, received = communicator.alltoall_array(array, dtype, sent, name)
+    array, dtype = (x, None) if seen is None else (seen.array, seen.dtype)
+    if splits is not None:
+        splits = _checked_splits(splits, len(array) if array.ndim else 0, communicator.size)
+    joined, received = communicator.alltoall_array(array, dtype, splits, name)
     result = joined if seen is None else seen.wrap(joined)
     return result if splits is None else (result, received)
 

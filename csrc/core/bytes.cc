@@ -1,0 +1,72 @@
+#include "core/bytes.h"
+
+#include <sys/mman.h>
+
+#include <map>
+#include <mutex>
+#include <new>
+
+namespace ronde {
+namespace {
+
+constexpr std::size_t kLarge = 1 << 20;
+constexpr std::size_t kHugePage = 2 << 20;
+constexpr std::size_t kSpare = 64 << 20;
+
+/// Blocks of private memory in whole huge pages.
+class Blocks {
+ public:
+  std::byte* take(std::size_t bytes) {
+    {
+      std::lock_guard lock(mutex_);
+      if (const auto kept = kept_.find(bytes); kept != kept_.end()) {
+        auto* block = kept->second;
+        kept_.erase(kept);
+        kept_bytes_ -= bytes;
+        used_bytes_ += bytes;
+        return block;
+      }
+    }
+    void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) throw std::bad_alloc();
+    madvise(block, bytes, MADV_HUGEPAGE);
+    std::lock_guard lock(mutex_);
+    used_bytes_ += bytes;
+    return static_cast<std::byte*>(block);
+  }
+
+  void give_back(std::byte* block, std::size_t bytes) {
+    std::lock_guard lock(mutex_);
+    used_bytes_ -= bytes;
+    kept_.emplace(bytes, block);
+    kept_bytes_ += bytes;
+    // The largest go first: they are the least likely to be asked for again.
+    while (kept_bytes_ > used_bytes_ + kSpare) {
+      const auto largest = std::prev(kept_.end());
+      munmap(largest->second, largest->first);
+      kept_bytes_ -= largest->first;
+      kept_.erase(largest);
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::multimap<std::size_t, std::byte*> kept_;  // by size
+  std::size_t kept_bytes_ = 0, used_bytes_ = 0;
+};
+
+Blocks& blocks() {
+  static auto* all = new Blocks;  // never destroyed: arrays may outlive everything
+  return *all;
+}
+
+}  // namespace
+
+std::shared_ptr<std::byte[]> Bytes::allocate(std::size_t size) {
+  if (size < kLarge) return std::shared_ptr<std::byte[]>(new std::byte[size]);
+  const std::size_t rounded = (size + kHugePage - 1) / kHugePage * kHugePage;
+  return {blocks().take(rounded),
+          [rounded](std::byte* block) { blocks().give_back(block, rounded); }};
+}
+
+}  // namespace ronde
