@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/error.h"
 #include "node/heap.h"
 
 namespace py = pybind11;
@@ -82,8 +83,12 @@ py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, cons
   const auto bytes = static_cast<std::size_t>(count * dtype.itemsize());
   const auto place = input_of(like);
   if (place.bytes && Heap::instance().find(place.data, place.bytes)) {
-    const auto memory = shared_array(bytes);
-    return py::array(dtype, std::move(shape), memory.data(), memory);
+    try {
+      const auto memory = shared_array(bytes);
+      return py::array(dtype, std::move(shape), memory.data(), memory);
+    } catch (const UnavailableError&) {
+      // Other memory will do: the other ranks are told, and none goes the direct way.
+    }
   }
   if (bytes < kLarge) return py::array(dtype, std::move(shape));
   const auto memory = array_of(Bytes(bytes));

@@ -9,6 +9,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -129,11 +130,28 @@ py::array allreduce(Communicator& self, const py::array& input, std::optional<py
   return result;
 }
 
+/// Arrays that get results must not share memory: each would change the other's.
+void require_apart(const std::vector<py::array>& outputs) {
+  std::vector<ConstBuffer> spans;
+  for (const auto& output : outputs) {
+    if (output.nbytes()) spans.push_back(input_of(output));
+  }
+  std::sort(spans.begin(), spans.end(),
+            [](const auto& a, const auto& b) { return a.data < b.data; });
+  for (std::size_t i = 1; i < spans.size(); ++i) {
+    if (spans[i].data < spans[i - 1].data + spans[i - 1].bytes)
+      throw py::value_error(
+          "two of the arrays share memory, so the result of one would overwrite "
+          "the other's");
+  }
+}
+
 /// Several arrays, in buckets that `buckets` gives by index, each of one dtype.
 void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
                      std::vector<py::array>& outputs, const std::vector<DType>& dtypes,
                      const std::vector<std::vector<std::size_t>>& buckets, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale) {
+  require_apart(outputs);
   Call group;
   group.kind = "grouped_allreduce";
   group.name = name_from(name);
@@ -264,8 +282,9 @@ py::array allgather(Communicator& self, const py::array& mine, const std::option
                     py::handle name) {
   const Call call = contribution("allgather", name, dtype_from(mine, given), mine);
   const auto input = input_of(mine);
-  auto gathered = run_collective(
-      self, {mine}, [&] { return self.allgather(call, input, rows_of(mine), row_bytes(mine)); });
+  const std::size_t rows = rows_of(mine), length = row_bytes(mine);
+  auto gathered =
+      run_collective(self, {mine}, [&] { return self.allgather(call, input, rows, length); });
   return rows_like(mine, sum(gathered.rows), std::move(gathered.data));
 }
 

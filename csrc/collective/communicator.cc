@@ -136,6 +136,7 @@ void Communicator::drive(const std::shared_ptr<Work>& work, const Call& call, bo
       if (wait.due()) watch.check(wait.elapsed());
     }
   } catch (...) {
+    work->abandon();
     keep_for_ever(work);
     throw;
   }

@@ -91,7 +91,7 @@ Gathered Communicator::collect_in_memory(const Call& call, ConstBuffer mine, std
     if (receives) result.data = Bytes(chunks.total());
     std::vector<Wanted> wanted(size());
     for (int r = 0; r < size(); ++r) {
-      wanted[r].stream_bytes = chunks.count(r);
+      wanted[r].stream_bytes = r == root ? 0 : chunks.count(r);
       if (receives && r != rank()) wanted[r].to = chunk_of(result.data.buffer(), chunks[r]);
     }
     if (receives) copy(chunk_of(result.data.buffer(), chunks[rank()]), mine);

@@ -29,6 +29,8 @@ class SharedWork final : public Work {
   /// slow checks.
   void sleep(std::chrono::microseconds) override { board_->sleep(std::chrono::milliseconds(20)); }
 
+  void abandon() override { board_->give_up(); }
+
   const Extremes& said() const { return exchange_->said(); }
 
  private:

@@ -20,6 +20,9 @@ class Work {
   /// `done`. If it throws, messages may still be under way: the object must outlive them (keep.h).
   virtual Progress progress() = 0;
 
+  /// This rank gives up: the work does not go on.
+  virtual void abandon() {}
+
   /// How long it is worth spinning for progress, where every rank has a core of its own: as long as
   /// a message takes on a fast network. More would keep the processor from the network stack.
   virtual std::chrono::microseconds patience() const { return std::chrono::microseconds(20); }

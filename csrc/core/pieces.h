@@ -11,7 +11,7 @@
 namespace ronde {
 
 /// Where a part of the vector comes from and where its result goes. Both may be the same, or the
-/// output empty.
+/// output empty; different pieces do not overlap.
 struct Piece {
   ConstBuffer input;
   Buffer output;

@@ -35,7 +35,7 @@ const KernelTable& kernels();
 const KernelTable* kernels(const char* name);
 
 /// Reduces `in_count` inputs of `count` elements in order, in[0] op in[1] op ..., in one pass, and
-/// stores the result to every one of `out_count` outputs (both 1 to 64). An output may be one of
+/// stores the result to every one of `out_count` outputs (both at least 1). An output may be one of
 /// the inputs itself; otherwise nothing overlaps. Memory needs no alignment beyond the element's.
 ///
 /// Floating point: every operation is rounded once, and float16 and bfloat16 are computed in

@@ -9,22 +9,19 @@
 #include <ctime>
 #include <utility>
 
+#include "core/round.h"
+
 namespace ronde {
 namespace {
 
-constexpr std::size_t kPage = 4096;
 // What the ranks say of each other's shares of an alltoall or a scatter: a word for each rank, and
 // a header.
 constexpr std::size_t kHeaderBytes = 1024;
 
-std::size_t rounded(std::size_t bytes, std::size_t unit) {
-  return (bytes + unit - 1) / unit * unit;
-}
-
 std::size_t note_bytes_for(int ranks) {
   const std::size_t words = ranks * sizeof(std::uint64_t) + kHeaderBytes;
   const std::size_t payload = std::max(Board::kShortBytes, words);
-  return rounded(sizeof(Note) - sizeof(Note::payload) + payload, Board::kCacheLine);
+  return rounded(sizeof(Note) - sizeof(Note::payload) + payload, kCacheLine);
 }
 
 /// Where the parts of the segment begin.
@@ -41,10 +38,11 @@ struct Plan {
 
 }  // namespace
 
-struct alignas(Board::kCacheLine) Board::Header {
+struct alignas(kCacheLine) Board::Header {
   std::atomic<std::uint32_t> arrived;
   alignas(kCacheLine) std::atomic<std::uint32_t> sleepers;
   alignas(kCacheLine) std::atomic<std::uint64_t> tickets;
+  alignas(kCacheLine) std::atomic<bool> given_up;
   /// Of one rank: its signature, and its voice in a vote.
   struct alignas(kCacheLine) Seat {
     std::atomic<std::uint64_t> signature;
@@ -88,7 +86,9 @@ bool Board::unanimous() const {
 
 Note& Board::new_note() {
   ++rounds_;
-  return note_of(rank_);
+  auto& note = note_of(rank_);
+  note.input = note.output = {};
+  return note;
 }
 
 Note& Board::note_of(int rank) const {
@@ -120,7 +120,10 @@ void Board::arrive() {
     syscall(SYS_futex, &header().arrived, FUTEX_WAKE, size_, nullptr, nullptr, 0);
 }
 
+void Board::give_up() { header().given_up = true; }
+
 bool Board::passed() const {
+  if (header().given_up.load(std::memory_order_relaxed)) return false;
   // By difference, as the counter wraps.
   const auto ahead = header().arrived.load(std::memory_order_acquire) - arrivals_;
   return static_cast<std::int32_t>(ahead) >= 0;

@@ -27,7 +27,8 @@ struct Note {
   std::uint64_t rows;  // how much the rank has, where ranks may have different amounts
   Location input;      // where others can reach its operands, if they can
   Location output;
-  std::byte payload[16];  // and what follows in memory, Board::payload_bytes() in all
+  std::byte
+      payload[16];  // and what follows in memory: Board::kShortBytes in all, or more for many ranks
 };
 static_assert(sizeof(Note) == 64);
 
@@ -37,8 +38,6 @@ class Board {
   static constexpr std::size_t kStageBytes = 128 << 10;
   /// What fits into a note whatever the number of ranks.
   static constexpr std::size_t kShortBytes = 4096;
-  /// How vectors are cut between ranks.
-  static constexpr std::size_t kCacheLine = 64;
 
   static std::size_t bytes_for(int ranks);
 
@@ -53,11 +52,11 @@ class Board {
   void sign(std::uint64_t word);
   bool all_signed(std::uint64_t word) const;
 
-  /// Begins a round of phase 0: this rank's note, to be filled in before it arrives at the barrier.
+  /// Begins a round of phase 0: this rank's note, to be filled in before it arrives at the barrier,
+  /// with no places yet.
   Note& new_note();
   /// What a rank has said in this round, once the barrier is passed.
   const Note& note(int rank) const { return note_of(rank); }
-  std::size_t payload_bytes() const { return note_bytes_ - sizeof(Note) + sizeof(Note::payload); }
 
   /// A vote: each rank says its voice before a barrier and hears all after it.
   void vote(bool voice);
@@ -75,6 +74,9 @@ class Board {
   /// on. All ranks begin the same work, and each draws until it gets such a number, once.
   void begin_tickets(std::uint64_t pieces);
   std::uint64_t draw_ticket();
+
+  /// From now on nobody passes: a rank that comes late must not touch what others have left.
+  void give_up();
 
   /// Arrives at the barrier. What was written before is seen by whoever passes it.
   void arrive();

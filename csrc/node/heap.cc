@@ -1,20 +1,22 @@
 #include "node/heap.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <iterator>
+#include <limits>
+#include <new>
+#include <string>
+
+#include "core/error.h"
+#include "core/round.h"
 
 namespace ronde {
 namespace {
 
-constexpr std::size_t kCacheLine = 64;
-constexpr std::size_t kPage = 4096;
 constexpr std::size_t kSmallestSegment = 1 << 20;
 constexpr std::size_t kLargestGrowth = 64 << 20;  // beyond that a segment is as long as its block
 constexpr std::size_t kSpare = 64 << 20;
-
-std::size_t rounded(std::size_t bytes, std::size_t unit) {
-  return (bytes + unit - 1) / unit * unit;
-}
 
 }  // namespace
 
@@ -23,7 +25,18 @@ Heap& Heap::instance() {
   return *heap;
 }
 
+Heap::Heap() { pthread_atfork(nullptr, nullptr, begin_anew); }
+
+void Heap::begin_anew() {
+  auto& heap = instance();
+  new (&heap.mutex_) std::mutex;  // another thread of the parent may have held it
+  heap.parents_.merge(heap.regions_);
+  heap.used_ = heap.reserved_ = 0;
+}
+
 std::byte* Heap::allocate(std::size_t bytes) {
+  if (bytes > std::numeric_limits<std::size_t>::max() / 2)
+    throw UnavailableError("no shared memory of " + std::to_string(bytes) + " bytes");
   bytes = rounded(std::max<std::size_t>(bytes, 1), kCacheLine);
   std::lock_guard lock(mutex_);
   for (auto& [begin, region] : regions_) {
@@ -55,7 +68,10 @@ std::byte* Heap::cut(Region& region, std::size_t bytes) {
 
 void Heap::free(std::byte* block) {
   std::lock_guard lock(mutex_);
-  auto& region = std::prev(regions_.upper_bound(block))->second;
+  const auto after = regions_.upper_bound(block);
+  if (after == regions_.begin()) return;  // the parent's
+  auto& region = std::prev(after)->second;
+  if (block >= region.segment->data() + region.segment->size()) return;
   const auto used = region.used.find(static_cast<std::size_t>(block - region.segment->data()));
   std::size_t offset = used->first, length = used->second;
   region.used.erase(used);

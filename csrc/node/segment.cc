@@ -41,17 +41,14 @@ int reserve(int file, std::size_t bytes) {
   return error;
 }
 
-}  // namespace
-
-std::shared_ptr<Segment> Segment::map(int file, const std::string& label, std::size_t bytes) {
-  // The pages are there already: all of them are mapped now rather than one by one when touched.
+/// Null if it cannot be mapped. The pages are there already: all of them are mapped now rather than
+/// one by one when touched.
+std::byte* map(int file, std::size_t bytes) {
   void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
-  if (data == MAP_FAILED) {
-    close(file);
-    return nullptr;
-  }
-  return std::shared_ptr<Segment>(new Segment(file, label, static_cast<std::byte*>(data), bytes));
+  return data == MAP_FAILED ? nullptr : static_cast<std::byte*>(data);
 }
+
+}  // namespace
 
 std::shared_ptr<Segment> Segment::create(std::size_t bytes) {
   const std::string what = "no shared memory of " + std::to_string(bytes) + " bytes";
@@ -63,8 +60,12 @@ std::shared_ptr<Segment> Segment::create(std::size_t bytes) {
     throw UnavailableError(what + ": " + std::strerror(error));
   }
   fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-  auto segment = map(file, label, bytes);
-  if (!segment) throw UnavailableError(what + ": it cannot be mapped");
+  std::byte* data = map(file, bytes);
+  if (!data) {
+    close(file);
+    throw UnavailableError(what + ": it cannot be mapped");
+  }
+  const std::shared_ptr<Segment> segment(new Segment(file, label, data, bytes));
   std::lock_guard lock(own_mutex);
   std::erase_if(own_segments, [](const auto& entry) { return entry.second.expired(); });
   own_segments[segment->address()] = segment;
@@ -87,16 +88,15 @@ std::shared_ptr<Segment> Segment::open(const std::string& address, std::size_t b
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY);
   if (file < 0) return nullptr;
   struct stat status = {};
-  if (fstat(file, &status) != 0 || status.st_size != static_cast<off_t>(bytes)) {
-    close(file);
-    return nullptr;
-  }
-  return map(file, label, bytes);
+  const bool fits = fstat(file, &status) == 0 && status.st_size == static_cast<off_t>(bytes);
+  std::byte* data = fits ? map(file, bytes) : nullptr;
+  close(file);
+  return std::shared_ptr<Segment>(data ? new Segment(-1, label, data, bytes) : nullptr);
 }
 
 Segment::~Segment() {
   munmap(data_, size_);
-  close(file_);
+  if (file_ >= 0) close(file_);
 }
 
 void Segment::discard() {

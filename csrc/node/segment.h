@@ -44,9 +44,8 @@ class Segment {
  private:
   Segment(int file, std::string label, std::byte* data, std::size_t size)
       : file_(file), label_(std::move(label)), data_(data), size_(size) {}
-  static std::shared_ptr<Segment> map(int file, const std::string& label, std::size_t bytes);
 
-  const int file_;
+  const int file_;  // -1 where it was opened: only its maker is asked for the address
   const int process_ = getpid();
   std::atomic<bool> discarded_ = false;
   const std::string label_;

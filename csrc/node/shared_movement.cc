@@ -4,15 +4,18 @@
 #include <cstring>
 #include <utility>
 
+#include "core/round.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
 namespace {
 
+// What is copied at a time where there is nothing to share out.
+constexpr std::size_t kDirectBytes = 1 << 20;
 // What one draws a ticket for.
 constexpr std::size_t kTicketBytes = 64 << 10;
 // After so many tickets a rank looks up.
-constexpr int kTicketsAtOnce = 256;
+constexpr int kTicketsAtOnce = 16;
 // Larger results go around the caches: they would not stay there.
 constexpr std::size_t kStreamBytes = 32 << 20;
 
@@ -29,7 +32,6 @@ SharedMovement::SharedMovement(Board& board, std::uint64_t fingerprint, const St
       first_chunk_(board.chunks()),
       sources_(board.size()) {
   auto& note = board_.new_note();
-  note.input = note.output = {};
   write(note);
   if (stream.bytes > Board::kShortBytes) note.input = board_.directory().enter(stream.data);
   if (copy.bytes > Board::kShortBytes) note.output = board_.directory().enter(copy);
@@ -63,13 +65,7 @@ std::size_t SharedMovement::plan() {
 bool SharedMovement::round(std::size_t number) {
   if (direct_) {
     if (number == 1) return true;
-    if (!outputs_.empty()) return copy_by_ticket();
-    for (int rank = 0; rank < board_.size(); ++rank) {
-      const auto& [stream_bytes, begin, offset, to] = wanted_[rank];
-      if (to.bytes)
-        copy_bytes(to.data, sources_[rank] + offset, to.bytes, longest_ >= kStreamBytes);
-    }
-    return true;
+    return outputs_.empty() ? copy_directly() : copy_by_ticket();
   }
   if (late_ && number == 0) {
     if (board_.note(board_.rank()).input) put(0);
@@ -93,6 +89,20 @@ bool SharedMovement::find_outputs() {
   if (outputs_.empty()) return false;
   board_.begin_tickets((longest_ + kTicketBytes - 1) / kTicketBytes);
   return true;
+}
+
+/// The next piece of what this rank wants; whether it was the last.
+bool SharedMovement::copy_directly() {
+  const auto& [stream_bytes, begin, offset, to] = wanted_[copying_];
+  const std::size_t length = std::min(kDirectBytes, to.bytes - copied_);
+  if (length) {
+    copy_bytes(to.data + copied_, sources_[copying_] + offset + copied_, length,
+               longest_ >= kStreamBytes);
+  }
+  copied_ += length;
+  if (copied_ < to.bytes) return false;
+  copied_ = 0;
+  return ++copying_ == board_.size();
 }
 
 /// Whether no work is left.

@@ -46,8 +46,8 @@ class SharedMovement final : public Exchange {
   /// it must want nothing; that it copies itself.
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;
 
-  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages of
-  /// all. `copy`: where a copy of the only stream goes on this rank, if it can be told now.
+  /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages
+  /// of all. `copy`: where a copy of the only stream goes on this rank, if it can be told now.
   SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream, bool rooted,
                  const std::function<void(Note&)>& write, Choose choose, Buffer copy = {});
 
@@ -57,6 +57,7 @@ class SharedMovement final : public Exchange {
 
   bool find_outputs();
   bool copy_by_ticket();
+  bool copy_directly();
   void put(std::size_t number);
   void take(std::size_t number);
   std::byte* stage(int rank, std::size_t number) const;
@@ -71,6 +72,8 @@ class SharedMovement final : public Exchange {
   std::vector<const std::byte*> sources_;  // where streams can be read directly
   std::vector<std::byte*> outputs_;        // of all ranks but the root, where they can be written
   std::size_t longest_ = 0;                // of the streams, in bytes
+  int copying_ = 0;                        // from this rank's stream, directly
+  std::size_t copied_ = 0;                 // of what is wanted of it
   bool direct_ = false;
   bool late_ = false;
 };

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/round.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
@@ -11,8 +12,10 @@ namespace {
 
 // What one draws a ticket for: little enough for the inputs of all ranks to stay in cache.
 constexpr std::size_t kTicketBytes = 32 << 10;
+// What is reduced at a time where there is nothing to share out.
+constexpr std::size_t kDirectBytes = 1 << 20;
 // After so many tickets a rank looks up.
-constexpr int kTicketsAtOnce = 256;
+constexpr int kTicketsAtOnce = 16;
 
 /// Shorter vectors of three ranks and more go through the stages all the same, which stay in cache:
 /// the direct way touches all pages of all ranks on every core (measured with 4 and 8 ranks).
@@ -38,7 +41,6 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
       first_chunk_(board.chunks()),
       ins_(board.size()) {
   auto& note = board_.new_note();
-  note.input = note.output = {};
   if (pieces_.bytes() <= Board::kShortBytes) {
     way_ = Way::brief;
     pieces_.for_range(0, pieces_.bytes(), [&](std::size_t offset, const Piece& piece) {
@@ -133,9 +135,9 @@ SharedAllreduce::Span SharedAllreduce::chunk(std::size_t number) const {
 
 /// This rank's part of a chunk. It is cut at cache lines.
 SharedAllreduce::Span SharedAllreduce::slice(const Span& chunk) const {
-  const std::size_t lines = chunks_of(chunk.end - chunk.begin, Board::kCacheLine);
+  const std::size_t lines = chunks_of(chunk.end - chunk.begin, kCacheLine);
   const auto cut = [&](int rank) {
-    return std::min(chunk.begin + lines * rank / board_.size() * Board::kCacheLine, chunk.end);
+    return std::min(chunk.begin + lines * rank / board_.size() * kCacheLine, chunk.end);
   };
   return {cut(board_.rank()), cut(board_.rank() + 1)};
 }
@@ -187,8 +189,9 @@ SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint
       input_(input),
       output_(output),
       reduction_(reduction),
-      column_bytes_(Board::kStageBytes / board.size() / Board::kCacheLine * Board::kCacheLine),
+      column_bytes_(Board::kStageBytes / board.size() / kCacheLine * kCacheLine),
       first_chunk_(board.chunks()),
+      sources_(board.size()),
       ins_(board.size()) {
   begins_.push_back(0);
   for (const auto count : counts) {
@@ -197,7 +200,6 @@ SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint
     chunk_count_ = std::max(chunk_count_, chunks_of(bytes, column_bytes_));
   }
   auto& note = board_.new_note();
-  note.output = {};
   note.input = board_.directory().enter(input);
   if (!note.input && chunk_count_ > 0) copy_in(0);
   enter(note, fingerprint);
@@ -209,8 +211,8 @@ std::size_t SharedReduceScatter::plan() {
   direct_ = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
     const auto location = board_.note(rank).input;
-    ins_[rank] = board_.directory().reach(rank, location);
-    direct_ &= ins_[rank] != nullptr;
+    sources_[rank] = board_.directory().reach(rank, location);
+    direct_ &= sources_[rank] != nullptr;
     none &= !location;
   }
   if (direct_) return 2;
@@ -220,14 +222,7 @@ std::size_t SharedReduceScatter::plan() {
 }
 
 bool SharedReduceScatter::round(std::size_t number) {
-  if (direct_) {
-    if (number == 1) return true;
-    for (auto& in : ins_) in = static_cast<const std::byte*>(in) + begins_[board_.rank()];
-    void* out = output_.data;
-    reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(),
-                output_.bytes / size_of(reduction_.dtype), false);
-    return true;
-  }
+  if (direct_) return number == 1 || reduce_directly();
   if (late_ && number == 0) {
     if (board_.note(board_.rank()).input) copy_in(0);
     return true;
@@ -236,6 +231,18 @@ bool SharedReduceScatter::round(std::size_t number) {
   reduce_column(number);
   if (number + 1 < chunk_count_) copy_in(number + 1);
   return true;
+}
+
+/// The next piece of this rank's part; whether it was the last.
+bool SharedReduceScatter::reduce_directly() {
+  const std::size_t length = std::min(kDirectBytes, output_.bytes - done_);
+  for (int rank = 0; rank < board_.size(); ++rank)
+    ins_[rank] = sources_[rank] + begins_[board_.rank()] + done_;
+  void* out = output_.data + done_;
+  reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(), length / size_of(reduction_.dtype),
+              false);
+  done_ += length;
+  return done_ == output_.bytes;
 }
 
 /// What others reduce: for each a column.

@@ -45,7 +45,6 @@ class SharedAllreduce final : public Exchange {
   std::size_t plan() override;
   bool round(std::size_t number) override;
 
-  bool find_operands();
   bool reduce_by_ticket();
   void reduce_short();
   Span chunk(std::size_t number) const;
@@ -76,6 +75,7 @@ class SharedReduceScatter final : public Exchange {
   std::size_t plan() override;
   bool round(std::size_t number) override;
 
+  bool reduce_directly();
   void copy_in(std::size_t number);
   void reduce_column(std::size_t number);
 
@@ -87,6 +87,8 @@ class SharedReduceScatter final : public Exchange {
   std::size_t chunk_count_ = 0;
   const std::uint64_t first_chunk_;
   bool direct_ = false;
+  std::size_t done_ = 0;                   // bytes of the output, directly
+  std::vector<const std::byte*> sources_;  // everybody's input
   bool late_ = false;
   std::vector<const void*> ins_;
 };

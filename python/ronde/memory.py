@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+import operator
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,24 +26,27 @@ def empty(
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """A new NumPy array, not filled, in memory that all ranks of this machine can reach.
 
-    Collectives inside a machine reduce and copy such arrays where they lie, with no copy on the way, if
-    those of all ranks are such arrays, or contiguous parts of them. What `allreduce`, `reduce` and
-    `reducescatter` make of them are such arrays too.
+    Inside a machine, collectives reduce and copy large arrays of this kind where they lie, with no copy
+    on the way: for `allreduce_`, `broadcast_`, `reducescatter`, `allgather`, `gather` and `alltoall`,
+    where all ranks pass such an array, and not in groups. `dtype`: any type of NumPy of a fixed size.
 
-    `dtype`: any fixed-size type of NumPy. The call is local: other ranks need not make it. The memory is
-    given back when the last array or view of it is gone. Where the system has no shared memory to give,
-    the array is an ordinary one, and a warning says so once.
+    The call is local: other ranks need not make it. The memory is given back when the last array or view
+    of it is gone. A forked child does not get a copy of it but the same memory: what it writes, this
+    process sees. Where the system has no shared memory to give, the array is an ordinary one, and a
+    warning says so once.
     """
     global _warned
     kind = np.dtype(dtype)
-    if kind.hasobject:
-        raise TypeError("an array of Python objects cannot be shared")
-    lengths = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    if kind.hasobject or kind.itemsize == 0 or kind.subdtype is not None:
+        raise TypeError(f"elements of {kind} cannot be shared; they need a fixed size")
+    lengths = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
     if any(length < 0 for length in lengths):
         raise ValueError(f"negative dimensions are not allowed: {lengths}")
-    count = int(np.prod(lengths, dtype=object)) if lengths else 1
+    size = math.prod(lengths) * kind.itemsize
+    if size > sys.maxsize:
+        raise ValueError(f"an array of {size} bytes is too large")
     try:
-        memory = _core.shared_array(count * kind.itemsize)
+        memory = _core.shared_array(size)
     except UnavailableError as error:
         if not _warned:
             _warned = True

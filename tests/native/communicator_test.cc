@@ -2,6 +2,7 @@
 // random delays, calls that differ, ranks that give up, and several threads of one rank.
 #include "collective/communicator.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 
 #include "core/error.h"
 #include "core/keep.h"
+#include "node/heap.h"
 #include "transport/inproc.h"
 
 namespace {
@@ -196,18 +198,74 @@ void a_late_rank_reads_what_was_packed() {
   });
 }
 
+/// Floats in ordinary memory or in memory that all ranks can reach.
+class Floats {
+ public:
+  Floats(std::size_t count, bool shared, float value) : count_(count), plain_(shared ? 0 : count) {
+    if (shared) block_ = Heap::instance().allocate(count * sizeof(float));
+    std::fill_n(data(), count, value);
+  }
+  ~Floats() {
+    if (block_) Heap::instance().free(block_);
+  }
+  float* data() { return block_ ? reinterpret_cast<float*>(block_) : plain_.data(); }
+  Buffer buffer() { return {reinterpret_cast<std::byte*>(data()), count_ * sizeof(float), {}}; }
+  bool all(float value) {
+    return std::all_of(data(), data() + count_, [&](float each) { return each == value; });
+  }
+
+ private:
+  const std::size_t count_;
+  std::byte* block_ = nullptr;
+  std::vector<float> plain_;
+};
+
+/// All collectives once, on vectors of `count` in memory of either kind.
+void everything(Rank& me, std::size_t count, bool shared, int root) {
+  Floats values(count, shared, static_cast<float>(me.rank + 1));
+  const Piece piece{values.buffer(), values.buffer()};
+  const float total = static_cast<float>(me.size * (me.size + 1) / 2);
+  me.communicator->allreduce(call("allreduce"), {&piece, 1}, {});
+  CHECK(values.all(total));
+
+  std::vector<std::size_t> rows(me.size, count / me.size);
+  rows[me.size - 1] += count % me.size;
+  Floats part(rows[me.rank], false, 0);
+  me.communicator->reduce_scatter(call("reduce_scatter"), values.buffer(), part.buffer(),
+                                  Chunks::of(rows), {});
+  CHECK(part.all(total * static_cast<float>(me.size)));
+
+  Floats result(me.rank == root ? count : 0, shared, 0);
+  me.communicator->reduce(call("reduce"), values.buffer(), result.buffer(), {}, root);
+  CHECK(result.all(total * static_cast<float>(me.size)));
+
+  Floats told(count, shared, static_cast<float>(me.rank));
+  me.communicator->broadcast(call("broadcast"), told.buffer(), root);
+  CHECK(told.all(static_cast<float>(root)));
+
+  const auto gathered =
+      me.communicator->allgather(call("allgather"), part.buffer(), rows[me.rank], 4);
+  CHECK(gathered.data.size() == count * 4 && gathered.rows == rows);
+  const auto sent = me.communicator->alltoall(call("alltoall"), values.buffer(), rows, 4);
+  CHECK(sent.data.size() == me.size * rows[me.rank] * 4);
+}
+
 // Vectors of one chunk and of many, calls that differ in between, and random delays between the
 // calls.
 void memory_under_delays(unsigned seed) {
   const auto program = [seed](Rank& me) {
     std::mt19937 common(seed), own(seed + 100 * me.rank);
-    for (int i = 0; i < 60; ++i) {
+    for (int i = 0; i < 30; ++i) {
       const std::size_t limits[] = {10, 1500, 30000, 200000};
       const std::size_t count = common() % limits[common() % 4];
       std::vector<float> values(count, static_cast<float>(me.rank + 1));
       if (own() % 3 == 0) std::this_thread::sleep_for(std::chrono::microseconds(own() % 2000));
       allreduce(me, values);
       for (const float value : values) CHECK(value == 15.0f);
+      // Some ranks in either kind of memory, all in one or the other.
+      const bool mixed = common() % 3 == 0, shared = common() % 2 == 0;
+      everything(me, count, mixed ? (me.rank + i) % 2 == 0 : shared,
+                 static_cast<int>(common() % me.size));
       const int odd = static_cast<int>(common() % 10);
       bool raised = false;
       try {
@@ -219,6 +277,36 @@ void memory_under_delays(unsigned seed) {
     }
   };
   run(5, {}, quick(), program, true);
+}
+
+// Two machines of three ranks: memory inside, messages between.
+void machines_under_delays(unsigned seed) {
+  InprocWorld world(6, {.seed = seed, .delay = 0.2});
+  const std::vector<int> machines = {0, 1, 0, 1, 0, 1};
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 6; ++rank) {
+    threads.emplace_back([&world, &machines, rank, seed] {
+      auto control = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
+      Communicator communicator(control, world.transport(rank, 1), 0, first(6), quick());
+      CHECK(communicator.share_memory(machines));
+      std::mt19937 common(seed);
+      for (int i = 0; i < 20; ++i) {
+        std::vector<float> values(common() % (i % 2 ? 100 : 5000), static_cast<float>(rank + 1));
+        const Piece piece{buffer_of(values), buffer_of(values)};
+        communicator.allreduce(call("allreduce"), {&piece, 1}, {});
+        for (const float value : values) CHECK(value == 21.0f);
+        bool raised = false;
+        const int odd = static_cast<int>(common() % 12);
+        try {
+          communicator.barrier(call(rank == odd ? "odd" : "usual"));
+        } catch (const MismatchError&) {
+          raised = true;
+        }
+        CHECK(raised == (odd < 6));
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
 }
 
 // Without checks some calls go through memory and others do not, so a rank may be far ahead.
@@ -270,6 +358,7 @@ int main() {
   for (unsigned seed = 0; seed < 4; ++seed) collectives_under_delays(seed);
   for (unsigned seed = 0; seed < 4; ++seed) memory_under_delays(seed);
   for (unsigned seed = 0; seed < 4; ++seed) memory_without_checks(seed);
+  for (unsigned seed = 0; seed < 2; ++seed) machines_under_delays(seed);
   calls_that_differ();
   a_rank_that_never_comes();
   a_rank_that_dies();
