@@ -35,7 +35,7 @@ static_assert(sizeof(Note) == 64);
 class Board {
  public:
   /// Of each rank's two stages.
-  static constexpr std::size_t kStageBytes = 128 << 10;
+  static constexpr std::size_t kStageBytes = 256 << 10;
   /// What fits into a note whatever the number of ranks.
   static constexpr std::size_t kShortBytes = 4096;
 

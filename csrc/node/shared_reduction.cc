@@ -14,6 +14,9 @@ namespace {
 constexpr std::size_t kTicketBytes = 32 << 10;
 // What is reduced at a time where there is nothing to share out.
 constexpr std::size_t kDirectBytes = 1 << 20;
+// Results that are so long on all ranks together go around the caches, unless they are in place:
+// they would not stay there.
+constexpr std::size_t kStreamBytes = 32 << 20;
 // After so many tickets a rank looks up.
 constexpr int kTicketsAtOnce = 16;
 
@@ -75,6 +78,7 @@ std::size_t SharedAllreduce::plan() {
       if (root_ == kAllRanks || root_ == rank)
         outs_.push_back(board_.directory().reach(rank, note.output));
     }
+    streaming_ = ins_[0] != outs_[0] && pieces_.bytes() * board_.size() >= kStreamBytes;
     board_.begin_tickets(chunks_of(pieces_.bytes(), kTicketBytes));
     return 2;
   }
@@ -123,7 +127,7 @@ bool SharedAllreduce::reduce_by_ticket() {
     for (auto& in : ins) in = static_cast<const std::byte*>(in) + begin;
     for (auto& out : outs) out = static_cast<std::byte*>(out) + begin;
     reduce_many(reduction_, outs.data(), outs.size(), ins.data(), ins.size(),
-                length / size_of(reduction_.dtype), false);
+                length / size_of(reduction_.dtype), streaming_);
   }
   return false;
 }

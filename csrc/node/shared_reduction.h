@@ -60,6 +60,7 @@ class SharedAllreduce final : public Exchange {
   const std::size_t chunk_count_;
   const std::uint64_t first_chunk_;  // by the board's count
   Way way_ = Way::staged;
+  bool streaming_ = false;
   bool late_ = false;  // the first chunk is copied in after phase 0
   std::vector<const void*> ins_;
   std::vector<void*> outs_;
