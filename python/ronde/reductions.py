@@ -119,7 +119,10 @@ def grouped_allreduce_(
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
-    """As `grouped_allreduce`, in place: the arrays receive the results, and are returned."""
+    """As `grouped_allreduce`, in place: the arrays receive the results, and are returned.
+
+    Arrays that share memory with each other are a `ValueError`.
+    """
     xs = list(xs)
     seen = [view(x, writable=True) for x in xs]
     outputs = [each.array for each in seen]

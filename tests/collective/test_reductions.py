@@ -94,8 +94,8 @@ def test_allreduce_through_memory_is_exact_for_every_dtype_op_and_count(
     way = Way(place=place)
 
     def program(me: Rank) -> None:
-        # Around the border of short vectors (4 KiB), and around that of one and of two chunks (128 KiB).
-        for count in (*COUNTS, 511, 513, 16384, 16385, 40001):
+        # Around the border of short vectors (4 KiB), and around that of one and of two chunks (256 KiB).
+        for count in (*COUNTS, 511, 513, 32768, 32769, 40001):
             for dtype in DTYPES:
                 for op in OPS:
                     everything = inputs(me.size, count, dtype, op)
