@@ -186,10 +186,14 @@ def _find_homes(communicator: _core.Communicator) -> list[_Home]:
 
 
 def _has_a_core_of_its_own(home: _Home, homes: list[_Home]) -> bool:
-    """Whether every rank of this machine has. Launchers may bind each rank to some of the cores."""
-    ranks = [other for other in homes if other.host == home.host]
-    cores = len({core for rank in ranks for core in rank.cores})
-    return len(ranks) <= min(cores, home.quota or cores)
+    """Whether every rank of this machine has. Launchers may bind each rank to some of the cores, and
+    hosts that are containers share those of one machine."""
+    here = [other for other in homes if other.host == home.host]
+    machine = [other for other in homes if other.host.split()[1:] == home.host.split()[1:]]
+    if not home.host.split()[1:]:  # it does not say which machine it is
+        machine = here
+    cores = len({core for rank in machine for core in rank.cores})
+    return len(machine) <= cores and len(here) <= (home.quota or cores)
 
 
 def _share_memory(
