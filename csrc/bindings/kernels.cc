@@ -42,8 +42,7 @@ void reduce_arrays(const Reduction& reduction, std::vector<py::array> outs,
   const auto to = addresses<void*>(outs, bytes, [](py::array& x) { return x.mutable_data(); });
   const auto from = addresses<const void*>(ins, bytes, [](py::array& x) { return x.data(); });
   py::gil_scoped_release release;
-  chosen.reduce_many(reduction, to.data(), to.size(), from.data(), from.size(),
-                     bytes / size_of(reduction.dtype), streaming);
+  chosen.reduce_many(reduction, to, from, bytes / size_of(reduction.dtype), streaming);
 }
 
 void copy_array(py::array& to, const py::array& from, bool streaming, const std::string& simd) {

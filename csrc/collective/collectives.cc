@@ -69,8 +69,7 @@ void Communicator::reduce_contributions(const Agreement& agreement, std::span<co
   const bool packed = pieces.size() != 1;
   const Buffer result = packed ? allocate(bytes).buffer() : pieces[0].output;
   void* out = result.data;
-  reduce_many(reduction, &out, 1, contributions.data(), contributions.size(),
-              bytes / size_of(reduction.dtype), false);
+  reduce_many(reduction, {&out, 1}, contributions, bytes / size_of(reduction.dtype), false);
   if (packed) unpack(pieces, result);
 }
 

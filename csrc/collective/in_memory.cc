@@ -92,15 +92,14 @@ Gathered Communicator::collect_in_memory(const Call& call, ConstBuffer mine, std
     std::vector<Wanted> wanted(size());
     for (int r = 0; r < size(); ++r) {
       wanted[r].stream_bytes = r == root ? 0 : chunks.count(r);
-      if (receives && r != rank()) wanted[r].to = chunk_of(result.data.buffer(), chunks[r]);
+      if (receives) wanted[r].to = chunk_of(result.data.buffer(), chunks[r]);
     }
-    if (receives) copy(chunk_of(result.data.buffer(), chunks[rank()]), mine);
     return wanted;
   };
   guarded(call, [&] {
     share(call, row_bytes, [&](std::uint64_t fingerprint) {
       // A root keeps its own to itself.
-      const Stream stream = rank() == root ? Stream{} : Stream{.data = mine, .bytes = mine.bytes};
+      const Stream stream{.data = mine, .bytes = rank() == root ? 0 : mine.bytes};
       return std::make_unique<SharedMovement>(
           *board_, fingerprint, stream, false, [&](Note& note) { note.rows = rows; }, choose);
     });
@@ -130,12 +129,11 @@ Communicator::Scattered Communicator::scatter_in_memory(const Call& call, ConstB
     std::memcpy(result.header.data(), words + 2 + size(), words[1] * sizeof(std::int64_t));
     const auto part = chunks[rank()];
     result.data = Bytes(part.count);
-    if (is_root) copy(result.data.buffer(), all.slice(part.offset, part.count));
     std::vector<Wanted> wanted(size());
     wanted[root] = {.stream_bytes = chunks.total(),
                     .begin = part.offset,
                     .offset = part.offset,
-                    .to = is_root ? Buffer{} : result.data.buffer()};
+                    .to = result.data.buffer()};
     return wanted;
   };
   guarded(call, [&] {
@@ -163,7 +161,6 @@ Gathered Communicator::alltoall_in_memory(const Call& call, ConstBuffer all,
     for (int r = 0; r < size(); ++r) {
       const auto* sent = words_of(board.note(r));
       result.rows.push_back(sent[rank()]);
-      if (r == rank()) continue;
       const Chunks parts = bytes_of({sent, static_cast<std::size_t>(size())}, row_bytes);
       const auto mine = parts[rank()];
       const std::size_t total = parts.total();
@@ -171,19 +168,9 @@ Gathered Communicator::alltoall_in_memory(const Call& call, ConstBuffer all,
       wanted[r].offset = mine.offset;
       if (total > 0) wanted[r].begin = (mine.offset + total - rotation_of(r, parts)) % total;
     }
-    const auto* own = words_of(board.note(rank()));
-    const Chunks sent = bytes_of({own, static_cast<std::size_t>(size())}, row_bytes);
-    wanted[rank()].stream_bytes = sent.total() - sent.count(rank());
     const Chunks received = bytes_of(result.rows, row_bytes);
     result.data = Bytes(received.total());
-    for (int r = 0; r < size(); ++r) {
-      const Buffer to = chunk_of(result.data.buffer(), received[r]);
-      if (r == rank()) {
-        copy(to, all.slice(sent[r].offset, sent[r].count));
-      } else {
-        wanted[r].to = to;
-      }
-    }
+    for (int r = 0; r < size(); ++r) wanted[r].to = chunk_of(result.data.buffer(), received[r]);
     return wanted;
   };
   guarded(call, [&] {

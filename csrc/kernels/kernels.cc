@@ -63,24 +63,23 @@ const KernelTable& kernels() {
   return chosen;
 }
 
-void KernelTable::reduce_many(const Reduction& reduction, void* const* outs, std::size_t out_count,
-                              const void* const* ins, std::size_t in_count, std::size_t count,
-                              bool streaming) const {
+void KernelTable::reduce_many(const Reduction& reduction, Outputs outs, Inputs ins,
+                              std::size_t count, bool streaming) const {
   const bool scaled =
       reduction.prescale != 1.0 || reduction.divisor != 1.0 || reduction.postscale != 1.0;
   Reduction done = reduction;
-  if (in_count == 1 && !scaled) {  // a copy, which no type may touch
-    if (out_count == 1 && outs[0] == ins[0]) return;
+  if (ins.size() == 1 && !scaled) {  // a copy, which no type may touch
+    if (outs.size() == 1 && outs[0] == ins[0]) return;
     done = {.dtype = DType::uint8};
     count *= size_of(reduction.dtype);
   }
-  reduce[static_cast<int>(done.op)][static_cast<int>(done.dtype)](done, outs, out_count, ins,
-                                                                  in_count, count, streaming);
+  reduce[static_cast<int>(done.op)][static_cast<int>(done.dtype)](
+      done, outs.data(), outs.size(), ins.data(), ins.size(), count, streaming);
 }
 
 void KernelTable::copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) const {
   if (streaming)
-    reduce_many({.dtype = DType::uint8}, &to, 1, &from, 1, bytes, true);
+    reduce_many({.dtype = DType::uint8}, {&to, 1}, {&from, 1}, bytes, true);
   else
     std::memcpy(to, from, bytes);
 }

@@ -7,11 +7,15 @@
 
 #include <array>
 #include <cstddef>
+#include <span>
 
 #include "core/dtype.h"
 #include "core/reduction.h"
 
 namespace ronde {
+
+using Inputs = std::span<const void* const>;
+using Outputs = std::span<void* const>;
 
 using ReduceKernel = void (*)(const Reduction& reduction, void* const* outs, std::size_t out_count,
                               const void* const* ins, std::size_t in_count, std::size_t count,
@@ -22,8 +26,7 @@ struct KernelTable {
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
 
   /// See reduce_many below.
-  void reduce_many(const Reduction& reduction, void* const* outs, std::size_t out_count,
-                   const void* const* ins, std::size_t in_count, std::size_t count,
+  void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                    bool streaming) const;
   void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) const;
 };
@@ -34,9 +37,9 @@ const KernelTable& kernels();
 /// The table of that name, or null if this build or this processor has no such thing.
 const KernelTable* kernels(const char* name);
 
-/// Reduces `in_count` inputs of `count` elements in order, in[0] op in[1] op ..., in one pass, and
-/// stores the result to every one of `out_count` outputs (both at least 1). An output may be one of
-/// the inputs itself; otherwise nothing overlaps. Memory needs no alignment beyond the element's.
+/// Reduces inputs of `count` elements in order, in[0] op in[1] op ..., in one pass, and stores the
+/// result to every output (at least one of either). An output may be one of the inputs itself;
+/// otherwise nothing overlaps. Memory needs no alignment beyond the element's.
 ///
 /// Floating point: every operation is rounded once, and float16 and bfloat16 are computed in
 /// float32 and rounded once at the end. Min and max give one canonical NaN if an element is NaN,
@@ -49,10 +52,9 @@ const KernelTable* kernels(const char* name);
 /// `streaming`: the results go around the caches, for memory that will not be read soon, and are
 /// visible before what the caller releases next. It takes effect where the outputs are aligned
 /// alike.
-inline void reduce_many(const Reduction& reduction, void* const* outs, std::size_t out_count,
-                        const void* const* ins, std::size_t in_count, std::size_t count,
+inline void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                         bool streaming) {
-  kernels().reduce_many(reduction, outs, out_count, ins, in_count, count, streaming);
+  kernels().reduce_many(reduction, outs, ins, count, streaming);
 }
 
 /// memcpy, around the caches where `streaming`.
@@ -64,20 +66,20 @@ inline void copy_bytes(void* to, const void* from, std::size_t bytes, bool strea
 inline void reduce(ReduceOp op, DType dtype, void* out, const void* left, const void* right,
                    std::size_t count) {
   const void* const ins[] = {left, right};
-  reduce_many({.dtype = dtype, .op = op}, &out, 1, ins, 2, count, false);
+  reduce_many({.dtype = dtype, .op = op}, {&out, 1}, ins, count, false);
 }
 
 /// Before its reduction: multiplies a contribution, in place.
 inline void prescale(const Reduction& reduction, void* data, std::size_t count) {
-  reduce_many({.dtype = reduction.dtype, .prescale = reduction.prescale}, &data, 1, &data, 1, count,
-              false);
+  reduce_many({.dtype = reduction.dtype, .prescale = reduction.prescale}, {&data, 1}, {&data, 1},
+              count, false);
 }
 
 /// After its reduction: divides and multiplies the result, in place.
 inline void postscale(const Reduction& reduction, void* data, std::size_t count) {
   Reduction scaling = reduction;
   scaling.prescale = 1.0;
-  reduce_many(scaling, &data, 1, &data, 1, count, false);
+  reduce_many(scaling, {&data, 1}, {&data, 1}, count, false);
 }
 
 }  // namespace ronde

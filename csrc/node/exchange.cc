@@ -31,8 +31,13 @@ bool Exchange::advance() {
         stage_ = Stage::working;
         break;
       case Stage::working:
-        if (!round(round_)) break;
-        if (++round_ == rounds_) return true;
+        if (late_) {
+          if (board_.note(board_.rank()).input) copy_in(0);
+          late_ = false;
+        } else {
+          if (!round(round_)) break;
+          if (++round_ == rounds_) return true;
+        }
         board_.arrive();
         stage_ = Stage::meeting;
         break;
@@ -46,6 +51,11 @@ bool Exchange::begin_rounds() {
   rounds_ = plan();
   stage_ = Stage::working;
   return rounds_ == 0;
+}
+
+void Exchange::begin_stages(std::size_t chunks) {
+  for (int rank = 0; rank < board_.size(); ++rank) late_ |= bool(board_.note(rank).input);
+  board_.count_chunks(chunks);
 }
 
 Extremes Exchange::compare() const {

@@ -7,6 +7,9 @@
 //   vote     only where operands lie in memory that is new to the ranks: can all reach it?
 //   rounds   what the collective does, see shared_reduction.h and shared_movement.h
 //
+// A rank whose operand the others might reach directly stages nothing before phase 0. If it turns
+// out then that the data must go through the stages, there is one round more, for its first chunk.
+//
 // Nothing of the caller's is written before all have agreed.
 #pragma once
 
@@ -41,8 +44,21 @@ class Exchange {
   /// Comes to phase 0 with the note as it is: the end of every constructor.
   void enter(Note& note, std::uint64_t fingerprint);
 
+  // What is copied or reduced at a time where there is nothing to share out.
+  static constexpr std::size_t kDirectBytes = 1 << 20;
+  // Results that are so long on all ranks together go around the caches: they would not stay there.
+  static constexpr std::size_t kStreamBytes = 32 << 20;
+  // After so many tickets a rank looks up.
+  static constexpr int kTicketsAtOnce = 16;
+
   /// After phase 0: what all notes together mean. Returns how many rounds follow.
   virtual std::size_t plan() = 0;
+
+  /// For plan(): that so many chunks go through the stages.
+  void begin_stages(std::size_t chunks);
+
+  /// Copies a chunk of this rank's data into its stage.
+  virtual void copy_in(std::size_t number) = 0;
 
   /// Does a round, or a part of it that does not take long (false). The last round has no barrier
   /// behind it: other ranks may be in their next call already.
@@ -59,6 +75,7 @@ class Exchange {
 
   Stage stage_ = Stage::agreeing;
   std::size_t round_ = 0, rounds_ = 0;
+  bool late_ = false;  // first chunks are missing
   std::size_t moves_ = 0;
   Extremes said_ = {};
 };
@@ -72,6 +89,7 @@ class SharedAgreement final : public Exchange {
 
  private:
   std::size_t plan() override { return 0; }
+  void copy_in(std::size_t) override {}
   bool round(std::size_t) override { return true; }
 };
 

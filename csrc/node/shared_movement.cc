@@ -10,14 +10,8 @@
 namespace ronde {
 namespace {
 
-// What is copied at a time where there is nothing to share out.
-constexpr std::size_t kDirectBytes = 1 << 20;
 // What one draws a ticket for.
 constexpr std::size_t kTicketBytes = 64 << 10;
-// After so many tickets a rank looks up.
-constexpr int kTicketsAtOnce = 16;
-// Larger results go around the caches: they would not stay there.
-constexpr std::size_t kStreamBytes = 32 << 20;
 
 }  // namespace
 
@@ -35,31 +29,35 @@ SharedMovement::SharedMovement(Board& board, std::uint64_t fingerprint, const St
   write(note);
   if (stream.bytes > Board::kShortBytes) note.input = board_.directory().enter(stream.data);
   if (copy.bytes > Board::kShortBytes) note.output = board_.directory().enter(copy);
-  if (!note.input) put(0);
+  if (!note.input) copy_in(0);
   enter(note, fingerprint);
 }
 
 std::size_t SharedMovement::plan() {
   wanted_ = choose_(board_);
-  bool none = true;
+  std::size_t received = 0;
   direct_ = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
     const std::size_t bytes = wanted_[rank].stream_bytes;
-    const auto location = board_.note(rank).input;
     longest_ = std::max(longest_, bytes);
-    sources_[rank] = board_.directory().reach(rank, location);
+    received += wanted_[rank].to.bytes;
+    sources_[rank] = board_.directory().reach(rank, board_.note(rank).input);
     direct_ &= bytes == 0 || sources_[rank] != nullptr;
-    none &= !location;
   }
-  if (longest_ == 0) return 0;
+  streaming_ = received * board_.size() >= kStreamBytes;
+  chunk_count_ = (longest_ + chunk_bytes_ - 1) / chunk_bytes_;
+  if (chunk_count_ == 0) {
+    keep_own(0);
+    return 0;
+  }
+  // What a rank keeps needs nobody.
+  sources_[board_.rank()] = stream_.data.data;
   if (direct_) {
     if (!find_outputs()) outputs_.clear();
     return 2;
   }
-  late_ = !none;
-  chunk_count_ = (longest_ + chunk_bytes_ - 1) / chunk_bytes_;
-  board_.count_chunks(chunk_count_);
-  return chunk_count_ + late_;
+  begin_stages(chunk_count_);
+  return chunk_count_;
 }
 
 bool SharedMovement::round(std::size_t number) {
@@ -67,13 +65,9 @@ bool SharedMovement::round(std::size_t number) {
     if (number == 1) return true;
     return outputs_.empty() ? copy_directly() : copy_by_ticket();
   }
-  if (late_ && number == 0) {
-    if (board_.note(board_.rank()).input) put(0);
-    return true;
-  }
-  number -= late_;
-  take(number);
-  if (number + 1 < chunk_count_) put(number + 1);
+  copy_out(number);
+  keep_own(number);
+  if (number + 1 < chunk_count_) copy_in(number + 1);
   return true;
 }
 
@@ -96,8 +90,7 @@ bool SharedMovement::copy_directly() {
   const auto& [stream_bytes, begin, offset, to] = wanted_[copying_];
   const std::size_t length = std::min(kDirectBytes, to.bytes - copied_);
   if (length) {
-    copy_bytes(to.data + copied_, sources_[copying_] + offset + copied_, length,
-               longest_ >= kStreamBytes);
+    copy_bytes(to.data + copied_, sources_[copying_] + offset + copied_, length, streaming_);
   }
   copied_ += length;
   if (copied_ < to.bytes) return false;
@@ -112,8 +105,7 @@ bool SharedMovement::copy_by_ticket() {
     const std::size_t begin = board_.draw_ticket() * kTicketBytes;
     if (begin >= longest_) return true;
     const std::size_t length = std::min(kTicketBytes, longest_ - begin);
-    for (auto* output : outputs_)
-      copy_bytes(output + begin, *source + begin, length, longest_ >= kStreamBytes);
+    for (auto* output : outputs_) copy_bytes(output + begin, *source + begin, length, streaming_);
   }
   return false;
 }
@@ -122,7 +114,7 @@ std::byte* SharedMovement::stage(int rank, std::size_t number) const {
   return board_.stage(rooted_ ? 0 : rank, first_chunk_ + number);
 }
 
-void SharedMovement::put(std::size_t number) {
+void SharedMovement::copy_in(std::size_t number) {
   const std::size_t begin = number * chunk_bytes_;
   if (begin >= stream_.bytes) return;
   const std::size_t length = std::min(chunk_bytes_, stream_.bytes - begin);
@@ -133,17 +125,27 @@ void SharedMovement::put(std::size_t number) {
   std::memcpy(to + first, stream_.data.data, length - first);
 }
 
-void SharedMovement::take(std::size_t number) {
+void SharedMovement::copy_out(std::size_t number) {
   const std::size_t chunk = number * chunk_bytes_;
-  for (int i = 1; i <= board_.size(); ++i) {
+  for (int i = 1; i < board_.size(); ++i) {
     const int rank = (board_.rank() + i) % board_.size();
     const auto& [stream_bytes, begin, offset, to] = wanted_[rank];
     const std::size_t from = std::max(chunk, begin);
     const std::size_t end = std::min(chunk + chunk_bytes_, begin + to.bytes);
     if (from >= end) continue;
     copy_bytes(to.data + (from - begin), stage(rank, number) + (from - chunk), end - from,
-               longest_ >= kStreamBytes);
+               streaming_);
   }
+}
+
+/// A share of its own part for each chunk, so that a chunk is read from memory once.
+void SharedMovement::keep_own(std::size_t number) {
+  const auto& [stream_bytes, begin, offset, to] = wanted_[board_.rank()];
+  const std::size_t chunks = std::max<std::size_t>(chunk_count_, 1);
+  const std::size_t share = rounded((to.bytes + chunks - 1) / chunks, kCacheLine);
+  const std::size_t from = std::min(number * share, to.bytes);
+  const std::size_t length = std::min(share, to.bytes - from);
+  if (length) copy_bytes(to.data + from, stream_.data.data + offset + from, length, streaming_);
 }
 
 }  // namespace ronde

@@ -32,18 +32,17 @@ struct Stream {
   std::size_t bytes = 0;     // its length, at most that of `data`
 };
 
-/// What this rank wants of the stream of another.
+/// What this rank wants of the stream of a rank.
 struct Wanted {
   std::size_t stream_bytes = 0;
-  std::size_t begin = 0;   // in the stream
+  std::size_t begin = 0;   // in the stream; of its own it need not be part
   std::size_t offset = 0;  // the same place in the memory behind it
   Buffer to;
 };
 
 class SharedMovement final : public Exchange {
  public:
-  /// After phase 0: what this rank wants of each stream, by what the notes say. Of its own stream
-  /// it must want nothing; that it copies itself.
+  /// After phase 0: what this rank wants of each stream, by what the notes say.
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;
 
   /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages
@@ -53,13 +52,14 @@ class SharedMovement final : public Exchange {
 
  private:
   std::size_t plan() override;
+  void copy_in(std::size_t number) override;
   bool round(std::size_t number) override;
 
   bool find_outputs();
   bool copy_by_ticket();
   bool copy_directly();
-  void put(std::size_t number);
-  void take(std::size_t number);
+  void copy_out(std::size_t number);
+  void keep_own(std::size_t number);
   std::byte* stage(int rank, std::size_t number) const;
 
   const Stream stream_;
@@ -72,10 +72,10 @@ class SharedMovement final : public Exchange {
   std::vector<const std::byte*> sources_;  // where streams can be read directly
   std::vector<std::byte*> outputs_;        // of all ranks but the root, where they can be written
   std::size_t longest_ = 0;                // of the streams, in bytes
-  int copying_ = 0;                        // from this rank's stream, directly
-  std::size_t copied_ = 0;                 // of what is wanted of it
+  bool streaming_ = false;
+  int copying_ = 0;         // from this rank's stream, directly
+  std::size_t copied_ = 0;  // of what is wanted of it
   bool direct_ = false;
-  bool late_ = false;
 };
 
 }  // namespace ronde

@@ -12,13 +12,6 @@ namespace {
 
 // What one draws a ticket for: little enough for the inputs of all ranks to stay in cache.
 constexpr std::size_t kTicketBytes = 32 << 10;
-// What is reduced at a time where there is nothing to share out.
-constexpr std::size_t kDirectBytes = 1 << 20;
-// Results that are so long on all ranks together go around the caches, unless they are in place:
-// they would not stay there.
-constexpr std::size_t kStreamBytes = 32 << 20;
-// After so many tickets a rank looks up.
-constexpr int kTicketsAtOnce = 16;
 
 /// Shorter vectors of three ranks and more go through the stages all the same, which stay in cache:
 /// the direct way touches all pages of all ranks on every core (measured with 4 and 8 ranks).
@@ -62,29 +55,25 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
 
 std::size_t SharedAllreduce::plan() {
   if (way_ == Way::brief) return 1;
-  bool all = true, none = true;
+  bool all = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
     const auto& note = board_.note(rank);
-    all &= board_.directory().reach(rank, note.input) != nullptr;
-    if (root_ == kAllRanks || root_ == rank)
-      all &= board_.directory().reach(rank, note.output) != nullptr;
-    none &= !note.input;
+    sources_.push_back(board_.directory().reach(rank, note.input));
+    all &= sources_.back() != nullptr;
+    if (root_ != kAllRanks && root_ != rank) continue;
+    targets_.push_back(board_.directory().reach(rank, note.output));
+    all &= targets_.back() != nullptr;
   }
   if (all) {
     way_ = Way::direct;
-    for (int rank = 0; rank < board_.size(); ++rank) {
-      const auto& note = board_.note(rank);
-      ins_[rank] = board_.directory().reach(rank, note.input);
-      if (root_ == kAllRanks || root_ == rank)
-        outs_.push_back(board_.directory().reach(rank, note.output));
-    }
-    streaming_ = ins_[0] != outs_[0] && pieces_.bytes() * board_.size() >= kStreamBytes;
+    outs_.resize(targets_.size());
+    // What is in place has just been read, and is in the caches.
+    streaming_ = sources_[0] != targets_[0] && pieces_.bytes() * board_.size() >= kStreamBytes;
     board_.begin_tickets(chunks_of(pieces_.bytes(), kTicketBytes));
     return 2;
   }
-  late_ = !none;  // those who hoped for the direct way have copied nothing yet
-  board_.count_chunks(chunk_count_);
-  return chunk_count_ + 1 + late_;
+  begin_stages(chunk_count_);
+  return chunk_count_ + 1;
 }
 
 bool SharedAllreduce::round(std::size_t number) {
@@ -93,11 +82,6 @@ bool SharedAllreduce::round(std::size_t number) {
     return true;
   }
   if (way_ == Way::direct) return number == 1 || reduce_by_ticket();
-  if (late_ && number == 0) {
-    if (board_.note(board_.rank()).input) copy_in(0);
-    return true;
-  }
-  number -= late_;
   if (number > 0) copy_out(number - 1);
   if (number + 1 < chunk_count_) copy_in(number + 1);
   if (number < chunk_count_) reduce_slice(number);
@@ -110,8 +94,7 @@ void SharedAllreduce::reduce_short() {
     for (int rank = 0; rank < board_.size(); ++rank)
       ins_[rank] = board_.note(rank).payload + offset;
     void* out = piece.output.data;
-    reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(),
-                piece.input.bytes / size_of(reduction_.dtype), false);
+    reduce_many(reduction_, {&out, 1}, ins_, piece.input.bytes / size_of(reduction_.dtype), false);
   });
 }
 
@@ -122,12 +105,9 @@ bool SharedAllreduce::reduce_by_ticket() {
     const std::size_t begin = board_.draw_ticket() * kTicketBytes;
     if (begin >= bytes) return true;
     const std::size_t length = std::min(kTicketBytes, bytes - begin);
-    std::vector<const void*> ins = ins_;
-    std::vector<void*> outs = outs_;
-    for (auto& in : ins) in = static_cast<const std::byte*>(in) + begin;
-    for (auto& out : outs) out = static_cast<std::byte*>(out) + begin;
-    reduce_many(reduction_, outs.data(), outs.size(), ins.data(), ins.size(),
-                length / size_of(reduction_.dtype), streaming_);
+    for (std::size_t k = 0; k < ins_.size(); ++k) ins_[k] = sources_[k] + begin;
+    for (std::size_t k = 0; k < outs_.size(); ++k) outs_[k] = targets_[k] + begin;
+    reduce_many(reduction_, outs_, ins_, length / size_of(reduction_.dtype), streaming_);
   }
   return false;
 }
@@ -167,8 +147,8 @@ void SharedAllreduce::reduce_slice(std::size_t number) {
     void* const outs[] = {receives_ ? piece.output.data : result + offset, result + offset};
     // A root alone keeps its slice to itself.
     const std::size_t out_count = receives_ && root_ == kAllRanks ? 2 : 1;
-    reduce_many(reduction_, outs, out_count, ins_.data(), ins_.size(),
-                piece.input.bytes / size_of(reduction_.dtype), false);
+    reduce_many(reduction_, {outs, out_count}, ins_, piece.input.bytes / size_of(reduction_.dtype),
+                false);
   });
 }
 
@@ -211,27 +191,18 @@ SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint
 
 std::size_t SharedReduceScatter::plan() {
   if (chunk_count_ == 0) return 0;
-  bool none = true;
   direct_ = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
-    const auto location = board_.note(rank).input;
-    sources_[rank] = board_.directory().reach(rank, location);
+    sources_[rank] = board_.directory().reach(rank, board_.note(rank).input);
     direct_ &= sources_[rank] != nullptr;
-    none &= !location;
   }
   if (direct_) return 2;
-  late_ = !none;
-  board_.count_chunks(chunk_count_);
-  return chunk_count_ + late_;
+  begin_stages(chunk_count_);
+  return chunk_count_;
 }
 
 bool SharedReduceScatter::round(std::size_t number) {
   if (direct_) return number == 1 || reduce_directly();
-  if (late_ && number == 0) {
-    if (board_.note(board_.rank()).input) copy_in(0);
-    return true;
-  }
-  number -= late_;
   reduce_column(number);
   if (number + 1 < chunk_count_) copy_in(number + 1);
   return true;
@@ -243,8 +214,7 @@ bool SharedReduceScatter::reduce_directly() {
   for (int rank = 0; rank < board_.size(); ++rank)
     ins_[rank] = sources_[rank] + begins_[board_.rank()] + done_;
   void* out = output_.data + done_;
-  reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(), length / size_of(reduction_.dtype),
-              false);
+  reduce_many(reduction_, {&out, 1}, ins_, length / size_of(reduction_.dtype), false);
   done_ += length;
   return done_ == output_.bytes;
 }
@@ -267,7 +237,7 @@ void SharedReduceScatter::reduce_column(std::size_t number) {
     ins_[rank] = board_.stage(rank, first_chunk_ + number) + board_.rank() * column_bytes_;
   ins_[board_.rank()] = input_.data + begins_[board_.rank()] + begin;
   void* out = output_.data + begin;
-  reduce_many(reduction_, &out, 1, ins_.data(), ins_.size(),
+  reduce_many(reduction_, {&out, 1}, ins_,
               std::min(column_bytes_, output_.bytes - begin) / size_of(reduction_.dtype), false);
 }
 

@@ -43,13 +43,13 @@ class SharedAllreduce final : public Exchange {
   };
 
   std::size_t plan() override;
+  void copy_in(std::size_t number) override;
   bool round(std::size_t number) override;
 
   bool reduce_by_ticket();
   void reduce_short();
   Span chunk(std::size_t number) const;
   Span slice(const Span& chunk) const;
-  void copy_in(std::size_t number);
   void reduce_slice(std::size_t number);
   void copy_out(std::size_t number);
 
@@ -61,8 +61,9 @@ class SharedAllreduce final : public Exchange {
   const std::uint64_t first_chunk_;  // by the board's count
   Way way_ = Way::staged;
   bool streaming_ = false;
-  bool late_ = false;  // the first chunk is copied in after phase 0
-  std::vector<const void*> ins_;
+  std::vector<const std::byte*> sources_;  // everybody's operands, where they can be reached
+  std::vector<std::byte*> targets_;
+  std::vector<const void*> ins_;  // of what is being reduced
   std::vector<void*> outs_;
 };
 
@@ -74,10 +75,10 @@ class SharedReduceScatter final : public Exchange {
 
  private:
   std::size_t plan() override;
+  void copy_in(std::size_t number) override;
   bool round(std::size_t number) override;
 
   bool reduce_directly();
-  void copy_in(std::size_t number);
   void reduce_column(std::size_t number);
 
   const ConstBuffer input_;
@@ -90,7 +91,6 @@ class SharedReduceScatter final : public Exchange {
   bool direct_ = false;
   std::size_t done_ = 0;                   // bytes of the output, directly
   std::vector<const std::byte*> sources_;  // everybody's input
-  bool late_ = false;
   std::vector<const void*> ins_;
 };
 
