@@ -1,5 +1,7 @@
 // Element types, operations, and the translation of errors.
 
+#include <pybind11/stl.h>
+
 #include <cstring>
 #include <exception>
 #include <string>
@@ -7,6 +9,7 @@
 #include "bindings/bindings.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/segment_names.h"
 #include "core/watchdog.h"
 
 namespace py = pybind11;
@@ -46,6 +49,12 @@ void bind_core(py::module_& module) {
       .def(py::init<std::string, double, double>(), py::arg("text"), py::arg("warning"),
            py::arg("timeout"))
       .def("stop", &Watchdog::stop);
+
+  module.attr("SEGMENT_NAMES") = py::tuple(py::cast(kSegmentNames));
+  module.def("segment_names", &segment_names, py::arg("process"),
+             "The files that MPI has made in /dev/shm and that a process has open.");
+  module.def("remove_segment_names", &remove_segment_names,
+             "Removes those of this process. No other rank may need to open them any more.");
 
   py::enum_<DType> dtypes(module, "DType", "An element type that collectives understand.");
   for (int i = 0; i < kDTypeCount; ++i) {

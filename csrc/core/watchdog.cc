@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "core/segment_names.h"
+
 namespace ronde {
 
 Watchdog::Watchdog(std::string text, double warning, double timeout)
@@ -36,6 +38,7 @@ void Watchdog::watch(double warning, double timeout) {
   if (stopped_within(end - (warns ? warning : 0))) return;
   std::fprintf(stderr, "ronde: gave up after %.1f s %s\n", end, text_.c_str());
   std::fflush(stderr);
+  remove_segment_names();
   _exit(1);  // the launcher ends the other ranks
 }
 

@@ -70,6 +70,15 @@ class Watchdog:
     def __init__(self, text: str, warning: float, timeout: float) -> None: ...
     def stop(self) -> None: ...
 
+SEGMENT_NAMES: tuple[str, ...]
+"""What the paths of the files begin with that MPICH and Open MPI make in /dev/shm."""
+
+def segment_names(process: int) -> list[str]:
+    """The files that MPI has made in /dev/shm and that a process has open."""
+
+def remove_segment_names() -> None:
+    """Removes those of this process. No other rank may need to open them any more."""
+
 # --- kernels
 
 def simd() -> str:

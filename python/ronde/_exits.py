@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 
-from . import _core, _mpi
+from . import _core
 
 __all__ = ["Job", "begin", "end", "was_forked"]
 
@@ -41,17 +41,14 @@ class Job:
 
 _jobs: list[Job] = []  # under way or failed, the latest last
 _leave: Callable[[], None] | None = None
-_alone = 0  # the process, if there is no other in MPI's world
 
 
 def begin(MPI: Any, leave: Callable[[], None]) -> Job:
     """From now on the end of this process is minded. `leave` is the orderly end."""
-    global _leave, _alone
+    global _leave
     world = MPI.COMM_WORLD
     job = Job(MPI, world.Get_rank(), world.Get_size(), os.getpid())
     _jobs.append(job)
-    if job.size == 1:
-        _alone = job.pid
     if _leave is None:
         _leave = leave
         _install_excepthook()
@@ -106,8 +103,6 @@ def _at_exit() -> None:
         try:
             assert _leave is not None
             _leave()
-            if os.getpid() == _alone:
-                _mpi.remove_segments()  # Open MPI forgets its own where there is no launcher
             return
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
@@ -128,7 +123,7 @@ def _abort(job: Job, reason: str, code: int) -> NoReturn:
                 stream.flush()
         # The launcher ends the others roughly: give those that have an error to show a moment for it.
         time.sleep(0.2)
-        _mpi.remove_segments()
+        _core.remove_segment_names()
     finally:
         job.MPI.COMM_WORLD.Abort(code)
         os._exit(code)

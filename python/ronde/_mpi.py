@@ -5,7 +5,6 @@ Importing this module does not import `mpi4py.MPI`, which would start MPI; calli
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ from .errors import RondeError, StalledError, UnavailableError
 __all__ = [
     "duplicate",
     "library",
-    "remove_segments",
     "require_intracomm",
     "require_launcher",
     "start",
@@ -54,6 +52,8 @@ def start(warning: float, timeout: float) -> Any:
         watchdog.stop()
     if MPI.Is_finalized():
         raise RondeError("MPI has ended already; it cannot be started again in this process")
+    if MPI.COMM_WORLD.Get_size() == 1:
+        _core.remove_segment_names()  # Open MPI forgets its own where there is no launcher
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
         raise UnavailableError(
             "MPI runs at a thread level below MPI_THREAD_SERIALIZED; "
@@ -137,19 +137,3 @@ def _wait_for_all(
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
-
-
-_SEGMENTS = ("/dev/shm/mpich_shm_", "/dev/shm/sm_segment.")
-
-
-def remove_segments() -> None:
-    """Removes the names of the shared memory that MPICH and Open MPI hold in this process.
-
-    They do so themselves at an orderly end, and leave files behind at any other. The memory stays for those
-    who have it open; no other rank may need to open it any more.
-    """
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
-        for path in {line.split()[-1] for line in maps}:
-            if path.startswith(_SEGMENTS):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)

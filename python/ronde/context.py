@@ -149,9 +149,8 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
     homes = _find_homes(first)
-    if users_comm == MPI.COMM_WORLD and MPI.get_vendor()[0] == "MPICH":
-        # All ranks have started, and MPICH opens its segment by name only then.
-        _mpi.remove_segments()
+    if users_comm == MPI.COMM_WORLD:
+        _core.remove_segment_names()  # all ranks have started MPI
     loaded.core.spin = _has_a_core_of_its_own(homes[rank], homes)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, range(size), homes, loaded)

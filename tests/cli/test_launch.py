@@ -53,7 +53,10 @@ def lonely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_finds_the_library_that_mpi4py_loads_and_its_launcher() -> None:
     mpi = launch.find_mpi()
-    said = printed("from mpi4py import MPI; print(MPI.get_vendor(), MPI._sizeof(MPI.COMM_WORLD))")
+    said = printed(
+        "import mpi4py; mpi4py.rc.initialize = False\n"
+        "from mpi4py import MPI; print(MPI.get_vendor(), MPI._sizeof(MPI.COMM_WORLD))"
+    )
     assert said == f"{(mpi.vendor, mpi.version)} {mpi.handle_bytes}"
     assert mpi.thread_level == "multiple"
     assert mpi.files

@@ -104,8 +104,12 @@ def ranks_of(launcher: int) -> list[int]:
 
 
 def segments_of(pid: int) -> set[str]:
-    """The files of shared memory that a process has mapped and that still have a name."""
-    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    """The files of shared memory that a process has mapped and that still have a name; none if it has
+    ended."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
     return {line.split()[-1] for line in maps if "/dev/shm/" in line and "(deleted)" not in line}
 
 

@@ -16,31 +16,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import _core
 from ..errors import UnavailableError
 from .hosts import Host
 
 __all__ = ["Mpi", "Options", "command", "environment", "find_launcher", "find_library", "find_mpi"]
 
 _PROBE = """
-import json
+import json, os, sys
 from mpi4py import MPI
+with open("/proc/self/maps") as maps:
+    mapped = {line.split()[-1] for line in maps}
+for file in mapped:  # nobody else will open them, and not every end would remove them
+    if file.startswith(tuple(sys.argv[1:])):
+        os.unlink(file)
 names = ("single", "funneled", "serialized", "multiple")
 levels = {getattr(MPI, "THREAD_" + name.upper()): name for name in names}
-with open("/proc/self/maps") as maps:
-    files = {line.split()[-1] for line in maps if "/libmpi" in line}
 vendor, version = MPI.get_vendor()
-try:
-    from ronde._mpi import remove_segments
-    remove_segments()
-except ImportError:
-    pass  # an environment without Ronde
 print(json.dumps(dict(
     vendor=vendor,
     version=version,
     library=MPI.Get_library_version().strip(" \\n\\0"),
     handle_bytes=MPI._sizeof(MPI.COMM_WORLD),
     thread_level=levels[MPI.Query_thread()],
-    files=sorted(files),
+    files=sorted(file for file in mapped if "/libmpi" in file),
 )))
 """
 _PROBE_SECONDS = 60.0
@@ -117,7 +116,7 @@ def find_library(python: str = "") -> Mpi:
     python = python or sys.executable
     try:
         probe = subprocess.run(
-            [python, "-c", _PROBE],
+            [python, "-c", _PROBE, *_core.SEGMENT_NAMES],
             env=environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
