@@ -4,23 +4,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <string>
+
+#include "check.h"
 
 namespace {
 
 using ronde::Segment;
 
 constexpr std::size_t kBytes = 3 << 12;
-
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                                \
-    }                                                                              \
-  } while (0)
 
 /// Runs `body` in a new process, of which nothing is inherited but the address; returns its exit
 /// status.
