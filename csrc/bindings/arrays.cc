@@ -12,8 +12,6 @@ namespace py = pybind11;
 namespace ronde {
 namespace {
 
-constexpr std::size_t kLarge = 1 << 20;  // beyond that our memory is better than NumPy's (bytes.h)
-
 /// By NumPy's numbers of its types.
 std::optional<DType> dtype_of(int number) {
   using Api = py::detail::npy_api;
@@ -90,7 +88,8 @@ py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, cons
       // Other memory will do: the other ranks are told, and none goes the direct way.
     }
   }
-  if (bytes < kLarge) return py::array(dtype, std::move(shape));
+  // Of large arrays our memory is better than NumPy's: it is kept for the next.
+  if (bytes < Bytes::kLarge) return py::array(dtype, std::move(shape));
   const auto memory = array_of(Bytes(bytes));
   return py::array(dtype, std::move(shape), memory.data(), memory);
 }

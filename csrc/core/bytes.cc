@@ -9,7 +9,6 @@
 namespace ronde {
 namespace {
 
-constexpr std::size_t kLarge = 1 << 20;
 constexpr std::size_t kHugePage = 2 << 20;
 constexpr std::size_t kSpare = 64 << 20;
 

@@ -14,6 +14,8 @@ namespace ronde {
 
 class Bytes {
  public:
+  static constexpr std::size_t kLarge = 1 << 20;  // from here on blocks are kept
+
   Bytes() = default;
   explicit Bytes(std::size_t size) : data_(allocate(size)), size_(size) {}
 
