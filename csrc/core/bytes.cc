@@ -1,5 +1,6 @@
 #include "core/bytes.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <map>
@@ -15,6 +16,11 @@ constexpr std::size_t kSpare = 64 << 20;
 /// Blocks of private memory in whole huge pages.
 class Blocks {
  public:
+  static Blocks& instance() {
+    static auto* all = new Blocks;  // never destroyed: arrays may outlive everything
+    return *all;
+  }
+
   std::byte* take(std::size_t bytes) {
     {
       std::lock_guard lock(mutex_);
@@ -49,23 +55,24 @@ class Blocks {
   }
 
  private:
+  /// A fork waits until no other thread is at work here: the child would inherit the lock, and what
+  /// was half done.
+  Blocks() { pthread_atfork(lock, unlock, unlock); }
+  static void lock() { instance().mutex_.lock(); }
+  static void unlock() { instance().mutex_.unlock(); }
+
   std::mutex mutex_;
   std::multimap<std::size_t, std::byte*> kept_;  // by size
   std::size_t kept_bytes_ = 0, used_bytes_ = 0;
 };
-
-Blocks& blocks() {
-  static auto* all = new Blocks;  // never destroyed: arrays may outlive everything
-  return *all;
-}
 
 }  // namespace
 
 std::shared_ptr<std::byte[]> Bytes::allocate(std::size_t size) {
   if (size < kLarge) return std::shared_ptr<std::byte[]>(new std::byte[size]);
   const std::size_t rounded = (size + kHugePage - 1) / kHugePage * kHugePage;
-  return {blocks().take(rounded),
-          [rounded](std::byte* block) { blocks().give_back(block, rounded); }};
+  return {Blocks::instance().take(rounded),
+          [rounded](std::byte* block) { Blocks::instance().give_back(block, rounded); }};
 }
 
 }  // namespace ronde
