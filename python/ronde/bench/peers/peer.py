@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,16 +34,16 @@ class Operation:
     outputs: list[Array] | None = None  # None: the calls return the result
 
 
-class Peer:
+class Peer(ABC):
     """A library, connected on all ranks."""
 
     rank: int
     size: int
     about: dict[str, str]  # for the header: "library" is the name and version of a peer
 
+    @abstractmethod
     def gather(self, numbers: Sequence[float]) -> Any:
         """The numbers of all ranks, as float64 of shape (size, len(numbers)); synchronises."""
-        raise NotImplementedError
 
     def empty(self, count: int, cell: Cell) -> Array:
         """A vector for the elements of a cell."""
@@ -52,10 +53,10 @@ class Peer:
         """What a call returned, or the buffer that holds the result, as an array."""
         return result
 
+    @abstractmethod
     def why_not(self, cell: Cell) -> str:
         """Why the library cannot do a cell; empty if it can. The same on all ranks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         """The ways to do it, of which the fastest is measured. The same on all ranks."""
-        raise NotImplementedError
