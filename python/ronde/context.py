@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import multiprocessing
 import os
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
-from . import _core, _exits, _mpi, settings
+from . import _core, _exits, _homes, _mpi, settings
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
 
@@ -42,15 +37,6 @@ _log = logging.getLogger("ronde")
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-@dataclass(frozen=True)
-class _Home:
-    """The machine that a rank runs on, and what it may use there."""
-
-    host: str
-    cores: list[int]
-    quota: int | None
-
-
 @dataclass
 class World:
     """All that `init` made."""
@@ -61,7 +47,7 @@ class World:
     library: _core.MpiLibrary
     control: _core.Control
     settings: settings.Settings
-    homes: list[_Home]  # of all ranks
+    homes: list[_homes.Home]  # of all ranks
     shares_memory: bool  # whether those ranks of the global set that are on one machine do
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
@@ -75,7 +61,7 @@ class World:
     @cached_property
     def neighbours(self) -> list[tuple[int, int]]:
         """Of each rank the number of its host, and its rank there."""
-        return _count_neighbours(self.homes)
+        return _homes.count_neighbours(self.homes)
 
 
 _FORKED = (
@@ -148,10 +134,10 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     careful.stall_warning, careful.stall_timeout = deadlines
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
-    homes = _find_homes(first)
+    homes = _homes.find(first)
     if users_comm == MPI.COMM_WORLD:
         _core.remove_segment_names()  # all ranks have started MPI
-    loaded.core.spin = _has_a_core_of_its_own(homes[rank], homes)
+    loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, range(size), homes, loaded)
     world = World(job, comm, control_comm, library, control, loaded, homes, shares)
@@ -172,33 +158,10 @@ def _compare_settings(communicator: _core.Communicator, loaded: settings.Setting
         ) from None
 
 
-def _find_homes(communicator: _core.Communicator) -> list[_Home]:
-    """Of all ranks."""
-    home = _Home(f"{socket.gethostname()} {_boot_id()}", settings.affinity(), settings.quota())
-    told = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
-    lengths, data = communicator.allgather(_core.Call("ronde.init"), told, told.size, 1)
-    ends = np.cumsum(lengths)
-    return [
-        _Home(**json.loads(data[end - length : end].tobytes()))
-        for length, end in zip(lengths, ends, strict=True)
-    ]
-
-
-def _has_a_core_of_its_own(home: _Home, homes: list[_Home]) -> bool:
-    """Whether every rank of this machine has. Launchers may bind each rank to some of the cores, and
-    hosts that are containers share those of one machine."""
-    here = [other for other in homes if other.host == home.host]
-    machine = [other for other in homes if other.host.split()[1:] == home.host.split()[1:]]
-    if not home.host.split()[1:]:  # it does not say which machine it is
-        machine = here
-    cores = len({core for rank in machine for core in rank.cores})
-    return len(machine) <= cores and len(here) <= (home.quota or cores)
-
-
 def _share_memory(
     communicator: _core.Communicator,
     members: Iterable[int],
-    homes: list[_Home],
+    homes: list[_homes.Home],
     loaded: settings.Settings,
 ) -> bool:
     """Whether the members of each machine, which is told by its name, share memory: they find out."""
@@ -219,23 +182,6 @@ def _share_memory(
             " or ".join(host.split()[0] for host in counts),
         )
     return shares
-
-
-def _count_neighbours(homes: list[_Home]) -> list[tuple[int, int]]:
-    """Of each rank the number of its host, in order of first appearance, and its rank there."""
-    hosts: dict[str, int] = {}
-    counts: dict[str, int] = {}
-    result = []
-    for home in homes:
-        counts[home.host] = counts.get(home.host, -1) + 1
-        result.append((hosts.setdefault(home.host, len(hosts)), counts[home.host]))
-    return result
-
-
-def _boot_id() -> str:
-    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-    return ""
 
 
 def where() -> str:
