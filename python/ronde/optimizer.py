@@ -4,27 +4,21 @@
     opt.update_params(params, grads)    # grads of this rank in, the same update on all ranks
 
 The *wrapped* optimizer is what was given, and stays in charge of the update. A *kind* is a way of
-calling an optimizer; each has an adapter that offers that way alone, and `_KINDS` lists them. A
-*pass* is one call with gradients, a *step* is one update; there are `backward_passes_per_step`
-passes to a step.
+calling an optimizer; each has an adapter that offers that way alone, and `_KINDS` lists them. What
+happens to the gradients is in `_gradients`.
 """
 
 from __future__ import annotations
 
 import copy
 import operator
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from . import context
-from .arrays import View, is_torch, view
-from .errors import RondeError
+from ._gradients import Reducer
 from .process_set import ProcessSet, global_process_set
-from .reductions import Average, Op, grouped_allreduce
+from .reductions import Average, Op
 
 __all__ = ["DistributedOptimizer"]
 
@@ -78,7 +72,7 @@ def DistributedOptimizer(
     adapter = _adapter(optimizer)
     context.world()
     _check_options(op, process_set)
-    reducer = _Reducer(
+    reducer = Reducer(
         op,
         _passes(backward_passes_per_step),
         float(prescale_factor),
@@ -108,9 +102,9 @@ class _Adapter:
 
     __slots__ = ("__weakref__", "_ronde_reducer", "_ronde_wrapped")
     _ronde_wrapped: Any
-    _ronde_reducer: _Reducer
+    _ronde_reducer: Reducer
 
-    def __init__(self, optimizer: Any, reducer: _Reducer) -> None:
+    def __init__(self, optimizer: Any, reducer: Reducer) -> None:
         object.__setattr__(self, "_ronde_wrapped", optimizer)
         object.__setattr__(self, "_ronde_reducer", reducer)
 
@@ -262,164 +256,3 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 def _type_name(obj: Any) -> str:
     return type(obj).__name__
-
-
-@dataclass
-class _Reducer:
-    """The way of the gradients: they are added up over passes, then reduced over ranks."""
-
-    op: Op
-    passes_per_step: int
-    prescale_factor: float
-    postscale_factor: float
-    process_set: ProcessSet
-    name: str
-    passes: int = 0  # since the last step
-    sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
-    seconds: float = 0.0
-
-    def update(
-        self,
-        function: Callable[..., Any],
-        position: int,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        otherwise: Any = None,
-    ) -> Any:
-        """Calls `function` with its gradients reduced; `otherwise` while more passes are to come.
-
-        The gradients are the keyword `grads`, or the argument at `position`.
-        """
-        if "grads" in kwargs:
-            reduced = self.reduce(kwargs["grads"])
-            kwargs = {**kwargs, "grads": reduced}
-        elif 0 <= position < len(args):
-            reduced = self.reduce(args[position])
-            args = (*args[:position], reduced, *args[position + 1 :])
-        else:
-            raise TypeError("the gradients are missing")
-        return otherwise if reduced is None else function(*args, **kwargs)
-
-    def reduce(self, grads: Any) -> Any:
-        """The reduced gradients of all passes of this step, or None if it was not the last pass.
-
-        If it fails, this pass has not been counted.
-        """
-        gradients = _Gradients.of(grads)
-        if self.passes_per_step > 1:
-            gradients = gradients.added_to(self.sums)
-        if self.passes + 1 < self.passes_per_step:
-            self.passes, self.sums = self.passes + 1, gradients
-            return None
-        reduced = self._communicate(gradients)
-        self.passes, self.sums = 0, None
-        return gradients.like(grads, reduced)
-
-    def _communicate(self, gradients: _Gradients) -> list[Any]:
-        start = time.perf_counter()
-        try:
-            return grouped_allreduce(
-                gradients.present(),
-                self.op,
-                f"{self.name} {gradients.describe()}".rstrip(),
-                prescale_factor=self.prescale_factor,
-                postscale_factor=self.postscale_factor,
-                process_set=self.process_set,
-            )
-        finally:
-            self.seconds += time.perf_counter() - start
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A process set lives in this process alone; its ranks tell which one is meant elsewhere.
-        is_global = self.process_set is global_process_set
-        ranks = None if is_global else self.process_set.ranks
-        return {**vars(self), "process_set": ranks, "seconds": 0.0}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))
-
-
-def _find_process_set(ranks: list[int] | None) -> ProcessSet:
-    if ranks is None:
-        return global_process_set
-    for process_set, _ in context.world().sets.values():
-        if process_set.ranks == ranks:
-            return process_set
-    raise RondeError(
-        f"this DistributedOptimizer belongs to a process set of ranks {ranks}; "
-        "call ronde.add_process_set() before it is unpickled"
-    )
-
-
-@dataclass(frozen=True)
-class _Gradients:
-    """Gradients in one order on all ranks: that of a list, or of a dictionary's keys, sorted."""
-
-    keys: list[Any] | None  # of a dictionary
-    arrays: list[Any]  # None where a parameter has no gradient
-
-    @staticmethod
-    def of(grads: Any) -> _Gradients:
-        if grads is None:
-            raise TypeError("gradients are needed, not None")
-        if isinstance(grads, Mapping):
-            keys = sorted(grads, key=repr)
-            return _Gradients(keys, [grads[key] for key in keys])
-        return _Gradients(None, list(grads) if isinstance(grads, (list, tuple)) else [grads])
-
-    def present(self) -> list[Any]:
-        return [array for array in self.arrays if array is not None]
-
-    def describe(self) -> str:
-        """What the shapes do not tell: the ranks compare it."""
-        labels = range(len(self.arrays)) if self.keys is None else self.keys
-        missing = [label for label, a in zip(labels, self.arrays, strict=True) if a is None]
-        parts = [] if self.keys is None else [f"for {self.keys}"]
-        return " ".join(parts + ([f"without gradients of {missing}"] if missing else []))
-
-    def added_to(self, sums: _Gradients | None) -> _Gradients:
-        """The sum of both, in new arrays."""
-        if sums is None:
-            return _Gradients(self.keys, [_plus(None, array) for array in self.arrays])
-        if self.keys != sums.keys or len(self.arrays) != len(sums.arrays):
-            raise ValueError(
-                "the passes of a step need gradients for the same parameters: "
-                f"{sums.keys or len(sums.arrays)} before, {self.keys or len(self.arrays)} now"
-            )
-        pairs = zip(sums.arrays, self.arrays, strict=True)
-        return _Gradients(self.keys, [_plus(total, array) for total, array in pairs])
-
-    def like(self, grads: Any, reduced: list[Any]) -> Any:
-        """The reduced arrays of those present, in a structure of the type of `grads`."""
-        remaining = iter(reduced)
-        arrays = [None if array is None else next(remaining) for array in self.arrays]
-        if self.keys is not None:
-            by_key = dict(zip(self.keys, arrays, strict=True))
-            return {key: by_key[key] for key in grads}
-        if hasattr(grads, "_make"):  # a named tuple
-            return grads._make(arrays)
-        if isinstance(grads, tuple):
-            return tuple(arrays)
-        return arrays if isinstance(grads, list) else arrays[0]
-
-
-def _plus(total: Any, grad: Any) -> Any:
-    """Their sum, or a copy of the one that is not None; an array of grad's kind."""
-    if grad is None:
-        return total
-    seen = view(grad)
-    if total is not None:
-        _check_same(view(total), seen)
-    if is_torch(grad):  # whose bfloat16 NumPy cannot add
-        return grad.detach().clone() if total is None else total + grad.detach()
-    if total is None:
-        return seen.wrap(seen.array.copy())
-    return seen.wrap(np.asarray(view(total).array + seen.array))
-
-
-def _check_same(before: View, now: View) -> None:
-    if (before.shape, before.dtype) != (now.shape, now.dtype):
-        raise ValueError(
-            "the passes of a step need gradients of the same shape and dtype: "
-            f"{before.dtype.name}{list(before.shape)} before, {now.dtype.name}{list(now.shape)} now"
-        )
