@@ -221,6 +221,7 @@ def test_nothing_stays_behind(number: signal.Signals, peers: list[str]) -> None:
         start_new_session=True,
     )
     below: list[int] = []
+    segments: set[str] = set()
     try:
         deadline = time.monotonic() + TIMEOUT
         while not any("while True" in command_of(pid) for pid in below):  # the busy neighbour
@@ -228,12 +229,14 @@ def test_nothing_stays_behind(number: signal.Signals, peers: list[str]) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
             below = jobs.ranks_of(process.pid)
+            segments.update(*map(jobs.segments_of, below))
         if number == signal.SIGINT:
             os.killpg(process.pid, number)  # as a terminal does
         else:
             process.send_signal(number)
         status = process.wait(TIMEOUT)
         assert jobs.wait_until_gone(below, 30) == []
+        assert [path for path in segments if os.path.exists(path)] == []
         if number != signal.SIGKILL:
             assert status in (128 + number, -number)
     finally:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jobs import ranks_of, segments_of
 from ronde.cli import launch
 
 RONDE = [sys.executable, "-m", "ronde"]
@@ -324,6 +325,7 @@ WAYS = {
     "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", 137),
 }
 INIT = "import ronde; ronde.init()"
+MPI = "import mpi4py.MPI"  # starts it, and does not know of Ronde
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -357,15 +359,33 @@ def test_a_killed_rank_ends_the_job(
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("body", [INIT, MPI])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_every_process(
-    number: signal.Signals, job: Callable[[str], subprocess.Popen[str]], tmp_path: Path
+    number: signal.Signals,
+    body: str,
+    job: Callable[[str], subprocess.Popen[str]],
+    tmp_path: Path,
 ) -> None:
-    running = job(INIT)
+    running = job(body)
+    segments = set[str]().union(*map(segments_of, pids(tmp_path)))
     running.send_signal(number)
     output, _ = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 128 + number, output
     assert left(tmp_path) == []
+    assert [path for path in segments if os.path.exists(path)] == []
+
+
+def test_ranks_that_wait_in_vain_for_mpi_leave_no_segment(tmp_path: Path) -> None:
+    body = f"if rank == 1: time.sleep(3); os._exit(3)\n{MPI}"
+    (tmp_path / "program.py").write_text(PROGRAM.format(body=body))
+    segments: set[str] = set()
+    with subprocess.Popen([*RONDE, "run", "-np", "2", "program.py"], cwd=tmp_path) as running:
+        while running.poll() is None:
+            segments.update(*map(segments_of, ranks_of(running.pid)))
+            time.sleep(0.05)
+    assert running.returncode == 3
+    assert [path for path in segments if os.path.exists(path)] == []
 
 
 STUBBORN = "for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)"

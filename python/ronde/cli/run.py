@@ -1,7 +1,8 @@
 """`ronde run`: a program on several ranks, with the launcher that belongs to the MPI in use.
 
 Nothing is left behind: the ranks are watched from here too, because launchers differ in what they
-do when one fails before it has started MPI, and orphans come to this process, which ends them.
+do when one fails before it has started MPI, and orphans come to this process, which ends them. The
+files that MPI makes in /dev/shm are removed if it has not done so itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .. import _core
 from . import hosts, launch
 
 __all__ = ["add_parser", "run"]
@@ -253,14 +255,41 @@ def _descendants() -> Iterator[int]:
     yield from (pid for pid in found[1:] if pid not in zombies)
 
 
+class _Segments:
+    """The files in /dev/shm that MPI was seen to have made on this host, for this job alone."""
+
+    def __init__(self) -> None:
+        self._found: set[str] = set()
+        self._age, self._began = 1.0, time.monotonic()
+
+    def look(self) -> None:
+        """At what the processes of the job have open now."""
+        self._found.update(*map(_core.segment_names, _descendants()))
+
+    def look_at_times(self) -> None:
+        """More and more seldom: files are made at the beginning, and the ranks need the cores."""
+        if time.monotonic() > self._began + self._age:
+            self._age *= 2
+            self.look()
+
+    def remove(self) -> None:
+        """What is left of them, when all processes have ended."""
+        for path in self._found:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
 def _watched(command: Sequence[str], extra: dict[str, str], failed: Path) -> int:
     """Runs the job to its end and returns the exit status."""
+    segments = _Segments()
     with _blocked_signals() as signals:
         job = _start(command, extra)
         try:
-            asked = _wait(job, failed, signals)
+            asked = _wait(job, failed, signals, segments)
         finally:
+            segments.look()
             _end_all()
+            segments.remove()
     status = job.wait()
     if asked is not None and status != 0:
         return 128 + asked
@@ -284,12 +313,15 @@ def _blocked_signals() -> Iterator[set[signal.Signals]]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _wait(job: subprocess.Popen[bytes], failed: Path, signals: set[signal.Signals]) -> int | None:
+def _wait(
+    job: subprocess.Popen[bytes], failed: Path, signals: set[signal.Signals], segments: _Segments
+) -> int | None:
     """Until the launcher has ended, or has not although it should. Returns the signal it was asked
     to end with, if any."""
     asked = None
     deadline = float("inf")
     while job.poll() is None and time.monotonic() < deadline:
+        segments.look_at_times()
         received = signal.sigtimedwait(signals, 0.2)
         number = received.si_signo if received else 0
         if number in _PASSED_ON:
@@ -298,12 +330,14 @@ def _wait(job: subprocess.Popen[bytes], failed: Path, signals: set[signal.Signal
             break
         elif received and number in _ENDING:
             asked, deadline = number, time.monotonic() + _GRACE_SECONDS
+            segments.look()
             if received.si_pid != 0:  # else it is from the terminal, and the launcher has it too
                 job.send_signal(number)
         elif deadline == float("inf") and _age(failed) > _REPORT_SECONDS:
             status, *rank = failed.read_text().split()[:2]
             who = f"rank {rank[0]}" if rank else "a rank"
             print(f"ronde: {who} ended with status {status}; ending the others", file=sys.stderr)
+            segments.look()
             job.terminate()
             deadline = time.monotonic() + _GRACE_SECONDS
     return asked
