@@ -250,7 +250,16 @@ void bind_collective(py::module_& module) {
             return self.share_memory(machines);
           },
           "machines"_a = std::vector<int>())
-      .def("measure_link", &Communicator::measure_link, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "measure_link",
+          [](Communicator& self, const std::vector<int>& rings) {
+            if (!rings.empty() && static_cast<int>(rings.size()) != self.size())
+              throw ArgumentError("a ring for each member is needed");
+            py::gil_scoped_release release;
+            self.measure_link(rings);
+          },
+          "rings"_a = std::vector<int>())
+      .def_property_readonly("in_flight", &Communicator::in_flight)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")
       .def("reduce_scatter", &reduce_scatter, "call"_a, "input"_a, "output"_a, "counts"_a,

@@ -175,11 +175,14 @@ void Communicator::agree(const Call& call, bool patient) {
   }
 }
 
+/// The ranks that messages go to: those of this place where each machine does its part in memory.
+Transport& Communicator::outward() { return across_ ? *across_ : *transport_; }
+
 /// `said`: by this rank, or by those of its machine. Returns what the ranks have brought where
 /// `mine` rides along.
 std::shared_ptr<Agreement> Communicator::agree_by_messages(const Call& call, const Extremes& said,
                                                            ConstBuffer mine, bool patient) {
-  Transport& transport = across_ ? *across_ : *transport_;
+  Transport& transport = outward();
   auto agreement = std::make_shared<Agreement>(transport, kAgreementTag, said, mine);
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
@@ -322,7 +325,12 @@ const Communicator::Plan& Communicator::plan(Collective collective, const Layout
 
 /// Measures the link before the first collective that is worth it.
 void Communicator::know_link(const Call& call, std::size_t bytes) {
-  if (!link_known_ && size() > 1 && bytes >= kWorthMeasuring) keep_link(measured(call));
+  if (!link_known_ && size() > 1 && bytes >= kWorthMeasuring) keep_link(measured(call, outward()));
+}
+
+std::size_t Communicator::in_flight() const {
+  const auto travelling = static_cast<std::size_t>(2 * link_.alpha / link_.beta);
+  return std::max(kInFlight * settings_.segment_bytes, travelling);
 }
 
 void Communicator::run(Collective collective, const Layout& layout, Operands operands,
@@ -337,10 +345,7 @@ void Communicator::run_on(Transport& transport, Collective collective, const Lay
                           std::string_view named) {
   const auto& [algorithm, schedule] = plan(collective, layout, element, named);
   const int tag = kFirstDataTag + static_cast<int>(sequence_ % (kMaxTag - kFirstDataTag));
-  // On a long way there is more in flight: what the link carries while a message and an answer
-  // travel.
-  const auto travelling = static_cast<std::size_t>(2 * link_.alpha / link_.beta);
-  const Depth depth{settings_.window, std::max(kInFlight * settings_.segment_bytes, travelling)};
+  const Depth depth{settings_.window, in_flight()};
   drive(std::make_shared<Execution>(
             transport, schedule, operands, element, tag, depth,
             std::string(name_of(collective)) + " by " + std::string(algorithm->name)),

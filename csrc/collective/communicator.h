@@ -112,10 +112,16 @@ class Communicator {
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
   /// keeps what the slowest found. The first large collective does it by itself, if it is not known
-  /// then what the link costs; until then the defaults of `Link` hold.
-  void measure_link();
+  /// then what the link costs; until then the defaults of `Link` hold. `rings`: of each member the
+  /// number of the ring in which it exchanges messages, where it shall be another than usual.
+  void measure_link(std::span<const int> rings = {});
   const Link& link() const { return link_; }
+  /// All ranks must set the same.
   void set_link(const Link& link);
+
+  /// Bytes that are on their way from a rank at once, at most: some segments, and on a long way
+  /// what the link carries while a message and an answer travel.
+  std::size_t in_flight() const;
 
   /// Why this rank cannot use Ronde any more; empty while it can.
   std::string failure() const { return control_->failure(); }
@@ -190,9 +196,11 @@ class Communicator {
                    std::size_t row_bytes, int root, std::string_view algorithm);
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
   std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
-  Link measured(const Call& call);
+  Transport& outward();
+  Link measured(const Call& call, Transport& ring);
   void keep_link(const Link& link);
-  double exchange_seconds(const Call& call, std::size_t bytes, int messages, int repeats);
+  double exchange_seconds(const Call& call, Transport& ring, std::size_t bytes, int messages,
+                          int repeats);
   double slowest(const Call& call, double seconds);
 
   struct Plan {

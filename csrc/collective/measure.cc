@@ -1,8 +1,10 @@
 // What a link costs, measured by all ranks together.
 //
-// In every exchange each rank sends to the next one of a ring and hears from the one before, so
-// that all links are busy both ways, as they are in a collective. What is measured is the mean of a
-// batch, since a rank that comes late to a single exchange finds its message waiting.
+// In every exchange each rank sends to the next one of its ring and hears from the one before, so
+// that all links are busy both ways, as they are in a collective. Usually all ranks make one ring;
+// where they drive the network by their places, those of each place do, all rings at once. What is
+// measured is the mean of a batch, since a rank that comes late to a single exchange finds its
+// message waiting.
 
 #include <algorithm>
 #include <chrono>
@@ -29,13 +31,16 @@ constexpr int kMostLargeMessages = 64;
 }  // namespace
 
 /// One exchange of so many messages each way: the mean of `repeats`, in the best of some batches.
-double Communicator::exchange_seconds(const Call& call, std::size_t bytes, int messages,
-                                      int repeats) {
+/// A rank alone in its ring has nothing to exchange.
+double Communicator::exchange_seconds(const Call& call, Transport& ring, std::size_t bytes,
+                                      int messages, int repeats) {
+  if (ring.size() == 1) return 0;
   // As many places as messages travel at once, so that none waits for another's memory.
   const int places = std::min<int>(messages, 2 * kSmallMessages);
   auto schedule = std::make_shared<Schedule>();
   schedule->steps = 1;
-  const int right = (rank() + 1) % size(), left = (rank() + size() - 1) % size();
+  const int right = (ring.rank() + 1) % ring.size();
+  const int left = (ring.rank() + ring.size() - 1) % ring.size();
   for (int i = 0; i < messages; ++i) {
     schedule->send(0, right, {Where::input, 0, bytes});
     schedule->recv(0, left, {Where::data, i % places * bytes, bytes});
@@ -47,9 +52,8 @@ double Communicator::exchange_seconds(const Call& call, std::size_t bytes, int m
   for (int batch = 0; batch < kBatches; ++batch) {
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < repeats; ++i) {
-      drive(std::make_shared<Execution>(*transport_, schedule,
-                                        Operands{buffer_of(input), buffer_of(data)}, Element{},
-                                        kTextTag, depth, "measurement of the link"),
+      drive(std::make_shared<Execution>(ring, schedule, Operands{buffer_of(input), buffer_of(data)},
+                                        Element{}, kTextTag, depth, "measurement of the link"),
             call);
     }
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
@@ -66,9 +70,9 @@ double Communicator::slowest(const Call& call, double seconds) {
   return *std::max_element(all.begin(), all.end());
 }
 
-Link Communicator::measured(const Call& call) {
+Link Communicator::measured(const Call& call, Transport& ring) {
   const auto exchange = [&](std::size_t bytes, int messages, int repeats) {
-    return slowest(call, exchange_seconds(call, bytes, messages, repeats));
+    return slowest(call, exchange_seconds(call, ring, bytes, messages, repeats));
   };
   Link link;
   link.alpha = exchange(kSmall, 1, 10);
@@ -97,13 +101,22 @@ Link Communicator::measured(const Call& call) {
   return link;
 }
 
-void Communicator::measure_link() {
+void Communicator::measure_link(std::span<const int> rings) {
   if (size() == 1) return;
   Call call;
   call.kind = "measurement of the link";
   guarded(call, [&] {
     agree(call, false);
-    keep_link(measured(call));
+    if (rings.empty()) {
+      keep_link(measured(call, outward()));
+      return;
+    }
+    std::vector<int> members;
+    for (int member = 0; member < size(); ++member)
+      if (rings[member] == rings[rank()]) members.push_back(member);
+    const auto ring = std::make_shared<Group>(transport_, members);
+    temporaries_.push_back(ring);
+    keep_link(measured(call, *ring));
   });
 }
 

@@ -16,6 +16,7 @@ from .errors import RondeError, StalledError, UnavailableError
 __all__ = [
     "duplicate",
     "library",
+    "name",
     "require_intracomm",
     "require_launcher",
     "start",
@@ -62,6 +63,12 @@ def start(warning: float, timeout: float) -> Any:
     return MPI
 
 
+def name(MPI: Any) -> str:
+    """`Open MPI 5.0.11`"""
+    vendor, version = MPI.get_vendor()
+    return f"{vendor} {'.'.join(map(str, version))}"
+
+
 def require_launcher(MPI: Any) -> None:
     """Raises where the launcher promises more ranks than MPI sees: then they are of different kinds, and
     each process would be a world of its own."""
@@ -69,13 +76,11 @@ def require_launcher(MPI: Any) -> None:
     for variable, launcher in _LAUNCHERS.items():
         promised = os.environ.get(variable, "")
         if world == 1 and promised.isdigit() and int(promised) > world:
-            name, version = MPI.get_vendor()
-            number = ".".join(map(str, version))
             raise RondeError(
-                f"{launcher} started {promised} processes, but mpi4py uses {name} {number}, which sees "
+                f"{launcher} started {promised} processes, but mpi4py uses {name(MPI)}, which sees "
                 f"only this one: launcher and library do not belong together.\n"
-                f"Start the program with the mpirun of {name}: `ronde run -np {promised} ...` finds "
-                f"it, and `ronde doctor` shows what is installed."
+                f"Start the program with the mpirun of {MPI.get_vendor()[0]}: "
+                f"`ronde run -np {promised} ...` finds it, and `ronde doctor` shows what is installed."
             )
 
 

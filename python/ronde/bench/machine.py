@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from .. import __version__, settings
+from .. import __version__, settings, tuning
 
 __all__ = ["describe"]
 
@@ -20,18 +20,9 @@ def describe() -> dict[str, str]:
         "version": f"ronde {__version__}" + (f" ({commit})" if commit else ""),
         "date": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
         "host": platform.node(),
-        "CPU": f"{_cpu()}, {settings.cores()} of {os.cpu_count()} cores usable",
+        "CPU": f"{tuning.cpu()}, {settings.cores()} of {os.cpu_count()} cores usable",
         "kernel": platform.release(),
     }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _commit() -> str:

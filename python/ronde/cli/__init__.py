@@ -1,4 +1,4 @@
-"""`ronde`: start a job, look at an installation, explain a schedule, measure."""
+"""`ronde`: start a job, look at an installation, explain a schedule, measure, tune."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import RondeError
-from . import bench, doctor, explain, run
+from . import bench, doctor, explain, run, tune
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ronde", description=__doc__)
     parser.add_argument("--version", action="version", version=f"ronde {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="")
-    for command in (run, doctor, explain, bench):
+    for command in (run, doctor, explain, bench, tune):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     if "run" not in args:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..bench import chart, machine, table
 from ..bench.cells import COLLECTIVES, DTYPES, OPS, Cell, Job, Row
-from . import quantities
+from . import progress, quantities
 
 __all__ = ["add_parser", "run"]
 
@@ -275,9 +275,9 @@ def _compare(args: argparse.Namespace) -> int:
     about = machine.describe()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and clean up
     try:
-        result = rounds.compare(entrants, job, args.ranks, args.rounds, progress=_show)
+        result = rounds.compare(entrants, job, args.ranks, args.rounds, progress=progress.show)
     finally:
-        _show("")
+        progress.show("")
     about |= result.about["ronde"]
     about |= {name: each["library"] for name, each in result.about.items() if name != "ronde"} | {
         name: f"left out: {why}" for name, why in result.left_out.items()
@@ -286,12 +286,6 @@ def _compare(args: argparse.Namespace) -> int:
     _say(table.comparison(result.rows, bound=job.bound))
     _keep(args, job, about, result.rows)
     return _status(result.rows)
-
-
-def _show(progress: str) -> None:
-    """In a line of the terminal that each call replaces."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
 
 
 # ---- what comes out ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ronde import _core
+from ronde import _core, tuning
 
 from . import quantities
 from .quantities import bytes_text, rate_text, time_text
@@ -46,7 +46,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "explain",
         help="show the algorithms for a collective, their cost and their steps",
         description="Lists the algorithms for a collective, cheapest first: the steps, messages "
-        "and bytes of the busiest rank, and the time that a link of that speed would take.",
+        "and bytes of the busiest rank, and the time that a link of that speed would take. Where "
+        "nothing is said of the link, it is the one that `ronde tune` has measured, if it has.",
     )
     parser.add_argument("collective", choices=COLLECTIVES)
     parser.add_argument(
@@ -123,6 +124,7 @@ class Call(NamedTuple):
     ranks: int
     root: int
     link: dict[str, float]
+    measured: str  # by whom and when; empty where it is assumed
 
 
 def _call_of(args: argparse.Namespace) -> Call:
@@ -135,10 +137,30 @@ def _call_of(args: argparse.Namespace) -> Call:
         raise ValueError(f"root {args.root} is no rank of {args.ranks}")
     if args.root and args.collective not in ROOTED:
         raise ValueError(f"{args.collective} has no root")
-    link = _core.default_link()
-    link |= {name: vars(args)[name] for name in link if vars(args)[name] is not None}
+    link, measured = _core.default_link(), ""
+    given = {name: vars(args)[name] for name in link if vars(args)[name] is not None}
+    if not given:
+        link, measured = _tuned() or (link, measured)
     items = args.bytes // item
-    return Call(args.collective, items, args.dtype, args.ranks, args.root, link)
+    return Call(args.collective, items, args.dtype, args.ranks, args.root, link | given, measured)
+
+
+def _tuned() -> tuple[dict[str, float], str] | None:
+    """The link of the tuning file, between machines if there is one, and where it is from."""
+    path = tuning.path()
+    if path is None:
+        return None
+    try:
+        found = tuning.parse(tuning.read(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        print(f"ronde explain: {path} is ignored: {error}", file=sys.stderr)
+        return None
+    for name in (tuning.BETWEEN, tuning.INSIDE):
+        if name in found.links:
+            return found.links[name], f"of {path}: {found.summary}"
+    return None
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -186,6 +208,8 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
         f"beta {link['beta'] * 1e9:.3g} ns/byte{rate_text(link['beta'])}, "
         f"gamma {link['gamma'] * 1e9:.3g} ns/byte reduced"
     )
+    if call.measured:
+        yield call.measured
     yield ""
     yield (
         f"{'algorithm':<22}{'steps':>6}{'messages':>10}{'sent':>12}{'received':>12}{'predicted':>12}"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import ronde
-from ronde import _core, context
+from ronde import _core, _mpi, context
 
 from ..cells import DTYPES, FLOATING, Cell
 from .peer import Buffers, Operation, Peer
@@ -25,7 +25,6 @@ class Ronde(Peer):
     def __init__(self) -> None:
         self.rank, self.size = ronde.rank(), ronde.size()
         world = context.world()
-        vendor, version = world.job.MPI.get_vendor()
         hosts = len({home.host for home in world.homes})
         transport = "shared memory" if world.shares_memory else "MPI messages"
         if world.shares_memory and hosts > 1:
@@ -33,7 +32,7 @@ class Ronde(Peer):
         self.about = {
             "hosts": f"{hosts}",
             "transport": transport if self.size > 1 else "none",
-            "MPI": f"{vendor} {'.'.join(map(str, version))}",
+            "MPI": _mpi.name(world.job.MPI),
         }
 
     def gather(self, numbers: Sequence[float]) -> Any:
