@@ -31,16 +31,16 @@ def cluster() -> Iterator[hosts.Cluster]:
 
 @pytest.fixture
 def run(cluster: hosts.Cluster) -> Run:
-    """Runs programs/`program` with so many ranks on each host, to its end."""
+    """Runs programs/`program`, or a module (`-m`), with so many ranks on each host, to its end."""
 
-    def run(ranks: int, per_host: int, program: str, *arguments: str) -> object:
-        path = str(PROGRAMS / program)
+    def run(ranks: int, per_host: int, program: str, *arguments: str, **variables: str) -> object:
+        path = program if program == "-m" else str(PROGRAMS / program)
         command, environment = cluster.launcher(
             ranks, per_host, [sys.executable, path, *arguments], jobs.mpi()
         )
         return subprocess.run(
             command,
-            env=environment,
+            env=environment | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -284,6 +284,40 @@ def test_the_first_large_collective_measures_the_link() -> None:
     assert measured != default
 
 
+@pytest.mark.parametrize("alpha", [1e-3, 1e-8])
+@pytest.mark.parametrize("size", [4, 5])
+def test_a_link_that_is_set_is_not_measured_and_decides(size: int, alpha: float) -> None:
+    link = {"alpha": alpha, "overhead": alpha / 10, "beta": 1e-9, "gamma": 1e-10}
+    count = 1 << 15
+
+    def program(me: Rank) -> None:
+        me.communicator.set_link(_core.Link(**link))
+        allreduce(me, np.ones(count, np.float32))
+
+    counts = [count // size + (rank < count % size) for rank in range(size)]
+    predicted, _ = _core.candidates("allreduce", counts, 0, 4, **link)[0]
+    # Errors name the algorithm. The first message is one of the data: nothing came before.
+    for error in run(size, program, faults={"truncate": 1.0}, check=False):
+        assert isinstance(error, ronde.RondeError)
+        assert f"allreduce by {predicted}," in str(error)
+
+
+@pytest.mark.parametrize(("machines", "size"), [([0, 0, 1, 1], 4), ([], 5), ([0, 0, 0, 1], 4)])
+def test_links_are_measured_in_any_rings(machines: list[int], size: int) -> None:
+    """Also where a ring has one rank only."""
+
+    def program(me: Rank) -> tuple[float, ...]:
+        me.communicator.measure_link(machines)
+        link = me.communicator.link
+        return link.alpha, link.overhead, link.beta, link.gamma
+
+    results = run_all(size, program)
+    assert len(set(results)) == 1
+    assert all(value > 0 for value in results[0])
+    for rank in run(2, lambda me: me.communicator.measure_link([0])):
+        assert isinstance(rank, ValueError)
+
+
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_a_small_allreduce_that_meets_another_call_raises_on_all(size: int) -> None:
     """Its data goes with phase 0, in messages of another length."""

@@ -1,7 +1,7 @@
 """`ronde tune`: measures what messages between the ranks cost, and writes it down for `ronde.init` to read.
 
 Links are measured as the first large call of a job would (csrc/collective/measure.cc), but several times,
-and the medians count. The segment size is that with which an allreduce is fastest.
+and the medians count. The segment size is that with which an allreduce is fastest, if it is so each time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .quantities import bytes_text, time_text
 __all__ = ["add_parser", "run"]
 
 _SEGMENTS = tuple(size << 10 for size in (32, 64, 128, 256, 512))
-_TRIAL_SECONDS = 0.03  # that an allreduce for the choice of the segment should take
+_TRIAL_SECONDS = 0.05  # that an allreduce for the choice of the segment should take
 _TRIAL_BYTES = (256 << 10, 8 << 20)
-_TRIAL_ROUNDS, _TRIAL_CALLS = 3, 4
-# The usual size stays where another is not faster by this: a trial of it may be chance.
+_TRIAL_ROUNDS, _TRIAL_CALLS = 5, 3
+# Another segment size than the usual is taken where it is faster by this in every round.
 _BETTER = 1.05
 
 _SHOWN = ("allreduce", "reduce_scatter", "allgather", "broadcast", "reduce", "gather", "scatter")
@@ -114,7 +114,16 @@ class Trials(NamedTuple):
     """How long an allreduce of so many bytes takes with segments of each size."""
 
     size: int
-    seconds: dict[int, float]
+    rounds: dict[int, list[float]]
+
+    def median(self, segment: int) -> float:
+        return statistics.median(self.rounds[segment])
+
+    def best(self) -> int:
+        usual: int = settings.VARIABLES["segment_bytes"].default
+        best = min(self.rounds, key=self.median)
+        pairs = zip(self.rounds[usual], self.rounds[best], strict=True)
+        return best if all(slow > _BETTER * fast for slow, fast in pairs) else usual
 
 
 def _measure(repeat: int) -> tuple[tuning.Tuning, Trials]:
@@ -130,7 +139,7 @@ def _measure(repeat: int) -> tuple[tuning.Tuning, Trials]:
         hosts=[host.split()[0] for host in dict.fromkeys(hosts)],
         date=datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
         links=links,
-        segment_bytes=_best(trials.seconds),
+        segment_bytes=trials.best(),
     )
     return found, trials
 
@@ -175,8 +184,8 @@ def _try_segments(link: dict[str, float]) -> Trials:
             _show(f"trying segments: {bytes_text(segment)}, {number + 1} of {_TRIAL_ROUNDS}")
             _begin_anew(link, segment)
             rounds[segment].append(_seconds_of(array))
-    trials = Trials(size, {segment: statistics.median(all) for segment, all in rounds.items()})
-    _begin_anew(link, _best(trials.seconds))
+    trials = Trials(size, rounds)
+    _begin_anew(link, trials.best())
     return trials
 
 
@@ -195,12 +204,6 @@ def _seconds_of(array: np.ndarray) -> float:
         ronde.allreduce_(array, op=ronde.Sum)
     seconds = (time.perf_counter() - start) / _TRIAL_CALLS
     return float(ronde.allreduce(seconds, op=ronde.Max))
-
-
-def _best(seconds: dict[int, float]) -> int:
-    best = min(seconds, key=seconds.__getitem__)
-    usual = settings.VARIABLES["segment_bytes"].default
-    return usual if seconds[usual] <= _BETTER * seconds[best] else best
 
 
 def _show(text: str) -> None:
@@ -231,8 +234,8 @@ def _report(found: tuning.Tuning, trials: Trials) -> Iterator[str]:
         f"an allreduce of {bytes_text(trials.size)} takes"
     )
     yield "  " + ", ".join(
-        f"{time_text(seconds)} with {bytes_text(segment)}"
-        for segment, seconds in trials.seconds.items()
+        f"{time_text(trials.median(segment))} with {bytes_text(segment)}"
+        for segment in trials.rounds
     )
     yield ""
     name = tuning.BETWEEN if tuning.BETWEEN in found.links else tuning.INSIDE
