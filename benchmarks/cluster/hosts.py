@@ -105,13 +105,15 @@ class Cluster:
         """
         if not 1 <= ranks <= per_host * self.hosts:
             raise ValueError(f"{ranks} ranks do not fit on {self.hosts} hosts with {per_host} each")
-        makers = {"Open MPI": _open_mpi, "MPICH": _mpich}
+        makers = {"Open MPI": _open_mpi, "MPICH": _mpich, "Intel MPI": _intel_mpi}
         if mpi.vendor not in makers:
             raise Unavailable(f"{mpi.vendor} is not known to start on emulated hosts")
         used = self.addresses[: -(-ranks // per_host)]
         arguments, variables = makers[mpi.vendor](used, ranks, per_host)
-        command = self.on_head(mpi.launcher, *arguments, *program)
-        return command, self.environment() | variables
+        # As on one host, and then what several need.
+        (launcher, *_), usual = launch.command(ranks, program, mpi=mpi)
+        command = self.on_head(launcher, *arguments, *program)
+        return command, self.environment() | usual | variables
 
     def down(self) -> None:
         """Ends all processes of the cluster and removes its folder."""
@@ -140,6 +142,18 @@ def _mpich(addresses: Sequence[str], ranks: int, per_host: int) -> tuple[list[st
     arguments = ["-n", str(ranks), "-ppn", str(per_host), "-hosts", ",".join(addresses)]
     arguments += ["-launcher", "ssh", "-launcher-exec", str(_AGENT), "-localhost", _HEAD]
     variables = {"MPIR_CVAR_POLLS_BEFORE_YIELD": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1"}
+    return arguments, variables
+
+
+def _intel_mpi(
+    addresses: Sequence[str], ranks: int, per_host: int
+) -> tuple[list[str], dict[str, str]]:
+    arguments = ["-n", str(ranks), "-ppn", str(per_host), "-hosts", ",".join(addresses)]
+    # The head is told by its network: hosts do not know its name.
+    arguments += ["-bootstrap", "ssh", "-bootstrap-exec", str(_AGENT), "-iface", "br0"]
+    # Each host would bind its first rank to the same core; and a rank that waits must yield.
+    variables = {"I_MPI_PIN": "0", "I_MPI_THREAD_YIELD": "3"}
+    variables |= {"FI_PROVIDER": "tcp", "FI_TCP_IFACE": "eth0"}
     return arguments, variables
 
 

@@ -96,7 +96,8 @@ def test_up_run_down(cluster: hosts.Cluster, tmp_path: Path) -> None:
         job = command("run", "-np", "2", "--", "hostname")
         assert {f"{name}-1", f"{name}-2"} <= set(job.stdout.split())
         assert job.returncode == 0
-        assert command("run", "-np", "2", "--", "sh", "-c", "exit 3").returncode == 3
+        failed = command("run", "-np", "2", "--", "sh", "-c", "exit 3")
+        assert failed.returncode in (3, 255)  # Intel MPI's launcher says 255
     finally:
         down = command("down")
     assert down.stdout.strip() == name
