@@ -3,12 +3,17 @@
     ronde run -np 8 python benchmarks/soak.py --small 10000000 --large 1000
 
 All ranks draw the same calls from one seed: kind, element type, size, reduction, root and process set.
-Small ones carry 0 B to 4 KB, large ones 64 KB to 64 MB. Element i of rank r is (i + offset) % 7 + r, small
-enough that every result is exact in every element type, so that all elements of all results are compared.
+Element i of rank r is (i + offset) % 7 + r, small enough that every result is exact in every element type, so
+that all bytes of all results are compared. Small calls carry 0 B to 4 KB. They are repetitions, in random
+order, of some thousand that are drawn anew from time to time, together with what must come of them: to build
+that for each call would take longer than Ronde. Large calls carry 64 KB to 64 MB, one half of them from
+arrays of `ronde.empty`. They are drawn one by one.
 
-At intervals each rank's resident memory and open files are sampled, and a process set is made and
-removed. After the warm-up, the first fifth of the calls, a line is fitted to the samples of each rank; the
-soak fails where it rises by more than --growth over the rest, or by more than half a file.
+At intervals the memory and the open files of each rank are sampled, and a process set is made and removed.
+What is freed but kept for later is given back to the system first, or subtracted: it depends on which large
+call came last. After the warm-up, the first fifth of the calls, a line is fitted to the samples of each rank;
+the soak fails where private or shared memory rises by more than --growth over the rest, or files by more than
+one half.
 """
 
 from __future__ import annotations
@@ -19,27 +24,77 @@ import gc
 import math
 import os
 import random
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ronde
+from ronde import _core
 
 TYPES = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 TYPES += ["float16", "float32", "float64"]
 PERIOD = 7
-TEMPLATE = 1000 * PERIOD
+BLOCK = 2048 * PERIOD  # elements that are written or compared at once, in cache
 SMALL = 4 << 10
 LARGE = (64 << 10, 64 << 20)
+CASES = 2000  # small calls that are drawn together
 SAMPLES = 50
 WARM_UP = 0.2
 MIB = 1 << 20
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """`count` elements, of which element i is (start + i) % PERIOD * factor + plus."""
+
+    start: int
+    count: int
+    factor: int = 1
+    plus: int = 0
+
+
+Runs = list[Run]
+
+
+@cache
+def block(dtype: np.dtype[Any], factor: int, plus: int) -> Array:
+    """A block, and a period more, so that it can begin at any element of it."""
+    return (np.arange(BLOCK + PERIOD) % PERIOD * factor + plus).astype(dtype)
+
+
+def pieces(dtype: np.dtype[Any], runs: Runs) -> Iterator[tuple[int, Array]]:
+    """Where each piece of the runs begins, and its elements."""
+    begin = 0
+    for run in runs:
+        elements = block(dtype, run.factor, run.plus)[run.start % PERIOD :]
+        for done in range(0, run.count, BLOCK):
+            yield begin + done, elements[: min(BLOCK, run.count - done)]
+        begin += run.count
+
+
+def write(array: Array, runs: Runs) -> Array:
+    for begin, piece in pieces(array.dtype, runs):
+        array[begin : begin + piece.size] = piece
+    return array
+
+
+def equal(array: Array, runs: Runs) -> bool:
+    return all(
+        array[begin : begin + piece.size].tobytes() == piece.tobytes()
+        for begin, piece in pieces(array.dtype, runs)
+    )
+
+
+def length(runs: Runs) -> int:
+    return sum(run.count for run in runs)
 
 
 @dataclass(frozen=True)
@@ -50,139 +105,136 @@ class Call:
     offset: int
     op: ronde.Op
     root: int  # a place in the set
+    shared: bool  # whether the input is an array of ronde.empty
     members: ronde.ProcessSet
     rank: int  # of this process, in the set
 
-    def values(self, rank: int, start: int = 0, count: int | None = None) -> Array:
-        """Elements `start` to `start + count` of the vector of a rank; all by default."""
-        count = self.count if count is None else count
-        return pattern(self.dtype, self.offset + start, count) + self.dtype.type(rank)
+    # What goes in and what comes out. None: nothing.
 
-    def part(self, of: int, place: int) -> Array:
-        """What stands in the vector of rank `of` for the rank at `place`."""
-        share = self.count // self.members.size()
-        return self.values(of, place * share, share)
+    def own(self) -> Runs:
+        return [Run(self.offset, self.count, plus=self.rank)]
 
-    def reduced(self, start: int = 0, count: int | None = None) -> Array:
+    def own_part(self) -> Runs:
+        return [self._part(self.rank, self.rank)]
+
+    def of_root(self) -> Runs:
+        return [Run(self.offset, self.count, plus=self.root)]
+
+    def of_root_at_root(self) -> Runs | None:
+        return self.of_root() if self.rank == self.root else None
+
+    def part_of_root(self) -> Runs:
+        return [self._part(self.root, self.rank)]
+
+    def part_of_each(self) -> Runs:
+        return [self._part(of, of) for of in range(self.members.size())]
+
+    def part_of_each_at_root(self) -> Runs | None:
+        return self.part_of_each() if self.rank == self.root else None
+
+    def own_part_of_each(self) -> Runs:
+        return [self._part(of, self.rank) for of in range(self.members.size())]
+
+    def reduced(self) -> Runs:
         size = self.members.size()
-        lowest = self.values(0, start, count)
-        if self.op is ronde.Max:
-            return lowest + self.dtype.type(size - 1)
         if self.op is ronde.Sum:
-            return lowest * self.dtype.type(size) + self.dtype.type(size * (size - 1) // 2)
-        return lowest
+            return [Run(self.offset, self.count, size, size * (size - 1) // 2)]
+        return [Run(self.offset, self.count, plus=size - 1 if self.op is ronde.Max else 0)]
 
+    def reduced_at_root(self) -> Runs | None:
+        return self.reduced() if self.rank == self.root else None
 
-_templates: dict[np.dtype[Any], Array] = {}
+    def own_part_reduced(self) -> Runs:
+        (whole,) = self.reduced()
+        share = self._share()
+        return [Run(whole.start + self.rank * share, share, whole.factor, whole.plus)]
 
+    def nothing(self) -> None:
+        return None
 
-def pattern(dtype: np.dtype[Any], start: int, count: int) -> Array:
-    if dtype not in _templates:
-        _templates[dtype] = (np.arange(TEMPLATE + PERIOD) % PERIOD).astype(dtype)
-    first = start % PERIOD
-    return np.resize(_templates[dtype][first : first + TEMPLATE], count)
+    def _share(self) -> int:
+        return self.count // self.members.size()
+
+    def _part(self, of: int, place: int) -> Run:
+        """What stands in the vector of rank `of` for the rank at `place`."""
+        share = self._share()
+        return Run(self.offset + place * share, share, plus=of)
+
+    def root_rank(self) -> int:
+        return self.members.ranks[self.root]
 
 
 # ---- the kinds -----------------------------------------------------------------------------------
 
-# Each makes the call and returns what came and what should have come.
-Pair = tuple[Any, Any]
+
+def _allreduce_in_place(call: Call, x: Array) -> Array:
+    ronde.allreduce_(x, call.op, process_set=call.members)
+    return x
 
 
-def _allreduce(call: Call) -> Pair:
-    return ronde.allreduce(
-        call.values(call.rank), call.op, process_set=call.members
-    ), call.reduced()
+def _grouped_allreduce(call: Call, x: Array) -> Array:
+    third = call.count // 3
+    got = ronde.grouped_allreduce([x[:third], x[third:]], call.op, process_set=call.members)
+    return np.concatenate(got)
 
 
-def _allreduce_in_place(call: Call) -> Pair:
-    array = call.values(call.rank)
-    ronde.allreduce_(array, call.op, process_set=call.members)
-    return array, call.reduced()
+def _broadcast_in_place(call: Call, x: Array) -> Array:
+    ronde.broadcast_(x, call.root_rank(), process_set=call.members)
+    return x
 
 
-def _grouped_allreduce(call: Call) -> Pair:
-    whole = call.values(call.rank)
-    arrays = [whole[: call.count // 3], whole[call.count // 3 :]]
-    got = ronde.grouped_allreduce(arrays, call.op, process_set=call.members)
-    return np.concatenate(got), call.reduced()
+@dataclass(frozen=True)
+class Kind:
+    make: Callable[[Call, Any], Any]
+    input: Callable[[Call], Runs | None]
+    output: Callable[[Call], Runs | None]
+    in_place: bool = False
 
 
-def _reduce(call: Call) -> Pair:
-    root = call.members.ranks[call.root]
-    got = ronde.reduce(call.values(call.rank), root, call.op, process_set=call.members)
-    return (got, call.reduced()) if call.rank == call.root else (None, None)
-
-
-def _reducescatter(call: Call) -> Pair:
-    share = call.count // call.members.size()
-    got = ronde.reducescatter(call.values(call.rank), call.op, process_set=call.members)
-    return got, call.reduced(call.rank * share, share)
-
-
-def _broadcast(call: Call) -> Pair:
-    root = call.members.ranks[call.root]
-    got = ronde.broadcast(call.values(call.rank), root, process_set=call.members)
-    return got, call.values(call.root)
-
-
-def _broadcast_in_place(call: Call) -> Pair:
-    array = call.values(call.rank)
-    ronde.broadcast_(array, call.members.ranks[call.root], process_set=call.members)
-    return array, call.values(call.root)
-
-
-def _from_all(call: Call, place: int | None = None) -> Array:
-    """The part at `place`, of each rank; its own if None."""
-    size = call.members.size()
-    return np.concatenate([call.part(of, of if place is None else place) for of in range(size)])
-
-
-def _allgather(call: Call) -> Pair:
-    got = ronde.allgather(call.part(call.rank, call.rank), process_set=call.members)
-    return got, _from_all(call)
-
-
-def _gather(call: Call) -> Pair:
-    root = call.members.ranks[call.root]
-    got = ronde.gather(call.part(call.rank, call.rank), root, process_set=call.members)
-    return (got, _from_all(call)) if call.rank == call.root else (None, None)
-
-
-def _scatter(call: Call) -> Pair:
-    root = call.members.ranks[call.root]
-    array = call.values(call.root) if call.rank == call.root else None
-    return ronde.scatter(array, root, process_set=call.members), call.part(call.root, call.rank)
-
-
-def _alltoall(call: Call) -> Pair:
-    got = ronde.alltoall(call.values(call.rank), process_set=call.members)
-    return got, _from_all(call, call.rank)
-
-
-def _barrier(call: Call) -> Pair:
-    ronde.barrier(process_set=call.members)
-    return None, None
-
-
-KINDS: dict[str, Callable[[Call], Pair]] = {
-    "allreduce": _allreduce,
-    "allreduce_": _allreduce_in_place,
-    "grouped_allreduce": _grouped_allreduce,
-    "reduce": _reduce,
-    "reducescatter": _reducescatter,
-    "broadcast": _broadcast,
-    "broadcast_": _broadcast_in_place,
-    "allgather": _allgather,
-    "gather": _gather,
-    "scatter": _scatter,
-    "alltoall": _alltoall,
-    "barrier": _barrier,
+KINDS = {
+    "allreduce": Kind(
+        lambda c, x: ronde.allreduce(x, c.op, process_set=c.members), Call.own, Call.reduced
+    ),
+    "allreduce_": Kind(_allreduce_in_place, Call.own, Call.reduced, in_place=True),
+    "grouped_allreduce": Kind(_grouped_allreduce, Call.own, Call.reduced),
+    "reduce": Kind(
+        lambda c, x: ronde.reduce(x, c.root_rank(), c.op, process_set=c.members),
+        Call.own,
+        Call.reduced_at_root,
+    ),
+    "reducescatter": Kind(
+        lambda c, x: ronde.reducescatter(x, c.op, process_set=c.members),
+        Call.own,
+        Call.own_part_reduced,
+    ),
+    "broadcast": Kind(
+        lambda c, x: ronde.broadcast(x, c.root_rank(), process_set=c.members),
+        Call.own,
+        Call.of_root,
+    ),
+    "broadcast_": Kind(_broadcast_in_place, Call.own, Call.of_root, in_place=True),
+    "allgather": Kind(
+        lambda c, x: ronde.allgather(x, process_set=c.members), Call.own_part, Call.part_of_each
+    ),
+    "gather": Kind(
+        lambda c, x: ronde.gather(x, c.root_rank(), process_set=c.members),
+        Call.own_part,
+        Call.part_of_each_at_root,
+    ),
+    "scatter": Kind(
+        lambda c, x: ronde.scatter(x, c.root_rank(), process_set=c.members),
+        Call.of_root_at_root,
+        Call.part_of_root,
+    ),
+    "alltoall": Kind(
+        lambda c, x: ronde.alltoall(x, process_set=c.members), Call.own, Call.own_part_of_each
+    ),
+    "barrier": Kind(lambda c, x: ronde.barrier(process_set=c.members), Call.nothing, Call.nothing),
 }
 
 
 def drawn(rng: random.Random, large: bool, sets: list[ronde.ProcessSet]) -> Call | None:
-    """The next call, or None where this rank has no part in it. All ranks draw alike."""
+    """A call, or None where this rank has no part in it. All ranks draw alike."""
     kind = rng.choice(list(KINDS))
     dtype = np.dtype(rng.choice(TYPES))
     lowest, highest = LARGE if large else (1, SMALL)
@@ -190,46 +242,124 @@ def drawn(rng: random.Random, large: bool, sets: list[ronde.ProcessSet]) -> Call
     members = sets[0] if rng.random() < 0.6 else rng.choice(sets)
     op = rng.choice([ronde.Sum, ronde.Min, ronde.Max])
     root, offset = rng.randrange(members.size()), rng.randrange(PERIOD)
+    shared = large and rng.random() < 0.5
     if not members.included():
         return None
     count = size // dtype.itemsize // members.size() * members.size()
-    return Call(kind, dtype, count, offset, op, root, members, members.rank())
+    return Call(kind, dtype, count, offset, op, root, shared, members, members.rank())
 
 
-def checked(call: Call) -> None:
-    got, expected = KINDS[call.kind](call)
-    if (got is None) != (expected is None):
-        raise SystemExit(f"soak: rank {ronde.rank()}: {call} gave {got}")
-    if expected is None:
-        return
-    if got.dtype != expected.dtype or not np.array_equal(got, expected):
-        same = got.shape == expected.shape
-        where = np.flatnonzero(got != expected)[:5] if same else f"shape {got.shape}"
-        raise SystemExit(f"soak: rank {ronde.rank()}: wrong result of {call}, at {where}")
+def wrong(call: Call, got: Any) -> SystemExit:
+    text = f"soak: rank {ronde.rank()}: wrong result of {call}"
+    expected = KINDS[call.kind].output(call)
+    if not isinstance(got, np.ndarray) or expected is None or got.shape != (length(expected),):
+        return SystemExit(f"{text}: {got}")
+    differ = got != write(np.empty(len(got), call.dtype), expected)
+    return SystemExit(f"{text}: {np.count_nonzero(differ)} elements, {np.flatnonzero(differ)[:5]}")
+
+
+class Small:
+    """A call that is made many times, with what goes in and what must come out."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, kind = call, KINDS[call.kind]
+        self.make, self.in_place = kind.make, kind.in_place
+        self.input, expected = _array(call, kind.input(call)), _array(call, kind.output(call))
+        self.shape = None if expected is None else expected.shape
+        self.bytes = None if expected is None else expected.tobytes()
+
+    def check(self) -> None:
+        got = self.make(self.call, self.input.copy() if self.in_place else self.input)
+        if got is None and self.bytes is None:
+            return
+        if (
+            got is None
+            or got.dtype != self.call.dtype
+            or got.shape != self.shape
+            or got.tobytes() != self.bytes
+        ):
+            raise wrong(self.call, got)
+
+
+def _array(call: Call, runs: Runs | None) -> Any:
+    return None if runs is None else write(np.empty(length(runs), call.dtype), runs)
+
+
+class Large:
+    """Calls that are made once. Their inputs lie in the same memory, private or shared."""
+
+    def __init__(self) -> None:
+        self._shared = ronde.empty(LARGE[1], np.uint8)
+        self._private = np.zeros_like(self._shared)
+        self._private[:] = self._shared[:] = 0  # all of it is there from the beginning
+
+    def check(self, call: Call) -> None:
+        kind = KINDS[call.kind]
+        runs, expected = kind.input(call), kind.output(call)
+        array = None
+        if runs is not None:
+            memory = self._shared if call.shared else self._private
+            array = memory[: length(runs) * call.dtype.itemsize].view(call.dtype)
+            write(array, runs)
+        got = kind.make(call, array)
+        if got is None and expected is None:
+            return
+        if (
+            got is None
+            or expected is None
+            or got.dtype != call.dtype
+            or got.shape != (length(expected),)
+            or not equal(got, expected)
+        ):
+            raise wrong(call, got)
+
+    def check_each_kind(self, sets: list[ronde.ProcessSet]) -> None:
+        """After that, all ranks have mapped all shared memory that they ever will."""
+        for members in sets:
+            if members.included():
+                count = (4 << 20) // 4 // members.size() * members.size()
+                for kind in KINDS:
+                    for root in range(members.size()):
+                        arguments = np.dtype("float32"), count, 0, ronde.Sum, root, True, members
+                        self.check(Call(kind, *arguments, members.rank()))
 
 
 # ---- memory and files ----------------------------------------------------------------------------
 
 
 def sampled(step: int, seconds: float) -> Array:
-    """Of all ranks: the step, the seconds, resident bytes and open files."""
-    # What is freed but kept for later is no leak, and depends on which large call came last.
+    """Of all ranks: the step, the seconds, bytes of private and of shared memory, open files, and what
+    Ronde had kept for large results."""
     gc.collect()
+    kept = _core.release_kept()
     ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    usage = Path("/proc/self/smaps_rollup").read_text()
+    (private,) = re.findall(r"^Anonymous: +(\d+) kB", usage, re.MULTILINE)
     files = len(os.listdir("/proc/self/fd"))
-    mine = np.array([[step, seconds, pages * os.sysconf("SC_PAGE_SIZE"), files]], np.float64)
+    mine = np.array([[step, seconds, int(private) << 10, shared_bytes(), files, kept]], np.float64)
     found: Array = ronde.allgather(mine)
     return found
 
 
+def shared_bytes() -> int:
+    """The length of all that is mapped and shared, of this process and of others."""
+    total = 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, permissions, *_ = line.split()
+        if permissions.endswith("s"):
+            begin, end = place.split("-")
+            total += int(end, 16) - int(begin, 16)
+    return total
+
+
 def growth(samples: list[Array], warm: int) -> Array:
-    """Of each rank, what a fitted line rises by from the warm-up to the end: bytes and files."""
+    """Of each rank, what a fitted line rises by from the warm-up to the end: bytes of private and of
+    shared memory, and files."""
     used = np.array([sample for sample in samples if sample[0, 0] >= warm])
     steps = used[:, 0, 0]
     if len(used) < 3:
-        return np.zeros((used.shape[1], 2))
-    slopes = [np.polyfit(steps, used[:, rank, 2:], 1)[0] for rank in range(used.shape[1])]
+        return np.zeros((used.shape[1], 3))
+    slopes = [np.polyfit(steps, used[:, rank, 2:5], 1)[0] for rank in range(used.shape[1])]
     rises: Array = np.array(slopes) * (steps[-1] - steps[0])
     return rises
 
@@ -239,17 +369,21 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def span(values: Iterable[float]) -> str:
+    values = list(values)
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
 def soak(options: argparse.Namespace) -> int:
     size = ronde.size()
-    some = [range(0, size, 2), range(size // 2), range(size - 1, max(size - 4, -1), -1)]
-    sets = [ronde.global_process_set, *(ronde.ProcessSet(ranks) for ranks in some)]
-    distinct = {
-        tuple(members.ranks): members for members in sets[1:] if 1 < len(members.ranks) < size
-    }
-    sets = [sets[0], *distinct.values()]
-    for members in sets[1:]:
+    some = {range(0, size, 2), range(size // 2), range(size - 1, max(size - 4, -1), -1)}
+    others = [ronde.ProcessSet(ranks) for ranks in sorted(some, key=tuple) if 1 < len(ranks) < size]
+    sets = [ronde.global_process_set, *others]
+    for members in others:
         ronde.add_process_set(members)
     rng = random.Random(options.seed)
+    large = Large()
+    large.check_each_kind(sets)
     total = options.small + options.large
     each = math.ceil(total / options.large) if options.large else total + 1
     interval = max(total // SAMPLES, 1)
@@ -257,31 +391,36 @@ def soak(options: argparse.Namespace) -> int:
     samples: list[Array] = []
     done = 0
     while done < total:
-        call = drawn(rng, (done + 1) % each == 0, sets)
-        if call is not None:
-            checked(call)
-        done += 1
-        if done % interval and done < total:
-            continue
-        passing = ronde.ProcessSet(range(0, size, 2)) if not distinct else ronde.ProcessSet([0])
+        calls = [drawn(rng, False, sets) for _ in range(CASES)]
+        small = [None if call is None else Small(call) for call in calls]
+        for case in rng.choices(small, k=min(interval, total - done)):
+            done += 1
+            if done % each == 0:
+                call = drawn(rng, True, sets)
+                if call is not None:
+                    large.check(call)
+            elif case is not None:
+                case.check()
+        del calls, small, case
+        passing = ronde.ProcessSet([0, size - 1] if size > 3 else [0])
         ronde.add_process_set(passing)
         ronde.remove_process_set(passing)
         samples.append(sampled(done, time.monotonic() - start))
-        _, seconds, memory, files = samples[-1].T
+        _, seconds, private, shared, files, kept = samples[-1].T
         say(
-            f"{done:>10} of {total}  {seconds[0]:7.0f} s  "
-            f"memory {memory.min() / MIB:.1f} to {memory.max() / MIB:.1f} MiB  "
-            f"files {files.min():.0f} to {files.max():.0f}"
+            f"{done:>10} of {total}  {seconds[0]:6.0f} s  private {span(private / MIB)} MiB  "
+            f"shared {span(shared / MIB)} MiB  kept {span(kept / MIB)} MiB  files {span(files)}"
         )
         if options.minutes and seconds.max() > 60 * options.minutes:
             break
-    bytes_, files = growth(samples, int(WARM_UP * done)).T
-    failed = bytes_.max() > options.growth * MIB or files.max() > 0.5
+    private, shared, files = growth(samples, int(WARM_UP * done)).T
+    failed = max(private.max(), shared.max()) > options.growth * MIB or files.max() > 0.5
     say(
         f"{'FAILED' if failed else 'ok'}: {done} calls on {size} ranks, "
         f"{done // each} of them large, seed {options.seed}, {samples[-1][0, 1]:.0f} s; "
-        f"no wrong result; after the warm-up memory grew by at most {bytes_.max() / MIB:.2f} MiB "
-        f"(limit {options.growth:g}), files by {files.max():.2f} (limit 0.5)"
+        f"no wrong result; after the warm-up private memory grew by at most "
+        f"{private.max() / MIB:.2f} MiB, shared by {shared.max() / MIB:.2f} (limit "
+        f"{options.growth:g}), files by {files.max():.2f} (limit 0.5)"
     )
     return 1 if failed else 0
 
@@ -295,12 +434,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="S")
     parser.add_argument("--minutes", type=float, default=0, metavar="LIMIT", help="end by then")
     parser.add_argument(
-        "--growth", type=float, default=16, metavar="MIB", help="of memory, after the warm-up (16)"
+        "--growth", type=float, default=2, metavar="MIB", help="of memory, after the warm-up (2)"
     )
     options = parser.parse_args()
     if options.small < 0 or options.large < 0 or options.small + options.large < 1:
         parser.error("no calls to make")
     ronde.init()
+    if ronde.size() < 2:
+        parser.error("a soak needs 2 ranks or more")
     return soak(options)
 
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
+#include "core/bytes.h"
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/segment_names.h"
@@ -55,6 +56,9 @@ void bind_core(py::module_& module) {
              "The files that MPI has made in /dev/shm and that a process has open.");
   module.def("remove_segment_names", &remove_segment_names,
              "Removes those of this process. No other rank may need to open them any more.");
+  module.def("release_kept", &Bytes::release_kept,
+             "Gives the memory that is kept for large results to come back to the system. Returns "
+             "how many bytes that was.");
 
   py::enum_<DType> dtypes(module, "DType", "An element type that collectives understand.");
   for (int i = 0; i < kDTypeCount; ++i) {

@@ -45,8 +45,20 @@ class Blocks {
     used_bytes_ -= bytes;
     kept_.emplace(bytes, block);
     kept_bytes_ += bytes;
-    // The largest go first: they are the least likely to be asked for again.
-    while (kept_bytes_ > used_bytes_ + kSpare) {
+    trim(used_bytes_ + kSpare);
+  }
+
+  std::size_t release_kept() {
+    std::lock_guard lock(mutex_);
+    const std::size_t bytes = kept_bytes_;
+    trim(0);
+    return bytes;
+  }
+
+ private:
+  /// The largest go first: they are the least likely to be asked for again.
+  void trim(std::size_t limit) {
+    while (kept_bytes_ > limit) {
       const auto largest = std::prev(kept_.end());
       munmap(largest->second, largest->first);
       kept_bytes_ -= largest->first;
@@ -54,7 +66,6 @@ class Blocks {
     }
   }
 
- private:
   /// A fork waits until no other thread is at work here: the child would inherit the lock, and what
   /// was half done.
   Blocks() { pthread_atfork(lock, unlock, unlock); }
@@ -74,5 +85,7 @@ std::shared_ptr<std::byte[]> Bytes::allocate(std::size_t size) {
   return {Blocks::instance().take(rounded),
           [rounded](std::byte* block) { Blocks::instance().give_back(block, rounded); }};
 }
+
+std::size_t Bytes::release_kept() { return Blocks::instance().release_kept(); }
 
 }  // namespace ronde

@@ -32,6 +32,9 @@ class Bytes {
   /// Something to hold.
   std::shared_ptr<const void> owner() const { return data_; }
 
+  /// Gives the blocks that are kept back to the system. Returns how many bytes that was.
+  static std::size_t release_kept();
+
  private:
   static std::shared_ptr<std::byte[]> allocate(std::size_t size);
 

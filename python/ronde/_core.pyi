@@ -79,6 +79,10 @@ def segment_names(process: int) -> list[str]:
 def remove_segment_names() -> None:
     """Removes those of this process. No other rank may need to open them any more."""
 
+def release_kept() -> int:
+    """Gives the memory that is kept for large results to come back to the system. Returns how many
+    bytes that was."""
+
 # --- kernels
 
 def simd() -> str:

@@ -1,0 +1,41 @@
+"""The memory that is kept for large results to come: it is bounded, and can be had back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+
+MIB = 1 << 20
+
+ronde.init()
+
+
+def result(mib: int) -> np.ndarray:
+    return ronde.allreduce(np.ones(mib * MIB, np.uint8), op=ronde.Sum)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    _core.release_kept()
+
+
+def test_what_was_freed_is_kept_until_it_is_released() -> None:
+    held = result(2)
+    assert _core.release_kept() == 0
+    del held
+    assert _core.release_kept() == 2 * MIB
+    assert _core.release_kept() == 0
+
+
+def test_more_than_a_little_is_not_kept() -> None:
+    for mib in (40, 30, 20, 50, 10):
+        result(mib)
+    assert 0 < _core.release_kept() <= 64 * MIB
+
+
+def test_results_come_right_after_a_release() -> None:
+    first = result(4)
+    _core.release_kept()
+    assert (first == 1).all() and (result(4) == 1).all()
