@@ -388,6 +388,14 @@ def test_ranks_that_wait_in_vain_for_mpi_leave_no_segment(tmp_path: Path) -> Non
     assert [path for path in segments if os.path.exists(path)] == []
 
 
+def test_processes_may_have_names_that_are_no_text(write: Callable[[str], str]) -> None:
+    """All of this host are looked at, now and then and in the end."""
+    set_name = 15  # of prctl(2)
+    body = rf"import ctypes, time; ctypes.CDLL(None).prctl({set_name}, b'\xff', 0, 0, 0)"
+    result = ronde("run", "-np", "1", write(f"{body}; time.sleep(1.5); print('done')"))
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+
+
 STUBBORN = "for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)"
 
 

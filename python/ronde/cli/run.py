@@ -245,7 +245,9 @@ def _descendants() -> Iterator[int]:
     zombies = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            state, parent, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            # The name in it may be of any bytes.
+            stat = (folder / "stat").read_text(errors="replace")
+            state, parent, *_ = stat.rpartition(")")[2].split()
             children.setdefault(int(parent), []).append(int(folder.name))
             if state in "ZX":
                 zombies.add(int(folder.name))
@@ -275,7 +277,7 @@ class _Segments:
     def remove(self) -> None:
         """What is left of them, when all processes have ended."""
         for path in self._found:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # the job's exit status is what counts
                 os.unlink(path)
 
 
