@@ -67,9 +67,8 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
       std::vector<Wanted> wanted(board_->size());
       for (int place = 0; place < board_->size(); ++place) {
         const Buffer to = vector.slice(slices[place].offset * item, slices[place].count * item);
-        wanted[place] = {.stream_bytes = to.bytes, .to = place == board_->rank() ? Buffer{} : to};
+        wanted[place] = {.stream_bytes = to.bytes, .to = to};
       }
-      copy(vector.slice(own.offset * item, own.count * item), slice);
       return wanted;
     };
     share(call, bytes, [&](std::uint64_t mine) {
