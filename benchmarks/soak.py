@@ -10,10 +10,9 @@ that for each call would take longer than Ronde. Large calls carry 64 KB to 64 M
 arrays of `ronde.empty`. They are drawn one by one.
 
 At intervals the memory and the open files of each rank are sampled, and a process set is made and removed.
-What is freed but kept for later is given back to the system first, or subtracted: it depends on which large
-call came last. After the warm-up, the first fifth of the calls, a line is fitted to the samples of each rank;
-the soak fails where private or shared memory rises by more than --growth over the rest, or files by more than
-one half.
+What is freed but kept for later is given back to the system first: it depends on which large call came last.
+After the warm-up, the first fifth of the calls, a line is fitted to the samples of each rank; the soak fails
+where private or shared memory rises by more than --growth over the rest, or files by more than one half.
 """
 
 from __future__ import annotations
