@@ -179,7 +179,7 @@ def parse(text: str) -> Tuning:
         raise ValueError(f"{made}, and this is {_core.__version__}")
     try:
         return _tuning(content)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, RecursionError):
         raise ValueError("it is not complete") from None
 
 
