@@ -1,8 +1,8 @@
 // The files that MPI libraries make in /dev/shm for memory that the ranks of a machine share.
 //
 // An MPI removes them at an orderly end and leaves them behind at any other. They are needed only
-// until every rank of the machine has opened them, which MPI_Init does; the memory itself stays for
-// those who have it open.
+// until every rank of the machine has opened them, which MPICH and Open MPI 5 do in MPI_Init; the
+// memory itself stays for those who have it open.
 #pragma once
 
 #include <sys/types.h>

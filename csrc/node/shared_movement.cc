@@ -81,6 +81,7 @@ bool SharedMovement::find_outputs() {
     outputs_.push_back(output);
   }
   if (outputs_.empty()) return false;
+  streaming_ = longest_ * board_.size() >= kStreamBytes;  // whoever copies
   board_.begin_tickets((longest_ + kTicketBytes - 1) / kTicketBytes);
   return true;
 }
