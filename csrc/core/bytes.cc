@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
-#include <map>
+#include <algorithm>
+#include <deque>
+#include <iterator>
 #include <mutex>
 #include <new>
 
@@ -11,7 +13,7 @@ namespace ronde {
 namespace {
 
 constexpr std::size_t kHugePage = 2 << 20;
-constexpr std::size_t kSpare = 64 << 20;
+constexpr std::size_t kSpare = 128 << 20;
 
 /// Blocks of private memory in whole huge pages.
 class Blocks {
@@ -24,12 +26,14 @@ class Blocks {
   std::byte* take(std::size_t bytes) {
     {
       std::lock_guard lock(mutex_);
-      if (const auto kept = kept_.find(bytes); kept != kept_.end()) {
-        auto* block = kept->second;
-        kept_.erase(kept);
+      const auto same = [&](const Block& block) { return block.bytes == bytes; };
+      if (const auto kept = std::find_if(kept_.rbegin(), kept_.rend(), same);
+          kept != kept_.rend()) {
+        auto* data = kept->data;
+        kept_.erase(std::next(kept).base());
         kept_bytes_ -= bytes;
         used_bytes_ += bytes;
-        return block;
+        return data;
       }
     }
     void* block = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -43,7 +47,7 @@ class Blocks {
   void give_back(std::byte* block, std::size_t bytes) {
     std::lock_guard lock(mutex_);
     used_bytes_ -= bytes;
-    kept_.emplace(bytes, block);
+    kept_.push_back({block, bytes});
     kept_bytes_ += bytes;
     trim(used_bytes_ + kSpare);
   }
@@ -56,13 +60,16 @@ class Blocks {
   }
 
  private:
-  /// The largest go first: they are the least likely to be asked for again.
+  struct Block {
+    std::byte* data;
+    std::size_t bytes;
+  };
+
+  /// Those go first that nobody has asked for again for the longest time.
   void trim(std::size_t limit) {
-    while (kept_bytes_ > limit) {
-      const auto largest = std::prev(kept_.end());
-      munmap(largest->second, largest->first);
-      kept_bytes_ -= largest->first;
-      kept_.erase(largest);
+    for (; kept_bytes_ > limit; kept_.pop_front()) {
+      munmap(kept_.front().data, kept_.front().bytes);
+      kept_bytes_ -= kept_.front().bytes;
     }
   }
 
@@ -73,7 +80,7 @@ class Blocks {
   static void unlock() { instance().mutex_.unlock(); }
 
   std::mutex mutex_;
-  std::multimap<std::size_t, std::byte*> kept_;  // by size
+  std::deque<Block> kept_;  // in the order in which they were given back
   std::size_t kept_bytes_ = 0, used_bytes_ = 0;
 };
 
