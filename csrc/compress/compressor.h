@@ -1,0 +1,58 @@
+// What all compressors have in common.
+//
+// A compressor turns float32 values into a payload of fewer bytes, and a payload into values. It
+// holds its parameters and no state: the same values, residual and seed give the same payload on
+// every processor, however they are cut at multiples of the grain. A new one is one file here and
+// one line in the table (table.cc).
+//
+// Nouns:
+//   payload   the bytes of a span of values; a decoder takes any bytes at all and throws where they
+//             are none of its own payloads, without reading or writing outside
+//   residual  what the payloads so far have left out (error feedback, Seide et al. 2014; Karimireddy
+//             et al. 2019): it is added to the values before they are encoded, and is then what is
+//             left out now
+//   grain     vectors are cut at multiples of so many elements
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace ronde {
+
+/// What random numbers depend on: the same draw gives the same numbers.
+struct Draw {
+  std::uint64_t key = 0;    // of the seed, the step and the tensor
+  std::uint64_t first = 0;  // the place of the first element in the whole vector
+};
+
+enum class Store { copy, add };
+
+class Compressor {
+ public:
+  virtual ~Compressor() = default;
+
+  virtual std::size_t grain() const = 0;
+
+  /// The bytes of the payload of `count` values, at most.
+  virtual std::size_t capacity(std::size_t count) const = 0;
+
+  /// Encodes `values`, with the residual if there is one (of as many elements, else empty), which
+  /// becomes what is left out. Returns the length of the payload, at most capacity(). NaN or
+  /// infinity come out as NaN somewhere in the decoded values, and leave a residual of zero there.
+  virtual std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
+                             std::byte* payload) const = 0;
+
+  /// The values of a payload, stored in `out` or added to it. Throws ArgumentError if this is no
+  /// payload of so many values.
+  virtual void decode(std::span<const std::byte> payload, std::span<float> out,
+                      Store store) const = 0;
+
+  /// Whether the decoded values are right on average. If not, what is compressed a second time, at
+  /// the owner of a slice, needs a residual too.
+  virtual bool unbiased() const = 0;
+};
+
+}  // namespace ronde
