@@ -7,6 +7,7 @@ namespace ronde {
 
 void bind_core(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
+void bind_compress(pybind11::module_& module);
 void bind_transport(pybind11::module_& module);
 void bind_schedule(pybind11::module_& module);
 void bind_collective(pybind11::module_& module);

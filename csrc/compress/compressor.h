@@ -8,27 +8,19 @@
 // Nouns:
 //   payload   the bytes of a span of values; a decoder takes any bytes at all and throws where they
 //             are none of its own payloads, without reading or writing outside
-//   residual  what the payloads so far have left out (error feedback, Seide et al. 2014; Karimireddy
+//   residual  what the payloads so far have left out (error feedback, Seide et al. 2014;
+//   Karimireddy
 //             et al. 2019): it is added to the values before they are encoded, and is then what is
 //             left out now
 //   grain     vectors are cut at multiples of so many elements
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
-#include <memory>
 #include <span>
-#include <string>
+
+#include "kernels/codec.h"
 
 namespace ronde {
-
-/// What random numbers depend on: the same draw gives the same numbers.
-struct Draw {
-  std::uint64_t key = 0;    // of the seed, the step and the tensor
-  std::uint64_t first = 0;  // the place of the first element in the whole vector
-};
-
-enum class Store { copy, add };
 
 class Compressor {
  public:
@@ -40,13 +32,14 @@ class Compressor {
   virtual std::size_t capacity(std::size_t count) const = 0;
 
   /// Encodes `values`, with the residual if there is one (of as many elements, else empty), which
-  /// becomes what is left out. Returns the length of the payload, at most capacity(). NaN or
-  /// infinity come out as NaN somewhere in the decoded values, and leave a residual of zero there.
+  /// becomes what is left out. Returns the length of the payload, at most capacity(). Where there
+  /// is NaN or infinity, so there is in the decoded values, and the residual is zero. `draw.first`
+  /// is a multiple of the grain.
   virtual std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
                              std::byte* payload) const = 0;
 
   /// The values of a payload, stored in `out` or added to it. Throws ArgumentError if this is no
-  /// payload of so many values.
+  /// payload of so many values; `out` may then be written in part.
   virtual void decode(std::span<const std::byte> payload, std::span<float> out,
                       Store store) const = 0;
 

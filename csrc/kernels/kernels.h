@@ -11,6 +11,7 @@
 
 #include "core/dtype.h"
 #include "core/reduction.h"
+#include "kernels/codec.h"
 
 namespace ronde {
 
@@ -24,11 +25,14 @@ using ReduceKernel = void (*)(const Reduction& reduction, void* const* outs, std
 struct KernelTable {
   const char* name;
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
+  std::array<CodecKernels, kCodes> codecs;
 
   /// See reduce_many below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                    bool streaming) const;
   void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) const;
+
+  const CodecKernels& codec(Code code) const { return codecs[static_cast<int>(code)]; }
 };
 
 /// What the processor can run, best first. RONDE_SIMD=baseline|avx2|avx512 chooses another.

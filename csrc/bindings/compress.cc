@@ -1,0 +1,113 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "compress/compressor.h"
+#include "compress/quantiser.h"
+#include "compress/table.h"
+#include "core/error.h"
+#include "kernels/kernels.h"
+
+namespace py = pybind11;
+
+namespace ronde {
+namespace {
+
+const KernelTable& table(const std::string& simd) {
+  if (simd.empty()) return kernels();
+  if (const auto* found = kernels(simd.c_str())) return *found;
+  throw ArgumentError("no kernels for the instruction set '" + simd + "' here");
+}
+
+void check_floats(const py::array& array, const char* what) {
+  if (plain_dtype(array) != DType::float32)
+    throw ArgumentError(std::string(what) + " must be a contiguous array of float32");
+}
+
+std::span<float> floats_to_write(py::array& array, const char* what) {
+  check_floats(array, what);
+  const Buffer buffer = output_of(array);
+  return {reinterpret_cast<float*>(buffer.data), buffer.bytes / sizeof(float)};
+}
+
+py::array encode(const Compressor& self, const py::array& values, std::optional<py::array> residual,
+                 Draw draw) {
+  check_floats(values, "values");
+  const std::span<const float> input(static_cast<const float*>(values.data()),
+                                     static_cast<std::size_t>(values.size()));
+  std::span<float> kept;
+  if (residual) {
+    kept = floats_to_write(*residual, "the residual");
+    if (kept.size() != input.size())
+      throw ArgumentError("the residual has " + std::to_string(kept.size()) + " elements, not " +
+                          std::to_string(input.size()));
+  }
+  if (draw.first % self.grain())
+    throw ArgumentError("a span begins at a multiple of the grain, " +
+                        std::to_string(self.grain()) + ", not at " + std::to_string(draw.first));
+  const Bytes payload(self.capacity(input.size()));
+  std::size_t length;
+  {
+    py::gil_scoped_release release;
+    length = self.encode(input, kept, draw, payload.data());
+  }
+  const auto owner = array_of(payload);
+  return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(length)}, {1},
+                   owner.data(), owner);
+}
+
+void decode(const Compressor& self, const py::array& payload, py::array out, bool add) {
+  if (plain_dtype(payload) != DType::uint8)
+    throw ArgumentError("a payload is a contiguous array of uint8");
+  const auto values = floats_to_write(out, "out");
+  const ConstBuffer bytes = input_of(payload);
+  py::gil_scoped_release release;
+  self.decode({bytes.data, bytes.bytes}, values, add ? Store::add : Store::copy);
+}
+
+}  // namespace
+
+void bind_compress(py::module_& module) {
+  py::enum_<Norm>(module, "Norm", "What the scale of a block is made of.")
+      .value("max", Norm::max)
+      .value("mean", Norm::mean)
+      .value("l2", Norm::l2);
+  py::enum_<Rounding>(module, "Rounding", "How values become integers.")
+      .value("nearest", Rounding::nearest)
+      .value("stochastic", Rounding::stochastic);
+
+  module.def("compressor_names", &compressor_names);
+  py::class_<Compressor>(module, "Compressor", "Values to payloads and back; it has no state.")
+      .def(py::init([](const std::string& name, const std::string& simd) {
+             return make_compressor(name, table(simd));
+           }),
+           py::arg("name"), py::kw_only(), py::arg("simd") = "")
+      .def_static(
+          "linear",
+          [](int bits, std::size_t block, Norm norm, Rounding rounding, const std::string& simd) {
+            return std::unique_ptr<Compressor>(std::make_unique<Quantiser>(
+                Quantisation{bits, block, norm, rounding}, table(simd)));
+          },
+          py::arg("bits"), py::arg("block") = 1024, py::arg("norm") = Norm::max,
+          py::arg("rounding") = Rounding::nearest, py::kw_only(), py::arg("simd") = "")
+      .def_property_readonly("grain", &Compressor::grain)
+      .def_property_readonly("unbiased", &Compressor::unbiased)
+      .def("capacity", &Compressor::capacity, py::arg("count"))
+      .def(
+          "encode",
+          [](const Compressor& self, const py::array& values, std::optional<py::array> residual,
+             std::uint64_t key, std::uint64_t first) {
+            return encode(self, values, std::move(residual), {key, first});
+          },
+          py::arg("values"), py::arg("residual") = py::none(), py::arg("key") = 0,
+          py::arg("first") = 0)
+      .def("decode", &decode, py::arg("payload"), py::arg("out"), py::arg("add") = false);
+}
+
+}  // namespace ronde
