@@ -43,39 +43,83 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
     }
     agree(call, false);
     know_link(call, bytes);
+    reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
+      const Layout layout{.rank = across_->rank(),
+                          .chunks = Chunks::even(place.count, across_->size()),
+                          .inputs = {}};
+      run_on(*across_, Collective::allreduce, layout, {{}, slice}, element_of(reduction), call, {});
+      postscale(reduction, slice.data, place.count);
+    });
+  });
+}
+
+/// After phase 0: the machine reduces, each rank gets a slice of the sum and does with it what is
+/// to be done `between` the machines, and all slices go to all.
+void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pieces,
+                                    const Reduction& before, const Between& between) {
+  const std::size_t bytes = bytes_of(pieces), item = size_of(before.dtype);
+  const bool packed = pieces.size() != 1;
+  const Buffer vector = packed ? pack(pieces) : pieces[0].output;
+  const ConstBuffer input = packed ? vector : pieces[0].input;
+
+  const Chunks slices = Chunks::even(bytes / item, board_->size());
+  const auto own = slices[board_->rank()];
+  const Buffer slice = allocate(own.count * item).buffer();
+  std::vector<std::size_t> counts;
+  for (int place = 0; place < board_->size(); ++place) counts.push_back(slices.count(place));
+  share(call, bytes, [&](std::uint64_t mine) {
+    return std::make_unique<SharedReduceScatter>(*board_, mine, input, slice, counts, before);
+  });
+
+  between(slice, own);
+
+  const auto choose = [&](const Board&) {
+    std::vector<Wanted> wanted(board_->size());
+    for (int place = 0; place < board_->size(); ++place) {
+      const Buffer to = vector.slice(slices[place].offset * item, slices[place].count * item);
+      wanted[place] = {.stream_bytes = to.bytes, .to = to};
+    }
+    return wanted;
+  };
+  share(call, bytes, [&](std::uint64_t mine) {
+    const Stream stream{.data = slice, .bytes = slice.bytes};
+    return std::make_unique<SharedMovement>(*board_, mine, stream, false, [](Note&) {}, choose);
+  });
+  if (packed) unpack(pieces, vector);
+}
+
+void Communicator::allreduce_compressed(const Call& call, std::span<const Piece> pieces,
+                                        const Reduction& reduction,
+                                        const Compression& compression) {
+  if (board_ && !across_) return allreduce_in_memory(call, pieces, reduction);
+  const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result, Range place,
+                              const Reduction& scaling) {
+    const std::size_t count = result.bytes / sizeof(float);
+    Compression part = compression;
+    if (!part.residual.empty()) part.residual = part.residual.subspan(place.offset, place.count);
+    const double factor = scaling.prescale * scaling.postscale / scaling.divisor;
+    const int tag = data_tag();
+    ++sequence_;  // it takes two tags
+    drive(std::make_shared<CompressedAllreduce>(
+              transport, part, std::span(reinterpret_cast<const float*>(values.data), count),
+              std::span(reinterpret_cast<float*>(result.data), count), static_cast<float>(factor),
+              tag, "compressed allreduce"),
+          call);
+  };
+  guarded(call, [&] {
+    agree(call, false);
+    if (across_) {
+      reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
+        compressed(*across_, slice, slice, place, after(reduction));
+      });
+      return;
+    }
     const bool packed = pieces.size() != 1;
-    const Buffer vector = packed ? pack(pieces) : pieces[0].output;
-    const ConstBuffer input = packed ? vector : pieces[0].input;
-
-    const std::size_t item = size_of(reduction.dtype);
-    const Chunks slices = Chunks::even(bytes / item, board_->size());
-    const auto own = slices[board_->rank()];
-    const Buffer slice = allocate(own.count * item).buffer();
-    std::vector<std::size_t> counts;
-    for (int place = 0; place < board_->size(); ++place) counts.push_back(slices.count(place));
-    share(call, bytes, [&](std::uint64_t mine) {
-      return std::make_unique<SharedReduceScatter>(*board_, mine, input, slice, counts,
-                                                   before(reduction));
-    });
-
-    const Layout layout{
-        .rank = across_->rank(), .chunks = Chunks::even(own.count, across_->size()), .inputs = {}};
-    run_on(*across_, Collective::allreduce, layout, {{}, slice}, element_of(reduction), call, {});
-    postscale(reduction, slice.data, own.count);
-
-    const auto choose = [&](const Board&) {
-      std::vector<Wanted> wanted(board_->size());
-      for (int place = 0; place < board_->size(); ++place) {
-        const Buffer to = vector.slice(slices[place].offset * item, slices[place].count * item);
-        wanted[place] = {.stream_bytes = to.bytes, .to = to};
-      }
-      return wanted;
-    };
-    share(call, bytes, [&](std::uint64_t mine) {
-      const Stream stream{.data = slice, .bytes = slice.bytes};
-      return std::make_unique<SharedMovement>(*board_, mine, stream, false, [](Note&) {}, choose);
-    });
-    if (packed) unpack(pieces, vector);
+    const Buffer result = packed ? pack(pieces) : pieces[0].output;
+    const ConstBuffer values = packed ? ConstBuffer(result) : pieces[0].input;
+    compressed(*transport_, values, result, {Where::data, 0, result.bytes / sizeof(float)},
+               reduction);
+    if (packed) unpack(pieces, result);
   });
 }
 

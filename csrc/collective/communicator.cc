@@ -344,10 +344,9 @@ void Communicator::run_on(Transport& transport, Collective collective, const Lay
                           Operands operands, Element element, const Call& call,
                           std::string_view named) {
   const auto& [algorithm, schedule] = plan(collective, layout, element, named);
-  const int tag = kFirstDataTag + static_cast<int>(sequence_ % (kMaxTag - kFirstDataTag));
   const Depth depth{settings_.window, in_flight()};
   drive(std::make_shared<Execution>(
-            transport, schedule, operands, element, tag, depth,
+            transport, schedule, operands, element, data_tag(), depth,
             std::string(name_of(collective)) + " by " + std::string(algorithm->name)),
         call);
 }

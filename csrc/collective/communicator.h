@@ -22,6 +22,7 @@
 
 #include "collective/agreement.h"
 #include "collective/call.h"
+#include "collective/compressed.h"
 #include "collective/control.h"
 #include "collective/execution.h"
 #include "collective/settings.h"
@@ -59,6 +60,11 @@ class Communicator {
   /// Reduces the pieces, which are of one dtype, as one vector.
   void allreduce(const Call& call, std::span<const Piece> pieces, const Reduction& reduction,
                  std::string_view algorithm = {});
+
+  /// The same for sums of float32, compressed where they cross machines: ranks of one machine
+  /// reduce exactly. The compression must be the same on all ranks, and `call` say so.
+  void allreduce_compressed(const Call& call, std::span<const Piece> pieces,
+                            const Reduction& reduction, const Compression& compression);
 
   /// `input` is a vector cut into `chunks`; `output` gets this rank's chunk of the reduction.
   void reduce_scatter(const Call& call, ConstBuffer input, Buffer output, const Chunks& chunks,
@@ -162,8 +168,11 @@ class Communicator {
                               std::size_t row_bytes);
 
   // Over several machines with several ranks each (across_machines.cc).
+  using Between = std::function<void(Buffer slice, Range place)>;
   void allreduce_across(const Call& call, std::span<const Piece> pieces,
                         const Reduction& reduction);
+  void reduce_by_slices(const Call& call, std::span<const Piece> pieces, const Reduction& before,
+                        const Between& between);
   void allreduce_short_across(const Call& call, std::span<const Piece> pieces,
                               const Reduction& reduction);
 
@@ -186,6 +195,9 @@ class Communicator {
   static constexpr int kAgreementTag = 0;
   static constexpr int kTextTag = 1;
   static constexpr int kFirstDataTag = 2;
+  int data_tag() const {
+    return kFirstDataTag + static_cast<int>(sequence_ % (kMaxTag - kFirstDataTag));
+  }
 
   void run(Collective collective, const Layout& layout, Operands operands, Element element,
            const Call& call, std::string_view algorithm);

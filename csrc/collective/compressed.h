@@ -1,0 +1,108 @@
+// Allreduce of what a compressor makes of the values: a scatter-reduce and an allgather of payloads
+// (as in Alistarh et al. 2017; Seide et al. 2014), so that a value is compressed twice whatever the
+// number of ranks.
+//
+//   1  each rank owns a slice of the vector, and gets the payloads of its slice from all others
+//   2  the owner decodes and adds them in the order of the ranks, its own values exactly
+//   3  the owner compresses the sum, and all ranks, itself too, decode that payload: all get the
+//      same bits
+//
+// Slices go in segments, several of which are under way: while one travels, others are compressed
+// and added.
+//
+// The residual of a rank has a place for each element. Where another rank owns the element it is
+// what this rank's payloads have left out; where this rank does, it is what the payloads of the sum
+// have left out, if the compressor is not right on average by itself.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "collective/work.h"
+#include "compress/compressor.h"
+#include "core/bytes.h"
+#include "transport/transport.h"
+
+namespace ronde {
+
+/// How an allreduce is compressed.
+struct Compression {
+  std::shared_ptr<const Compressor> compressor;
+  std::span<float> residual;  // of the whole vector, or empty: what is left out is lost then
+  std::uint64_t key = 0;      // of random numbers
+};
+
+class CompressedAllreduce final : public Work {
+ public:
+  /// The sum of all ranks' `values`, times `factor`, in `result`, which may be the same memory.
+  /// `tag` and the one behind it are this call's.
+  CompressedAllreduce(Transport& transport, Compression compression, std::span<const float> values,
+                      std::span<float> result, float factor, int tag, std::string what);
+
+  Progress progress() override;
+
+  /// What this rank has sent, in bytes.
+  std::size_t sent() const { return sent_; }
+
+ private:
+  struct Span {
+    std::size_t offset, count;
+  };
+  /// A payload on its way to or from a rank.
+  struct Message {
+    Bytes memory;
+    std::optional<Request> request;
+    std::size_t length = 0;
+    bool arrived = false;
+  };
+  /// What belongs to one segment of all slices, while it is under way.
+  struct Segment {
+    std::vector<Message> parts_out, parts_in;  // to and from each rank: of its and of our slice
+    std::vector<Message> sums_in;              // from each owner
+    Message sum;                               // of our slice
+    std::vector<std::optional<Request>> sum_sends;
+    bool reduced = false;
+    int missing = 0;  // sums that have not been stored
+  };
+
+  Span slice(int rank) const;
+  Span segment(int rank, std::size_t number) const;
+  Segment& under_way(std::size_t number) { return window_[number % window_.size()]; }
+
+  bool open_segment();
+  bool compress_next();
+  bool hear(std::size_t number);
+  bool reduce(std::size_t number);
+  bool store_sums(std::size_t number);
+  bool close_segment();
+
+  std::byte* room(Message& message, std::size_t count) const;
+  bool ended(std::optional<Request>& request) const;
+  void send(int peer, int tag, ConstBuffer payload, std::optional<Request>& request);
+  void receive(int peer, int tag, std::size_t count, Message& message);
+  std::size_t encode(const float* values, const Span& span, bool feedback, std::byte* payload);
+  void decode(const Message& message, const Span& span, float* out, Store store, int peer) const;
+
+  Transport& transport_;
+  Compression compression_;
+  const std::span<const float> values_;
+  const std::span<float> result_;
+  const float factor_;
+  const int tag_;
+  const std::string what_;
+  std::size_t segment_count_ = 0;  // of the longest slice
+  std::size_t segment_length_ = 0;
+  std::vector<Segment> window_;
+  std::vector<float> total_;             // of the segment that is being reduced
+  std::size_t opened_ = 0, closed_ = 0;  // segments
+  std::size_t compressing_ = 0;          // the segment whose parts are being compressed,
+  int distance_ = 1;                     // and for which rank, counted from this one
+  std::size_t sent_ = 0;
+};
+
+}  // namespace ronde
