@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,7 @@ pybind11::str to_python(const std::string& text);
 /// Runs a collective, without the GIL. If the communicator fails in it, messages may still be under
 /// way, so the arrays live as long as the process.
 template <class Body>
-auto run_collective(Communicator& self, std::initializer_list<pybind11::handle> arrays, Body body) {
+auto run_collective(Communicator& self, std::span<const pybind11::handle> arrays, Body body) {
   const bool usable = !self.failed();
   try {
     pybind11::gil_scoped_release release;
@@ -51,6 +52,11 @@ auto run_collective(Communicator& self, std::initializer_list<pybind11::handle> 
     }
     throw;
   }
+}
+
+template <class Body>
+auto run_collective(Communicator& self, std::initializer_list<pybind11::handle> arrays, Body body) {
+  return run_collective(self, std::span(arrays.begin(), arrays.size()), body);
 }
 
 }  // namespace ronde

@@ -277,7 +277,7 @@ void bind_collective(py::module_& module) {
            py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("failure",
                              [](const Communicator& self) { return to_python(self.failure()); });
-  bind_operations(communicator);
+  bind_operations(module, communicator);
 }
 
 }  // namespace ronde

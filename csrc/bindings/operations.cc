@@ -10,6 +10,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <initializer_list>
+#include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -116,17 +119,67 @@ struct Reducing {
   Reduction reduction;
 };
 
+/// What the caller says of a compression: the compressor, its name and parameters in words, a
+/// residual for all elements of the call or None, and the key of random numbers.
+struct Compressing {
+  std::shared_ptr<const Compressor> compressor;
+  std::string text;
+  std::optional<py::array> residual;
+  std::uint64_t key;
+
+  void require_fitting(const Reducing& reducing, std::size_t elements) const {
+    if (reducing.op != Op::sum && reducing.op != Op::average)
+      throw py::value_error(
+          std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") +
+          name_of(reducing.op));
+    if (reducing.reduction.dtype != DType::float32)
+      throw py::type_error("compression needs float32");
+    if (residual && (plain_dtype(*residual) != DType::float32 ||
+                     static_cast<std::size_t>(residual->size()) != elements))
+      throw py::value_error("the residual must be a float32 array of " + std::to_string(elements) +
+                            " elements");
+  }
+
+  Compression compression() {
+    std::span<float> left;
+    if (residual)
+      left = {reinterpret_cast<float*>(output_of(*residual).data),
+              static_cast<std::size_t>(residual->size())};
+    return {compressor, left, key};
+  }
+};
+
+/// Reduces pieces of one dtype, compressed or not.
+void reduce_pieces(Communicator& self, Call& call, std::span<const Piece> pieces,
+                   const Reducing& reducing, Compressing* compressing,
+                   std::initializer_list<py::handle> arrays) {
+  if (!compressing) {
+    run_collective(self, arrays, [&] { self.allreduce(call, pieces, reducing.reduction); });
+    return;
+  }
+  std::size_t elements = 0;
+  for (const auto& piece : pieces) elements += piece.input.bytes / sizeof(float);
+  compressing->require_fitting(reducing, elements);
+  call.detail = "compression=" + compressing->text;
+  const auto compression = compressing->compression();
+  const py::object residual =
+      compressing->residual ? py::object(*compressing->residual) : py::none();
+  std::vector<py::handle> kept(arrays);
+  kept.push_back(residual);
+  run_collective(self, kept,
+                 [&] { self.allreduce_compressed(call, pieces, reducing.reduction, compression); });
+}
+
 py::array allreduce(Communicator& self, const py::array& input, std::optional<py::array> output,
                     const std::optional<DType>& given, py::handle op, py::handle name,
-                    py::handle prescale, py::handle postscale) {
+                    py::handle prescale, py::handle postscale, Compressing* compressing) {
   const DType dtype = dtype_from(input, given);
   const Reducing reducing(self, op, dtype, prescale, postscale);
   Call call = call_of("allreduce", name, dtype, input);
   reducing.describe(call);
   py::array result = output ? std::move(*output) : new_array(input.dtype(), shape_of(input), input);
   const Piece piece{input_of(input), output_of(result)};
-  run_collective(self, {input, result},
-                 [&] { self.allreduce(call, {&piece, 1}, reducing.reduction); });
+  reduce_pieces(self, call, {&piece, 1}, reducing, compressing, {input, result});
   return result;
 }
 
@@ -150,7 +203,10 @@ void require_apart(const std::vector<py::array>& outputs) {
 void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
                      std::vector<py::array>& outputs, const std::vector<DType>& dtypes,
                      const std::vector<std::vector<std::size_t>>& buckets, py::handle op,
-                     py::handle name, py::handle prescale, py::handle postscale) {
+                     py::handle name, py::handle prescale, py::handle postscale,
+                     const std::vector<Compressing*>& compressings) {
+  if (compressings.size() != buckets.size())
+    throw ArgumentError("a compression or None is needed for every bucket");
   require_apart(outputs);
   Call group;
   group.kind = "grouped_allreduce";
@@ -167,7 +223,8 @@ void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
   const auto in_list = py::cast(inputs), out_list = py::cast(outputs);
   // Phase 0 of the whole group; an empty group is a call too.
   run_collective(self, {}, [&] { self.barrier(group); });
-  for (const auto& bucket : buckets) {
+  for (std::size_t number = 0; number < buckets.size(); ++number) {
+    const auto& bucket = buckets[number];
     const Reducing reducing(self, op, dtypes[bucket[0]], prescale, postscale);
     Call call;
     call.kind = "bucket of grouped_allreduce";
@@ -176,8 +233,7 @@ void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
     reducing.describe(call);
     std::vector<Piece> pieces;
     for (const auto i : bucket) pieces.push_back({input_of(inputs[i]), output_of(outputs[i])});
-    run_collective(self, {in_list, out_list},
-                   [&] { self.allreduce(call, pieces, reducing.reduction); });
+    reduce_pieces(self, call, pieces, reducing, compressings[number], {in_list, out_list});
   }
 }
 
@@ -336,12 +392,18 @@ void bind_op(py::module_& module) {
   ops.attr("__str__") = ops.attr("__repr__");
 }
 
-void bind_operations(py::class_<Communicator>& communicator) {
+void bind_operations(py::module_& module, py::class_<Communicator>& communicator) {
+  py::class_<Compressing>(module, "Compression", "How one allreduce is compressed.")
+      .def(py::init([](std::shared_ptr<Compressor> compressor, std::string text,
+                       std::optional<py::array> residual, std::uint64_t key) {
+             return Compressing{std::move(compressor), std::move(text), std::move(residual), key};
+           }),
+           "compressor"_a.none(false), "text"_a, "residual"_a, "key"_a);
   communicator
       .def("allreduce_array", &allreduce, "input"_a, "output"_a, "dtype"_a, "op"_a, "name"_a,
-           "prescale"_a, "postscale"_a)
+           "prescale"_a, "postscale"_a, "compression"_a = nullptr)
       .def("allreduce_arrays", &allreduce_group, "inputs"_a, "outputs"_a, "dtypes"_a, "buckets"_a,
-           "op"_a, "name"_a, "prescale"_a, "postscale"_a)
+           "op"_a, "name"_a, "prescale"_a, "postscale"_a, "compressions"_a)
       .def("reduce_array", &reduce, "input"_a, "dtype"_a, "root"_a, "shown_root"_a, "op"_a,
            "name"_a, "prescale"_a, "postscale"_a)
       .def("reducescatter_array", &reducescatter, "input"_a, "dtype"_a, "op"_a, "name"_a,

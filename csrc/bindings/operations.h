@@ -7,6 +7,6 @@
 namespace ronde {
 
 void bind_op(pybind11::module_& module);
-void bind_operations(pybind11::class_<Communicator>& communicator);
+void bind_operations(pybind11::module_& module, pybind11::class_<Communicator>& communicator);
 
 }  // namespace ronde
