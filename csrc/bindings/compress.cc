@@ -83,15 +83,15 @@ void bind_compress(py::module_& module) {
       .value("stochastic", Rounding::stochastic);
 
   module.def("compressor_names", &compressor_names);
-  py::class_<Compressor>(module, "Compressor", "Values to payloads and back; it has no state.")
+  py::class_<Compressor, std::shared_ptr<Compressor>>(module, "Compressor", "Values to payloads and back; it has no state.")
       .def(py::init([](const std::string& name, const std::string& simd) {
-             return make_compressor(name, table(simd));
+             return std::shared_ptr<Compressor>(make_compressor(name, table(simd)));
            }),
            py::arg("name"), py::kw_only(), py::arg("simd") = "")
       .def_static(
           "linear",
           [](int bits, std::size_t block, Norm norm, Rounding rounding, const std::string& simd) {
-            return std::unique_ptr<Compressor>(std::make_unique<Quantiser>(
+            return std::shared_ptr<Compressor>(std::make_shared<Quantiser>(
                 Quantisation{bits, block, norm, rounding}, table(simd)));
           },
           py::arg("bits"), py::arg("block") = 1024, py::arg("norm") = Norm::max,

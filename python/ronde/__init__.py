@@ -17,6 +17,7 @@ arguments that are wrong by themselves. After a stall or a failure, results in p
 
 from __future__ import annotations
 
+from . import compression
 from ._core import __version__
 from .context import (
     add_process_set,
@@ -94,6 +95,7 @@ __all__ = [
     "broadcast_",
     "broadcast_object",
     "broadcast_parameters",
+    "compression",
     "cross_rank",
     "cross_size",
     "empty",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from . import _core, context
 from .arrays import View
@@ -48,13 +48,13 @@ def _short(ranks: list[int]) -> str:
     return f"{ranks[0]} to {ranks[-1]}" if consecutive else str(ranks)
 
 
-def buckets(views: Sequence[View]) -> Iterator[list[int]]:
-    """Indices of arrays that travel together: one dtype, in order, up to the fusion size."""
+def buckets(views: Sequence[View], kinds: Sequence[Hashable]) -> Iterator[list[int]]:
+    """Indices of arrays that travel together: one dtype and kind, in order, up to the fusion size."""
     limit = context.world().settings.fusion_bytes
-    by_dtype: dict[_core.DType, list[int]] = {}
-    for i, each in enumerate(views):
-        by_dtype.setdefault(each.dtype, []).append(i)
-    for indices in by_dtype.values():
+    by_kind: dict[Hashable, list[int]] = {}
+    for i, (each, kind) in enumerate(zip(views, kinds, strict=True)):
+        by_kind.setdefault((each.dtype, kind), []).append(i)
+    for indices in by_kind.values():
         bucket: list[int] = []
         filled = 0
         for i in indices:

@@ -6,6 +6,7 @@ passes to a step.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,50 @@ import numpy as np
 
 from . import context
 from .arrays import View, is_torch, view
+from .compression import Compression, Compressor, ErrorFeedback
 from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
-from .reductions import Op, grouped_allreduce
+from .reductions import Op, reduce_group
 
-__all__ = ["Reducer"]
+__all__ = ["Choice", "Reducer"]
+
+
+class Choice:
+    """Which parameter is compressed how, always with error feedback.
+
+    `compression`: one for all matrices and higher (vectors are biases and norms: too short to gain anything,
+    and sensitive); or a dictionary from labels, the rest staying exact; or a function of label and array.
+    """
+
+    def __init__(self, compression: Any) -> None:
+        if isinstance(compression, Mapping):
+            self._choose: Callable[[Any, Any], Compression] = lambda label, _: compression.get(label)
+        elif compression is None or isinstance(compression, (Compressor, ErrorFeedback)):
+            self._choose = lambda _, array: compression if np.ndim(array) > 1 else None
+        elif callable(compression):
+            self._choose = compression
+        else:
+            raise TypeError(
+                "compression must be one of ronde.compression, a dictionary of them, or a function, "
+                f"not {compression!r}"
+            )
+        self._compression = compression
+        self._feedbacks: dict[Compressor, ErrorFeedback] = {}
+
+    def of(self, label: Any, array: Any) -> Compression:
+        chosen = self._choose(label, array)
+        if not isinstance(chosen, Compressor):
+            return chosen
+        return self._feedbacks.setdefault(chosen, ErrorFeedback(chosen))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Choice._again, (self._compression, self._feedbacks)
+
+    @staticmethod
+    def _again(compression: Any, feedbacks: dict[Compressor, ErrorFeedback]) -> Choice:
+        choice = Choice(compression)
+        choice._feedbacks = feedbacks
+        return choice
 
 
 @dataclass
@@ -32,6 +72,7 @@ class Reducer:
     postscale_factor: float
     process_set: ProcessSet
     name: str
+    choice: Choice
     passes: int = 0  # since the last step
     sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
     seconds: float = 0.0
@@ -76,13 +117,17 @@ class Reducer:
     def _communicate(self, gradients: _Gradients) -> list[Any]:
         start = time.perf_counter()
         try:
-            return grouped_allreduce(
-                gradients.present(),
+            present = gradients.present()
+            return reduce_group(
+                [view(array) for _, array in present],
                 self.op,
                 f"{self.name} {gradients.describe()}".rstrip(),
-                prescale_factor=self.prescale_factor,
-                postscale_factor=self.postscale_factor,
-                process_set=self.process_set,
+                (self.prescale_factor, self.postscale_factor),
+                [
+                    (self.choice.of(label, array), f"{self.name}[{label!r}]")
+                    for label, array in present
+                ],
+                self.process_set,
             )
         finally:
             self.seconds += time.perf_counter() - start
@@ -91,7 +136,9 @@ class Reducer:
         # A process set lives in this process alone; its ranks tell which one is meant elsewhere.
         is_global = self.process_set is global_process_set
         ranks = None if is_global else self.process_set.ranks
-        return {**vars(self), "process_set": ranks, "seconds": 0.0}
+        # A copy has residuals of its own.
+        choice = copy.deepcopy(self.choice)
+        return {**vars(self), "process_set": ranks, "choice": choice, "seconds": 0.0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))
@@ -125,13 +172,17 @@ class _Gradients:
             return _Gradients(keys, [grads[key] for key in keys])
         return _Gradients(None, list(grads) if isinstance(grads, (list, tuple)) else [grads])
 
-    def present(self) -> list[Any]:
-        return [array for array in self.arrays if array is not None]
+    def labelled(self) -> list[tuple[Any, Any]]:
+        """All arrays with their keys, or numbers."""
+        labels = range(len(self.arrays)) if self.keys is None else self.keys
+        return list(zip(labels, self.arrays, strict=True))
+
+    def present(self) -> list[tuple[Any, Any]]:
+        return [(label, array) for label, array in self.labelled() if array is not None]
 
     def describe(self) -> str:
         """What the shapes do not tell: the ranks compare it."""
-        labels = range(len(self.arrays)) if self.keys is None else self.keys
-        missing = [label for label, a in zip(labels, self.arrays, strict=True) if a is None]
+        missing = [label for label, array in self.labelled() if array is None]
         parts = [] if self.keys is None else [f"for {self.keys}"]
         return " ".join(parts + ([f"without gradients of {missing}"] if missing else []))
 

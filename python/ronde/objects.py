@@ -73,7 +73,7 @@ def broadcast_parameters(
     communicator.barrier(
         _core.Call("broadcast_parameters", root=process_set.ranks[root], detail=detail)
     )
-    for bucket in buckets(views):
+    for bucket in buckets(views, [None] * len(views)):
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
         call = _core.Call("bucket of broadcast_parameters", root=process_set.ranks[root])

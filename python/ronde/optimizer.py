@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import context
-from ._gradients import Reducer
+from ._gradients import Choice, Reducer
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op
 
@@ -26,6 +26,7 @@ __all__ = ["DistributedOptimizer"]
 def DistributedOptimizer(
     optimizer: Any,
     *,
+    compression: Any = None,
     op: Op = Average,
     backward_passes_per_step: int = 1,
     prescale_factor: float = 1.0,
@@ -53,6 +54,10 @@ def DistributedOptimizer(
     raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ. Keys
     are put in order, and compared, by their `repr`.
 
+    `compression`: one of `ronde.compression`, for arrays of two dimensions and more (biases and norms stay
+    exact); or a dictionary from keys (for a list: from numbers), the rest staying exact; or a function
+    of key and array. Compressors get error feedback. To save and restore what it keeps, pass a
+    `ronde.compression.ErrorFeedback` and use its `state_dict`.
     `op`, `prescale_factor`, `postscale_factor`, `process_set`: as for `ronde.allreduce`.
     `backward_passes_per_step`: with k, only every k-th call communicates and updates. The gradients
     of the calls before it are added up in copies, on this rank alone. As in Horovod, the *sum* of
@@ -79,6 +84,7 @@ def DistributedOptimizer(
         float(postscale_factor),
         process_set,
         name or "DistributedOptimizer",
+        Choice(compression),
     )
     return adapter(optimizer, reducer)
 

@@ -10,6 +10,7 @@ import numpy as np
 from . import _core
 from ._calls import buckets, communicator_of, root_of
 from .arrays import ArrayLike, View, view
+from .compression import Compression, compression_of
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -51,23 +52,28 @@ def allreduce(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Compression = None,
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """The reduction of `x` over all ranks, as a new array of x's kind, shape and dtype.
 
     `x`: an array of the same shape and dtype on all ranks. `name`: shown in errors, and compared.
     `prescale_factor`, `postscale_factor`: multiply the input before and the result after the reduction
-    (floating types only).
+    (floating types only). `compression`: one of `ronde.compression`, for the sum or average of float32;
+    what crosses machines is compressed then.
 
     All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says how
     often they are rounded, and gives the error bound of every algorithm.
     """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
-    if _core.is_plain(x):
+    if compression is None and _core.is_plain(x):
         return communicator.allreduce_array(x, None, None, op, name, *factors)
     seen = view(x)
-    return seen.wrap(communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors))
+    how = compression_of(compression, [(name or "", seen)])
+    return seen.wrap(
+        communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors, how)
+    )
 
 
 def allreduce_(
@@ -77,16 +83,17 @@ def allreduce_(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Compression = None,
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `allreduce`, in place: `x` receives the result, and is returned."""
     communicator = communicator_of(process_set)
-    if _core.is_plain(x):
-        return communicator.allreduce_array(x, x, None, op, name, prescale_factor, postscale_factor)
+    factors = prescale_factor, postscale_factor
+    if compression is None and _core.is_plain(x):
+        return communicator.allreduce_array(x, x, None, op, name, *factors)
     seen = view(x, writable=True)
-    communicator.allreduce_array(
-        seen.array, seen.array, seen.dtype, op, name, prescale_factor, postscale_factor
-    )
+    how = compression_of(compression, [(name or "", seen)])
+    communicator.allreduce_array(seen.array, seen.array, seen.dtype, op, name, *factors, how)
     seen.write_back()
     return x
 
@@ -98,16 +105,17 @@ def grouped_allreduce(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Compression | Sequence[Compression] = None,
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """`allreduce` of each of several arrays, fused into buckets of at most `RONDE_FUSION_BYTES`.
 
-    The arrays may differ in dtype; those of one dtype share buckets.
+    The arrays may differ in dtype; those of one dtype and compression share buckets. `compression`: for
+    all of them, or a list with one or None for each.
     """
     seen = [view(x) for x in xs]
-    outputs = [np.empty(each.shape, each.array.dtype) for each in seen]
-    _reduce_group(seen, outputs, op, name, prescale_factor, postscale_factor, process_set)
-    return [each.wrap(output) for each, output in zip(seen, outputs, strict=True)]
+    factors = prescale_factor, postscale_factor
+    return reduce_group(seen, op, name, factors, _labelled(seen, name, compression), process_set)
 
 
 def grouped_allreduce_(
@@ -117,6 +125,7 @@ def grouped_allreduce_(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Compression | Sequence[Compression] = None,
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """As `grouped_allreduce`, in place: the arrays receive the results, and are returned.
@@ -125,27 +134,63 @@ def grouped_allreduce_(
     """
     xs = list(xs)
     seen = [view(x, writable=True) for x in xs]
-    outputs = [each.array for each in seen]
-    _reduce_group(seen, outputs, op, name, prescale_factor, postscale_factor, process_set)
+    factors = prescale_factor, postscale_factor
+    how = _labelled(seen, name, compression)
+    _reduce_into([each.array for each in seen], seen, op, name, factors, how, process_set)
     for each in seen:
         each.write_back()
     return xs
 
 
-def _reduce_group(
+# Of each array of a group, how it is compressed, and under which name its residual is kept.
+Labelled = Sequence[tuple[Compression, str]]
+
+
+def _labelled(
+    views: Sequence[View], name: str | None, compression: Compression | Sequence[Compression]
+) -> Labelled:
+    labels = [f"{name}[{i}]" if name else "" for i in range(len(views))]
+    if not isinstance(compression, (list, tuple)):
+        return [(compression, label) for label in labels]  # type: ignore[misc]
+    if len(compression) != len(views):
+        raise ValueError(f"{len(compression)} compressions for {len(views)} arrays")
+    return list(zip(compression, labels, strict=True))
+
+
+def reduce_group(
     views: Sequence[View],
-    outputs: Sequence[Any],
     op: Op,
     name: str | None,
-    prescale: float,
-    postscale: float,
+    factors: tuple[float, float],
+    how: Labelled,
+    process_set: ProcessSet,
+) -> list[Any]:
+    """`grouped_allreduce` of views."""
+    outputs = [np.empty(each.shape, each.array.dtype) for each in views]
+    _reduce_into(outputs, views, op, name, factors, how, process_set)
+    return [each.wrap(output) for each, output in zip(views, outputs, strict=True)]
+
+
+def _reduce_into(
+    outputs: Sequence[Any],
+    views: Sequence[View],
+    op: Op,
+    name: str | None,
+    factors: tuple[float, float],
+    how: Labelled,
     process_set: ProcessSet,
 ) -> None:
     communicator = communicator_of(process_set)
     dtypes = [each.dtype for each in views]
     inputs = [each.array for each in views]
-    grouped = list(buckets(views))
-    communicator.allreduce_arrays(inputs, outputs, dtypes, grouped, op, name, prescale, postscale)
+    grouped = list(buckets(views, [compression for compression, _ in how]))
+    compressions = [
+        compression_of(how[bucket[0]][0], [(how[i][1], views[i]) for i in bucket])
+        for bucket in grouped
+    ]
+    communicator.allreduce_arrays(
+        inputs, outputs, dtypes, grouped, op, name, *factors, compressions
+    )
 
 
 def reduce(
