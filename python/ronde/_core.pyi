@@ -108,6 +108,76 @@ def reduce_many(
 def copy_bytes(to: _Array, source: _Array, *, streaming: bool = False, simd: str = "") -> None:
     """Copies one array's bytes to another, around the caches where streaming."""
 
+# --- compress
+
+class Norm:
+    """What the scale of a block is made of."""
+
+    __members__: ClassVar[dict[str, Norm]]
+    max: ClassVar[Norm]
+    mean: ClassVar[Norm]
+    l2: ClassVar[Norm]
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class Rounding:
+    """How values become integers."""
+
+    __members__: ClassVar[dict[str, Rounding]]
+    nearest: ClassVar[Rounding]
+    stochastic: ClassVar[Rounding]
+    def __init__(self, value: int) -> None: ...
+    def __int__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object) -> bool: ...
+    def __ne__(self, other: object) -> bool: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+def compressor_names() -> list[str]:
+    """The names that `Compressor` knows."""
+
+class Compressor:
+    """Values to payloads and back; it has no state. csrc/compress/compressor.h says more."""
+
+    def __init__(self, name: str, *, simd: str = "") -> None: ...
+    @staticmethod
+    def linear(
+        bits: int,
+        block: int = 1024,
+        norm: Norm = ...,
+        rounding: Rounding = ...,
+        *,
+        simd: str = "",
+    ) -> Compressor: ...
+    @property
+    def grain(self) -> int: ...
+    @property
+    def unbiased(self) -> builtins.bool: ...
+    def capacity(self, count: int) -> int:
+        """The bytes of a payload of `count` values, at most."""
+    def encode(
+        self,
+        values: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,  # changed in place
+        key: int = 0,
+        first: int = 0,  # a multiple of the grain
+    ) -> _Bytes: ...
+    def decode(
+        self, payload: _Bytes, out: npt.NDArray[np.float32], add: builtins.bool = False
+    ) -> None: ...
+
 # --- transport
 
 class Transport:

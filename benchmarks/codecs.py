@@ -1,0 +1,86 @@
+"""How fast one core encodes and decodes: benchmarks/codecs.py [compressors].
+
+Encoding, with a residual, is compared with the pass over memory that it cannot do without: read the
+values and the residual, write the residual. Decoding with addition is compared with reading the
+payload, and reading and writing the values. Both passes and both codecs alternate within one run;
+shares (time of the pass / time of the codec) are printed as min/median/max over the rounds. The error
+is that of normal values, root of the mean square, relative to them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+from ronde import _core
+
+COUNT = 25_000_000
+ROUNDS = 7
+PIECE = 1 << 16  # elements of what is read and written in turns
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def shares(passes: list[float], codec: list[float]) -> str:
+    each = sorted(a / b for a, b in zip(passes, codec, strict=True))
+    return f"{each[0]:.2f}/{median(each):.2f}/{each[-1]:.2f}"
+
+
+def stream(values: Any, residual: Any) -> None:
+    """Reads both, writes the residual."""
+    _core.reduce_many(_core.ReduceOp.sum, _core.DType.float32, [residual], [residual, values])
+
+
+def stream_payload(payload: Any, out: Any, warm: Any) -> None:
+    """Reads the payload into what stays in the cache, reads and writes `out`."""
+    share = len(payload) / len(out)
+    for at in range(0, len(out), PIECE):
+        part = payload[int(at * share) : int((at + PIECE) * share)]
+        _core.copy_bytes(warm[: len(part)], part)
+        piece = out[at : at + PIECE]
+        scaled = {"prescale": 0.5}  # what is not scaled would be no more than a copy to itself
+        _core.reduce_many(_core.ReduceOp.sum, _core.DType.float32, [piece], [piece], **scaled)
+
+
+def measure(name: str, values: Any, residual: Any, out: Any) -> str:
+    compressor = _core.Compressor(name)
+    residual[:] = 0
+    payload = compressor.encode(values, residual)
+    error = np.sqrt(np.dot(residual, residual) / np.dot(values, values))
+    warm = np.empty(4 * PIECE, np.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        "pass": lambda: stream(values, residual),
+        "encode": lambda: compressor.encode(values, residual),
+        "payload": lambda: stream_payload(payload, out, warm),
+        "decode": lambda: compressor.decode(payload, out, add=True),
+    }
+    times: dict[str, list[float]] = {key: [] for key in calls}
+    for _ in range(ROUNDS):
+        for key, call in calls.items():
+            times[key].append(seconds(call))
+    encode, decode = (4 * COUNT / median(times[key]) / 1e9 for key in ("encode", "decode"))
+    return (
+        f"{name:8} {4 * COUNT / len(payload):6.2f}x  error {error:8.1e}"
+        f"  encode {encode:5.1f} GB/s, share {shares(times['pass'], times['encode'])}"
+        f"  decode and add {decode:5.1f} GB/s, share {shares(times['payload'], times['decode'])}"
+    )
+
+
+def main() -> None:
+    print(f"{COUNT} float32, instruction set {_core.simd()}, one thread; GB/s of float32")
+    values = np.random.default_rng(1).standard_normal(COUNT, np.float32)
+    residual, out = np.zeros(COUNT, np.float32), np.zeros(COUNT, np.float32)
+    for name in sys.argv[1:] or _core.compressor_names():
+        print(measure(name, values, residual, out), flush=True)
+
+
+if __name__ == "__main__":
+    main()
