@@ -56,7 +56,7 @@ Progress CompressedAllreduce::progress() {
     moved |= hear(number);
     moved |= store_sums(number);
   }
-  for (std::size_t number = closed_; number < opened_; ++number) moved |= reduce(number);
+  moved |= reduce_next();
   moved |= compress_next();
   moved |= close_segment();
   if (closed_ == segment_count_) return Progress::done;
@@ -85,13 +85,12 @@ bool CompressedAllreduce::open_segment() {
   if (opened_ == segment_count_ || opened_ == closed_ + window_.size()) return false;
   const std::size_t number = opened_++;
   auto& now = under_way(number);
-  now.reduced = segment(transport_.rank(), number).count == 0;
+  const std::size_t own = segment(transport_.rank(), number).count;
   now.missing = 0;
   for (int peer = 0; peer < transport_.size(); ++peer) {
     now.parts_in[peer].arrived = now.sums_in[peer].arrived = false;
     if (peer == transport_.rank()) continue;
-    if (!now.reduced)
-      receive(peer, tag_, segment(transport_.rank(), number).count, now.parts_in[peer]);
+    if (own) receive(peer, tag_, own, now.parts_in[peer]);
     if (const auto count = segment(peer, number).count) {
       receive(peer, tag_ + 1, count, now.sums_in[peer]);
       ++now.missing;
@@ -108,7 +107,7 @@ bool CompressedAllreduce::compress_next() {
     const Span part = segment(peer, compressing_);
     auto& message = under_way(compressing_).parts_out[peer];
     if (part.count) {
-      message.length = encode(values_.data() + part.offset, part, true, room(message, part.count));
+      message.length = encode(values_.data() + part.offset, part, room(message, part.count));
       send(peer, tag_, {message.memory.data(), message.length, {}}, message.request);
     }
     return true;
@@ -135,15 +134,20 @@ bool CompressedAllreduce::hear(std::size_t number) {
   return moved;
 }
 
-/// Adds what all ranks have sent of a segment of our slice, and sends the sum.
-bool CompressedAllreduce::reduce(std::size_t number) {
-  auto& now = under_way(number);
+/// Adds what all ranks have sent of the next segment of our slice, and sends the sum. Segments keep
+/// their order, which is that of the messages.
+bool CompressedAllreduce::reduce_next() {
+  if (reducing_ == opened_) return false;
+  auto& now = under_way(reducing_);
   const int rank = transport_.rank(), size = transport_.size();
-  if (now.reduced) return false;
+  const Span own = segment(rank, reducing_);
+  if (own.count == 0) {
+    ++reducing_;
+    return true;
+  }
   for (int peer = 0; peer < size; ++peer) {
     if (peer != rank && !now.parts_in[peer].arrived) return false;
   }
-  const Span own = segment(rank, number);
   float* total = total_.data();
   for (int peer = 0; peer < size; ++peer) {
     if (peer != rank) {
@@ -156,14 +160,14 @@ bool CompressedAllreduce::reduce(std::size_t number) {
     }
   }
   prescale({.dtype = DType::float32, .prescale = factor_}, total, own.count);
-  now.sum.length =
-      encode(total, own, !compression_.compressor->unbiased(), room(now.sum, own.count));
+  now.sum.length = encode(total, own, room(now.sum, own.count));
   for (int distance = 1; distance < size; ++distance) {
     const int peer = (rank + distance) % size;
     send(peer, tag_ + 1, {now.sum.memory.data(), now.sum.length, {}}, now.sum_sends[peer]);
   }
   decode(now.sum, own, result_.data() + own.offset, Store::copy, rank);
-  return now.reduced = true;
+  ++reducing_;
+  return true;
 }
 
 bool CompressedAllreduce::store_sums(std::size_t number) {
@@ -183,9 +187,9 @@ bool CompressedAllreduce::store_sums(std::size_t number) {
 
 /// Ends the first segment under way, if nothing of it is.
 bool CompressedAllreduce::close_segment() {
-  if (closed_ == compressing_) return false;
+  if (closed_ == compressing_ || closed_ == reducing_) return false;
   auto& now = under_way(closed_);
-  if (!now.reduced || now.missing) return false;
+  if (now.missing) return false;
   for (int peer = 0; peer < transport_.size(); ++peer) {
     if (!ended(now.parts_out[peer].request) || !ended(now.sum_sends[peer])) return false;
   }
@@ -208,7 +212,6 @@ bool CompressedAllreduce::ended(std::optional<Request>& request) const {
 void CompressedAllreduce::send(int peer, int tag, ConstBuffer payload,
                                std::optional<Request>& request) {
   request = transport_.send(peer, tag, payload);
-  sent_ += payload.bytes;
 }
 
 void CompressedAllreduce::receive(int peer, int tag, std::size_t count, Message& message) {
@@ -217,11 +220,10 @@ void CompressedAllreduce::receive(int peer, int tag, std::size_t count, Message&
 }
 
 /// `span`: where the values stand in the vector.
-std::size_t CompressedAllreduce::encode(const float* values, const Span& span, bool feedback,
-                                        std::byte* payload) {
-  const auto residual = feedback && !compression_.residual.empty()
-                            ? compression_.residual.subspan(span.offset, span.count)
-                            : std::span<float>();
+std::size_t CompressedAllreduce::encode(const float* values, const Span& span, std::byte* payload) {
+  const auto residual = compression_.residual.empty()
+                            ? std::span<float>()
+                            : compression_.residual.subspan(span.offset, span.count);
   return compression_.compressor->encode({values, span.count}, residual,
                                          {compression_.key, span.offset}, payload);
 }

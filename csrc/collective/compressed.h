@@ -12,7 +12,7 @@
 //
 // The residual of a rank has a place for each element. Where another rank owns the element it is
 // what this rank's payloads have left out; where this rank does, it is what the payloads of the sum
-// have left out, if the compressor is not right on average by itself.
+// have left out.
 #pragma once
 
 #include <cstddef>
@@ -46,9 +46,6 @@ class CompressedAllreduce final : public Work {
 
   Progress progress() override;
 
-  /// What this rank has sent, in bytes.
-  std::size_t sent() const { return sent_; }
-
  private:
   struct Span {
     std::size_t offset, count;
@@ -66,7 +63,6 @@ class CompressedAllreduce final : public Work {
     std::vector<Message> sums_in;              // from each owner
     Message sum;                               // of our slice
     std::vector<std::optional<Request>> sum_sends;
-    bool reduced = false;
     int missing = 0;  // sums that have not been stored
   };
 
@@ -77,7 +73,7 @@ class CompressedAllreduce final : public Work {
   bool open_segment();
   bool compress_next();
   bool hear(std::size_t number);
-  bool reduce(std::size_t number);
+  bool reduce_next();
   bool store_sums(std::size_t number);
   bool close_segment();
 
@@ -85,7 +81,7 @@ class CompressedAllreduce final : public Work {
   bool ended(std::optional<Request>& request) const;
   void send(int peer, int tag, ConstBuffer payload, std::optional<Request>& request);
   void receive(int peer, int tag, std::size_t count, Message& message);
-  std::size_t encode(const float* values, const Span& span, bool feedback, std::byte* payload);
+  std::size_t encode(const float* values, const Span& span, std::byte* payload);
   void decode(const Message& message, const Span& span, float* out, Store store, int peer) const;
 
   Transport& transport_;
@@ -100,9 +96,9 @@ class CompressedAllreduce final : public Work {
   std::vector<Segment> window_;
   std::vector<float> total_;             // of the segment that is being reduced
   std::size_t opened_ = 0, closed_ = 0;  // segments
-  std::size_t compressing_ = 0;          // the segment whose parts are being compressed,
-  int distance_ = 1;                     // and for which rank, counted from this one
-  std::size_t sent_ = 0;
+  std::size_t reducing_ = 0;
+  std::size_t compressing_ = 0;  // the segment whose parts are being compressed,
+  int distance_ = 1;             // and for which rank, counted from this one
 };
 
 }  // namespace ronde

@@ -8,10 +8,9 @@
 // Nouns:
 //   payload   the bytes of a span of values; a decoder takes any bytes at all and throws where they
 //             are none of its own payloads, without reading or writing outside
-//   residual  what the payloads so far have left out (error feedback, Seide et al. 2014;
-//   Karimireddy
-//             et al. 2019): it is added to the values before they are encoded, and is then what is
-//             left out now
+//   residual  what the payloads so far have left out (error feedback: Seide et al. 2014,
+//             Karimireddy et al. 2019): it is added to the values before they are encoded, and is
+//             then what is left out now
 //   grain     vectors are cut at multiples of so many elements
 #pragma once
 
@@ -43,8 +42,8 @@ class Compressor {
   virtual void decode(std::span<const std::byte> payload, std::span<float> out,
                       Store store) const = 0;
 
-  /// Whether the decoded values are right on average. If not, what is compressed a second time, at
-  /// the owner of a slice, needs a residual too.
+  /// Whether the decoded values are right on average. If not, a residual is needed for what is left
+  /// out again and again.
   virtual bool unbiased() const = 0;
 };
 

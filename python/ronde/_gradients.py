@@ -25,7 +25,7 @@ __all__ = ["Choice", "Reducer"]
 
 
 class Choice:
-    """Which parameter is compressed how, always with error feedback.
+    """Which parameter is compressed how. Compressors that are not right on average get error feedback.
 
     `compression`: one for all matrices and higher (vectors are biases and norms: too short to gain anything,
     and sensitive); or a dictionary from labels, the rest staying exact; or a function of label and array.
@@ -48,7 +48,7 @@ class Choice:
 
     def of(self, label: Any, array: Any) -> Compression:
         chosen = self._choose(label, array)
-        if not isinstance(chosen, Compressor):
+        if not isinstance(chosen, Compressor) or chosen.unbiased:
             return chosen
         return self._feedbacks.setdefault(chosen, ErrorFeedback(chosen))
 

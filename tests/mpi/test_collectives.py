@@ -32,6 +32,13 @@ def test_all_algorithms(ranks: int) -> None:
     assert f"all algorithms are right on {ranks} ranks" in job.output
 
 
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_compressed_training(shared: str) -> None:
+    job = jobs.run(3, "compression.py", RONDE_SHARED_MEMORY=shared)
+    assert job.status == 0, job.output
+    assert "compression is right on 3 ranks" in job.output
+
+
 def test_init_takes_any_communicator() -> None:
     job = jobs.run(4, "part_of_the_world.py")
     assert job.status == 0, job.output

@@ -1,0 +1,216 @@
+"""Compressed allreduce: the same bits everywhere, nothing lost that the residual does not hold."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from threads import Rank, run, run_all
+
+SIZES = (1, 2, 3, 4, 7)
+NAMES = tuple(_core.compressor_names())
+# Nothing, less than a block, several blocks and an odd end, and several segments for every rank.
+COUNTS = (0, 1, 1000, 10_007, 300_001)
+PLACEMENTS = ([0, 0, 1, 1], [0, 1, 0, 1], [2, 0, 1, 1, 2, 0])
+
+
+def values(rank: int, count: int, step: int = 0) -> np.ndarray:
+    return np.random.default_rng([rank, count, step]).standard_normal(count).astype(np.float32)
+
+
+def reduce(
+    me: Rank,
+    x: np.ndarray,
+    compressor: _core.Compressor,
+    residual: np.ndarray | None = None,
+    *,
+    op: Any = ronde.Sum,
+    key: int = 7,
+    out: np.ndarray | None = None,
+    scales: tuple[float, float] = (1.0, 1.0),
+    text: str = "c",
+) -> np.ndarray:
+    compression = _core.Compression(compressor, text, residual, key)
+    return me.communicator.allreduce_array(x, out, None, op, None, *scales, compression)
+
+
+def slices(count: int, grain: int, size: int) -> list[slice]:
+    """As even as possible, cut at the grain."""
+    grains = -(-count // grain)
+    cuts = [min(grains * place // size * grain, count) for place in range(size + 1)]
+    return [slice(begin, end) for begin, end in pairwise(cuts)]
+
+
+def expected(inputs: list[np.ndarray], compressor: _core.Compressor) -> np.ndarray:
+    """By the book, for compressors that draw no random numbers: contributions of others are compressed
+    once, added in the order of the ranks, and the sum is compressed again."""
+
+    def through(x: np.ndarray) -> np.ndarray:
+        decoded = np.empty_like(x)
+        compressor.decode(compressor.encode(x, None, 0, 0), decoded, False)
+        return decoded
+
+    result = np.empty_like(inputs[0])
+    for owner, part in enumerate(slices(result.size, compressor.grain, len(inputs))):
+        total = np.zeros(part.stop - part.start, np.float32)
+        for rank, x in enumerate(inputs):
+            total += x[part] if rank == owner else through(x[part])
+        result[part] = through(total)
+    return result
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("qsgd", "ternary")])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_result_is_that_of_the_book_on_all_ranks(name: str, size: int) -> None:
+    compressor = _core.Compressor(name)
+
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            inputs = [values(r, count) for r in range(size)]
+            mine = inputs[me.rank].copy()
+            result = reduce(me, mine, compressor)
+            # The first addition is to nothing, not to zero: -0 stays -0 there.
+            np.testing.assert_array_equal(result, expected(inputs, compressor))
+            assert (mine == inputs[me.rank]).all(), "the input was changed"
+            in_place = reduce(me, mine, compressor, out=mine)
+            assert in_place is mine or np.shares_memory(in_place, mine)
+            assert mine.tobytes() == result.tobytes()
+
+    run_all(size, program)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_all_ranks_get_the_same_bits(name: str, size: int) -> None:
+    compressor = _core.Compressor(name)
+
+    def program(me: Rank) -> list[bytes]:
+        return [reduce(me, values(me.rank, count), compressor).tobytes() for count in COUNTS]
+
+    results = run_all(size, program)
+    assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=["sum", "average"])
+def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
+    """What the results of all steps add up to, and what the residuals would still add to them, is the sum
+    of all inputs."""
+    compressor, size, count, steps = _core.Compressor(name), 3, 20_011, 3
+    grain = compressor.grain
+    factor = 1.5 * 0.5 / (size if op is ronde.Average else 1)
+
+    def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        residual = np.zeros(count, np.float32)
+        given, got = np.zeros(count), np.zeros(count)
+        for step in range(steps):
+            x = values(me.rank, count, step)
+            got += reduce(me, x, compressor, residual, op=op, key=step, scales=(1.5, 0.5))
+            given += x
+        return given, got, residual
+
+    results = run_all(size, program)
+    total = factor * sum(given for given, _, _ in results)
+    held = np.zeros(count)
+    for owner, part in enumerate(slices(count, grain, size)):
+        for rank, (_, _, residual) in enumerate(results):
+            held[part] += (1.0 if rank == owner else factor) * residual[part]
+    np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
+    assert np.abs(held).max() > 0, "a test that could not fail"
+
+
+def test_without_a_residual_what_is_left_out_is_lost() -> None:
+    compressor = _core.Compressor("sign")
+
+    def program(me: Rank) -> np.ndarray:
+        return reduce(me, values(me.rank, 5000), compressor)
+
+    exact = sum(values(r, 5000) for r in range(2))
+    assert np.abs(run_all(2, program)[0] - exact).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["qsgd", "ternary"])
+def test_random_compressors_are_right_on_average_and_depend_on_the_key(name: str) -> None:
+    compressor, count, keys = _core.Compressor(name), 2048, 400
+
+    def program(me: Rank) -> np.ndarray:
+        x = values(me.rank, count)
+        return np.stack([reduce(me, x, compressor, key=key) for key in range(keys)])
+
+    found = run_all(3, program)[0].astype(np.float64)
+    exact = sum(values(r, count).astype(np.float64) for r in range(3))
+    spread = found.std(axis=0)
+    assert spread.min() > 0
+    # Of 2048 means of 400, the furthest is within 5 standard errors but once in a thousand times.
+    assert (np.abs(found.mean(axis=0) - exact) <= 5.5 * spread / np.sqrt(keys) + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_and_infinity_come_out(name: str) -> None:
+    compressor = _core.Compressor(name)
+
+    def program(me: Rank) -> np.ndarray:
+        x = values(me.rank, 9000)
+        if me.rank == 1:
+            x[[5, 8999]] = np.nan, np.inf
+        return reduce(me, x, compressor, np.zeros(9000, np.float32))
+
+    for result in run_all(3, program):
+        assert not np.isfinite(result[[5, 8999]]).any()
+
+
+@pytest.mark.parametrize("machines", PLACEMENTS, ids=str)
+@pytest.mark.parametrize("name", ["int8", "sign"])
+def test_machines_reduce_exactly_and_compress_what_crosses(name: str, machines: list[int]) -> None:
+    """With whole numbers that a machine's sum makes zero, nothing is left to compress."""
+    compressor, count = _core.Compressor(name), 70_001
+    members = {m: [r for r, of in enumerate(machines) if of == m] for m in machines}
+
+    def program(me: Rank) -> np.ndarray:
+        here = members[machines[me.rank]]
+        x = values(here[0], count) * (1 if here.index(me.rank) == 0 else -1)
+        return reduce(me, x.astype(np.float32), compressor)
+
+    for result in run_all(len(machines), program, machines=machines):
+        assert (result == 0).all()
+
+
+def test_one_machine_is_exact() -> None:
+    def program(me: Rank) -> np.ndarray:
+        return reduce(me, values(me.rank, 50_000), _core.Compressor("sign"), op=ronde.Average)
+
+    inputs = [values(r, 50_000) for r in range(4)]
+    exact = ((inputs[0] + inputs[1]) + inputs[2] + inputs[3]) / np.float32(4)
+    for result in run_all(4, program, shared=True):
+        assert (result == exact).all()
+
+
+def test_other_compressions_and_no_compression_do_not_match() -> None:
+    def program(me: Rank) -> None:
+        reduce(me, np.ones(3000, np.float32), _core.Compressor("int8"), text=f"c{me.rank}")
+
+    for result in run(2, program):
+        assert isinstance(result, ronde.MismatchError)
+        assert "compression=c0" in str(result)
+        assert "compression=c1" in str(result)
+
+
+def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:
+    def program(me: Rank) -> None:
+        c = _core.Compressor("int8")
+        with pytest.raises(TypeError, match="compression needs float32"):
+            reduce(me, np.ones(3), c)
+        with pytest.raises(ValueError, match=r"ronde\.Max"):
+            reduce(me, np.ones(3, np.float32), c, op=ronde.Max)
+        for residual in (np.zeros(2, np.float32), np.zeros(3)):
+            with pytest.raises(ValueError, match="residual must be a float32 array of 3"):
+                reduce(me, np.ones(3, np.float32), c, residual)
+        with pytest.raises(TypeError):
+            _core.Compression(None, "c", None, 0)
+        assert (reduce(me, np.ones(3, np.float32), c) == 2).all()
+
+    run_all(2, program)
