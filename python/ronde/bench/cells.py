@@ -7,7 +7,7 @@ which they are measured; a *row* is what came out for a cell. All of them travel
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,7 @@ class Cell:
     root: int = 0
     in_place: bool = True
     buffers: str = "plain"  # or "shared"
+    compression: str = "none"  # a name in ronde.compression
 
     @property
     def kind(self) -> Collective:
@@ -86,6 +87,11 @@ class Cell:
     def bytes(self, ranks: int) -> int:
         parts = ranks if self.kind.splits else 1
         return self.count(ranks) * parts * DTYPES[self.dtype].itemsize
+
+    @property
+    def exact(self) -> Cell:
+        """The same without what is Ronde's alone: what all libraries can be compared in."""
+        return replace(self, buffers="plain", compression="none")
 
     def inputs(self, ranks: int) -> int:
         """Elements that a rank passes."""
@@ -139,7 +145,12 @@ class Row:
     @property
     def label(self) -> str:
         """Of the line in tables and charts that the row belongs to."""
-        return self.peer if self.cell.buffers == "plain" else f"{self.peer} {self.cell.buffers}"
+        words = [self.peer]
+        if self.cell.buffers != "plain":
+            words.append(self.cell.buffers)
+        if self.cell.compression != "none":
+            words.append(self.cell.compression)
+        return " ".join(words)
 
     @property
     def algbw(self) -> float:

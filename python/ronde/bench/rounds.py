@@ -132,7 +132,7 @@ def _launch(
 
 def _of_a_peer(job: Job) -> Job:
     """The job without what is Ronde's alone."""
-    cells = [replace(cell, buffers="plain") for cell in job.cells if cell.collective != "memory"]
+    cells = [cell.exact for cell in job.cells if cell.collective != "memory"]
     return replace(job, cells=list(dict.fromkeys(cells)), bound=False)
 
 

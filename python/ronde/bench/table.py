@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from statistics import median
 
 from .cells import Cell, Row
@@ -28,7 +27,8 @@ def title(cell: Cell, ranks: int) -> str:
     place = ""
     if cell.collective in ("allreduce", "broadcast"):
         place = ", in place" if cell.in_place else ", out of place"
-    return f"# {cell.collective} on {_ranks(ranks)}{place}, {cell.buffers} buffers"
+    how = "" if cell.compression == "none" else f", compression {cell.compression}"
+    return f"# {cell.collective} on {_ranks(ranks)}{place}{how}, {cell.buffers} buffers"
 
 
 def header(*, bound: bool) -> list[str]:
@@ -84,7 +84,7 @@ def comparison(rows: Sequence[Row], *, bound: bool) -> Iterator[str]:
     than Ronde, round by round: the smallest, the middle and the greatest ratio."""
     blocks: dict[Cell, list[Row]] = {}
     for row in rows:
-        blocks.setdefault(_plain(row.cell), []).append(row)
+        blocks.setdefault(row.cell.exact, []).append(row)
     ours = list(dict.fromkeys(row.label for row in rows if row.peer == "ronde"))
     width = max(len(row.label) for row in rows)
     seen = ""
@@ -138,10 +138,6 @@ def ratios(block: Iterable[Row], label: str, reference: str) -> list[float]:
         for number in rounds
         if (label, number) in times and (reference, number) in times
     ]
-
-
-def _plain(cell: Cell) -> Cell:
-    return replace(cell, buffers="plain")
 
 
 def geometric_mean(numbers: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from .. import _core
 from ..bench import chart, machine, table
 from ..bench.cells import COLLECTIVES, DTYPES, OPS, Cell, Job, Row
 from . import progress, quantities
@@ -76,6 +77,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="BUFFERS",
         help="plain: arrays of NumPy, as programs pass them (default); shared: from ronde.empty; "
         "or both",
+    )
+    what.add_argument(
+        "--compression",
+        type=_words(("none", *_core.compressor_names())),
+        default="none",
+        metavar="NAMES",
+        help="of allreduce, by names in ronde.compression: bandwidths are those of the bytes before "
+        "it, and nothing is checked (default: none)",
     )
     what.add_argument(
         "--out-of-place",
@@ -207,9 +216,13 @@ def _cells(args: argparse.Namespace) -> Iterator[Cell]:
         for dtype in args.dtype if name != "barrier" else args.dtype[:1]:
             for op in args.op if kind.reduces else args.op[:1]:
                 for buffers in args.buffers if name != "barrier" else ("plain",):
-                    for size in args.sizes if name != "barrier" else (0,):
-                        root = args.root if kind.rooted else 0
-                        yield Cell(name, size, dtype, op, root, not args.out_of_place, buffers)
+                    for compression in args.compression if name == "allreduce" else ("none",):
+                        for size in args.sizes if name != "barrier" else (0,):
+                            root = args.root if kind.rooted else 0
+                            in_place = not args.out_of_place
+                            yield Cell(
+                                name, size, dtype, op, root, in_place, buffers, compression
+                            )
 
 
 # ---- on ranks that are there ---------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .peer import Buffers, Operation, Peer
 
 __all__ = ["Ronde", "connect"]
 
+_COMPRESSED = {("float32", "sum"), ("float32", "average")}
 _OPS = {name.lower(): op for name, op in ronde.Op.__members__.items()}
 
 
@@ -48,6 +49,8 @@ class Ronde(Peer):
             return "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
         if cell.kind.reduces and cell.op == "average" and cell.dtype not in FLOATING:
             return f"the average of {cell.dtype} would have to be rounded"
+        if cell.compression != "none" and (cell.dtype, cell.op) not in _COMPRESSED:
+            return "compression needs float32, and op sum or average"
         return ""
 
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
@@ -64,7 +67,9 @@ class Ronde(Peer):
     def _call(self, cell: Cell, x: Any, in_place: bool) -> partial[Any]:
         root, op = cell.root, _OPS[cell.op]
         if cell.collective == "allreduce":
-            return partial(ronde.allreduce_ if in_place else ronde.allreduce, x, op)
+            function = ronde.allreduce_ if in_place else ronde.allreduce
+            compression = getattr(ronde.compression, cell.compression)()
+            return partial(function, x, op, compression=compression)
         if cell.collective == "broadcast":
             return partial(ronde.broadcast_ if in_place else ronde.broadcast, x, root)
         if cell.collective == "allgather":
