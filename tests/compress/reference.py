@@ -23,10 +23,11 @@ def levels_of(bits: int) -> int:
 def pack(codes: Array, bits: int) -> bytes:
     """Integers, of which the lowest `bits` count, filled up to whole groups."""
     group = group_of(bits)
-    codes = np.concatenate([codes, np.zeros(-len(codes) % group, codes.dtype)])
+    codes = np.pad(codes, (0, -len(codes) % group))
     lanes = codes.reshape(-1, group // LANES, LANES).transpose(0, 2, 1)
     each = ((lanes[..., None] >> np.arange(bits)) & 1).astype(np.uint8)
-    words = np.packbits(each.reshape(*lanes.shape[:2], -1), axis=-1, bitorder="little").view("<u4")
+    numbers = np.packbits(each.reshape(*lanes.shape[:2], -1), axis=-1, bitorder="little")
+    words = np.ascontiguousarray(numbers).view("<u4")
     return words.transpose(0, 2, 1).tobytes()
 
 
