@@ -341,6 +341,7 @@ def test_fp8_is_e4m3_with_the_least_power_of_two(
         else:
             assert np.frexp(scale)[0] == 0.5
             assert 224 * np.float64(scale) < greatest <= 448 * np.float64(scale)
+        part = np.clip(part, -15 * 2.0**124, 15 * 2.0**124)  # more would become infinite
         codes = (part / scale if scale else 0 * part).astype(ml_dtypes.float8_e4m3fn)
         assert block[4:].tobytes() == pack(codes.view(np.uint8).astype(np.int64), 8)
     sent = decode(compressor, payload, count)
