@@ -83,7 +83,8 @@ void bind_compress(py::module_& module) {
       .value("stochastic", Rounding::stochastic);
 
   module.def("compressor_names", &compressor_names);
-  py::class_<Compressor, std::shared_ptr<Compressor>>(module, "Compressor", "Values to payloads and back; it has no state.")
+  py::class_<Compressor, std::shared_ptr<Compressor>>(
+      module, "Compressor", "Values to payloads and back; it has no state.")
       .def(py::init([](const std::string& name, const std::string& simd) {
              return std::shared_ptr<Compressor>(make_compressor(name, table(simd)));
            }),

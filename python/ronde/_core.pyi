@@ -178,6 +178,13 @@ class Compressor:
         self, payload: _Bytes, out: npt.NDArray[np.float32], add: builtins.bool = False
     ) -> None: ...
 
+class Compression:
+    """How one allreduce is compressed."""
+
+    def __init__(
+        self, compressor: Compressor, text: str, residual: _Array | None, key: int
+    ) -> None: ...
+
 # --- transport
 
 class Transport:
@@ -507,6 +514,7 @@ class Communicator:
         name: str | None,
         prescale: float,
         postscale: float,
+        compression: Compression | None = None,
     ) -> _Array: ...
     def allreduce_arrays(
         self,
@@ -518,6 +526,7 @@ class Communicator:
         name: str | None,
         prescale: float,
         postscale: float,
+        compressions: Sequence[Compression | None],  # of the buckets
     ) -> None: ...
     def reduce_array(
         self,

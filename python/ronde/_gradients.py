@@ -33,7 +33,9 @@ class Choice:
 
     def __init__(self, compression: Any) -> None:
         if isinstance(compression, Mapping):
-            self._choose: Callable[[Any, Any], Compression] = lambda label, _: compression.get(label)
+            self._choose: Callable[[Any, Any], Compression] = lambda label, _: compression.get(
+                label
+            )
         elif compression is None or isinstance(compression, (Compressor, ErrorFeedback)):
             self._choose = lambda _, array: compression if np.ndim(array) > 1 else None
         elif callable(compression):

@@ -225,7 +225,10 @@ def _key(seed: int, step: int, name: str) -> int:
 
 def _core_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """With the core's names for choices."""
-    choices = {"norm": _core.Norm.__members__, "rounding": _core.Rounding.__members__}
+    choices: dict[str, Any] = {
+        "norm": _core.Norm.__members__,
+        "rounding": _core.Rounding.__members__,
+    }
     found = dict(parameters)
     for name, members in choices.items():
         if found[name] not in members:

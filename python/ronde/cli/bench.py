@@ -220,9 +220,7 @@ def _cells(args: argparse.Namespace) -> Iterator[Cell]:
                         for size in args.sizes if name != "barrier" else (0,):
                             root = args.root if kind.rooted else 0
                             in_place = not args.out_of_place
-                            yield Cell(
-                                name, size, dtype, op, root, in_place, buffers, compression
-                            )
+                            yield Cell(name, size, dtype, op, root, in_place, buffers, compression)
 
 
 # ---- on ranks that are there ---------------------------------------------------------------------

@@ -12,7 +12,11 @@ import ronde
 
 ronde.init()
 rank, size = ronde.rank(), ronde.size()
-COMPRESSORS = [ronde.compression.int4(), ronde.compression.sign(), ronde.compression.ternary(seed=3)]
+COMPRESSORS = [
+    ronde.compression.int4(),
+    ronde.compression.sign(),
+    ronde.compression.ternary(seed=3),
+]
 
 
 def gradient(step: int, *shape: int) -> np.ndarray:
