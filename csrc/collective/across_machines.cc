@@ -91,7 +91,7 @@ void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pie
 void Communicator::allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                                         const Reduction& reduction,
                                         const Compression& compression) {
-  if (board_ && !across_) return allreduce_in_memory(call, pieces, reduction);
+  if (size() == 1 || (board_ && !across_)) return allreduce(call, pieces, reduction);
   const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result, Range place,
                               const Reduction& scaling) {
     const std::size_t count = result.bytes / sizeof(float);

@@ -262,7 +262,7 @@ def int8() -> Compressor:
 
 
 def int4() -> Compressor:
-    """Integers of 4 bits, in blocks of 256 with one step, to nearest: 7.5 times fewer bytes."""
+    """Integers of 4 bits, in blocks of 256 with one step, to nearest: 7.8 times fewer bytes."""
     return Compressor("int4", {})
 
 

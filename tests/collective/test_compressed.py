@@ -55,6 +55,8 @@ def expected(inputs: list[np.ndarray], compressor: _core.Compressor) -> np.ndarr
         return decoded
 
     result = np.empty_like(inputs[0])
+    if len(inputs) == 1:
+        return inputs[0]  # nothing has to be sent
     for owner, part in enumerate(slices(result.size, compressor.grain, len(inputs))):
         total = np.zeros(part.stop - part.start, np.float32)
         for rank, x in enumerate(inputs):
