@@ -6,10 +6,10 @@
 //   norm max         every |x| is at most L steps. |x - q step| <= step / 2, stochastic < step.
 //   norm mean        mean |x|; larger values are cut off. With 1 bit this is the scaled sign of
 //                    signSGD with error feedback (Karimireddy et al. 2019).
-//   norm l2          the Euclidean norm, with stochastic rounding that of QSGD (Alistarh et al.
-//   2017) stochastic       up with the probability of the remainder, so right on average (within
-//   2^-17 of a
-//                    step, as 16 random bits are used); not with the mean, which cuts off
+//   norm l2          the Euclidean norm; with stochastic rounding that of QSGD (Alistarh et al.
+//                    2017)
+//   stochastic       up with the probability of the remainder, so right on average (within 2^-17
+//                    of a step, as 16 random bits are used); not with the mean, which cuts off
 //   1 bit            L = 1 and q = 1 or -1, the sign: there is no 0
 //
 // Bounds hold within one part in 2^16, which is for the rounding of the arithmetic itself. With
