@@ -92,12 +92,14 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
                                         const Reduction& reduction,
                                         const Compression& compression) {
   if (size() == 1 || (board_ && !across_)) return allreduce(call, pieces, reduction);
-  const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result, Range place,
-                              const Reduction& scaling) {
+  const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result,
+                              Range place) {
     const std::size_t count = result.bytes / sizeof(float);
     Compression part = compression;
+    // Each rank draws numbers of its own, on one machine too.
+    part.key += 0x9e3779b97f4a7c15 * static_cast<std::uint64_t>(rank() + 1);
     if (!part.residual.empty()) part.residual = part.residual.subspan(place.offset, place.count);
-    const double factor = scaling.prescale * scaling.postscale / scaling.divisor;
+    const double factor = reduction.postscale / reduction.divisor;
     const int tag = data_tag();
     ++sequence_;  // it takes two tags
     drive(std::make_shared<CompressedAllreduce>(
@@ -110,15 +112,20 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
     agree(call, false);
     if (across_) {
       reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
-        compressed(*across_, slice, slice, place, after(reduction));
+        compressed(*across_, slice, slice, place);
       });
       return;
     }
     const bool packed = pieces.size() != 1;
     const Buffer result = packed ? pack(pieces) : pieces[0].output;
-    const ConstBuffer values = packed ? ConstBuffer(result) : pieces[0].input;
-    compressed(*transport_, values, result, {Where::data, 0, result.bytes / sizeof(float)},
-               reduction);
+    const std::size_t count = result.bytes / sizeof(float);
+    ConstBuffer values = packed ? ConstBuffer(result) : pieces[0].input;
+    if (reduction.prescale != 1.0) {  // before a compressor can overflow
+      copy(result, values);
+      prescale(reduction, result.data, count);
+      values = result;
+    }
+    compressed(*transport_, values, result, {Where::data, 0, count});
     if (packed) unpack(pieces, result);
   });
 }

@@ -30,8 +30,6 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
       factor_(factor),
       tag_(tag),
       what_(std::move(what)) {
-  // Each rank draws numbers of its own.
-  compression_.key += 0x9e3779b97f4a7c15 * static_cast<std::uint64_t>(transport.rank() + 1);
   const auto& compressor = *compression_.compressor;
   std::size_t longest = 0;
   for (int rank = 0; rank < transport.size(); ++rank)
