@@ -157,9 +157,6 @@ void reduce_pieces(Communicator& self, Call& call, std::span<const Piece> pieces
     run_collective(self, arrays, [&] { self.allreduce(call, pieces, reducing.reduction); });
     return;
   }
-  std::size_t elements = 0;
-  for (const auto& piece : pieces) elements += piece.input.bytes / sizeof(float);
-  compressing->require_fitting(reducing, elements);
   call.detail = "compression=" + compressing->text;
   const auto compression = compressing->compression();
   const py::object residual =
@@ -177,6 +174,7 @@ py::array allreduce(Communicator& self, const py::array& input, std::optional<py
   const Reducing reducing(self, op, dtype, prescale, postscale);
   Call call = call_of("allreduce", name, dtype, input);
   reducing.describe(call);
+  if (compressing) compressing->require_fitting(reducing, static_cast<std::size_t>(input.size()));
   py::array result = output ? std::move(*output) : new_array(input.dtype(), shape_of(input), input);
   const Piece piece{input_of(input), output_of(result)};
   reduce_pieces(self, call, {&piece, 1}, reducing, compressing, {input, result});
@@ -220,6 +218,17 @@ void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
     group.detail += shown(py::list(py::cast(shape_of(inputs[i]))));
   }
   if (inputs.empty()) Reducing(self, op, DType::float32, prescale, postscale).describe(group);
+  // How arrays are compressed, and which of them together, must agree as well.
+  for (std::size_t number = 0; number < buckets.size(); ++number) {
+    const auto* compressing = compressings[number];
+    if (!compressing) continue;
+    std::size_t elements = 0;
+    for (const auto i : buckets[number]) elements += static_cast<std::size_t>(inputs[i].size());
+    const Reducing reducing(self, op, dtypes[buckets[number][0]], prescale, postscale);
+    compressing->require_fitting(reducing, elements);
+    group.detail +=
+        ", compression=" + compressing->text + " of " + shown(py::cast(buckets[number]));
+  }
   const auto in_list = py::cast(inputs), out_list = py::cast(outputs);
   // Phase 0 of the whole group; an empty group is a call too.
   run_collective(self, {}, [&] { self.barrier(group); });
