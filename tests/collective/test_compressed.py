@@ -104,7 +104,7 @@ def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
     of all inputs."""
     compressor, size, count, steps = _core.Compressor(name), 3, 20_011, 3
     grain = compressor.grain
-    factor = 1.5 * 0.5 / (size if op is ronde.Average else 1)
+    factor = 0.5 / (size if op is ronde.Average else 1)
 
     def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         residual = np.zeros(count, np.float32)
@@ -116,13 +116,64 @@ def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
         return given, got, residual
 
     results = run_all(size, program)
-    total = factor * sum(given for given, _, _ in results)
+    total = 1.5 * factor * sum(given for given, _, _ in results)
     held = np.zeros(count)
     for owner, part in enumerate(slices(count, grain, size)):
         for rank, (_, _, residual) in enumerate(results):
             held[part] += (1.0 if rank == owner else factor) * residual[part]
     np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
     assert np.abs(held).max() > 0, "a test that could not fail"
+
+
+def test_over_machines_what_was_not_sent_is_in_the_residuals() -> None:
+    """Each place has a half of the vector, of which each machine owns a half again."""
+    compressor, machines, count, steps = _core.Compressor("int4"), [0, 0, 1, 1], 20_022, 3
+
+    def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        residual = np.zeros(count, np.float32)
+        given, got = np.zeros(count), np.zeros(count)
+        for step in range(steps):
+            x = values(me.rank, count, step)
+            got += reduce(me, x, compressor, residual, op=ronde.Average, key=step)
+            given += x
+        return given, got, residual
+
+    results = run_all(4, program, machines=machines)
+    held = np.zeros(count)
+    for place in range(2):
+        begin = place * count // 2
+        for owner, part in enumerate(slices(count // 2, compressor.grain, 2)):
+            here = slice(begin + part.start, begin + part.stop)
+            for machine in range(2):
+                weight = 1.0 if machine == owner else 1 / 4
+                held[here] += weight * results[2 * machine + place][2][here]
+    total = sum(given for given, _, _ in results) / 4
+    np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
+    assert np.abs(results[0][1] - total).max() > 1e-3, "a test that could not fail"
+
+
+def test_the_ranks_of_a_machine_draw_numbers_of_their_own() -> None:
+    half = values(0, 8192)
+
+    def program(me: Rank) -> np.ndarray:
+        return reduce(me, np.concatenate([half, half]), _core.Compressor("ternary"))
+
+    result = run_all(4, program, machines=[0, 0, 1, 1])[0]
+    assert (result[:8192] != result[8192:]).any()
+
+
+@pytest.mark.parametrize(("size", "machines"), [(2, None), (4, [0, 0, 1, 1])])
+def test_factors_before_keep_a_compressor_from_overflow(
+    size: int, machines: list[int] | None
+) -> None:
+    def program(me: Rank) -> np.ndarray:
+        x = np.full(4000, 2.0**18, np.float32)
+        result = reduce(me, x, _core.Compressor("fp16"), scales=(2.0**-10, 1.0))
+        assert (x == 2.0**18).all(), "the input was changed"
+        return result
+
+    for result in run_all(size, program, machines=machines):
+        assert (result == 2**8 * size).all()
 
 
 def test_without_a_residual_what_is_left_out_is_lost() -> None:
@@ -199,6 +250,31 @@ def test_other_compressions_and_no_compression_do_not_match() -> None:
         assert isinstance(result, ronde.MismatchError)
         assert "compression=c0" in str(result)
         assert "compression=c1" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "compressed"),
+    [([[[0], [1]], [[0], [1]]], [[0, 0], [0, 1]]), ([[[0], [1]], [[0, 1]]], [[1, 1], [1]])],
+    ids=["compressions", "buckets"],
+)
+def test_groups_that_differ_are_told_of_before_anything_is_reduced(
+    buckets: list[list[list[int]]], compressed: list[list[int]]
+) -> None:
+    def program(me: Rank) -> None:
+        xs = [np.ones(3000, np.float32), np.ones(500, np.float32)]
+        outputs = [np.zeros_like(x) for x in xs]
+        compressions = [
+            _core.Compression(_core.Compressor("int8"), "c", None, 0) if each else None
+            for each in compressed[me.rank]
+        ]
+        dtypes = [_core.DType.float32] * 2
+        with pytest.raises(ronde.MismatchError, match="compression=c of"):
+            me.communicator.allreduce_arrays(
+                xs, outputs, dtypes, buckets[me.rank], ronde.Sum, "g", 1.0, 1.0, compressions
+            )
+        assert not any(output.any() for output in outputs)
+
+    run_all(2, program)
 
 
 def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:
