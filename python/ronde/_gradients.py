@@ -46,21 +46,22 @@ class Choice:
                 f"not {compression!r}"
             )
         self._compression = compression
-        self._feedbacks: dict[Compressor, ErrorFeedback] = {}
+        self._kept: dict[Compressor, Compressor | ErrorFeedback] = {}
 
     def of(self, label: Any, array: Any) -> Compression:
         chosen = self._choose(label, array)
-        if not isinstance(chosen, Compressor) or chosen.unbiased:
+        if not isinstance(chosen, Compressor):
             return chosen
-        return self._feedbacks.setdefault(chosen, ErrorFeedback(chosen))
+        # Of equal compressors the first is used always: a new one would begin its random numbers anew.
+        return self._kept.setdefault(chosen, chosen if chosen.unbiased else ErrorFeedback(chosen))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Choice._again, (self._compression, self._feedbacks)
+        return Choice._again, (self._compression, self._kept)
 
     @staticmethod
-    def _again(compression: Any, feedbacks: dict[Compressor, ErrorFeedback]) -> Choice:
+    def _again(compression: Any, kept: dict[Compressor, Compressor | ErrorFeedback]) -> Choice:
         choice = Choice(compression)
-        choice._feedbacks = feedbacks
+        choice._kept = kept
         return choice
 
 

@@ -48,7 +48,8 @@ class Compressor:
     """Turns arrays of float32 into payloads of fewer bytes, and back. Make one by its name below.
 
     Compressors are equal if their parameters are. The random numbers of stochastic rounding depend on
-    `seed` and on how many arrays this compressor has compressed before.
+    `seed` and on how many arrays this compressor has compressed before; so keep one, as a new one for
+    each call would draw the same numbers again and again.
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any], seed: int = 0) -> None:
@@ -110,7 +111,10 @@ class Compressor:
 class ErrorFeedback:
     """A compressor with a memory: what its payloads leave out of a parameter is added to the next.
 
-    To be given as `compression=` where calls have a `name`, under which the residual of float32 is kept.
+    To be given as `compression=` where calls have a `name`, under which the residual of float32 is kept:
+    that of array i of a group under "name[i]", that of a parameter of a `DistributedOptimizer` under
+    "name[key]". Calls of one name share a residual, whatever they are; so two optimizers that share an
+    `ErrorFeedback` need names of their own.
     Where a rank owns a part of the vector, its residual there is that of the sum, which is compressed a
     second time. After a collective that has failed, the residuals are undefined.
     """

@@ -54,10 +54,11 @@ def DistributedOptimizer(
     raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ. Keys
     are put in order, and compared, by their `repr`.
 
-    `compression`: one of `ronde.compression`, for arrays of two dimensions and more (biases and norms
-    stay exact); or a dictionary from keys (for a list: from numbers), the rest staying exact; or a
-    function of key and array. Compressors that are not right on average get error feedback. To save and
-    restore what it keeps, pass a `ronde.compression.ErrorFeedback` and use its `state_dict`.
+    `compression`: one of `ronde.compression`, for arrays of two dimensions and more, which must be of
+    float32 (biases and norms stay exact); or a dictionary from keys (for a list: from numbers), the rest
+    staying exact; or a function of key and array. Compressors that are not right on average get error
+    feedback. To save and restore what it keeps, pass a `ronde.compression.ErrorFeedback` and use its
+    `state_dict`.
     `op`, `prescale_factor`, `postscale_factor`, `process_set`: as for `ronde.allreduce`.
     `backward_passes_per_step`: with k, only every k-th call communicates and updates. The gradients
     of the calls before it are added up in copies, on this rank alone. As in Horovod, the *sum* of

@@ -137,7 +137,7 @@ def chosen(compression: Any, grads: Any) -> set[Any]:
     opt = ronde.DistributedOptimizer(optimizer, compression=compression, name="o")
     opt(None, grads)
     choice = opt._ronde_reducer.choice
-    for feedback in (*choice._feedbacks.values(), compression):
+    for feedback in (*choice._kept.values(), compression):
         if isinstance(feedback, rc.ErrorFeedback):
             seen += feedback.norms()
     return {name.partition("[")[2].rstrip("]").strip("'") for name in seen}
@@ -152,6 +152,15 @@ def test_the_optimizer_compresses_matrices() -> None:
     assert chosen(rc.qsgd(), grads) == set()  # right on average: nothing to feed back
     with pytest.raises(TypeError, match="compression must be"):
         chosen([1], grads)
+
+
+def test_a_function_may_make_compressors_anew() -> None:
+    opt = ronde.DistributedOptimizer(
+        lambda params, grads: params, compression=lambda key, x: (rc.qsgd, rc.sign)[key]()
+    )
+    choice = opt._ronde_reducer.choice
+    for key in range(2):
+        assert choice.of(key, normal(3, 4)) is choice.of(key, normal(3, 4))
 
 
 def test_copies_of_an_optimizer_have_residuals_of_their_own() -> None:
