@@ -97,6 +97,38 @@ def test_all_ranks_get_the_same_bits(name: str, size: int) -> None:
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_late_messages_of_more_segments_than_are_under_way(size: int, seed: int) -> None:
+    """So many that their memory is used again."""
+    compressor = _core.Compressor("bf16")
+    inputs = [values(r, 1_500_001) for r in range(size)]
+    wanted = expected(inputs, compressor)
+
+    def program(me: Rank) -> None:
+        for _ in range(2):
+            mine = inputs[me.rank].copy()
+            reduce(me, mine, compressor, out=mine)
+            np.testing.assert_array_equal(mine, wanted)
+            ones = np.ones(9, np.float32)  # a call of another kind between them
+            assert (
+                me.communicator.allreduce_array(ones, None, None, ronde.Sum, None, 1, 1) == size
+            ).all()
+
+    run_all(size, program, faults={"seed": seed, "delay": 0.4})
+
+
+@pytest.mark.parametrize("dies_after", [8, 25, 60])
+def test_the_others_hear_of_a_rank_that_dies(dies_after: int) -> None:
+    def program(me: Rank) -> None:
+        for step in range(9):
+            x = values(me.rank, 300_001, step)
+            reduce(me, x, _core.Compressor("bf16"), np.zeros(x.size, np.float32))
+
+    for error in run(3, program, faults={"dies": 2, "dies_after": dies_after})[:2]:
+        assert isinstance(error, ronde.RankFailedError)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=["sum", "average"])
 def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
