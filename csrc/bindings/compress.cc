@@ -10,7 +10,10 @@
 #include "bindings/bindings.h"
 #include "compress/compressor.h"
 #include "compress/quantiser.h"
+#include "compress/random_k.h"
 #include "compress/table.h"
+#include "compress/threshold.h"
+#include "compress/top_k.h"
 #include "core/error.h"
 #include "kernels/kernels.h"
 
@@ -30,6 +33,11 @@ void check_floats(const py::array& array, const char* what) {
     throw ArgumentError(std::string(what) + " must be a contiguous array of float32");
 }
 
+std::span<const float> floats_of(const py::array& array, const char* what) {
+  check_floats(array, what);
+  return {static_cast<const float*>(array.data()), static_cast<std::size_t>(array.size())};
+}
+
 std::span<float> floats_to_write(py::array& array, const char* what) {
   check_floats(array, what);
   const Buffer buffer = output_of(array);
@@ -38,9 +46,7 @@ std::span<float> floats_to_write(py::array& array, const char* what) {
 
 py::array encode(const Compressor& self, const py::array& values, std::optional<py::array> residual,
                  Draw draw) {
-  check_floats(values, "values");
-  const std::span<const float> input(static_cast<const float*>(values.data()),
-                                     static_cast<std::size_t>(values.size()));
+  const auto input = floats_of(values, "values");
   std::span<float> kept;
   if (residual) {
     kept = floats_to_write(*residual, "the residual");
@@ -97,9 +103,49 @@ void bind_compress(py::module_& module) {
           },
           py::arg("bits"), py::arg("block") = 1024, py::arg("norm") = Norm::max,
           py::arg("rounding") = Rounding::nearest, py::kw_only(), py::arg("simd") = "")
+      .def_static(
+          "topk",
+          [](double ratio, const std::string& simd) {
+            return std::shared_ptr<Compressor>(std::make_shared<TopK>(ratio, table(simd)));
+          },
+          py::arg("ratio"), py::kw_only(), py::arg("simd") = "")
+      .def_static(
+          "block_topk",
+          [](double ratio, std::size_t block, const std::string& simd) {
+            return std::shared_ptr<Compressor>(
+                std::make_shared<BlockTopK>(ratio, block, table(simd)));
+          },
+          py::arg("ratio"), py::arg("block") = 1024, py::kw_only(), py::arg("simd") = "")
+      .def_static(
+          "threshold",
+          [](float value, const std::string& simd) {
+            return std::shared_ptr<Compressor>(std::make_shared<Threshold>(value, table(simd)));
+          },
+          py::arg("value"), py::kw_only(), py::arg("simd") = "")
+      .def_static(
+          "randomk",
+          [](double ratio, const std::string& simd) {
+            return std::shared_ptr<Compressor>(std::make_shared<RandomK>(ratio, table(simd)));
+          },
+          py::arg("ratio"), py::kw_only(), py::arg("simd") = "")
       .def_property_readonly("grain", &Compressor::grain)
       .def_property_readonly("unbiased", &Compressor::unbiased)
       .def("capacity", &Compressor::capacity, py::arg("count"))
+      .def("capacity_of_whole", &Compressor::capacity_of_whole, py::arg("count"))
+      .def(
+          "fitted",
+          [](std::shared_ptr<Compressor> self, const py::array& values,
+             const std::optional<py::array>& residual, std::uint64_t key) {
+            const auto input = floats_of(values, "values");
+            std::span<const float> kept;
+            if (residual) kept = floats_of(*residual, "the residual");
+            if (residual && kept.size() != input.size())
+              throw ArgumentError("the residual has " + std::to_string(kept.size()) +
+                                  " elements, not " + std::to_string(input.size()));
+            auto found = self->fitted(input, kept, key);
+            return found ? std::const_pointer_cast<Compressor>(std::move(found)) : self;
+          },
+          py::arg("values"), py::arg("residual") = py::none(), py::arg("key") = 0)
       .def(
           "encode",
           [](const Compressor& self, const py::array& values, std::optional<py::array> residual,

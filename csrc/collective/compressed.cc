@@ -30,11 +30,17 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
       factor_(factor),
       tag_(tag),
       what_(std::move(what)) {
-  const auto& compressor = *compression_.compressor;
+  auto& fitting = compression_.compressor;
+  const std::size_t usual = fitting->capacity_of_whole(kFewest);
+  if (auto fitted = fitting->fitted(values, compression_.residual, compression_.key))
+    fitting = std::move(fitted);
+  const auto& compressor = *fitting;
+  sums_ = compressor.for_sums();
+  distance_ = first_distance();
   std::size_t longest = 0;
   for (int rank = 0; rank < transport.size(); ++rank)
     longest = std::max(longest, slice(rank).count);
-  const std::size_t in_payload = kPayloadBytes * kFewest / compressor.capacity(kFewest);
+  const std::size_t in_payload = kPayloadBytes * kFewest / usual;
   segment_length_ = rounded(std::clamp(in_payload, kFewest, kMost), compressor.grain());
   segment_count_ = (longest + segment_length_ - 1) / segment_length_;
   window_.resize(std::min(kWindow, segment_count_));
@@ -97,20 +103,25 @@ bool CompressedAllreduce::open_segment() {
   return true;
 }
 
-/// The next part for another rank. Ranks begin with different ones, so that none gets all at once.
+/// The next part for a rank. Ranks begin with different ones, so that none gets all at once.
 bool CompressedAllreduce::compress_next() {
   if (compressing_ == opened_) return false;
   if (distance_ < transport_.size()) {
     const int peer = (transport_.rank() + distance_++) % transport_.size();
     const Span part = segment(peer, compressing_);
-    auto& message = under_way(compressing_).parts_out[peer];
+    auto& now = under_way(compressing_);
+    const bool own = peer == transport_.rank();
+    auto& message = own ? now.parts_in[peer] : now.parts_out[peer];
     if (part.count) {
       message.length = encode(values_.data() + part.offset, part, room(message, part.count));
-      send(peer, tag_, {message.memory.data(), message.length, {}}, message.request);
+      if (own)
+        message.arrived = true;
+      else
+        send(peer, tag_, {message.memory.data(), message.length, {}}, message.request);
     }
     return true;
   }
-  distance_ = 1;
+  distance_ = first_distance();
   ++compressing_;
   return true;
 }
@@ -144,11 +155,11 @@ bool CompressedAllreduce::reduce_next() {
     return true;
   }
   for (int peer = 0; peer < size; ++peer) {
-    if (peer != rank && !now.parts_in[peer].arrived) return false;
+    if ((peer != rank || sums_) && !now.parts_in[peer].arrived) return false;
   }
   float* total = total_.data();
   for (int peer = 0; peer < size; ++peer) {
-    if (peer != rank) {
+    if (peer != rank || sums_) {
       decode(now.parts_in[peer], own, total, peer == 0 ? Store::copy : Store::add, peer);
     } else if (peer == 0) {
       std::copy_n(values_.data() + own.offset, own.count, total);
@@ -158,7 +169,10 @@ bool CompressedAllreduce::reduce_next() {
     }
   }
   prescale({.dtype = DType::float32, .prescale = factor_}, total, own.count);
-  now.sum.length = encode(total, own, room(now.sum, own.count));
+  std::byte* const payload = room(now.sum, own.count);
+  now.sum.length =
+      sums_ ? sums_->encode({total, own.count}, {}, {compression_.key, own.offset}, payload)
+            : encode(total, own, payload);
   for (int distance = 1; distance < size; ++distance) {
     const int peer = (rank + distance) % size;
     send(peer, tag_ + 1, {now.sum.memory.data(), now.sum.length, {}}, now.sum_sends[peer]);

@@ -7,12 +7,16 @@
 //   3  the owner compresses the sum, and all ranks, itself too, decode that payload: all get the
 //      same bits
 //
+// Sparse compressors send sums whole (Compressor::for_sums), so that nothing is selected from a
+// selection; the owner's own values must then be selected too, as they would fill the sum up. This
+// is the split sparse allreduce of SparCML (Renggli et al. 2019).
+//
 // Slices go in segments, several of which are under way: while one travels, others are compressed
 // and added.
 //
-// The residual of a rank has a place for each element. Where another rank owns the element it is
-// what this rank's payloads have left out; where this rank does, it is what the payloads of the sum
-// have left out.
+// The residual of a rank has a place for each element. It is what this rank's payloads have left
+// out; where this rank owns the element and compresses the sum alone, what the payloads of the sum
+// have.
 #pragma once
 
 #include <cstddef>
@@ -68,6 +72,7 @@ class CompressedAllreduce final : public Work {
 
   Span slice(int rank) const;
   Span segment(int rank, std::size_t number) const;
+  int first_distance() const { return sums_ ? 0 : 1; }
   Segment& under_way(std::size_t number) { return window_[number % window_.size()]; }
 
   bool open_segment();
@@ -91,7 +96,8 @@ class CompressedAllreduce final : public Work {
   const float factor_;
   const int tag_;
   const std::string what_;
-  std::size_t segment_count_ = 0;  // of the longest slice
+  const Compressor* sums_ = nullptr;  // what sums are encoded by, if not like values
+  std::size_t segment_count_ = 0;     // of the longest slice
   std::size_t segment_length_ = 0;
   std::vector<Segment> window_;
   std::vector<float> total_;             // of the segment that is being reduced

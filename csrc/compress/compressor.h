@@ -15,6 +15,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <span>
 
 #include "kernels/codec.h"
@@ -29,6 +31,21 @@ class Compressor {
 
   /// The bytes of the payload of `count` values, at most.
   virtual std::size_t capacity(std::size_t count) const = 0;
+
+  /// The same where they are a whole vector of finite values.
+  virtual std::size_t capacity_of_whole(std::size_t count) const { return capacity(count); }
+
+  /// What encodes the spans of this vector, if what becomes of a value depends on all of the vector;
+  /// null if this compressor does. `residual` is as for encode(); all ranks give the same `key`.
+  virtual std::shared_ptr<const Compressor> fitted(std::span<const float> /*values*/,
+                                                   std::span<const float> /*residual*/,
+                                                   std::uint64_t /*key*/) const {
+    return nullptr;
+  }
+
+  /// What encodes sums of decoded values, without a residual, if they are to be sent whole; null if
+  /// they are encoded like values, with one.
+  virtual const Compressor* for_sums() const { return nullptr; }
 
   /// Encodes `values`, with the residual if there is one (of as many elements, else empty), which
   /// becomes what is left out. Returns the length of the payload, at most capacity(). Where there

@@ -12,6 +12,7 @@
 #include "core/dtype.h"
 #include "core/reduction.h"
 #include "kernels/codec.h"
+#include "kernels/select.h"
 
 namespace ronde {
 
@@ -26,6 +27,7 @@ struct KernelTable {
   const char* name;
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
   std::array<CodecKernels, kCodes> codecs;
+  MarkKernel mark;
 
   /// See reduce_many below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,

@@ -45,11 +45,13 @@ struct InprocWorld::State {
     std::list<Message> messages;  // in the order of the sends
   };
 
-  State(int size, Faults faults) : faults(faults), mailboxes(size), sent(size), dead(size) {}
+  State(int size, Faults faults)
+      : faults(faults), mailboxes(size), sent(size), bytes(size), dead(size) {}
 
   const Faults faults;
   std::vector<Mailbox> mailboxes;
-  std::vector<std::atomic<std::int64_t>> sent;
+  std::vector<std::atomic<std::int64_t>> sent;   // messages of each rank
+  std::vector<std::atomic<std::int64_t>> bytes;  // in them
   std::vector<std::atomic<bool>> dead;
 };
 
@@ -68,6 +70,7 @@ class InprocTransport final : public Transport {
     const std::int64_t number = state_->sent[rank_].fetch_add(1);
     if (rank_ == faults.dies && number >= faults.dies_after) state_->dead[rank_] = true;
     require_alive(rank_);
+    state_->bytes[rank_] += static_cast<std::int64_t>(message.bytes);
     const auto key = mix(faults.seed) ^ mix(rank_ + 1) ^ static_cast<std::uint64_t>(number);
     if (message.bytes && happens(faults.truncate, mix(key) + 1)) --message.bytes;
     const int polls = happens(faults.delay, key) ? static_cast<int>(mix(key + 2) % 60) : 0;
@@ -168,6 +171,8 @@ InprocWorld::InprocWorld(int size, Faults faults) : state_(std::make_shared<Stat
 InprocWorld::~InprocWorld() = default;
 
 int InprocWorld::size() const { return static_cast<int>(state_->mailboxes.size()); }
+
+std::int64_t InprocWorld::bytes_sent(int rank) const { return state_->bytes.at(rank); }
 
 std::shared_ptr<Transport> InprocWorld::transport(int rank, int channel) {
   return std::make_shared<InprocTransport>(state_, rank, channel);

@@ -161,12 +161,29 @@ class Compressor:
         *,
         simd: str = "",
     ) -> Compressor: ...
+    @staticmethod
+    def topk(ratio: float, *, simd: str = "") -> Compressor: ...
+    @staticmethod
+    def block_topk(ratio: float, block: int = 1024, *, simd: str = "") -> Compressor: ...
+    @staticmethod
+    def threshold(value: float, *, simd: str = "") -> Compressor: ...
+    @staticmethod
+    def randomk(ratio: float, *, simd: str = "") -> Compressor: ...
     @property
     def grain(self) -> int: ...
     @property
     def unbiased(self) -> builtins.bool: ...
     def capacity(self, count: int) -> int:
         """The bytes of a payload of `count` values, at most."""
+    def capacity_of_whole(self, count: int) -> int:
+        """The same where they are a whole vector of finite values."""
+    def fitted(
+        self,
+        values: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+        key: int = 0,
+    ) -> Compressor:
+        """What encodes the spans of this vector."""
     def encode(
         self,
         values: npt.NDArray[np.float32],
@@ -225,6 +242,8 @@ class InprocWorld:
     @property
     def size(self) -> int: ...
     def transport(self, rank: int, channel: int) -> Transport: ...
+    def bytes_sent(self, rank: int) -> int:
+        """All that a rank has sent so far, over all channels."""
 
 # --- schedule
 

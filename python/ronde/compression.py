@@ -30,6 +30,7 @@ __all__ = [
     "Compressor",
     "ErrorFeedback",
     "bf16",
+    "block_topk",
     "fp8",
     "fp16",
     "int4",
@@ -37,8 +38,11 @@ __all__ = [
     "linear",
     "none",
     "qsgd",
+    "randomk",
     "sign",
     "ternary",
+    "threshold",
+    "topk",
 ]
 
 Floats = npt.NDArray[np.float32]
@@ -47,16 +51,16 @@ Floats = npt.NDArray[np.float32]
 class Compressor:
     """Turns arrays of float32 into payloads of fewer bytes, and back. Make one by its name below.
 
-    Compressors are equal if their parameters are. The random numbers of stochastic rounding depend on
-    `seed` and on how many arrays this compressor has compressed before; so keep one, as a new one for
-    each call would draw the same numbers again and again.
+    Compressors are equal if their parameters are. Random numbers depend on `seed` and on how many arrays
+    this compressor has compressed before; so keep one, as a new one for each call would draw the same
+    numbers again and again.
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any], seed: int = 0) -> None:
         self._made_of = (name, dict(parameters), seed)
         self._core = (
-            _core.Compressor.linear(**_core_parameters(parameters))
-            if name == "linear"
+            getattr(_core.Compressor, name)(**_core_parameters(parameters))
+            if parameters
             else _core.Compressor(name)
         )
         words = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
@@ -81,8 +85,8 @@ class Compressor:
         return wrap(values)
 
     def payload_bytes(self, elements: int) -> int:
-        """The bytes of the payload of so many elements, at most."""
-        return self._core.capacity(elements)
+        """The bytes of the payload of an array of so many finite elements, at most."""
+        return self._core.capacity_of_whole(elements)
 
     @property
     def unbiased(self) -> bool:
@@ -235,6 +239,8 @@ def _core_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
     found = dict(parameters)
     for name, members in choices.items():
+        if name not in found:
+            continue
         if found[name] not in members:
             raise ValueError(f"{name} must be one of {', '.join(members)}, not {found[name]!r}")
         found[name] = members[found[name]]
@@ -304,3 +310,42 @@ def linear(
     """
     parameters = {"bits": bits, "block": block, "norm": norm, "rounding": rounding}
     return Compressor("linear", parameters, seed)
+
+
+def topk(ratio: float = 0.01) -> Compressor:
+    """The largest `ratio` of all values (at least one), exactly; the rest are 0 (Aji and Heafield 2017).
+
+    In a collective they are the largest of what crosses machines together: of the whole bucket, or, where
+    machines have several ranks, of the part that this rank drives. Of equal ones the first are sent; NaN and
+    infinity always are, even if they are more. Needs error feedback: what is not sent has to be sent later.
+    Raises `ValueError` unless `ratio` is above 0 and at most 1.
+    """
+    return Compressor("topk", {"ratio": float(ratio)})
+
+
+def block_topk(ratio: float = 0.01, block: int = 1024) -> Compressor:
+    """The largest `ratio` of each block of so many values (at least one), exactly.
+
+    As `topk`, with no look at the whole. Raises `ValueError` unless `ratio` is above 0 and at most 1, and
+    `block` a multiple of 32 up to 65536.
+    """
+    return Compressor("block_topk", {"ratio": float(ratio), "block": int(block)})
+
+
+def threshold(value: float) -> Compressor:
+    """What is at least `value` in absolute terms, exactly; the rest are 0.
+
+    How much that is depends on the data alone. Needs error feedback. Raises `ValueError` unless `value` is
+    positive and finite as a float32.
+    """
+    return Compressor("threshold", {"value": float(value)})
+
+
+def randomk(ratio: float = 0.01, *, seed: int = 0) -> Compressor:
+    """One value of each 1 / `ratio` neighbours, at random, the same on all ranks; the rest are 0 (Stich et
+    al. 2018).
+
+    Values are sent as they are, so what is decoded is too small on average, and right with error feedback.
+    Raises `ValueError` unless `ratio` is above 0 and at most 1.
+    """
+    return Compressor("randomk", {"ratio": float(ratio)}, seed)

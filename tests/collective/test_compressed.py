@@ -13,6 +13,13 @@ from threads import Rank, run, run_all
 
 SIZES = (1, 2, 3, 4, 7)
 NAMES = tuple(_core.compressor_names())
+SPARSE = {
+    "topk": _core.Compressor.topk(0.01),
+    "block_topk": _core.Compressor.block_topk(0.05, 256),
+    "threshold": _core.Compressor.threshold(1.5),
+    "randomk": _core.Compressor.randomk(0.02),
+}
+EVERY = (*NAMES, *SPARSE)
 # Nothing, less than a block, several blocks and an odd end, and several segments for every rank.
 COUNTS = (0, 1, 1000, 10_007, 300_001)
 PLACEMENTS = ([0, 0, 1, 1], [0, 1, 0, 1], [2, 0, 1, 1, 2, 0])
@@ -20,6 +27,10 @@ PLACEMENTS = ([0, 0, 1, 1], [0, 1, 0, 1], [2, 0, 1, 1, 2, 0])
 
 def values(rank: int, count: int, step: int = 0) -> np.ndarray:
     return np.random.default_rng([rank, count, step]).standard_normal(count).astype(np.float32)
+
+
+def make(name: str) -> _core.Compressor:
+    return SPARSE[name] if name in SPARSE else _core.Compressor(name)
 
 
 def reduce(
@@ -85,10 +96,10 @@ def test_the_result_is_that_of_the_book_on_all_ranks(name: str, size: int) -> No
     run_all(size, program)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("size", SIZES)
 def test_all_ranks_get_the_same_bits(name: str, size: int) -> None:
-    compressor = _core.Compressor(name)
+    compressor = make(name)
 
     def program(me: Rank) -> list[bytes]:
         return [reduce(me, values(me.rank, count), compressor).tobytes() for count in COUNTS]
@@ -129,12 +140,12 @@ def test_the_others_hear_of_a_rank_that_dies(dies_after: int) -> None:
         assert isinstance(error, ronde.RankFailedError)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=["sum", "average"])
 def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
     """What the results of all steps add up to, and what the residuals would still add to them, is the sum
     of all inputs."""
-    compressor, size, count, steps = _core.Compressor(name), 3, 20_011, 3
+    compressor, size, count, steps = make(name), 3, 20_011, 3
     grain = compressor.grain
     factor = 0.5 / (size if op is ronde.Average else 1)
 
@@ -152,7 +163,8 @@ def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
     held = np.zeros(count)
     for owner, part in enumerate(slices(count, grain, size)):
         for rank, (_, _, residual) in enumerate(results):
-            held[part] += (1.0 if rank == owner else factor) * residual[part]
+            of_the_sum = rank == owner and name not in SPARSE
+            held[part] += (1.0 if of_the_sum else factor) * residual[part]
     np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
     assert np.abs(held).max() > 0, "a test that could not fail"
 
@@ -234,9 +246,9 @@ def test_random_compressors_are_right_on_average_and_depend_on_the_key(name: str
     assert (np.abs(found.mean(axis=0) - exact) <= 5.5 * spread / np.sqrt(keys) + 1e-6).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EVERY)
 def test_nan_and_infinity_come_out(name: str) -> None:
-    compressor = _core.Compressor(name)
+    compressor = make(name)
 
     def program(me: Rank) -> np.ndarray:
         x = values(me.rank, 9000)
@@ -249,10 +261,10 @@ def test_nan_and_infinity_come_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("machines", PLACEMENTS, ids=str)
-@pytest.mark.parametrize("name", ["int8", "sign"])
+@pytest.mark.parametrize("name", ["int8", "sign", "topk"])
 def test_machines_reduce_exactly_and_compress_what_crosses(name: str, machines: list[int]) -> None:
     """With whole numbers that a machine's sum makes zero, nothing is left to compress."""
-    compressor, count = _core.Compressor(name), 70_001
+    compressor, count = make(name), 70_001
     members = {m: [r for r, of in enumerate(machines) if of == m] for m in machines}
 
     def program(me: Rank) -> np.ndarray:
@@ -324,3 +336,70 @@ def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:
         assert (reduce(me, np.ones(3, np.float32), c) == 2).all()
 
     run_all(2, program)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_sparse_sums_are_those_of_the_book(name: str, size: int) -> None:
+    """Each rank selects from its own vector as a whole, and the selections are added in the order of the
+    ranks. What is not selected stays in the residual, over several steps."""
+    compressor, steps = make(name), 3
+
+    def through(x: np.ndarray, residual: np.ndarray, key: int) -> np.ndarray:
+        sent = np.empty_like(x)
+        compressor.decode(compressor.encode(x, residual, key), sent)
+        return sent
+
+    def program(me: Rank) -> None:
+        for count in COUNTS:
+            residuals = [np.zeros(count, np.float32) for _ in range(size)]
+            mine = np.zeros(count, np.float32)
+            for step in range(steps):
+                inputs = [values(r, count, step) for r in range(size)]
+                result = reduce(me, inputs[me.rank], compressor, mine, key=step)
+                wanted = np.zeros(count, np.float32)
+                for x, residual in zip(inputs, residuals, strict=True):
+                    wanted += through(x, residual, step)
+                np.testing.assert_array_equal(result, wanted)
+                np.testing.assert_array_equal(mine, residuals[me.rank])
+
+    run_all(size, program)
+
+
+@pytest.mark.parametrize("machines", PLACEMENTS, ids=str)
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_sums_over_machines_lose_nothing(name: str, machines: list[int]) -> None:
+    compressor, count, steps = make(name), 70_001, 3
+
+    def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        residual = np.zeros(count, np.float32)
+        given, got = np.zeros(count), np.zeros(count)
+        for step in range(steps):
+            x = values(me.rank, count, step)
+            got += reduce(me, x, compressor, residual, key=step)
+            given += x
+        return given, got, residual
+
+    results = run_all(len(machines), program, machines=machines)
+    given, got, held = (sum(part) for part in zip(*results, strict=True))
+    np.testing.assert_allclose(got / len(machines) + held, given, atol=1e-4)
+    assert all((result[1] == results[0][1]).all() for result in results)
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["same entries", "different entries"])
+@pytest.mark.parametrize("ratio", [0.001, 0.01, 0.1, 0.4])
+def test_sparse_sums_send_no_more_than_split_sparse_allreduce(ratio: float, alike: bool) -> None:
+    """In words of 4 bytes: 2k(P-1)/P to the owners, and 2u(P-1)/P of a sum with u entries, or all n of them
+    (SparCML); a fifth more is for headers, and for slices that do not have equally many entries."""
+    compressor, size, count = _core.Compressor.topk(ratio), 8, 400_000
+
+    def program(me: Rank) -> tuple[int, int]:
+        x = values(0 if alike else me.rank, count)
+        before = me.world.bytes_sent(me.rank)
+        result = reduce(me, x, compressor)
+        return me.world.bytes_sent(me.rank) - before, np.count_nonzero(result)
+
+    k = round(ratio * count)
+    for sent, union in run_all(size, program):
+        assert union == k if alike else k < union <= k * size
+        assert sent <= 1.2 * 4 * (2 * k + min(2 * union, count)) * (size - 1) / size

@@ -22,6 +22,9 @@ MAKERS: list[Callable[[], Any]] = [
     rc.ternary,
     rc.qsgd,
     lambda: rc.linear(3, block=512, norm="l2", rounding="stochastic", seed=4),
+    lambda: rc.topk(0.1),
+    lambda: rc.block_topk(0.1, 128),
+    lambda: rc.randomk(0.2, seed=4),
 ]
 
 
@@ -60,6 +63,15 @@ def test_compressors_show_what_they_are_and_are_equal_by_that(make: Callable[[],
     assert c != rc.linear(5, block=512)
 
 
+def test_a_threshold_sends_what_reaches_it() -> None:
+    c, x = rc.threshold(1.5), normal(40, 50)
+    payload, ctx = c.compress(x)
+    np.testing.assert_array_equal(c.decompress(payload, ctx), np.where(np.abs(x) < 1.5, 0, x))
+    assert payload.nbytes < c.payload_bytes(x.size) == 8 + x.nbytes
+    assert repr(c) == "ronde.compression.threshold(value=1.5)"
+    assert c == rc.threshold(1.5) != rc.threshold(2)
+
+
 def test_random_numbers_follow_the_seed() -> None:
     x = normal(4096)
 
@@ -78,6 +90,10 @@ def test_random_numbers_follow_the_seed() -> None:
         (lambda: rc.linear(4, block=100), "block"),
         (lambda: rc.linear(4, norm="most"), "norm must be one of max, mean, l2, not 'most'"),
         (lambda: rc.linear(4, rounding="up"), "rounding must be one of nearest, stochastic"),
+        (lambda: rc.topk(0), "ratio is above 0 and at most 1"),
+        (lambda: rc.randomk(1.1), "ratio is above 0 and at most 1"),
+        (lambda: rc.block_topk(0.1, 100), "block of top-k is a multiple of 32"),
+        (lambda: rc.threshold(-1), "threshold is positive and finite"),
     ],
 )
 def test_what_there_is_not_is_refused(make: Callable[[], Any], message: str) -> None:

@@ -12,7 +12,10 @@
 #include <vector>
 
 #include "compress/quantiser.h"
+#include "compress/random_k.h"
 #include "compress/table.h"
+#include "compress/threshold.h"
+#include "compress/top_k.h"
 #include "core/error.h"
 
 namespace {
@@ -29,7 +32,9 @@ using namespace ronde;
 
 class Fuzzer {
  public:
-  explicit Fuzzer(const Compressor& compressor) : compressor_(compressor) {}
+  explicit Fuzzer(const Compressor& compressor) : Fuzzer(compressor, 3 * compressor.grain() + 1) {}
+  Fuzzer(const Compressor& compressor, std::size_t longest)
+      : compressor_(compressor), longest_(longest) {}
 
   void run(long cases) {
     for (long i = 0; i < cases; ++i) one();
@@ -40,7 +45,7 @@ class Fuzzer {
   std::size_t below(std::size_t limit) { return random_() % limit; }
 
   /// Mostly short, sometimes of some blocks.
-  std::size_t length() { return below(below(16) ? 70 : 3 * compressor_.grain() + 2); }
+  std::size_t length() { return below(below(16) ? 70 : longest_ + 1); }
 
   std::vector<std::byte> payload(std::size_t count) {
     std::vector<float> values(count), residual(below(2) ? count : 0);
@@ -86,6 +91,7 @@ class Fuzzer {
   }
 
   const Compressor& compressor_;
+  const std::size_t longest_;
   std::mt19937_64 random_{42};
   long decoded_ = 0, refused_ = 0;
 };
@@ -101,6 +107,13 @@ int main() {
     for (const auto name : compressor_names()) Fuzzer(*make_compressor(name, *table)).run(cases);
     for (int bits = 1; bits <= 8; ++bits)
       Fuzzer(Quantiser({.bits = bits, .block = group_of(bits)}, *table)).run(cases);
+    constexpr std::size_t kLong = 70'000;  // more than a block of offsets
+    for (const double ratio : {0.01, 0.3, 0.99}) {
+      Fuzzer(TopK(ratio, *table), kLong).run(cases);
+      Fuzzer(BlockTopK(ratio, 64, *table)).run(cases);
+      Fuzzer(RandomK(ratio, *table)).run(cases);
+    }
+    Fuzzer(Threshold(0x1p30f, *table)).run(cases);
   }
   std::puts("codec: ok");
 }

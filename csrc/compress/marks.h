@@ -1,0 +1,29 @@
+// Walking over marks; kernels/select.h has the nouns.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/select.h"
+
+namespace ronde {
+
+/// Calls f(place) for every mark, in order.
+template <class F>
+void for_each_mark(const std::uint32_t* marks, std::size_t count, F f) {
+  for (std::size_t i = 0; i < count; i += kMarks) {
+    for (std::uint32_t word = marks[i / kMarks]; word; word &= word - 1)
+      f(i + static_cast<std::size_t>(std::countr_zero(word)));
+  }
+}
+
+/// The number of marks.
+inline std::size_t marked(const std::uint32_t* marks, std::size_t count) {
+  std::size_t found = 0;
+  for (std::size_t word = 0; word < mark_words(count); ++word)
+    found += static_cast<std::size_t>(std::popcount(marks[word]));
+  return found;
+}
+
+}  // namespace ronde

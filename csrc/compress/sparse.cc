@@ -1,0 +1,212 @@
+#include "compress/sparse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "compress/marks.h"
+#include "compress/threshold.h"
+#include "core/error.h"
+#include "core/round.h"
+
+namespace ronde {
+namespace {
+
+enum class Form : std::uint32_t { offsets, bitmap, dense };
+
+struct Header {
+  Form form;
+  std::uint32_t entries;
+};
+
+constexpr std::size_t kBlock = 1 << 16;  // of 16-bit offsets
+constexpr std::size_t kMostValues = std::numeric_limits<std::uint32_t>::max();
+
+std::size_t blocks_of(std::size_t count) { return (count + kBlock - 1) / kBlock; }
+
+std::size_t index_bytes(Form form, std::size_t entries, std::size_t count) {
+  switch (form) {
+    case Form::offsets:
+      return sizeof(std::uint32_t) * blocks_of(count) +
+             rounded(sizeof(std::uint16_t) * entries, sizeof(float));
+    case Form::bitmap:
+      return sizeof(std::uint32_t) * mark_words(count);
+    case Form::dense:
+      return 0;
+  }
+  throw ArgumentError("the payload has a form that no encoder writes");
+}
+
+/// A dense payload has an entry for each value.
+std::size_t bytes_of(Header header, std::size_t count) {
+  return sizeof(Header) + index_bytes(header.form, header.entries, count) +
+         sizeof(float) * header.entries;
+}
+
+/// The shortest form.
+Header best(std::size_t entries, std::size_t count) {
+  const auto number = static_cast<std::uint32_t>(entries);
+  Header found = {Form::dense, static_cast<std::uint32_t>(count)};
+  for (const Form form : {Form::bitmap, Form::offsets}) {
+    if (const Header other{form, number}; bytes_of(other, count) <= bytes_of(found, count))
+      found = other;
+  }
+  return found;
+}
+
+template <class T>
+T read(const std::byte* from, std::size_t place = 0) {
+  T value;
+  std::memcpy(&value, from + place * sizeof(T), sizeof(T));
+  return value;
+}
+
+template <class T>
+void write(std::byte* to, std::size_t place, std::type_identity_t<T> value) {
+  std::memcpy(to + place * sizeof(T), &value, sizeof(T));
+}
+
+void write_offsets(const std::uint32_t* marks, std::size_t entries, std::size_t count,
+                   std::byte* index) {
+  std::byte* const offsets = index + sizeof(std::uint32_t) * blocks_of(count);
+  std::size_t entry = 0;
+  for (std::size_t block = 0; block < blocks_of(count); ++block) {
+    const std::size_t before = entry, begin = block * kBlock;
+    for_each_mark(marks + begin / kMarks, std::min(kBlock, count - begin), [&](std::size_t place) {
+      write<std::uint16_t>(offsets, entry++, static_cast<std::uint16_t>(place));
+    });
+    write<std::uint32_t>(index, block, static_cast<std::uint32_t>(entry - before));
+  }
+  if (entries % 2) write<std::uint16_t>(offsets, entries, 0);
+}
+
+[[noreturn]] void refuse(const std::string& why) {
+  throw ArgumentError("the payload of a sparse compressor " + why);
+}
+
+/// Where the entries of a payload stand, checked before they are used: calls f(entry, place), and
+/// throws ArgumentError at the first that is wrong.
+template <class F>
+void for_each_offset(const std::byte* index, std::size_t entries, std::size_t count, F f) {
+  const std::byte* const offsets = index + sizeof(std::uint32_t) * blocks_of(count);
+  std::size_t entry = 0;
+  for (std::size_t block = 0; block < blocks_of(count); ++block) {
+    const std::size_t begin = block * kBlock, length = std::min(kBlock, count - begin);
+    const std::size_t here = read<std::uint32_t>(index, block);
+    if (here > entries - entry) refuse("counts more entries than it has");
+    std::size_t least = 0;
+    for (const std::size_t end = entry + here; entry < end; ++entry) {
+      const std::size_t offset = read<std::uint16_t>(offsets, entry);
+      if (offset < least || offset >= length) refuse("has offsets out of order or outside");
+      f(entry, begin + offset);
+      least = offset + 1;
+    }
+  }
+  if (entry != entries) refuse("counts fewer entries than it has");
+  if (entries % 2 && read<std::uint16_t>(offsets, entries)) refuse("is not filled up with 0");
+}
+
+template <class F>
+void for_each_bit(const std::byte* index, std::size_t entries, std::size_t count, F f) {
+  std::size_t entry = 0;
+  for (std::size_t i = 0; i < count; i += kMarks) {
+    const auto word = read<std::uint32_t>(index, i / kMarks);
+    if (count - i < kMarks && word >> (count - i)) refuse("marks values that there are not");
+    if (static_cast<std::size_t>(std::popcount(word)) > entries - entry)
+      refuse("marks more values than it has entries");
+    for_each_mark(&word, kMarks, [&](std::size_t place) { f(entry++, i + place); });
+  }
+  if (entry != entries) refuse("marks fewer values than it has entries");
+}
+
+}  // namespace
+
+std::size_t share(double ratio, std::size_t count) {
+  const auto wanted = std::nearbyint(ratio * static_cast<double>(count));
+  return std::min(count, std::max<std::size_t>(1, static_cast<std::size_t>(wanted)));
+}
+
+double checked_ratio(double ratio) {
+  if (!(ratio > 0 && ratio <= 1))
+    throw ArgumentError("a ratio is above 0 and at most 1, not " + std::to_string(ratio));
+  return ratio;
+}
+
+std::size_t Sparse::capacity(std::size_t count) const {
+  return bytes_of({Form::dense, 0}, count) + sizeof(float) * count;
+}
+
+std::size_t Sparse::length(std::size_t entries, std::size_t count) {
+  return bytes_of(best(entries, count), count);
+}
+
+const Compressor* Sparse::for_sums() const {
+  static const Threshold nonzero(Cut{.above = 0});
+  return &nonzero;
+}
+
+std::size_t Sparse::encode(std::span<const float> values, std::span<float> residual, Draw draw,
+                           std::byte* payload) const {
+  const std::size_t count = values.size();
+  if (count > kMostValues)
+    throw ArgumentError("a sparse payload has at most " + std::to_string(kMostValues) + " values");
+  std::vector<std::uint32_t> marks(mark_words(count));
+  select(values, residual, draw, marks.data());
+
+  const std::size_t found = marked(marks.data(), count);
+  const Header header = best(found, count);
+  std::memcpy(payload, &header, sizeof(header));
+  std::byte* const index = payload + sizeof(Header);
+  std::byte* const entries = index + index_bytes(header.form, found, count);
+  if (header.form == Form::offsets)
+    write_offsets(marks.data(), found, count, index);
+  else if (header.form == Form::bitmap)
+    std::memcpy(index, marks.data(), sizeof(marks[0]) * marks.size());
+
+  const float* const input = residual.empty() ? values.data() : residual.data();
+  const bool dense = header.form == Form::dense;
+  if (dense) std::memset(entries, 0, sizeof(float) * count);
+  std::size_t entry = 0;
+  for_each_mark(marks.data(), count, [&](std::size_t place) {
+    write<float>(entries, dense ? place : entry++, input[place]);
+    if (!residual.empty()) residual[place] = 0;
+  });
+  return bytes_of(header, count);
+}
+
+void Sparse::decode(std::span<const std::byte> payload, std::span<float> out, Store store) const {
+  const std::size_t count = out.size();
+  if (payload.size() < sizeof(Header)) refuse("is shorter than its header");
+  const auto header = read<Header>(payload.data());
+  if (header.entries > count || (header.form == Form::dense && header.entries != count))
+    refuse("has " + std::to_string(header.entries) + " entries for " + std::to_string(count) +
+           " values");
+  if (const std::size_t expected = bytes_of(header, count); payload.size() != expected)
+    refuse("has " + std::to_string(payload.size()) + " bytes, not the " + std::to_string(expected) +
+           " of its header");
+
+  const std::byte* const index = payload.data() + sizeof(Header);
+  const std::byte* const entries = index + index_bytes(header.form, header.entries, count);
+  const auto each = [&](auto f) {
+    switch (header.form) {
+      case Form::offsets:
+        return for_each_offset(index, header.entries, count, f);
+      case Form::bitmap:
+        return for_each_bit(index, header.entries, count, f);
+      case Form::dense:
+        for (std::size_t place = 0; place < count; ++place) f(place, place);
+    }
+  };
+  if (store == Store::copy) {
+    std::fill(out.begin(), out.end(), 0.0f);
+    each([&](std::size_t entry, std::size_t place) { out[place] = read<float>(entries, entry); });
+  } else {
+    each([&](std::size_t entry, std::size_t place) { out[place] += read<float>(entries, entry); });
+  }
+}
+
+}  // namespace ronde

@@ -1,0 +1,58 @@
+// Compressors that send some of the values, exactly, and where they stand. They have the payload in
+// common:
+//
+//   header    the form and the number of entries (32 bits each)
+//   index     where the entries stand, in the form that takes the fewest bytes:
+//               offsets  the number of entries in each block of 65536 elements (32 bits), then all
+//                        offsets in their blocks (16 bits), filled up with 0 to 4 bytes
+//               bitmap   a bit for each element, filled up with 0 to 4 bytes
+//               dense    nothing: there is an entry for each element
+//   entries   float32, in the order of their places
+//
+// What is not sent is decoded as 0 and stays in the residual as it is; what is sent leaves 0 there.
+// So sent + residual = input exactly, the input being the value plus the residual before, rounded
+// once. NaN and infinity are always sent, whatever the selection.
+//
+// Sums are sent whole: what all ranks have selected is not selected from again. A sum of sparse
+// payloads fills up with the ranks, and its payload becomes dense by itself (SparCML, Renggli et
+// al. 2019).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "compress/compressor.h"
+#include "kernels/kernels.h"
+
+namespace ronde {
+
+class Sparse : public Compressor {
+ public:
+  std::size_t grain() const override { return kMarks; }
+  std::size_t capacity(std::size_t count) const override;
+  std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
+                     std::byte* payload) const override;
+  void decode(std::span<const std::byte> payload, std::span<float> out, Store store) const override;
+  const Compressor* for_sums() const override;
+  bool unbiased() const override { return false; }
+
+ protected:
+  explicit Sparse(const KernelTable& kernels) : kernels_(kernels) {}
+
+  /// The length of a payload of so many entries.
+  static std::size_t length(std::size_t entries, std::size_t count);
+
+  /// Marks what is sent of `values` plus the residual, if there is one, which becomes their sum.
+  virtual void select(std::span<const float> values, std::span<float> residual, Draw draw,
+                      std::uint32_t* marks) const = 0;
+
+  const KernelTable& kernels_;
+};
+
+/// How many of `count` values a ratio stands for: rounded, and at least one unless there is none.
+std::size_t share(double ratio, std::size_t count);
+
+/// Throws ArgumentError unless 0 < ratio <= 1.
+double checked_ratio(double ratio);
+
+}  // namespace ronde

@@ -1,0 +1,52 @@
+// The largest, by absolute value; of equal ones the first.
+//
+//   top-k         k = round(ratio n), at least 1, of the whole vector of a call (Aji and Heafield
+//                 2017; with the residual, Stich et al. 2018)
+//   block top-k   as many of each block: no value depends on those of another block
+//
+// Exactly k are sent, unless more are NaN or infinite.
+#pragma once
+
+#include "compress/sparse.h"
+
+namespace ronde {
+
+class TopK final : public Sparse {
+ public:
+  /// Throws ArgumentError unless 0 < ratio <= 1.
+  explicit TopK(double ratio, const KernelTable& kernels = ronde::kernels())
+      : Sparse(kernels), ratio_(checked_ratio(ratio)) {}
+
+  std::size_t capacity_of_whole(std::size_t count) const override;
+  std::shared_ptr<const Compressor> fitted(std::span<const float> values,
+                                           std::span<const float> residual,
+                                           std::uint64_t key) const override;
+
+ protected:
+  /// A span by itself is a whole vector.
+  void select(std::span<const float> values, std::span<float> residual, Draw draw,
+              std::uint32_t* marks) const override;
+
+ private:
+  double ratio_;
+};
+
+class BlockTopK final : public Sparse {
+ public:
+  /// `block` is a multiple of 32, up to 65536. Throws ArgumentError for another, and unless
+  /// 0 < ratio <= 1.
+  BlockTopK(double ratio, std::size_t block, const KernelTable& kernels = ronde::kernels());
+
+  std::size_t grain() const override { return block_; }
+  std::size_t capacity_of_whole(std::size_t count) const override;
+
+ protected:
+  void select(std::span<const float> values, std::span<float> residual, Draw draw,
+              std::uint32_t* marks) const override;
+
+ private:
+  double ratio_;
+  std::size_t block_;
+};
+
+}  // namespace ronde
