@@ -1,4 +1,4 @@
-"""How fast one core encodes and decodes: benchmarks/codecs.py [compressors].
+"""How fast one core encodes and decodes: benchmarks/codecs.py [names of compressors].
 
 Encoding, with a residual, is compared with the pass over memory that it cannot do without: read the
 values and the residual, write the residual. Decoding with addition is compared with reading and
@@ -43,8 +43,16 @@ def touch(out: Any) -> None:
     _core.reduce_many(_core.ReduceOp.sum, _core.DType.float32, [out], [out], prescale=0.5)
 
 
-def measure(name: str, values: Any, residual: Any, out: Any) -> str:
-    compressor = _core.Compressor(name)
+def compressors() -> dict[str, Any]:
+    found = {name: _core.Compressor(name) for name in _core.compressor_names()}
+    found["topk 0.1%"] = _core.Compressor.topk(0.001)
+    found["topk 1%"] = _core.Compressor.topk(0.01)
+    found["block 1%"] = _core.Compressor.block_topk(0.01)
+    found["random 1%"] = _core.Compressor.randomk(0.01)
+    return found
+
+
+def measure(name: str, compressor: Any, values: Any, residual: Any, out: Any) -> str:
     residual[:] = 0
     payload = compressor.encode(values, residual)
     error = np.sqrt(np.dot(residual, residual) / np.dot(values, values))
@@ -60,7 +68,7 @@ def measure(name: str, values: Any, residual: Any, out: Any) -> str:
             times[key].append(seconds(call))
     encode, decode = (4 * COUNT / median(times[key]) / 1e9 for key in ("encode", "decode"))
     return (
-        f"{name:8} {4 * COUNT / len(payload):6.2f}x  error {error:8.1e}"
+        f"{name:9} {4 * COUNT / len(payload):6.2f}x  error {error:8.1e}"
         f"  encode {encode:5.1f} GB/s, share {shares(times['pass'], times['encode'])}"
         f"  decode and add {decode:5.1f} GB/s, share {shares(times['touch'], times['decode'])}"
     )
@@ -70,8 +78,9 @@ def main() -> None:
     print(f"{COUNT} float32, instruction set {_core.simd()}, one thread; GB/s of float32")
     values = np.random.default_rng(1).standard_normal(COUNT, np.float32)
     residual, out = np.zeros(COUNT, np.float32), np.zeros(COUNT, np.float32)
-    for name in sys.argv[1:] or _core.compressor_names():
-        print(measure(name, values, residual, out), flush=True)
+    known = compressors()
+    for name in sys.argv[1:] or known:
+        print(measure(name, known[name], values, residual, out), flush=True)
 
 
 if __name__ == "__main__":

@@ -63,8 +63,12 @@ py::array encode(const Compressor& self, const py::array& values, std::optional<
     py::gil_scoped_release release;
     length = self.encode(input, kept, draw, payload.data());
   }
+  const py::ssize_t bytes = static_cast<py::ssize_t>(length);
+  // A short one does not keep the memory of the longest that might have been.
+  if (length < payload.size() / 2)
+    return py::array_t<std::uint8_t>(bytes, payload.as<std::uint8_t>());
   const auto owner = array_of(payload);
-  return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(length)}, {1},
+  return py::array(py::dtype::of<std::uint8_t>(), {bytes}, {1},
                    owner.data(), owner);
 }
 

@@ -28,26 +28,20 @@ struct Places {
   }
 };
 
-void mark_places(std::span<const float> values, std::span<float> residual, const Places& places,
-                 std::uint64_t first, std::uint32_t* marks, const KernelTable& kernels) {
-  if (values.empty()) return;
-  mark(values, residual, kNotFinite, first, marks, kernels);
-  const std::uint64_t last = places.part_of(first + values.size() - 1);
-  for (std::uint64_t part = places.part_of(first); part <= last; ++part) {
-    const std::uint64_t place = places.drawn(part) - first;  // wraps where it lies before
-    if (place < values.size()) marks[place / kMarks] |= 1u << place % kMarks;
-  }
-}
-
 /// Sends the entries of places that are known.
-class Drawn final : public Sparse {
+class Drawn final : public Selection {
  public:
-  Drawn(const Places& places, const KernelTable& kernels) : Sparse(kernels), places_(places) {}
+  Drawn(const Places& places, const KernelTable& kernels) : Selection(kernels), places_(places) {}
 
  protected:
   void select(std::span<const float> values, std::span<float> residual, Draw draw,
               std::uint32_t* marks) const override {
-    mark_places(values, residual, places_, draw.first, marks, kernels_);
+    mark(values, residual, kNotFinite, draw.first, marks, kernels_);
+    const std::uint64_t last = places_.part_of(draw.first + values.size() - 1);
+    for (std::uint64_t part = places_.part_of(draw.first); part <= last; ++part) {
+      const std::uint64_t place = places_.drawn(part) - draw.first;  // wraps where it lies before
+      if (place < values.size()) marks[place / kMarks] |= 1u << place % kMarks;
+    }
   }
 
  private:
@@ -64,12 +58,6 @@ std::shared_ptr<const Compressor> RandomK::fitted(std::span<const float> values,
                                                   std::span<const float>, std::uint64_t key) const {
   const std::size_t count = values.size();
   return std::make_shared<Drawn>(Places{count, share(ratio_, count), key}, kernels_);
-}
-
-void RandomK::select(std::span<const float> values, std::span<float> residual, Draw draw,
-                     std::uint32_t* marks) const {
-  const std::size_t count = values.size();
-  mark_places(values, residual, {count, share(ratio_, count), draw.key}, 0, marks, kernels_);
 }
 
 }  // namespace ronde

@@ -20,11 +20,6 @@ class RandomK final : public Sparse {
                                            std::span<const float> residual,
                                            std::uint64_t key) const override;
 
- protected:
-  /// A span by itself is a whole vector.
-  void select(std::span<const float> values, std::span<float> residual, Draw draw,
-              std::uint32_t* marks) const override;
-
  private:
   double ratio_;
 };

@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "compress/marks.h"
@@ -24,6 +25,7 @@ struct Header {
 };
 
 constexpr std::size_t kBlock = 1 << 16;  // of 16-bit offsets
+constexpr std::size_t kPiece = 1 << 14;  // that stays in the cache
 constexpr std::size_t kMostValues = std::numeric_limits<std::uint32_t>::max();
 
 std::size_t blocks_of(std::size_t count) { return (count + kBlock - 1) / kBlock; }
@@ -151,30 +153,51 @@ const Compressor* Sparse::for_sums() const {
 
 std::size_t Sparse::encode(std::span<const float> values, std::span<float> residual, Draw draw,
                            std::byte* payload) const {
-  const std::size_t count = values.size();
+  return fitted(values, residual, draw.key)->encode(values, residual, {.key = draw.key}, payload);
+}
+
+/// Piece by piece, so that what is selected is still in the cache; the form is chosen at the end.
+std::size_t Selection::encode(std::span<const float> values, std::span<float> residual, Draw draw,
+                              std::byte* payload) const {
+  const std::size_t count = values.size(),
+                    piece = std::max<std::size_t>(1, kPiece / grain()) * grain();
   if (count > kMostValues)
     throw ArgumentError("a sparse payload has at most " + std::to_string(kMostValues) + " values");
   std::vector<std::uint32_t> marks(mark_words(count));
-  select(values, residual, draw, marks.data());
+  std::vector<float> selected;
+  for (std::size_t begin = 0; begin < count; begin += piece) {
+    const auto part = values.subspan(begin, std::min(piece, count - begin));
+    const auto left = residual.empty() ? residual : residual.subspan(begin, part.size());
+    std::uint32_t* const here = marks.data() + begin / kMarks;
+    select(part, left, {draw.key, draw.first + begin}, here);
+    std::size_t entry = selected.size();
+    selected.resize(entry + marked(here, part.size()));
+    if (left.empty()) {
+      for_each_mark(here, part.size(), [&](std::size_t place) { selected[entry++] = part[place]; });
+    } else {
+      for_each_mark(here, part.size(), [&](std::size_t place) {
+        selected[entry++] = std::exchange(left[place], 0.0f);
+      });
+    }
+  }
 
-  const std::size_t found = marked(marks.data(), count);
-  const Header header = best(found, count);
+  const Header header = best(selected.size(), count);
   std::memcpy(payload, &header, sizeof(header));
   std::byte* const index = payload + sizeof(Header);
-  std::byte* const entries = index + index_bytes(header.form, found, count);
+  std::byte* const entries = index + index_bytes(header.form, header.entries, count);
+  if (header.form == Form::dense) {
+    std::memset(entries, 0, sizeof(float) * count);
+    std::size_t entry = 0;
+    for_each_mark(marks.data(), count,
+                  [&](std::size_t place) { write<float>(entries, place, selected[entry++]); });
+    return bytes_of(header, count);
+  }
   if (header.form == Form::offsets)
-    write_offsets(marks.data(), found, count, index);
-  else if (header.form == Form::bitmap)
+    write_offsets(marks.data(), selected.size(), count, index);
+  else
     std::memcpy(index, marks.data(), sizeof(marks[0]) * marks.size());
-
-  const float* const input = residual.empty() ? values.data() : residual.data();
-  const bool dense = header.form == Form::dense;
-  if (dense) std::memset(entries, 0, sizeof(float) * count);
-  std::size_t entry = 0;
-  for_each_mark(marks.data(), count, [&](std::size_t place) {
-    write<float>(entries, dense ? place : entry++, input[place]);
-    if (!residual.empty()) residual[place] = 0;
-  });
+  for (std::size_t entry = 0; entry < selected.size(); ++entry)
+    write<float>(entries, entry, selected[entry]);
   return bytes_of(header, count);
 }
 

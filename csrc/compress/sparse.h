@@ -26,6 +26,7 @@
 
 namespace ronde {
 
+/// By itself, encode() takes a span for a whole vector, to which it fits.
 class Sparse : public Compressor {
  public:
   std::size_t grain() const override { return kMarks; }
@@ -42,11 +43,21 @@ class Sparse : public Compressor {
   /// The length of a payload of so many entries.
   static std::size_t length(std::size_t entries, std::size_t count);
 
+  const KernelTable& kernels_;
+};
+
+/// Those that know of each value by itself, or with its block, whether it is sent.
+class Selection : public Sparse {
+ public:
+  std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
+                     std::byte* payload) const override;
+
+ protected:
+  using Sparse::Sparse;
+
   /// Marks what is sent of `values` plus the residual, if there is one, which becomes their sum.
   virtual void select(std::span<const float> values, std::span<float> residual, Draw draw,
                       std::uint32_t* marks) const = 0;
-
-  const KernelTable& kernels_;
 };
 
 /// How many of `count` values a ratio stands for: rounded, and at least one unless there is none.

@@ -7,10 +7,10 @@
 
 namespace ronde {
 
-class Threshold final : public Sparse {
+class Threshold final : public Selection {
  public:
   explicit Threshold(const Cut& cut, const KernelTable& kernels = ronde::kernels())
-      : Sparse(kernels), cut_(cut) {}
+      : Selection(kernels), cut_(cut) {}
 
   /// Sends each |x| >= least. Throws ArgumentError unless that is positive and finite.
   explicit Threshold(float least, const KernelTable& kernels = ronde::kernels());

@@ -21,14 +21,8 @@ std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
   return std::make_shared<Threshold>(cut, kernels_);
 }
 
-void TopK::select(std::span<const float> values, std::span<float> residual, Draw,
-                  std::uint32_t* marks) const {
-  const Cut cut = cut_of(values, residual, share(ratio_, values.size()), kernels_);
-  mark(values, residual, cut, 0, marks, kernels_);
-}
-
 BlockTopK::BlockTopK(double ratio, std::size_t block, const KernelTable& kernels)
-    : Sparse(kernels), ratio_(checked_ratio(ratio)), block_(block) {
+    : Selection(kernels), ratio_(checked_ratio(ratio)), block_(block) {
   if (block == 0 || block % kMarks || block > (1 << 16))
     throw ArgumentError("a block of top-k is a multiple of 32 elements, up to 65536, not " +
                         std::to_string(block));

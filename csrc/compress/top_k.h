@@ -22,16 +22,11 @@ class TopK final : public Sparse {
                                            std::span<const float> residual,
                                            std::uint64_t key) const override;
 
- protected:
-  /// A span by itself is a whole vector.
-  void select(std::span<const float> values, std::span<float> residual, Draw draw,
-              std::uint32_t* marks) const override;
-
  private:
   double ratio_;
 };
 
-class BlockTopK final : public Sparse {
+class BlockTopK final : public Selection {
  public:
   /// `block` is a multiple of 32, up to 65536. Throws ArgumentError for another, and unless
   /// 0 < ratio <= 1.
