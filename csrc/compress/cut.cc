@@ -32,38 +32,43 @@ class Input {
     return residual_.empty() ? values_[place] : values_[place] + residual_[place];
   }
 
-  /// Calls f(begin, length, marks) for each piece, with what is above marked, until f says no.
+  /// Calls f(begin, length, marks, number of marks) for each piece, with what is above marked,
+  /// until f says no. `sums`, unless null, gets the values of the piece.
   template <class F>
-  void for_each_piece(std::int32_t above, F f) const {
+  void for_each_piece(std::int32_t above, float* sums, F f) const {
     std::uint32_t marks[mark_words(kPiece)];
     for (std::size_t begin = 0; begin < count(); begin += kPiece) {
       const std::size_t length = std::min(kPiece, count() - begin);
       const float* const left = residual_.empty() ? nullptr : residual_.data() + begin;
-      kernels_.mark(values_.data() + begin, left, nullptr, length, above, marks);
-      if (!f(begin, length, marks)) return;
+      const std::size_t found =
+          kernels_.select.mark(values_.data() + begin, left, sums, length, above, marks);
+      if (!f(begin, length, marks, found)) return;
     }
   }
 
   std::size_t count_above(std::int32_t above) const {
-    std::size_t found = 0;
-    for_each_piece(above, [&](std::size_t, std::size_t length, const std::uint32_t* marks) {
-      found += marked(marks, length);
-      return true;
-    });
-    return found;
+    std::size_t total = 0;
+    for_each_piece(above, nullptr,
+                   [&](std::size_t, std::size_t, const std::uint32_t*, std::size_t found) {
+                     total += found;
+                     return true;
+                   });
+    return total;
   }
 
   /// Behind the last of the first `ties` elements of this magnitude.
   std::uint64_t end_of_ties(std::int32_t tie, std::size_t ties) const {
     std::uint64_t end = 0;
-    for_each_piece(tie - 1, [&](std::size_t begin, std::size_t length, const std::uint32_t* marks) {
-      for_each_mark(marks, length, [&](std::size_t place) {
-        if (ties == 0 || magnitude((*this)[begin + place]) != tie) return;
-        --ties;
-        end = begin + place + 1;
-      });
-      return ties > 0;
-    });
+    for_each_piece(
+        tie - 1, nullptr,
+        [&](std::size_t begin, std::size_t length, const std::uint32_t* marks, std::size_t) {
+          for_each_mark(marks, length, [&](std::size_t place) {
+            if (ties == 0 || magnitude((*this)[begin + place]) != tie) return;
+            --ties;
+            end = begin + place + 1;
+          });
+          return ties > 0;
+        });
     return end;
   }
 
@@ -95,31 +100,37 @@ Bracket guess(const Input& input, std::size_t k) {
   const std::size_t stride = input.count() / kSample;
   std::vector<std::int32_t> sample(kSample);
   for (std::size_t i = 0; i < kSample; ++i) sample[i] = magnitude(input[i * stride]);
-  std::sort(sample.begin(), sample.end(), std::greater<>());
+  const auto of_rank = [&](double rank) {
+    const auto place = sample.begin() + static_cast<std::ptrdiff_t>(rank);
+    std::nth_element(sample.begin(), place, sample.end(), std::greater<>());
+    return *place;
+  };
   const double rank = static_cast<double>(k) / static_cast<double>(input.count()) * kSample;
   const double slack = 3 * std::sqrt(rank) + 3;
   Bracket bracket;
-  if (rank + slack < kSample) bracket.low = sample[static_cast<std::size_t>(rank + slack)] - 1;
-  if (rank - slack >= 0) bracket.high = sample[static_cast<std::size_t>(rank - slack)];
+  if (rank + slack < kSample) bracket.low = of_rank(rank + slack) - 1;
+  if (rank - slack >= 0) bracket.high = of_rank(rank - slack);
   return bracket;
 }
 
 /// The k-th largest, among what lies in the bracket where that is not too much.
 Found find(const Input& input, std::size_t k, Bracket bracket, const KernelTable& kernels) {
   std::size_t above = 0;  // the bracket
-  std::vector<float> within;
+  std::vector<float> within, sums(kPiece);
+  std::uint32_t higher[mark_words(kPiece)];
   const std::size_t most = input.count() / 8 + kPiece;
-  input.for_each_piece(bracket.low,
-                       [&](std::size_t begin, std::size_t length, const std::uint32_t* marks) {
-                         for_each_mark(marks, length, [&](std::size_t place) {
-                           const float x = input[begin + place];
-                           if (magnitude(x) > bracket.high)
-                             ++above;
-                           else
-                             within.push_back(x);
-                         });
-                         return within.size() <= most;
-                       });
+  input.for_each_piece(
+      bracket.low, sums.data(),
+      [&](std::size_t, std::size_t length, std::uint32_t* marks, std::size_t found) {
+        const std::size_t beyond =
+            kernels.select.mark(sums.data(), nullptr, nullptr, length, bracket.high, higher);
+        for (std::size_t word = 0; word < mark_words(length); ++word) marks[word] &= ~higher[word];
+        above += beyond;
+        const std::size_t kept = within.size();
+        within.resize(kept + found - beyond);
+        kernels.select.pick(sums.data(), length, marks, within.data() + kept);
+        return within.size() <= most;
+      });
   if (within.size() <= most && above < k && k <= above + within.size()) {
     Found found = bisect(Input(within, {}, kernels), k - above, bracket);
     found.greater += above;
@@ -145,24 +156,29 @@ Cut cut_of(std::span<const float> values, std::span<const float> residual, std::
   return {found.magnitude, input.end_of_ties(found.magnitude, k - found.greater)};
 }
 
-void mark(std::span<const float> values, std::span<float> residual, const Cut& wanted,
-          std::uint64_t first, std::uint32_t* marks, const KernelTable& kernels) {
+std::size_t mark(std::span<const float> values, std::span<float> residual, const Cut& wanted,
+                 std::uint64_t first, std::uint32_t* marks, const KernelTable& kernels) {
   const Cut cut = wanted.above > kNotFinite.above ? kNotFinite : wanted;
   const std::size_t count = values.size();
   // Up to `end` what equals the cut is marked too, at first up to the end of its word.
   const std::size_t end = cut.end <= first ? 0 : std::min<std::uint64_t>(cut.end - first, count);
   const std::size_t words_end = std::min(rounded(end, kMarks), count);
   float* const left = residual.data();
+  std::size_t found = 0;
   const auto mark_part = [&](std::size_t begin, std::size_t length, std::int32_t above) {
     float* const sums = left ? left + begin : nullptr;
-    kernels.mark(values.data() + begin, sums, sums, length, above, marks + begin / kMarks);
+    found += kernels.select.mark(values.data() + begin, sums, sums, length, above,
+                                 marks + begin / kMarks);
   };
   mark_part(0, words_end, cut.above - 1);
   mark_part(words_end, count - words_end, cut.above);
   const float* const input = left ? left : values.data();
   for (std::size_t place = end; place < words_end; ++place) {
-    if (magnitude(input[place]) == cut.above) marks[place / kMarks] &= ~(1u << place % kMarks);
+    if (magnitude(input[place]) != cut.above) continue;
+    marks[place / kMarks] &= ~(1u << place % kMarks);
+    --found;
   }
+  return found;
 }
 
 }  // namespace ronde

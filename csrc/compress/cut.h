@@ -27,9 +27,9 @@ inline constexpr Cut kNotFinite = {.above = 0x7f7fffff};
 Cut cut_of(std::span<const float> values, std::span<const float> residual, std::size_t k,
            const KernelTable& kernels);
 
-/// Marks what is to be sent of a span that begins at `first`, and all that is NaN or infinite. The
-/// residual, unless it is empty, becomes values + residual.
-void mark(std::span<const float> values, std::span<float> residual, const Cut& cut,
-          std::uint64_t first, std::uint32_t* marks, const KernelTable& kernels);
+/// Marks what is to be sent of a span that begins at `first`, and all that is NaN or infinite, and
+/// returns how many they are. The residual, unless it is empty, becomes values + residual.
+std::size_t mark(std::span<const float> values, std::span<float> residual, const Cut& cut,
+                 std::uint64_t first, std::uint32_t* marks, const KernelTable& kernels);
 
 }  // namespace ronde

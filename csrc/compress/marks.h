@@ -18,12 +18,4 @@ void for_each_mark(const std::uint32_t* marks, std::size_t count, F f) {
   }
 }
 
-/// The number of marks.
-inline std::size_t marked(const std::uint32_t* marks, std::size_t count) {
-  std::size_t found = 0;
-  for (std::size_t word = 0; word < mark_words(count); ++word)
-    found += static_cast<std::size_t>(std::popcount(marks[word]));
-  return found;
-}
-
 }  // namespace ronde

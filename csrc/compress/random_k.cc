@@ -34,14 +34,18 @@ class Drawn final : public Selection {
   Drawn(const Places& places, const KernelTable& kernels) : Selection(kernels), places_(places) {}
 
  protected:
-  void select(std::span<const float> values, std::span<float> residual, Draw draw,
-              std::uint32_t* marks) const override {
-    mark(values, residual, kNotFinite, draw.first, marks, kernels_);
+  std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
+                     std::uint32_t* marks) const override {
+    std::size_t found = mark(values, residual, kNotFinite, draw.first, marks, kernels_);
     const std::uint64_t last = places_.part_of(draw.first + values.size() - 1);
     for (std::uint64_t part = places_.part_of(draw.first); part <= last; ++part) {
       const std::uint64_t place = places_.drawn(part) - draw.first;  // wraps where it lies before
-      if (place < values.size()) marks[place / kMarks] |= 1u << place % kMarks;
+      if (place >= values.size()) continue;
+      const std::uint32_t bit = 1u << place % kMarks;
+      if ((marks[place / kMarks] & bit) == 0) ++found;
+      marks[place / kMarks] |= bit;
     }
+    return found;
   }
 
  private:

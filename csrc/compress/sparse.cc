@@ -72,20 +72,6 @@ void write(std::byte* to, std::size_t place, std::type_identity_t<T> value) {
   std::memcpy(to + place * sizeof(T), &value, sizeof(T));
 }
 
-void write_offsets(const std::uint32_t* marks, std::size_t entries, std::size_t count,
-                   std::byte* index) {
-  std::byte* const offsets = index + sizeof(std::uint32_t) * blocks_of(count);
-  std::size_t entry = 0;
-  for (std::size_t block = 0; block < blocks_of(count); ++block) {
-    const std::size_t before = entry, begin = block * kBlock;
-    for_each_mark(marks + begin / kMarks, std::min(kBlock, count - begin), [&](std::size_t place) {
-      write<std::uint16_t>(offsets, entry++, static_cast<std::uint16_t>(place));
-    });
-    write<std::uint32_t>(index, block, static_cast<std::uint32_t>(entry - before));
-  }
-  if (entries % 2) write<std::uint16_t>(offsets, entries, 0);
-}
-
 [[noreturn]] void refuse(const std::string& why) {
   throw ArgumentError("the payload of a sparse compressor " + why);
 }
@@ -169,16 +155,14 @@ std::size_t Selection::encode(std::span<const float> values, std::span<float> re
     const auto part = values.subspan(begin, std::min(piece, count - begin));
     const auto left = residual.empty() ? residual : residual.subspan(begin, part.size());
     std::uint32_t* const here = marks.data() + begin / kMarks;
-    select(part, left, {draw.key, draw.first + begin}, here);
-    std::size_t entry = selected.size();
-    selected.resize(entry + marked(here, part.size()));
-    if (left.empty()) {
-      for_each_mark(here, part.size(), [&](std::size_t place) { selected[entry++] = part[place]; });
-    } else {
-      for_each_mark(here, part.size(), [&](std::size_t place) {
-        selected[entry++] = std::exchange(left[place], 0.0f);
-      });
-    }
+    const std::size_t found = select(part, left, {draw.key, draw.first + begin}, here);
+    const std::size_t before = selected.size();
+    selected.resize(before + found);
+    float* const out = selected.data() + before;
+    if (left.empty())
+      kernels_.select.pick(part.data(), part.size(), here, out);
+    else
+      kernels_.select.take(left.data(), part.size(), here, out);
   }
 
   const Header header = best(selected.size(), count);
@@ -192,10 +176,18 @@ std::size_t Selection::encode(std::span<const float> values, std::span<float> re
                   [&](std::size_t place) { write<float>(entries, place, selected[entry++]); });
     return bytes_of(header, count);
   }
-  if (header.form == Form::offsets)
-    write_offsets(marks.data(), selected.size(), count, index);
-  else
+  if (header.form == Form::offsets) {
+    std::byte* offsets = index + sizeof(std::uint32_t) * blocks_of(count);
+    for (std::size_t block = 0; block < blocks_of(count); ++block) {
+      const std::size_t begin = block * kBlock, length = std::min(kBlock, count - begin);
+      std::byte* const end = kernels_.select.places(length, marks.data() + begin / kMarks, offsets);
+      write<std::uint32_t>(index, block, static_cast<std::uint32_t>((end - offsets) / 2));
+      offsets = end;
+    }
+    if (selected.size() % 2) write<std::uint16_t>(offsets, 0, 0);
+  } else {
     std::memcpy(index, marks.data(), sizeof(marks[0]) * marks.size());
+  }
   for (std::size_t entry = 0; entry < selected.size(); ++entry)
     write<float>(entries, entry, selected[entry]);
   return bytes_of(header, count);

@@ -55,9 +55,10 @@ class Selection : public Sparse {
  protected:
   using Sparse::Sparse;
 
-  /// Marks what is sent of `values` plus the residual, if there is one, which becomes their sum.
-  virtual void select(std::span<const float> values, std::span<float> residual, Draw draw,
-                      std::uint32_t* marks) const = 0;
+  /// Marks what is sent of `values` plus the residual, if there is one, which becomes their sum;
+  /// returns how many they are.
+  virtual std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
+                             std::uint32_t* marks) const = 0;
 };
 
 /// How many of `count` values a ratio stands for: rounded, and at least one unless there is none.

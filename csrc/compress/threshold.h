@@ -16,9 +16,9 @@ class Threshold final : public Selection {
   explicit Threshold(float least, const KernelTable& kernels = ronde::kernels());
 
  protected:
-  void select(std::span<const float> values, std::span<float> residual, Draw draw,
-              std::uint32_t* marks) const override {
-    mark(values, residual, cut_, draw.first, marks, kernels_);
+  std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
+                     std::uint32_t* marks) const override {
+    return mark(values, residual, cut_, draw.first, marks, kernels_);
   }
 
  private:

@@ -32,14 +32,16 @@ std::size_t BlockTopK::capacity_of_whole(std::size_t count) const {
   return length(count / block_ * share(ratio_, block_) + share(ratio_, count % block_), count);
 }
 
-void BlockTopK::select(std::span<const float> values, std::span<float> residual, Draw,
-                       std::uint32_t* marks) const {
+std::size_t BlockTopK::select(std::span<const float> values, std::span<float> residual, Draw,
+                              std::uint32_t* marks) const {
+  std::size_t found = 0;
   for (std::size_t begin = 0; begin < values.size(); begin += block_) {
     const auto part = values.subspan(begin, std::min(block_, values.size() - begin));
     const auto left = residual.empty() ? residual : residual.subspan(begin, part.size());
     const Cut cut = cut_of(part, left, share(ratio_, part.size()), kernels_);
-    mark(part, left, cut, 0, marks + begin / kMarks, kernels_);
+    found += mark(part, left, cut, 0, marks + begin / kMarks, kernels_);
   }
+  return found;
 }
 
 }  // namespace ronde

@@ -36,8 +36,8 @@ class BlockTopK final : public Selection {
   std::size_t capacity_of_whole(std::size_t count) const override;
 
  protected:
-  void select(std::span<const float> values, std::span<float> residual, Draw draw,
-              std::uint32_t* marks) const override;
+  std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
+                     std::uint32_t* marks) const override;
 
  private:
   double ratio_;

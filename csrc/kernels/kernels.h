@@ -27,7 +27,7 @@ struct KernelTable {
   const char* name;
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
   std::array<CodecKernels, kCodes> codecs;
-  MarkKernel mark;
+  SelectKernels select;
 
   /// See reduce_many below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
