@@ -68,8 +68,7 @@ py::array encode(const Compressor& self, const py::array& values, std::optional<
   if (length < payload.size() / 2)
     return py::array_t<std::uint8_t>(bytes, payload.as<std::uint8_t>());
   const auto owner = array_of(payload);
-  return py::array(py::dtype::of<std::uint8_t>(), {bytes}, {1},
-                   owner.data(), owner);
+  return py::array(py::dtype::of<std::uint8_t>(), {bytes}, {1}, owner.data(), owner);
 }
 
 void decode(const Compressor& self, const py::array& payload, py::array out, bool add) {

@@ -35,8 +35,9 @@ class Compressor {
   /// The same where they are a whole vector of finite values.
   virtual std::size_t capacity_of_whole(std::size_t count) const { return capacity(count); }
 
-  /// What encodes the spans of this vector, if what becomes of a value depends on all of the vector;
-  /// null if this compressor does. `residual` is as for encode(); all ranks give the same `key`.
+  /// What encodes the spans of this vector, if what becomes of a value depends on all of the
+  /// vector; null if this compressor does. `residual` is as for encode(); all ranks give the same
+  /// `key`.
   virtual std::shared_ptr<const Compressor> fitted(std::span<const float> /*values*/,
                                                    std::span<const float> /*residual*/,
                                                    std::uint64_t /*key*/) const {
