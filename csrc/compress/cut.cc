@@ -77,6 +77,9 @@ class Input {
   const KernelTable& kernels_;
 };
 
+/// The marks of the first so many elements of a word.
+std::uint32_t first_marks(std::size_t count) { return count < kMarks ? (1u << count) - 1 : ~0u; }
+
 /// A magnitude, and how many are greater and equal.
 struct Found {
   std::int32_t magnitude;
@@ -116,19 +119,21 @@ Bracket guess(const Input& input, std::size_t k) {
 /// The k-th largest, among what lies in the bracket where that is not too much.
 Found find(const Input& input, std::size_t k, Bracket bracket, const KernelTable& kernels) {
   std::size_t above = 0;  // the bracket
-  std::vector<float> within, sums(kPiece);
-  std::uint32_t higher[mark_words(kPiece)];
+  std::vector<float> within, sums(kPiece), upper(kPiece);
+  std::uint32_t marks_of_upper[mark_words(kPiece)];
   const std::size_t most = input.count() / 8 + kPiece;
   input.for_each_piece(
       bracket.low, sums.data(),
-      [&](std::size_t, std::size_t length, std::uint32_t* marks, std::size_t found) {
-        const std::size_t beyond =
-            kernels.select.mark(sums.data(), nullptr, nullptr, length, bracket.high, higher);
-        for (std::size_t word = 0; word < mark_words(length); ++word) marks[word] &= ~higher[word];
+      [&](std::size_t, std::size_t length, const std::uint32_t* marks, std::size_t found) {
+        kernels.select.pick(sums.data(), length, marks, upper.data());
+        const std::size_t beyond = kernels.select.mark(upper.data(), nullptr, nullptr, found,
+                                                       bracket.high, marks_of_upper);
         above += beyond;
+        for (std::size_t i = 0; i < found; i += kMarks)
+          marks_of_upper[i / kMarks] ^= first_marks(found - i);
         const std::size_t kept = within.size();
         within.resize(kept + found - beyond);
-        kernels.select.pick(sums.data(), length, marks, within.data() + kept);
+        kernels.select.pick(upper.data(), found, marks_of_upper, within.data() + kept);
         return within.size() <= most;
       });
   if (within.size() <= most && above < k && k <= above + within.size()) {
