@@ -96,8 +96,7 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
                               Range place) {
     const std::size_t count = result.bytes / sizeof(float);
     Compression part = compression;
-    // Each rank draws numbers of its own, on one machine too.
-    part.key += 0x9e3779b97f4a7c15 * static_cast<std::uint64_t>(rank() + 1);
+    part.rank = rank();
     if (!part.residual.empty()) part.residual = part.residual.subspan(place.offset, place.count);
     const double factor = reduction.postscale / reduction.divisor;
     const int tag = data_tag();

@@ -29,7 +29,9 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
       result_(result),
       factor_(factor),
       tag_(tag),
-      what_(std::move(what)) {
+      what_(std::move(what)),
+      own_key_(compression_.key +
+               0x9e3779b97f4a7c15 * static_cast<std::uint64_t>(compression_.rank + 1)) {
   auto& fitting = compression_.compressor;
   const std::size_t usual = fitting->capacity_of_whole(kFewest);
   if (auto fitted = fitting->fitted(values, compression_.residual, compression_.key))
@@ -170,9 +172,8 @@ bool CompressedAllreduce::reduce_next() {
   }
   prescale({.dtype = DType::float32, .prescale = factor_}, total, own.count);
   std::byte* const payload = room(now.sum, own.count);
-  now.sum.length =
-      sums_ ? sums_->encode({total, own.count}, {}, {compression_.key, own.offset}, payload)
-            : encode(total, own, payload);
+  now.sum.length = sums_ ? sums_->encode({total, own.count}, {}, {own_key_, own.offset}, payload)
+                         : encode(total, own, payload);
   for (int distance = 1; distance < size; ++distance) {
     const int peer = (rank + distance) % size;
     send(peer, tag_ + 1, {now.sum.memory.data(), now.sum.length, {}}, now.sum_sends[peer]);
@@ -236,8 +237,8 @@ std::size_t CompressedAllreduce::encode(const float* values, const Span& span, s
   const auto residual = compression_.residual.empty()
                             ? std::span<float>()
                             : compression_.residual.subspan(span.offset, span.count);
-  return compression_.compressor->encode({values, span.count}, residual,
-                                         {compression_.key, span.offset}, payload);
+  return compression_.compressor->encode({values, span.count}, residual, {own_key_, span.offset},
+                                         payload);
 }
 
 void CompressedAllreduce::decode(const Message& message, const Span& span, float* out, Store store,

@@ -38,7 +38,8 @@ namespace ronde {
 struct Compression {
   std::shared_ptr<const Compressor> compressor;
   std::span<float> residual;  // of the whole vector, or empty: what is left out is lost then
-  std::uint64_t key = 0;      // of random numbers
+  std::uint64_t key = 0;      // of random numbers, the same on all ranks
+  int rank = 0;               // in the set: each rank of a machine draws numbers of its own
 };
 
 class CompressedAllreduce final : public Work {
@@ -96,6 +97,7 @@ class CompressedAllreduce final : public Work {
   const float factor_;
   const int tag_;
   const std::string what_;
+  const std::uint64_t own_key_;
   const Compressor* sums_ = nullptr;  // what sums are encoded by, if not like values
   std::size_t segment_count_ = 0;     // of the longest slice
   std::size_t segment_length_ = 0;
