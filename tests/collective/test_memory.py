@@ -103,7 +103,7 @@ def test_arrays_that_come_and_go_between_collectives() -> None:
 def test_arrays_that_share_memory_are_refused_in_a_group() -> None:
     def program(me: Rank) -> None:
         x = np.ones(9000, np.float32)
-        arguments = ([_core.DType.float32] * 2, [[0, 1]], ronde.Sum, None, 1.0, 1.0)
+        arguments = ([_core.DType.float32] * 2, [[0, 1]], ronde.Sum, None, 1.0, 1.0, [None])
         for pair in ([x, x], [x, x[10:]]):
             with pytest.raises(ValueError, match="share memory"):
                 me.communicator.allreduce_arrays(pair, pair, *arguments)
