@@ -12,6 +12,8 @@ import pytest
 import ronde
 from ronde import compression as rc
 
+ronde.init()
+
 MAKERS: list[Callable[[], Any]] = [
     rc.bf16,
     rc.fp16,
@@ -30,13 +32,6 @@ MAKERS: list[Callable[[], Any]] = [
 
 def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _alone() -> Any:
-    ronde.init()
-    yield
-    ronde.shutdown()
 
 
 @pytest.mark.parametrize("make", MAKERS)
