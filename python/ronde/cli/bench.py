@@ -159,7 +159,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         _require_sense(args, rank is not None)
     except ValueError as error:
-        if rank:  # a launcher ends the job at the first status that is not 0: rank 0 must have spoken
+        if (
+            rank
+        ):  # a launcher ends the job at the first status that is not 0: rank 0 must have spoken
             return 0
         print(f"ronde bench: error: {error}", file=sys.stderr)
         return 2
