@@ -3,7 +3,14 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "kernels/kernels.h"
+
 namespace ronde {
+
+/// The kernels of an instruction set; the best there are for an empty name. Throws ArgumentError.
+const KernelTable& table(const std::string& simd);
 
 void bind_core(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);

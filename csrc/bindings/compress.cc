@@ -22,12 +22,6 @@ namespace py = pybind11;
 namespace ronde {
 namespace {
 
-const KernelTable& table(const std::string& simd) {
-  if (simd.empty()) return kernels();
-  if (const auto* found = kernels(simd.c_str())) return *found;
-  throw ArgumentError("no kernels for the instruction set '" + simd + "' here");
-}
-
 void check_floats(const py::array& array, const char* what) {
   if (plain_dtype(array) != DType::float32)
     throw ArgumentError(std::string(what) + " must be a contiguous array of float32");

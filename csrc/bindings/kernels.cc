@@ -13,13 +13,13 @@
 namespace py = pybind11;
 
 namespace ronde {
-namespace {
-
 const KernelTable& table(const std::string& simd) {
   if (simd.empty()) return kernels();
   if (const auto* found = kernels(simd.c_str())) return *found;
   throw ArgumentError("no kernels for the instruction set '" + simd + "' here");
 }
+
+namespace {
 
 /// The addresses of arrays that all have `bytes` bytes.
 template <class Address, class GetAddress>

@@ -4,13 +4,13 @@
 //
 // RONDE_FUZZ_CASES=1000000 is the number of cases for each compressor.
 #include <bit>
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "compress/quantiser.h"
 #include "compress/random_k.h"
 #include "compress/table.h"
@@ -21,14 +21,6 @@
 namespace {
 
 using namespace ronde;
-
-#define CHECK(condition)                                                           \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      std::abort();                                                                \
-    }                                                                              \
-  } while (0)
 
 class Fuzzer {
  public:
