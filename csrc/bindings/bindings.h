@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "kernels/kernels.h"
-
 namespace ronde {
+
+struct KernelTable;
 
 /// The kernels of an instruction set; the best there are for an empty name. Throws ArgumentError.
 const KernelTable& table(const std::string& simd);
