@@ -115,25 +115,27 @@ struct Reducing {
     call.postscale = reduction.postscale;
   }
 
+  void require_compressible() const {
+    if (op != Op::sum && op != Op::average)
+      throw py::value_error(
+          std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") + name_of(op));
+    if (reduction.dtype != DType::float32)
+      throw py::type_error("compression needs float32, not " +
+                           std::string(ronde::name_of(reduction.dtype)));
+  }
+
   Op op;
   Reduction reduction;
 };
 
-/// What the caller says of a compression: the compressor, its name and parameters in words, a
-/// residual for all elements of the call or None, and the key of random numbers.
+/// What the caller says of a compression: the compressor, a residual for all elements of the call or
+/// None, and the key of random numbers.
 struct Compressing {
   std::shared_ptr<const Compressor> compressor;
-  std::string text;
   std::optional<py::array> residual;
   std::uint64_t key;
 
-  void require_fitting(const Reducing& reducing, std::size_t elements) const {
-    if (reducing.op != Op::sum && reducing.op != Op::average)
-      throw py::value_error(
-          std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") +
-          name_of(reducing.op));
-    if (reducing.reduction.dtype != DType::float32)
-      throw py::type_error("compression needs float32");
+  void require_fitting(std::size_t elements) const {
     if (residual && (plain_dtype(*residual) != DType::float32 ||
                      static_cast<std::size_t>(residual->size()) != elements))
       throw py::value_error("the residual must be a float32 array of " + std::to_string(elements) +
@@ -149,35 +151,17 @@ struct Compressing {
   }
 };
 
-/// Reduces pieces of one dtype, compressed or not.
-void reduce_pieces(Communicator& self, Call& call, std::span<const Piece> pieces,
-                   const Reducing& reducing, Compressing* compressing,
-                   std::initializer_list<py::handle> arrays) {
-  if (!compressing) {
-    run_collective(self, arrays, [&] { self.allreduce(call, pieces, reducing.reduction); });
-    return;
-  }
-  call.detail = "compression=" + compressing->text;
-  const auto compression = compressing->compression();
-  const py::object residual =
-      compressing->residual ? py::object(*compressing->residual) : py::none();
-  std::vector<py::handle> kept(arrays);
-  kept.push_back(residual);
-  run_collective(self, kept,
-                 [&] { self.allreduce_compressed(call, pieces, reducing.reduction, compression); });
-}
-
 py::array allreduce(Communicator& self, const py::array& input, std::optional<py::array> output,
                     const std::optional<DType>& given, py::handle op, py::handle name,
-                    py::handle prescale, py::handle postscale, Compressing* compressing) {
+                    py::handle prescale, py::handle postscale) {
   const DType dtype = dtype_from(input, given);
   const Reducing reducing(self, op, dtype, prescale, postscale);
   Call call = call_of("allreduce", name, dtype, input);
   reducing.describe(call);
-  if (compressing) compressing->require_fitting(reducing, static_cast<std::size_t>(input.size()));
   py::array result = output ? std::move(*output) : new_array(input.dtype(), shape_of(input), input);
   const Piece piece{input_of(input), output_of(result)};
-  reduce_pieces(self, call, {&piece, 1}, reducing, compressing, {input, result});
+  run_collective(self, {input, result},
+                 [&] { self.allreduce(call, {&piece, 1}, reducing.reduction); });
   return result;
 }
 
@@ -197,17 +181,18 @@ void require_apart(const std::vector<py::array>& outputs) {
   }
 }
 
-/// Several arrays, in buckets that `buckets` gives by index, each of one dtype.
-void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
-                     std::vector<py::array>& outputs, const std::vector<DType>& dtypes,
-                     const std::vector<std::vector<std::size_t>>& buckets, py::handle op,
-                     py::handle name, py::handle prescale, py::handle postscale,
-                     const std::vector<Compressing*>& compressings) {
-  if (compressings.size() != buckets.size())
-    throw ArgumentError("a compression or None is needed for every bucket");
+/// What is done with some of the arrays of a group, in words.
+using Way = std::pair<std::string, std::vector<std::size_t>>;
+
+/// Phase 0 of a call on several arrays, which allreduce_bucket then reduces. Returns whether any
+/// rank has raised its flag.
+bool agree_on_group(Communicator& self, const std::string& kind,
+                    const std::vector<py::array>& inputs, const std::vector<py::array>& outputs,
+                    const std::vector<DType>& dtypes, const std::vector<Way>& ways, py::handle op,
+                    py::handle name, py::handle prescale, py::handle postscale, bool flag) {
   require_apart(outputs);
   Call group;
-  group.kind = "grouped_allreduce";
+  group.kind = kind;
   group.name = name_from(name);
   group.detail = std::to_string(inputs.size()) + " arrays: ";
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -218,32 +203,52 @@ void allreduce_group(Communicator& self, const std::vector<py::array>& inputs,
     group.detail += shown(py::list(py::cast(shape_of(inputs[i]))));
   }
   if (inputs.empty()) Reducing(self, op, DType::float32, prescale, postscale).describe(group);
-  // How arrays are compressed, and which of them together, must agree as well.
-  for (std::size_t number = 0; number < buckets.size(); ++number) {
-    const auto* compressing = compressings[number];
-    if (!compressing) continue;
-    std::size_t elements = 0;
-    for (const auto i : buckets[number]) elements += static_cast<std::size_t>(inputs[i].size());
-    const Reducing reducing(self, op, dtypes[buckets[number][0]], prescale, postscale);
-    compressing->require_fitting(reducing, elements);
-    group.detail +=
-        ", compression=" + compressing->text + " of " + shown(py::cast(buckets[number]));
+  for (const auto& [text, members] : ways) {
+    group.detail += ", compression=" + text + " of " + shown(py::cast(members));
+    for (const auto i : members)
+      Reducing(self, op, dtypes.at(i), prescale, postscale).require_compressible();
+  }
+  // An empty group is a call too.
+  const auto byte = static_cast<std::byte>(flag);
+  std::byte any{};
+  const Piece piece{{&byte, 1, {}}, {&any, 1, {}}};
+  run_collective(self, {}, [&] {
+    self.allreduce(group, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max});
+  });
+  return any != std::byte{};
+}
+
+/// Arrays of one dtype of a group that has been agreed on, as one vector.
+void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
+                      std::vector<py::array>& outputs, DType dtype, py::handle op, py::handle name,
+                      py::handle prescale, py::handle postscale, Compressing* compressing,
+                      const std::string& detail) {
+  const Reducing reducing(self, op, dtype, prescale, postscale);
+  Call call;
+  call.kind = "bucket of allreduce";
+  call.name = name_from(name);
+  call.dtype = dtype;
+  call.detail = detail;
+  reducing.describe(call);
+  std::vector<Piece> pieces;
+  std::size_t elements = 0;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    pieces.push_back({input_of(inputs[i]), output_of(outputs.at(i))});
+    elements += static_cast<std::size_t>(inputs[i].size());
   }
   const auto in_list = py::cast(inputs), out_list = py::cast(outputs);
-  // Phase 0 of the whole group; an empty group is a call too.
-  run_collective(self, {}, [&] { self.barrier(group); });
-  for (std::size_t number = 0; number < buckets.size(); ++number) {
-    const auto& bucket = buckets[number];
-    const Reducing reducing(self, op, dtypes[bucket[0]], prescale, postscale);
-    Call call;
-    call.kind = "bucket of grouped_allreduce";
-    call.name = group.name;
-    call.dtype = dtypes[bucket[0]];
-    reducing.describe(call);
-    std::vector<Piece> pieces;
-    for (const auto i : bucket) pieces.push_back({input_of(inputs[i]), output_of(outputs[i])});
-    reduce_pieces(self, call, pieces, reducing, compressings[number], {in_list, out_list});
+  if (!compressing) {
+    run_collective(self, {in_list, out_list},
+                   [&] { self.allreduce(call, pieces, reducing.reduction); });
+    return;
   }
+  reducing.require_compressible();
+  compressing->require_fitting(elements);
+  const auto compression = compressing->compression();
+  const py::object residual =
+      compressing->residual ? py::object(*compressing->residual) : py::none();
+  run_collective(self, {in_list, out_list, residual},
+                 [&] { self.allreduce_compressed(call, pieces, reducing.reduction, compression); });
 }
 
 py::object reduce(Communicator& self, const py::array& input, const std::optional<DType>& given,
@@ -403,16 +408,18 @@ void bind_op(py::module_& module) {
 
 void bind_operations(py::module_& module, py::class_<Communicator>& communicator) {
   py::class_<Compressing>(module, "Compression", "How one allreduce is compressed.")
-      .def(py::init([](std::shared_ptr<Compressor> compressor, std::string text,
-                       std::optional<py::array> residual, std::uint64_t key) {
-             return Compressing{std::move(compressor), std::move(text), std::move(residual), key};
+      .def(py::init([](std::shared_ptr<Compressor> compressor, std::optional<py::array> residual,
+                       std::uint64_t key) {
+             return Compressing{std::move(compressor), std::move(residual), key};
            }),
-           "compressor"_a.none(false), "text"_a, "residual"_a, "key"_a);
+           "compressor"_a.none(false), "residual"_a, "key"_a);
   communicator
       .def("allreduce_array", &allreduce, "input"_a, "output"_a, "dtype"_a, "op"_a, "name"_a,
-           "prescale"_a, "postscale"_a, "compression"_a = nullptr)
-      .def("allreduce_arrays", &allreduce_group, "inputs"_a, "outputs"_a, "dtypes"_a, "buckets"_a,
-           "op"_a, "name"_a, "prescale"_a, "postscale"_a, "compressions"_a)
+           "prescale"_a, "postscale"_a)
+      .def("agree_on_group", &agree_on_group, "kind"_a, "inputs"_a, "outputs"_a, "dtypes"_a,
+           "ways"_a, "op"_a, "name"_a, "prescale"_a, "postscale"_a, "flag"_a)
+      .def("allreduce_bucket", &allreduce_bucket, "inputs"_a, "outputs"_a, "dtype"_a, "op"_a,
+           "name"_a, "prescale"_a, "postscale"_a, "compression"_a, "detail"_a)
       .def("reduce_array", &reduce, "input"_a, "dtype"_a, "root"_a, "shown_root"_a, "op"_a,
            "name"_a, "prescale"_a, "postscale"_a)
       .def("reducescatter_array", &reducescatter, "input"_a, "dtype"_a, "op"_a, "name"_a,

@@ -186,4 +186,14 @@ std::size_t mark(std::span<const float> values, std::span<float> residual, const
   return found;
 }
 
+bool all_finite(std::span<const float> values, const KernelTable& kernels) {
+  std::uint32_t marks[mark_words(kPiece)];
+  for (std::size_t begin = 0; begin < values.size(); begin += kPiece) {
+    const auto part = values.subspan(begin, std::min(kPiece, values.size() - begin));
+    if (kernels.select.mark(part.data(), nullptr, nullptr, part.size(), kNotFinite.above, marks))
+      return false;
+  }
+  return true;
+}
+
 }  // namespace ronde

@@ -32,4 +32,7 @@ Cut cut_of(std::span<const float> values, std::span<const float> residual, std::
 std::size_t mark(std::span<const float> values, std::span<float> residual, const Cut& cut,
                  std::uint64_t first, std::uint32_t* marks, const KernelTable& kernels);
 
+/// Whether there is neither NaN nor infinity.
+bool all_finite(std::span<const float> values, const KernelTable& kernels = ronde::kernels());
+
 }  // namespace ronde

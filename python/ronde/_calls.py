@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from . import _core, context
-from .arrays import View
 from .process_set import ProcessSet
 
 __all__ = ["buckets", "communicator_of", "name_of", "root_of"]
@@ -48,19 +47,18 @@ def _short(ranks: list[int]) -> str:
     return f"{ranks[0]} to {ranks[-1]}" if consecutive else str(ranks)
 
 
-def buckets(views: Sequence[View], kinds: Sequence[Hashable]) -> Iterator[list[int]]:
-    """Indices of arrays that travel together: one dtype and kind, in order, up to the fusion size."""
-    limit = context.world().settings.fusion_bytes
-    by_kind: dict[Hashable, list[int]] = {}
-    for i, (each, kind) in enumerate(zip(views, kinds, strict=True)):
-        by_kind.setdefault((each.dtype, kind), []).append(i)
-    for indices in by_kind.values():
+def buckets(dtypes: Sequence[_core.DType], sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices of arrays that travel together: of one dtype, in order, up to so many bytes."""
+    by_dtype: dict[_core.DType, list[int]] = {}
+    for i, dtype in enumerate(dtypes):
+        by_dtype.setdefault(dtype, []).append(i)
+    for indices in by_dtype.values():
         bucket: list[int] = []
         filled = 0
         for i in indices:
-            if bucket and filled + views[i].array.nbytes > limit:
+            if bucket and filled + sizes[i] > limit:
                 yield bucket
                 bucket, filled = [], 0
             bucket.append(i)
-            filled += views[i].array.nbytes
+            filled += sizes[i]
         yield bucket

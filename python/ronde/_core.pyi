@@ -145,6 +145,9 @@ class Rounding:
     @property
     def value(self) -> int: ...
 
+def all_finite(values: _Array) -> builtins.bool:
+    """Whether an array of float32 has neither NaN nor infinity."""
+
 def compressor_names() -> list[str]:
     """The names that `Compressor` knows."""
 
@@ -198,9 +201,7 @@ class Compressor:
 class Compression:
     """How one allreduce is compressed."""
 
-    def __init__(
-        self, compressor: Compressor, text: str, residual: _Array | None, key: int
-    ) -> None: ...
+    def __init__(self, compressor: Compressor, residual: _Array | None, key: int) -> None: ...
 
 # --- transport
 
@@ -452,6 +453,10 @@ class Communicator:
     @property
     def settings(self) -> Settings: ...
     @property
+    def place(self) -> int: ...  # of this rank among those that share memory
+    @property
+    def places(self) -> int: ...
+    @property
     def link(self) -> Link: ...
     @property
     def failure(self) -> str:
@@ -533,19 +538,33 @@ class Communicator:
         name: str | None,
         prescale: float,
         postscale: float,
-        compression: Compression | None = None,
     ) -> _Array: ...
-    def allreduce_arrays(
+    # Phase 0 of a call on several arrays, and whether any rank has raised its flag; then the arrays, some
+    # of one dtype at a time.
+    def agree_on_group(
         self,
+        kind: str,
         inputs: Sequence[_Array],
         outputs: Sequence[_Array],
         dtypes: Sequence[DType],
-        buckets: Sequence[Sequence[int]],  # indices of arrays of one dtype
+        ways: Sequence[tuple[str, Sequence[int]]],  # how which of them are compressed, in words
         op: Op,
         name: str | None,
         prescale: float,
         postscale: float,
-        compressions: Sequence[Compression | None],  # of the buckets
+        flag: builtins.bool,
+    ) -> builtins.bool: ...
+    def allreduce_bucket(
+        self,
+        inputs: Sequence[_Array],
+        outputs: Sequence[_Array],
+        dtype: DType,
+        op: Op,
+        name: str | None,
+        prescale: float,
+        postscale: float,
+        compression: Compression | None,
+        detail: str,  # what else must agree, in words
     ) -> None: ...
     def reduce_array(
         self,

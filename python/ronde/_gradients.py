@@ -16,7 +16,8 @@ import numpy as np
 
 from . import context
 from .arrays import View, is_torch, view
-from .compression import Compression, Compressor, ErrorFeedback
+from .compression import feeding_back, method_of
+from .compression._group import Method
 from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
 from .reductions import Op, reduce_group
@@ -33,33 +34,29 @@ class Choice:
 
     def __init__(self, compression: Any) -> None:
         if isinstance(compression, Mapping):
-            self._choose: Callable[[Any, Any], Compression] = lambda label, _: compression.get(
-                label
-            )
-        elif compression is None or isinstance(compression, (Compressor, ErrorFeedback)):
-            self._choose = lambda _, array: compression if np.ndim(array) > 1 else None
+            self._choose: Callable[[Any, Any], Any] = lambda label, _: compression.get(label)
         elif callable(compression):
             self._choose = compression
         else:
-            raise TypeError(
-                "compression must be one of ronde.compression, a dictionary of them, or a function, "
-                f"not {compression!r}"
-            )
+            method = method_of(compression)
+            self._choose = lambda _, array: method if np.ndim(array) > 1 else None
         self._compression = compression
-        self._kept: dict[Compressor, Compressor | ErrorFeedback] = {}
+        self._kept: dict[Method, Method] = {}
 
-    def of(self, label: Any, array: Any) -> Compression:
-        chosen = self._choose(label, array)
-        if not isinstance(chosen, Compressor):
-            return chosen
+    def of(self, label: Any, array: Any) -> Method | None:
+        method = method_of(self._choose(label, array))
+        if method is None:
+            return None
         # Of equal compressors the first is used always: a new one would begin its random numbers anew.
-        return self._kept.setdefault(chosen, chosen if chosen.unbiased else ErrorFeedback(chosen))
+        if method not in self._kept:
+            self._kept[method] = feeding_back(method)
+        return self._kept[method]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Choice._again, (self._compression, self._kept)
 
     @staticmethod
-    def _again(compression: Any, kept: dict[Compressor, Compressor | ErrorFeedback]) -> Choice:
+    def _again(compression: Any, kept: dict[Method, Method]) -> Choice:
         choice = Choice(compression)
         choice._kept = kept
         return choice

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _core, context
 from ._calls import buckets, communicator_of, name_of, root_of
 from .arrays import ArrayLike, view
 from .process_set import ProcessSet, global_process_set
@@ -73,7 +73,9 @@ def broadcast_parameters(
     communicator.barrier(
         _core.Call("broadcast_parameters", root=process_set.ranks[root], detail=detail)
     )
-    for bucket in buckets(views, [None] * len(views)):
+    sizes = [each.array.nbytes for each in views]
+    limit = context.world().settings.fusion_bytes
+    for bucket in buckets([each.dtype for each in views], sizes, limit):
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
         call = _core.Call("bucket of broadcast_parameters", root=process_set.ranks[root])

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
-from ._calls import buckets, communicator_of, root_of
-from .arrays import ArrayLike, View, view
-from .compression import Compression, compression_of
+from . import _core, context
+from ._calls import communicator_of, root_of
+from .arrays import ArrayLike, View, all_finite, view
+from .compression import method_of
+from .compression._group import Group, Method
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -52,7 +53,7 @@ def allreduce(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    compression: Compression = None,
+    compression: Any = None,
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """The reduction of `x` over all ranks, as a new array of x's kind, shape and dtype.
@@ -70,10 +71,13 @@ def allreduce(
     if compression is None and _core.is_plain(x):
         return communicator.allreduce_array(x, None, None, op, name, *factors)
     seen = view(x)
-    how = compression_of(compression, [(name or "", seen)])
-    return seen.wrap(
-        communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors, how)
-    )
+    if compression is None:
+        reduced = communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors)
+    else:
+        reduced = np.empty(seen.shape, seen.array.dtype)
+        how = [(method_of(compression), name or "")]
+        _reduce_into("allreduce", [reduced], [seen], op, name, factors, how, process_set)
+    return seen.wrap(reduced)
 
 
 def allreduce_(
@@ -83,7 +87,7 @@ def allreduce_(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    compression: Compression = None,
+    compression: Any = None,
     process_set: ProcessSet = global_process_set,
 ) -> Any:
     """As `allreduce`, in place: `x` receives the result, and is returned."""
@@ -92,8 +96,11 @@ def allreduce_(
     if compression is None and _core.is_plain(x):
         return communicator.allreduce_array(x, x, None, op, name, *factors)
     seen = view(x, writable=True)
-    how = compression_of(compression, [(name or "", seen)])
-    communicator.allreduce_array(seen.array, seen.array, seen.dtype, op, name, *factors, how)
+    if compression is None:
+        communicator.allreduce_array(seen.array, seen.array, seen.dtype, op, name, *factors)
+    else:
+        how = [(method_of(compression), name or "")]
+        _reduce_into("allreduce", [seen.array], [seen], op, name, factors, how, process_set)
     seen.write_back()
     return x
 
@@ -105,7 +112,7 @@ def grouped_allreduce(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    compression: Compression | Sequence[Compression] = None,
+    compression: Any = None,
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """`allreduce` of each of several arrays, fused into buckets of at most `RONDE_FUSION_BYTES`.
@@ -125,7 +132,7 @@ def grouped_allreduce_(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    compression: Compression | Sequence[Compression] = None,
+    compression: Any = None,
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """As `grouped_allreduce`, in place: the arrays receive the results, and are returned.
@@ -136,25 +143,24 @@ def grouped_allreduce_(
     seen = [view(x, writable=True) for x in xs]
     factors = prescale_factor, postscale_factor
     how = _labelled(seen, name, compression)
-    _reduce_into([each.array for each in seen], seen, op, name, factors, how, process_set)
+    outputs = [each.array for each in seen]
+    _reduce_into("grouped_allreduce", outputs, seen, op, name, factors, how, process_set)
     for each in seen:
         each.write_back()
     return xs
 
 
-# Of each array of a group, how it is compressed, and under which name its residual is kept.
-Labelled = Sequence[tuple[Compression, str]]
+# Of each array of a group, how it is compressed, and its name, under which more may be known of it.
+Labelled = Sequence[tuple[Method | None, str]]
 
 
-def _labelled(
-    views: Sequence[View], name: str | None, compression: Compression | Sequence[Compression]
-) -> Labelled:
+def _labelled(views: Sequence[View], name: str | None, compression: Any) -> Labelled:
     labels = [f"{name}[{i}]" if name else "" for i in range(len(views))]
     if not isinstance(compression, (list, tuple)):
-        return [(compression, label) for label in labels]  # type: ignore[misc]
+        compression = [compression] * len(views)
     if len(compression) != len(views):
         raise ValueError(f"{len(compression)} compressions for {len(views)} arrays")
-    return list(zip(compression, labels, strict=True))
+    return list(zip(map(method_of, compression), labels, strict=True))
 
 
 def reduce_group(
@@ -167,11 +173,12 @@ def reduce_group(
 ) -> list[Any]:
     """`grouped_allreduce` of views."""
     outputs = [np.empty(each.shape, each.array.dtype) for each in views]
-    _reduce_into(outputs, views, op, name, factors, how, process_set)
+    _reduce_into("grouped_allreduce", outputs, views, op, name, factors, how, process_set)
     return [each.wrap(output) for each, output in zip(views, outputs, strict=True)]
 
 
 def _reduce_into(
+    kind: str,
     outputs: Sequence[Any],
     views: Sequence[View],
     op: Op,
@@ -181,16 +188,40 @@ def _reduce_into(
     process_set: ProcessSet,
 ) -> None:
     communicator = communicator_of(process_set)
-    dtypes = [each.dtype for each in views]
-    inputs = [each.array for each in views]
-    grouped = list(buckets(views, [compression for compression, _ in how]))
-    compressions = [
-        compression_of(how[bucket[0]][0], [(how[i][1], views[i]) for i in bucket])
-        for bucket in grouped
-    ]
-    communicator.allreduce_arrays(
-        inputs, outputs, dtypes, grouped, op, name, *factors, compressions
+    ways: dict[Method | None, list[int]] = {}
+    for i, (method, _) in enumerate(how):
+        ways.setdefault(method, []).append(i)
+    group = Group(
+        communicator,
+        [each.array for each in views],
+        outputs,
+        [each.dtype for each in views],
+        [label for _, label in how],
+        op,
+        name,
+        factors,
+        context.world().settings.fusion_bytes,
     )
+    # Where gradients are not finite the caller may skip the step: what was left out before must then be
+    # left as it is, on all ranks.
+    feeds_back = any(method.feeds_back for method in ways if method)
+    skipped = communicator.agree_on_group(
+        kind,
+        group.inputs,
+        outputs,
+        group.dtypes,
+        [(repr(method), members) for method, members in ways.items() if method],
+        op,
+        name,
+        *factors,
+        feeds_back and not all(all_finite(each) for each in views),
+    )
+    for method, members in ways.items():
+        part = group.part(members)
+        if method is None or skipped:
+            part.allreduce_exactly()
+        else:
+            method._reduce(part)
 
 
 def reduce(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
-from ronde import _core
+from ronde import _core, arrays
 from threads import Rank, run, run_all
 
 SIZES = (1, 2, 3, 4, 7)
@@ -45,8 +45,13 @@ def reduce(
     scales: tuple[float, float] = (1.0, 1.0),
     text: str = "c",
 ) -> np.ndarray:
-    compression = _core.Compression(compressor, text, residual, key)
-    return me.communicator.allreduce_array(x, out, None, op, None, *scales, compression)
+    compression = _core.Compression(compressor, residual, key)
+    output = np.empty_like(x) if out is None else out
+    dtype = arrays.view(x).dtype
+    me.communicator.allreduce_bucket(
+        [x], [output], dtype, op, None, *scales, compression, f"compression={text}"
+    )
+    return output
 
 
 def slices(count: int, grain: int, size: int) -> list[slice]:
@@ -296,29 +301,35 @@ def test_other_compressions_and_no_compression_do_not_match() -> None:
         assert "compression=c1" in str(result)
 
 
-@pytest.mark.parametrize(
-    ("buckets", "compressed"),
-    [([[[0], [1]], [[0], [1]]], [[0, 0], [0, 1]]), ([[[0], [1]], [[0, 1]]], [[1, 1], [1]])],
-    ids=["compressions", "buckets"],
-)
-def test_groups_that_differ_are_told_of_before_anything_is_reduced(
-    buckets: list[list[list[int]]], compressed: list[list[int]]
-) -> None:
+def test_groups_that_differ_are_told_of_before_anything_is_reduced() -> None:
     def program(me: Rank) -> None:
         xs = [np.ones(3000, np.float32), np.ones(500, np.float32)]
         outputs = [np.zeros_like(x) for x in xs]
-        compressions = [
-            _core.Compression(_core.Compressor("int8"), "c", None, 0) if each else None
-            for each in compressed[me.rank]
-        ]
         dtypes = [_core.DType.float32] * 2
-        with pytest.raises(ronde.MismatchError, match="compression=c of"):
-            me.communicator.allreduce_arrays(
-                xs, outputs, dtypes, buckets[me.rank], ronde.Sum, "g", 1.0, 1.0, compressions
-            )
-        assert not any(output.any() for output in outputs)
+        for ways in (
+            [[("c", [0])], [("c", [1])]],
+            [[], [("c", [0, 1])]],
+            [[("c", [0])], [("d", [0])]],
+        ):
+            with pytest.raises(ronde.MismatchError, match="compression=c of"):
+                me.communicator.agree_on_group(
+                    "group", xs, outputs, dtypes, ways[me.rank], ronde.Sum, "g", 1.0, 1.0, False
+                )
 
     run_all(2, program)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_group_hears_of_the_flag_of_any_rank(shared: bool) -> None:
+    def program(me: Rank) -> None:
+        for raised in (None, 0, 1, 2):
+            xs = [np.ones(30, np.float32)]
+            heard = me.communicator.agree_on_group(
+                "g", xs, xs, [_core.DType.float32], [], ronde.Sum, "g", 1.0, 1.0, me.rank == raised
+            )
+            assert heard == (raised is not None)
+
+    run_all(3, program, shared=shared)
 
 
 def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:
@@ -332,7 +343,7 @@ def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:
             with pytest.raises(ValueError, match="residual must be a float32 array of 3"):
                 reduce(me, np.ones(3, np.float32), c, residual)
         with pytest.raises(TypeError):
-            _core.Compression(None, "c", None, 0)
+            _core.Compression(None, None, 0)
         assert (reduce(me, np.ones(3, np.float32), c) == 2).all()
 
     run_all(2, program)

@@ -103,12 +103,13 @@ def test_arrays_that_come_and_go_between_collectives() -> None:
 def test_arrays_that_share_memory_are_refused_in_a_group() -> None:
     def program(me: Rank) -> None:
         x = np.ones(9000, np.float32)
-        arguments = ([_core.DType.float32] * 2, [[0, 1]], ronde.Sum, None, 1.0, 1.0, [None])
+        dtype, how = _core.DType.float32, (ronde.Sum, None, 1.0, 1.0)
         for pair in ([x, x], [x, x[10:]]):
             with pytest.raises(ValueError, match="share memory"):
-                me.communicator.allreduce_arrays(pair, pair, *arguments)
+                me.communicator.agree_on_group("g", pair, pair, [dtype] * 2, [], *how, False)
         apart = [x[:10], x[10:20]]
-        me.communicator.allreduce_arrays(apart, apart, *arguments)
+        me.communicator.agree_on_group("g", apart, apart, [dtype] * 2, [], *how, False)
+        me.communicator.allreduce_bucket(apart, apart, dtype, *how, None, "")
         assert (x[:20] == me.size).all() and (x[20:] == 1).all()
 
     run_all(2, program, shared=True)

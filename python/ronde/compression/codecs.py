@@ -1,34 +1,23 @@
-"""Compressed updates: fewer bytes where the wire is slow.
-
-    c = ronde.compression.int4()
-    mean = ronde.allreduce(gradient, compression=c)                        # what is left out is lost
-    feedback = ronde.compression.ErrorFeedback(c)
-    mean = ronde.allreduce(gradient, name="w", compression=feedback)       # ... is sent the next time
-    opt = ronde.DistributedOptimizer(optimizer, compression=c)             # with feedback
-    payload, ctx = c.compress(gradient); gradient = c.decompress(payload, ctx)
-
-A *compressor* holds parameters and no state. What its payloads leave out is the *residual*, which
-`ErrorFeedback` keeps for every parameter and adds to the next gradient (Seide et al. 2014; Karimireddy
-et al. 2019). Only what crosses machines is compressed: ranks of one machine reduce exactly through
-memory. docs/compression.md says what each compressor does and when it pays.
-"""
+"""Compressors with a payload of their own: values to bytes and back."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from .arrays import ArrayLike, View, view
+from .. import _core
+from ..arrays import ArrayLike, View, view
+from ._group import Floats, Group, Method
 
 __all__ = [
+    "Codec",
     "Compressor",
-    "ErrorFeedback",
     "bf16",
     "block_topk",
     "fp8",
@@ -45,10 +34,26 @@ __all__ = [
     "topk",
 ]
 
-Floats = npt.NDArray[np.float32]
+
+class Codec(Method):
+    """What turns arrays into payloads and back, each by itself."""
+
+    unbiased: bool
+    """Whether what is decompressed is right on average."""
+
+    @abstractmethod
+    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
+        """As `_reduce`, with the residual of the whole bucket, in one dimension; `step` counts calls."""
+
+    @abstractmethod
+    def _next_step(self) -> int: ...
+
+    def _reduce(self, group: Group) -> None:
+        for bucket in group.buckets():
+            self._reduce_bucket(bucket, None, self._next_step())
 
 
-class Compressor:
+class Compressor(Codec):
     """Turns arrays of float32 into payloads of fewer bytes, and back. Make one by its name below.
 
     Compressors are equal if their parameters are. Random numbers depend on `seed` and on how many arrays
@@ -63,15 +68,17 @@ class Compressor:
             if parameters
             else _core.Compressor(name)
         )
-        words = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-        self._text = f"{name}({words})"
+        shown = {**parameters, "seed": seed} if seed else parameters
+        self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
         self._seed = seed
         self._calls = itertools.count()
+        self.unbiased = self._core.unbiased
 
     def compress(self, x: ArrayLike) -> tuple[npt.NDArray[np.uint8], Any]:
         """The payload of `x`, float32 of any shape, and what `decompress` must know besides."""
         seen = _floats(view(x))
-        payload = self._core.encode(seen.array.reshape(-1), None, self._key(), 0)
+        key = key_of(self._seed, self._next_step(), "")
+        payload = self._core.encode(seen.array.reshape(-1), None, key, 0)
         return payload, (seen.shape, seen.wrap)
 
     def decompress(self, payload: npt.NDArray[np.uint8], ctx: Any) -> Any:
@@ -88,16 +95,12 @@ class Compressor:
         """The bytes of the payload of an array of so many finite elements, at most."""
         return self._core.capacity_of_whole(elements)
 
-    @property
-    def unbiased(self) -> bool:
-        """Whether what is decompressed is right on average."""
-        return self._core.unbiased
+    def _next_step(self) -> int:
+        return next(self._calls)
 
-    def _key(self) -> int:
-        return _key(self._seed, next(self._calls), "")
-
-    def _compression(self, parts: Sequence[tuple[str, int]]) -> _core.Compression:
-        return _core.Compression(self._core, self._text, None, self._key())
+    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
+        key = key_of(self._seed, step, bucket.names[0])
+        bucket.allreduce(_core.Compression(self._core, residual, key), f"compression={self!r}")
 
     def __repr__(self) -> str:
         return f"ronde.compression.{self._text}"
@@ -106,117 +109,10 @@ class Compressor:
         return isinstance(other, Compressor) and self._made_of == other._made_of
 
     def __hash__(self) -> int:
-        return hash((self._text, self._seed))
+        return hash(self._text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Compressor, self._made_of
-
-
-class ErrorFeedback:
-    """A compressor with a memory: what its payloads leave out of a parameter is added to the next.
-
-    To be given as `compression=` where calls have a `name`, under which the residual of float32 is kept:
-    that of array i of a group under "name[i]", that of a parameter of a `DistributedOptimizer` under
-    "name[key]". Calls of one name share a residual, whatever they are; so two optimizers that share an
-    `ErrorFeedback` need names of their own.
-    Where a rank owns a part of the vector, its residual there is that of the sum, which is compressed a
-    second time. After a collective that has failed, the residuals are undefined.
-    """
-
-    def __init__(self, compressor: Compressor) -> None:
-        if not isinstance(compressor, Compressor):
-            raise TypeError(f"a ronde.compression.Compressor is needed, not {compressor!r}")
-        self.compressor = compressor
-        self._residuals: dict[str, Floats] = {}  # of each parameter: a part of a vector below
-        self._vectors: dict[tuple[tuple[str, int], ...], Floats] = {}
-        self._step: dict[str, int] = {}
-
-    def residual(self, name: str) -> Floats:
-        """What has been left out of a parameter, on this rank, in one dimension. `KeyError` if it has
-        not been reduced yet."""
-        return self._residuals[name].copy()
-
-    def norms(self) -> dict[str, float]:
-        """The Euclidean norm of every residual of this rank."""
-        return {name: float(np.linalg.norm(left)) for name, left in self._residuals.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All residuals of this rank, and the steps of the random numbers."""
-        return {
-            "compressor": self.compressor._text,
-            "residuals": {name: left.copy() for name, left in self._residuals.items()},
-            "steps": dict(self._step),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What `state_dict` gave on this rank of a job of the same size, placement and buckets."""
-        if state["compressor"] != self.compressor._text:
-            raise ValueError(
-                f"this state belongs to {state['compressor']}, not to {self.compressor._text}"
-            )
-        self._vectors.clear()
-        self._residuals = {
-            name: np.array(left, np.float32) for name, left in state["residuals"].items()
-        }
-        self._step = dict(state["steps"])
-
-    def _compression(self, parts: Sequence[tuple[str, int]]) -> _core.Compression:
-        first = parts[0][0]
-        if not first:
-            raise ValueError("error feedback needs a name: what is left out is kept under it")
-        self._step[first] = self._step.get(first, -1) + 1
-        key = _key(self.compressor._seed, self._step[first], first)
-        vector = self._vector(tuple(parts))
-        return _core.Compression(self.compressor._core, f"{self!r}", vector, key)
-
-    def _vector(self, parts: tuple[tuple[str, int], ...]) -> Floats:
-        """The residuals of the parameters of a call, one after another."""
-        if parts in self._vectors:
-            return self._vectors[parts]
-        vector: Floats = np.zeros(sum(elements for _, elements in parts), np.float32)
-        moved = {name for name, _ in parts}
-        for known in [key for key in self._vectors if moved & {name for name, _ in key}]:
-            del self._vectors[known]
-        offset = 0
-        for name, elements in parts:
-            place = vector[offset : offset + elements]
-            before = self._residuals.get(name)
-            if before is not None:
-                if before.size != elements:
-                    raise ValueError(
-                        f"the residual of {name!r} has {before.size} elements, the array {elements}"
-                    )
-                place[...] = before
-            self._residuals[name] = place
-            offset += elements
-        self._vectors[parts] = vector
-        return vector
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.compressor, self.state_dict())
-
-    def __repr__(self) -> str:
-        return f"ErrorFeedback({self.compressor._text})"
-
-
-def _restored(compressor: Compressor, state: dict[str, Any]) -> ErrorFeedback:
-    feedback = ErrorFeedback(compressor)
-    feedback.load_state_dict(state)
-    return feedback
-
-
-Compression = Compressor | ErrorFeedback | None
-
-
-def compression_of(compression: Compression, parts: Iterable[tuple[str, View]]) -> Any:
-    """As the core takes it, for a call on these arrays with these names."""
-    if compression is None:
-        return None
-    if not isinstance(compression, (Compressor, ErrorFeedback)):
-        raise TypeError(
-            f"compression must be one of ronde.compression, or None, not {compression!r}"
-        )
-    return compression._compression([(name, _floats(seen).array.size) for name, seen in parts])
 
 
 def _floats(seen: View) -> View:
@@ -225,7 +121,7 @@ def _floats(seen: View) -> View:
     return seen
 
 
-def _key(seed: int, step: int, name: str) -> int:
+def key_of(seed: int, step: int, name: str) -> int:
     """64 bits that are the same wherever these are."""
     words = f"{seed} {step} {name}".encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")

@@ -1,0 +1,77 @@
+"""Compressed updates: fewer bytes where the wire is slow.
+
+    c = ronde.compression.int4()
+    mean = ronde.allreduce(gradient, compression=c)                        # what is left out is lost
+    feedback = ronde.compression.ErrorFeedback(c)
+    mean = ronde.allreduce(gradient, name="w", compression=feedback)       # ... is sent the next time
+    opt = ronde.DistributedOptimizer(optimizer, compression=c)             # with feedback
+    payload, ctx = c.compress(gradient); gradient = c.decompress(payload, ctx)
+
+A *compressor* holds parameters and no state. What its payloads leave out is the *residual*, which
+`ErrorFeedback` keeps for every parameter and adds to the next gradient (Seide et al. 2014; Karimireddy
+et al. 2019). Only what crosses machines is compressed: ranks of one machine reduce exactly through
+memory. docs/compression.md says what each compressor does and when it pays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._feedback import ErrorFeedback
+from ._group import Method
+from .codecs import (
+    Codec,
+    Compressor,
+    bf16,
+    block_topk,
+    fp8,
+    fp16,
+    int4,
+    int8,
+    linear,
+    none,
+    qsgd,
+    randomk,
+    sign,
+    ternary,
+    threshold,
+    topk,
+)
+from .custom import codec_of
+
+__all__ = [
+    "Compressor",
+    "ErrorFeedback",
+    "bf16",
+    "block_topk",
+    "fp8",
+    "fp16",
+    "int4",
+    "int8",
+    "linear",
+    "none",
+    "qsgd",
+    "randomk",
+    "sign",
+    "ternary",
+    "threshold",
+    "topk",
+]
+
+
+def method_of(compression: Any) -> Method | None:
+    """What was given as `compression=`, as a way to reduce; None for none."""
+    if compression is None or isinstance(compression, Method):
+        return compression
+    codec = None if isinstance(compression, type) else codec_of(compression)
+    if codec is None:
+        raise TypeError(
+            "compression must be one of ronde.compression, an object with compress and decompress, "
+            f"or None, not {compression!r}"
+        )
+    return codec
+
+
+def feeding_back(method: Method) -> Method:
+    """With error feedback, if that is needed: what is not right on average would be lost again and again."""
+    return ErrorFeedback(method) if isinstance(method, Codec) and not method.unbiased else method

@@ -1,0 +1,111 @@
+"""Error feedback: what payloads leave out is added to what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..process_set import ProcessSet, global_process_set
+from . import _residuals
+from ._group import Floats, Group, Method
+from .codecs import Codec
+from .custom import codec_of
+
+__all__ = ["ErrorFeedback"]
+
+
+class ErrorFeedback(Method):
+    """A compressor with a memory: what its payloads leave out of a parameter is added to the next.
+
+    To be given as `compression=` where calls have a `name`, under which the residual of float32 is kept:
+    that of array i of a group under "name[i]", that of a parameter of a `DistributedOptimizer` under
+    "name[key]". Calls of one name share a residual, whatever they are; so two optimizers that share an
+    `ErrorFeedback` need names of their own.
+
+    A call in which any rank has NaN or infinity is reduced exactly, and all residuals stay as they were: if
+    the step is skipped, because a scaled loss has overflown, nothing is lost. After a change of the scale of
+    gradients, say so by `rescale`. After a collective that has failed, the residuals are undefined.
+
+    `compressor`: one of `ronde.compression`, or an object with `compress` and `decompress`.
+    """
+
+    feeds_back = True
+
+    def __init__(self, compressor: Any) -> None:
+        codec = codec_of(compressor)
+        if codec is None:
+            raise TypeError(
+                "a ronde.compression.Compressor is needed, or an object with compress and decompress, "
+                f"not {compressor!r}"
+            )
+        self.compressor: Codec = codec
+        self._residuals = _residuals.Residuals()
+        self._step: dict[str, int] = {}
+
+    def residual(self, name: str) -> Floats:
+        """What has been left out of a parameter, on this rank, in one dimension, as this rank would
+        contribute it: divided by the number of ranks for an average. `KeyError` if it has not been reduced
+        yet."""
+        return self._residuals.read(name)
+
+    def norms(self) -> dict[str, float]:
+        """The Euclidean norm of every residual of this rank."""
+        return self._residuals.norms()
+
+    def rescale(self, factor: float) -> None:
+        """Multiplies all residuals: when gradients are scaled by another factor from now on."""
+        self._residuals.rescale(factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All residuals of this rank, and the steps of the random numbers."""
+        return {
+            "compressor": repr(self.compressor),
+            "steps": dict(self._step),
+            **self._residuals.state_dict(),
+        }
+
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        process_set: ProcessSet = global_process_set,
+    ) -> None:
+        """What `state_dict` gave on this rank of an earlier job, or a list of what it gave on all ranks.
+
+        With as many ranks as before, as many of them on a machine, and the same arrays in a call, the run
+        goes on bit for bit. With another number of ranks, which needs the list, each rank takes up a share:
+        what the residuals of all would still add to the result stays the same, for averages too.
+        Raises `ValueError` for states of another compressor, and where some are missing.
+        """
+        states = [state] if isinstance(state, Mapping) else list(state)
+        for each in states:
+            if each["compressor"] != repr(self.compressor):
+                raise ValueError(
+                    f"this state belongs to {each['compressor']}, not to {self.compressor!r}"
+                )
+        _residuals.load(
+            state if isinstance(state, Mapping) else states,
+            process_set,
+            self._residuals.load,
+            self._residuals.load_share,
+        )
+        self._step = dict(states[0]["steps"])
+
+    def _reduce(self, group: Group) -> None:
+        for bucket in group.buckets():
+            vector, added = self._residuals.of(bucket)
+            first = bucket.names[0]
+            self._step[first] = self._step.get(first, -1) + 1
+            self.compressor._reduce_bucket(bucket.scaled(added), vector, self._step[first])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.compressor, self.state_dict())
+
+    def __repr__(self) -> str:
+        return f"ErrorFeedback({self.compressor!r})"
+
+
+def _restored(compressor: Codec, state: dict[str, Any]) -> ErrorFeedback:
+    feedback = ErrorFeedback(compressor)
+    feedback._residuals.load(state)
+    feedback._step = dict(state["steps"])
+    return feedback

@@ -1,0 +1,190 @@
+"""What has been left out of parameters, and waits for the next step: on this rank, by name.
+
+A residual is in units of what a rank contributes, scaled by `prescale_factor`: a sum of the residuals of all
+ranks, divided by their number for an average, is what they would still add to the result. So they can go
+to other ranks, of a job of another size too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _core
+from .._calls import communicator_of
+from ..process_set import ProcessSet
+from ._group import Floats, Group
+
+__all__ = ["Residuals", "load"]
+
+Parts = tuple[tuple[str, int], ...]  # names and elements, in the order of a vector
+State = Mapping[str, Any]
+
+
+class Where(NamedTuple):
+    """A rank among others: `places` of them share memory with it."""
+
+    rank: int
+    size: int
+    place: int
+    places: int
+
+    @staticmethod
+    def of(communicator: _core.Communicator) -> Where:
+        return Where(communicator.rank, communicator.size, communicator.place, communicator.places)
+
+
+def load(
+    state: State | Iterable[State],
+    process_set: ProcessSet,
+    load_own: Callable[[State], None],
+    load_share: Callable[[list[State], float], None],
+) -> None:
+    """Takes from the states of an earlier job what belongs to this rank: its own where the job had as many
+    ranks, and the sum of some where it had not, to be weighed by a factor where an average is taken."""
+    here = Where.of(communicator_of(process_set))
+    if isinstance(state, Mapping):
+        if state["where"] is None:
+            return load_own(state)
+        rank, size, *_ = state["where"]
+        if size != here.size:
+            raise ValueError(
+                f"this is the state of rank {rank} of {size}, and there are {here.size} ranks now: "
+                "give the states of all ranks, in a list"
+            )
+        if rank != here.rank:
+            raise ValueError(f"this is the state of rank {rank}, and this is rank {here.rank}")
+        return load_own(state)
+    states = list(state)
+    if not states:
+        raise ValueError("there are no states to load")
+    size = len(states)
+    for number, each in enumerate(states):
+        if each["where"] is not None and tuple(each["where"][:2]) != (number, size):
+            rank, ranks, *_ = each["where"]
+            raise ValueError(
+                f"the states of all ranks are needed, in their order: number {number} of {size} is "
+                f"that of rank {rank} of {ranks}"
+            )
+    if size == here.size:
+        load_own(states[here.rank])
+    else:
+        load_share(states[here.rank :: here.size], here.size / size)
+
+
+class Residuals:
+    def __init__(self) -> None:
+        self._left: dict[str, Floats] = {}  # a part of a vector, once there is one
+        self._vectors: dict[Parts, Floats] = {}
+        self._grouped: dict[str, Parts] = {}  # the vector of which it is or was a part
+        # To be added to the next contribution: a vector in which they have no place, as this rank sends
+        # other parts of it than before, or none.
+        self._unplaced: dict[str, Floats] = {}
+        self._averaged: dict[str, bool] = {}
+        self._where: Where | None = None  # this rank among others, when last used
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._left
+
+    def read(self, name: str) -> Floats:
+        left = self._left[name]
+        more = self._unplaced.get(name)
+        return left.copy() if more is None else left + more
+
+    def norms(self) -> dict[str, float]:
+        return {name: float(np.linalg.norm(self.read(name))) for name in self._left}
+
+    def rescale(self, factor: float) -> None:
+        for kept in (*self._left.values(), *self._unplaced.values()):
+            kept *= np.float32(factor)
+
+    def of(self, group: Group, *, per_rank: bool = False) -> tuple[Floats, list[Floats | None]]:
+        """A vector of the residuals of the group's arrays, one after another, to be updated; and for each
+        array what is to be added to this rank's contribution now, or None.
+
+        `per_rank`: each rank uses all of its vector. Otherwise ranks that share memory have a part each.
+        """
+        where = Where.of(group.communicator)
+        moved = self._where is not None and where != self._where
+        self._where = where
+        parts = group.parts
+        names = [name for name, _ in parts]
+        if not all(names):
+            raise ValueError("error feedback needs a name: what is left out is kept under it")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"two arrays of this call have the name {twice!r}, and so one residual"
+            )
+        for name, elements in parts:
+            self._averaged[name] = group.op is _core.Op.Average
+            for kept in (self._left.get(name), self._unplaced.get(name)):
+                if kept is not None and kept.size != elements:
+                    raise ValueError(
+                        f"the residual of {name!r} has {kept.size} elements, the array {elements}"
+                    )
+        uses_all = per_rank or (where.places == 1 and where.size > 1)
+        if moved or parts not in self._vectors:
+            self._place(parts, keep=not moved, uses_all=uses_all)
+        vector = self._vectors[parts]
+        added = [self._unplaced.pop(name, None) for name in names]
+        if uses_all and any(each is not None for each in added):
+            for name, more in zip(names, added, strict=True):
+                if more is not None:
+                    self._left[name] += more
+            added = [None] * len(names)
+        return vector, added
+
+    def _place(self, parts: Parts, *, keep: bool, uses_all: bool) -> None:
+        """Makes a vector of the parts, whose names leave the vectors in which they were."""
+        names = {name for name, _ in parts}
+        for known in [each for each in self._vectors if names & {name for name, _ in each}]:
+            del self._vectors[known]
+        vector: Floats = np.zeros(sum(elements for _, elements in parts), np.float32)
+        offset = 0
+        for name, elements in parts:
+            place = vector[offset : offset + elements]
+            before = self._left.get(name)
+            if before is not None:
+                if uses_all or (keep and self._grouped.get(name) == parts):
+                    place[...] = before
+                else:
+                    self._unplaced[name] = before + self._unplaced.get(name, np.float32(0))
+            self._left[name], self._grouped[name] = place, parts
+            offset += elements
+        self._vectors[parts] = vector
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "where": self._where,
+            "residuals": {name: left.copy() for name, left in self._left.items()},
+            "unplaced": {name: left.copy() for name, left in self._unplaced.items()},
+            "grouped": dict(self._grouped),
+            "averaged": dict(self._averaged),
+        }
+
+    def load(self, state: State) -> None:
+        """What `state_dict` gave on this rank of a job of the same size."""
+        self.__init__()  # type: ignore[misc]
+        self._left = {name: np.array(left, np.float32) for name, left in state["residuals"].items()}
+        self._unplaced = {name: np.array(x, np.float32) for name, x in state["unplaced"].items()}
+        self._grouped = {
+            name: tuple((str(n), int(e)) for n, e in parts)
+            for name, parts in state["grouped"].items()
+        }
+        self._averaged = dict(state["averaged"])
+        self._where = None if state["where"] is None else Where(*state["where"])
+
+    def load_share(self, states: Iterable[State], scale: float) -> None:
+        """The sum of what several ranks have kept. `scale`: of what is averaged."""
+        self.__init__()  # type: ignore[misc]
+        for state in states:
+            self._averaged.update(state["averaged"])
+            for kept in (state["residuals"], state["unplaced"]):
+                for name, left in kept.items():
+                    factor = np.float32(scale if state["averaged"].get(name) else 1.0)
+                    before = self._unplaced.get(name, np.float32(0))
+                    self._unplaced[name] = before + factor * np.asarray(left, np.float32)
+        self._left = {name: np.zeros_like(left) for name, left in self._unplaced.items()}

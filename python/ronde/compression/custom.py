@@ -1,0 +1,104 @@
+"""Compressors written in Python."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..arrays import view
+from ._group import Floats, Group
+from .codecs import Codec
+
+__all__ = ["codec_of"]
+
+
+def codec_of(compressor: Any) -> Codec | None:
+    """`compressor` itself or what makes use of it, if it is one at all."""
+    if isinstance(compressor, Codec):
+        return compressor
+    if callable(getattr(compressor, "compress", None)) and callable(
+        getattr(compressor, "decompress", None)
+    ):
+        return Custom(compressor)
+    return None
+
+
+class Custom(Codec):
+    """An object with `compress(array) -> (payload, ctx)` and `decompress(payload, ctx) -> array`.
+
+    As in Horovod and GRACE: a payload is anything that can be pickled, the context too. The payloads of all
+    ranks go to all, and each adds up what it decompresses, in the order of the ranks. All payloads of an
+    object whose attribute `sums` is true are arrays, whose sum stands for the sum of the values: they are
+    added exactly, and the sum is decompressed with the rank's own context, which must be like the others'.
+    """
+
+    def __init__(self, compressor: Any) -> None:
+        self._compressor = compressor
+        self.unbiased = bool(getattr(compressor, "unbiased", False))
+
+    def _next_step(self) -> int:
+        return 0
+
+    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
+        inputs = bucket.scaled([None] * len(bucket.inputs)).inputs
+        packed, offset = [], 0
+        for x in inputs:
+            value = x.astype(np.float32)
+            if residual is not None:
+                left = residual[offset : offset + x.size].reshape(x.shape)
+                value += left
+            # What is compressed must not change with what the caller or the compressor does later.
+            payload, ctx = self._compressor.compress(value.copy())
+            if residual is not None:
+                left[...] = value - self._decompressed(payload, ctx, value.shape)
+                left[~np.isfinite(left)] = 0.0
+            packed.append((payload, ctx))
+            offset += x.size
+        adds = self._adds if getattr(self._compressor, "sums", False) else self._gathers
+        factor = np.float32(bucket.factors[1] / bucket.divisor)
+        for output, total in zip(bucket.outputs, adds(bucket, packed), strict=True):
+            np.multiply(total, factor, out=output)
+
+    def _gathers(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[Floats]:
+        mine = np.frombuffer(pickle.dumps(packed), np.uint8)
+        call = _core.Call("payloads of allreduce", bucket.call or "", detail=repr(self))
+        lengths, data = bucket.communicator.allgather(call, mine, mine.size, 1)
+        totals = [np.zeros(each.shape, np.float32) for each in bucket.inputs]
+        end = 0
+        for length in lengths:
+            begin, end = end, end + length
+            theirs = pickle.loads(data[begin:end].tobytes())
+            for total, (payload, ctx) in zip(totals, theirs, strict=True):
+                total += self._decompressed(payload, ctx, total.shape)
+        return totals
+
+    def _adds(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[Floats]:
+        totals = []
+        for (payload, ctx), x in zip(packed, bucket.inputs, strict=True):
+            seen = view(payload)
+            call = _core.Call("payload of allreduce", bucket.call or "", detail=repr(self))
+            total = np.empty_like(seen.array)
+            reduction = _core.Reduction(seen.dtype, _core.ReduceOp.sum)
+            bucket.communicator.allreduce(call, [seen.array], [total], reduction)
+            totals.append(self._decompressed(seen.wrap(total), ctx, x.shape))
+        return totals
+
+    def _decompressed(self, payload: Any, ctx: Any, shape: tuple[int, ...]) -> Floats:
+        found = np.asarray(self._compressor.decompress(payload, ctx))
+        if found.shape != shape:
+            raise ValueError(
+                f"{self!r} has made an array of shape {found.shape} of one of shape {shape}"
+            )
+        return found.astype(np.float32, copy=False)
+
+    def __repr__(self) -> str:
+        return type(self._compressor).__name__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Custom) and self._compressor is other._compressor
+
+    def __hash__(self) -> int:
+        return hash(id(self._compressor))
