@@ -1,0 +1,195 @@
+"""Error feedback of whole calls: nothing is lost by another number of ranks, other placements, other groups,
+or skipped steps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ronde
+from ronde.compression import ErrorFeedback, int4, topk
+from threads import Rank, run_all
+
+ronde.init()
+
+SHAPES = ((40, 30), (7, 100), (300,))
+# Places of ranks: on machines of their own, on one, on two with two each, and alone.
+JOBS: dict[str, tuple[int, dict[str, Any]]] = {
+    "1": (1, {}),
+    "2": (2, {}),
+    "3": (3, {}),
+    "4": (4, {}),
+    "2 sharing": (2, {"shared": True}),
+    "2 x 2": (4, {"machines": [0, 0, 1, 1]}),
+    "mixed": (4, {"machines": [0, 1, 0, 1]}),
+}
+
+
+def gradients(rank: int, step: int) -> list[np.ndarray]:
+    random = np.random.default_rng([rank, step])
+    return [random.standard_normal(shape).astype(np.float32) for shape in SHAPES]
+
+
+def zeros() -> list[np.ndarray]:
+    return [np.zeros(shape, np.float32) for shape in SHAPES]
+
+
+def reduce(me: Rank, xs: list[np.ndarray], compression: Any, **options: Any) -> list[np.ndarray]:
+    options = {"name": "g", **options}
+    return ronde.grouped_allreduce(
+        xs, compression=compression, process_set=process_set(me), **options
+    )
+
+
+def process_set(me: Rank) -> Any:
+    return SimpleNamespace(_communicator=me.communicator)
+
+
+def total(results: list[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.sum(each, axis=0, dtype=np.float64) for each in zip(*results, strict=True)]
+
+
+def steps(me: Rank, feedback: ErrorFeedback, op: Any, count: int) -> list[np.ndarray]:
+    return total([reduce(me, gradients(me.rank, step), feedback, op=op) for step in range(count)])
+
+
+def drained(me: Rank, feedback: ErrorFeedback, op: Any) -> list[np.ndarray]:
+    """The sum of what comes until nothing is left, without further gradients."""
+    found = [reduce(me, zeros(), feedback, op=op)]
+    while ronde.allreduce(
+        max(feedback.norms().values()), ronde.Max, process_set=process_set(me)
+    ):
+        found.append(reduce(me, zeros(), feedback, op=op))
+    return total(found)
+
+
+@pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=str)
+@pytest.mark.parametrize("after", JOBS)
+@pytest.mark.parametrize("before", ["2", "3", "4", "2 x 2"])
+def test_what_residuals_would_add_to_the_result_outlives_the_job(
+    before: str, after: str, op: Any
+) -> None:
+    size, placement = JOBS[before]
+
+    def first(me: Rank) -> Any:
+        feedback = ErrorFeedback(topk(0.25))
+        return steps(me, feedback, op, 3), feedback.state_dict()
+
+    results = run_all(size, first, **placement)
+    states = [state for _, state in results]
+
+    def then(me: Rank) -> Any:
+        feedback = ErrorFeedback(topk(0.25))
+        feedback.load_state_dict(states, process_set(me))
+        return drained(me, feedback, op)
+
+    size_after, placement_after = JOBS[after]
+    given = total([total([gradients(rank, step) for step in range(3)]) for rank in range(size)])
+    divisor = size if op is ronde.Average else 1
+    for later in run_all(size_after, then, **placement_after):
+        for early, late, all_of_it in zip(results[0][0], later, given, strict=True):
+            np.testing.assert_allclose(early + late, all_of_it / divisor, atol=2e-5)
+
+
+@pytest.mark.parametrize("job", ["2", "3", "2 x 2", "mixed"])
+def test_other_groups_of_the_same_arrays_lose_nothing(job: str) -> None:
+    size, placement = JOBS[job]
+
+    def program(me: Rank) -> Any:
+        feedback = ErrorFeedback(topk(0.25))
+        found = [steps(me, feedback, ronde.Average, 2)]
+        xs = gradients(me.rank, 2)
+        found.append(
+            [  # each by itself
+                ronde.allreduce(x, name=f"g[{i}]", compression=feedback, process_set=process_set(me))
+                for i, x in enumerate(xs)
+            ]
+        )
+        found.append(drained(me, feedback, ronde.Average))
+        return total(found)
+
+    given = total([total([gradients(rank, step) for step in range(3)]) for rank in range(size)])
+    for result in run_all(size, program, **placement):
+        for found, all_of_it in zip(result, given, strict=True):
+            np.testing.assert_allclose(found, all_of_it / size, atol=2e-5)
+
+
+@pytest.mark.parametrize("job", ["2", "2 x 2", "2 sharing"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_on_any_rank_leaves_all_as_it_was(job: str, bad: float) -> None:
+    size, placement = JOBS[job]
+
+    def program(me: Rank) -> Any:
+        feedback, undisturbed = ErrorFeedback(int4()), ErrorFeedback(int4())
+        steps(me, feedback, ronde.Average, 2)
+        steps(me, undisturbed, ronde.Average, 2)
+        overflown = gradients(me.rank, 2)
+        if me.rank == size - 1:
+            overflown[2][5] = bad  # in one of three arrays, on one rank
+        ways = [feedback, feedback, None]
+        for x, y in zip(reduce(me, overflown, ways), gradients(0, 0), strict=True):
+            assert np.isfinite(x).sum() == x.size - (x.shape == y.shape == (300,))
+        np.testing.assert_equal(feedback.norms(), undisturbed.norms())
+        after = reduce(me, gradients(me.rank, 3), feedback)
+        for x, y in zip(after, reduce(me, gradients(me.rank, 3), undisturbed), strict=True):
+            np.testing.assert_array_equal(x, y)
+
+    run_all(size, program, **placement)
+
+
+def test_states_of_other_ranks_and_jobs_are_refused() -> None:
+    def first(me: Rank) -> Any:
+        feedback = ErrorFeedback(topk(0.1))
+        steps(me, feedback, ronde.Sum, 1)
+        return feedback.state_dict()
+
+    states = run_all(3, first)
+
+    def refuse(me: Rank) -> None:
+        feedback, here = ErrorFeedback(topk(0.1)), process_set(me)
+        for given, words in (
+            (states[0], "give the states of all ranks, in a list"),
+            (states[:2], "number 0 of 2 is that of rank 0 of 3"),
+            (states[::-1], "number 0 of 3 is that of rank 2 of 3"),
+            ([], "no states"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                feedback.load_state_dict(given, here)
+        with pytest.raises(ValueError, match="belongs to ronde.compression.topk"):
+            ErrorFeedback(int4()).load_state_dict(states, here)
+
+    run_all(2, refuse)
+
+    def other_rank(me: Rank) -> None:
+        with pytest.raises(ValueError, match=r"state of rank \d, and this is rank \d"):
+            ErrorFeedback(topk(0.1)).load_state_dict(states[(me.rank + 1) % 3], process_set(me))
+
+    run_all(3, other_rank)
+
+
+def test_two_arrays_of_one_name_are_refused() -> None:
+    class Same:
+        def __repr__(self) -> str:
+            return "same"
+
+    grads = {Same(): np.ones((2, 2), np.float32), Same(): np.ones((2, 3), np.float32)}
+    opt = ronde.DistributedOptimizer(lambda params, grads: params, compression=int4())
+    with pytest.raises(ValueError, match="two arrays of this call have the name"):
+        opt(None, grads)
+
+
+def test_residuals_follow_the_scale_of_gradients() -> None:
+    def program(me: Rank) -> None:
+        feedback, other = ErrorFeedback(topk(0.1)), ErrorFeedback(topk(0.1))
+        steps(me, feedback, ronde.Sum, 2)
+        other.load_state_dict(feedback.state_dict(), process_set(me))
+        feedback.rescale(0.5)
+        halves = [x / 2 for x in gradients(me.rank, 2)]
+        for x, y in zip(
+            reduce(me, halves, feedback), reduce(me, gradients(me.rank, 2), other), strict=True
+        ):
+            np.testing.assert_array_equal(x, y / 2)
+
+    run_all(2, program)
