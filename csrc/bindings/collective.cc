@@ -261,6 +261,8 @@ void bind_collective(py::module_& module) {
             self.measure_link(rings);
           },
           "rings"_a = std::vector<int>())
+      .def("know_link", py::overload_cast<>(&Communicator::know_link),
+           py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("in_flight", &Communicator::in_flight)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")

@@ -136,6 +136,8 @@ void bind_compress(py::module_& module) {
           py::arg("ratio"), py::kw_only(), py::arg("simd") = "")
       .def_property_readonly("grain", &Compressor::grain)
       .def_property_readonly("unbiased", &Compressor::unbiased)
+      .def_property_readonly("keeps_sums",
+                             [](const Compressor& self) { return self.for_sums() != nullptr; })
       .def("capacity", &Compressor::capacity, py::arg("count"))
       .def("capacity_of_whole", &Compressor::capacity_of_whole, py::arg("count"))
       .def(

@@ -328,6 +328,15 @@ void Communicator::know_link(const Call& call, std::size_t bytes) {
   if (!link_known_ && size() > 1 && bytes >= kWorthMeasuring) keep_link(measured(call, outward()));
 }
 
+void Communicator::know_link() {
+  Call call;
+  call.kind = "measurement of the link, if it is not known";
+  guarded(call, [&] {
+    agree(call, false);
+    know_link(call, kWorthMeasuring);
+  });
+}
+
 std::size_t Communicator::in_flight() const {
   const auto travelling = static_cast<std::size_t>(2 * link_.alpha / link_.beta);
   return std::max(kInFlight * settings_.segment_bytes, travelling);

@@ -126,6 +126,8 @@ class Communicator {
   /// then what the link costs; until then the defaults of `Link` hold. `rings`: of each member the
   /// number of the ring in which it exchanges messages, where it shall be another than usual.
   void measure_link(std::span<const int> rings = {});
+  /// The same, unless the link is known.
+  void know_link();
   const Link& link() const { return link_; }
   /// All ranks must set the same.
   void set_link(const Link& link);

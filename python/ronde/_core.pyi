@@ -176,6 +176,8 @@ class Compressor:
     def grain(self) -> int: ...
     @property
     def unbiased(self) -> builtins.bool: ...
+    @property
+    def keeps_sums(self) -> builtins.bool: ...  # sums of payloads are sent whole
     def capacity(self, count: int) -> int:
         """The bytes of a payload of `count` values, at most."""
     def capacity_of_whole(self, count: int) -> int:
@@ -466,6 +468,8 @@ class Communicator:
     def share_memory(self, machines: Sequence[int] = ()) -> builtins.bool: ...
     # of each member the number of the ring in which it exchanges, none for the usual one
     def measure_link(self, rings: Sequence[int] = ()) -> None: ...
+    def know_link(self) -> None:
+        """The same, unless the link is known."""
     @property
     def in_flight(self) -> int:
         """Bytes that are on their way from a rank at once, at most."""

@@ -11,7 +11,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ronde import _core, tuning
+from ronde import _core, compression, tuning
+from ronde.compression.prediction import predict
 
 from . import quantities
 from .quantities import bytes_text, rate_text, time_text
@@ -27,6 +28,16 @@ ITEM_BYTES = {
 COLLECTIVES = tuple(dict.fromkeys(row[0] for row in _core.algorithms()))
 ROOTED = ("broadcast", "reduce", "gather", "scatter")
 GRID_RANKS = 16
+COMPRESSORS = (
+    None,
+    compression.bf16(),
+    compression.fp8(),
+    compression.int8(),
+    compression.int4(),
+    compression.sign(),
+    compression.topk(0.01),
+    compression.topk(0.001),
+)
 
 # What --bytes counts.
 MEANING = {
@@ -108,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         call = _call_of(args)
         prices = _prices(call, args.algorithm)
         print("\n".join(_table(call, prices)))
+        if args.algorithm is None and _is_compressible(call):
+            print("\n" + "\n".join(_compressed(call)))
         if args.steps:
             chosen = next(price for price in prices if price.cost is not None)
             print("\n" + "\n".join(_drawing(call, chosen.algorithm)))
@@ -222,6 +235,32 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
         yield (
             f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
             f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
+        )
+
+
+def _is_compressible(call: Call) -> bool:
+    return call.collective == "allreduce" and call.dtype == "float32" and call.ranks > 1
+
+
+def _compressed(call: Call) -> Iterator[str]:
+    """What `ronde.compression.auto` would predict, on ranks that share no memory."""
+    exact = predict(None, call.items, call.ranks, call.link)
+    half = predict(compression.bf16(), call.items, call.ranks, call.link)
+    yield "with compression, codecs as fast as one thread of this machine:"
+    yield (
+        f"{'compressor':<22}{'sent':>12}{'wire':>12}{'codec':>12}{'predicted':>12}"
+        f"{'/ exact':>10}{'/ bf16':>10}"
+    )
+    for compressor in COMPRESSORS:
+        found = predict(compressor, call.items, call.ranks, call.link)
+        ratios = [
+            other.seconds / found.seconds if found.seconds else 1.0 for other in (exact, half)
+        ]
+        yield (
+            f"{'exact' if compressor is None else repr(compressor).rpartition('.compression.')[2]:<22}"
+            f"{bytes_text(round(found.wire_bytes)):>12}{time_text(found.wire):>12}"
+            f"{time_text(found.codec):>12}{time_text(found.seconds):>12}"
+            f"{ratios[0]:>10.2f}{ratios[1]:>10.2f}"
         )
 
 

@@ -15,8 +15,10 @@ memory. docs/compression.md says what each compressor does and when it pays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ._auto import Auto
 from ._feedback import ErrorFeedback
 from ._group import Method
 from .codecs import (
@@ -40,8 +42,10 @@ from .codecs import (
 from .custom import codec_of
 
 __all__ = [
+    "Auto",
     "Compressor",
     "ErrorFeedback",
+    "auto",
     "bf16",
     "block_topk",
     "fp8",
@@ -57,6 +61,15 @@ __all__ = [
     "threshold",
     "topk",
 ]
+
+
+def auto(candidates: Sequence[Compressor] | None = None) -> Auto:
+    """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included.
+
+    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and topk(0.01) unless
+    given. `auto().report()` prints what was predicted, measured and chosen.
+    """
+    return Auto(candidates)
 
 
 def method_of(compression: Any) -> Method | None:

@@ -137,6 +137,19 @@ class Residuals:
             added = [None] * len(names)
         return vector, added
 
+    def taken(self, group: Group) -> list[Floats | None]:
+        """All that is left of the group's arrays, to be added to this rank's contribution now, or None."""
+        found: list[Floats | None] = []
+        for name, _ in group.parts:
+            if name not in self._left:
+                found.append(None)
+                continue
+            left = self.read(name)
+            self._left[name][...] = 0
+            self._unplaced.pop(name, None)
+            found.append(left if left.any() else None)
+        return found
+
     def _place(self, parts: Parts, *, keep: bool, uses_all: bool) -> None:
         """Makes a vector of the parts, whose names leave the vectors in which they were."""
         names = {name for name, _ in parts}

@@ -1,0 +1,245 @@
+"""The choice of compression by prediction and measurement."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import numpy as np
+
+from .. import _core
+from ..process_set import ProcessSet, global_process_set
+from . import _residuals
+from ._group import Group, Method
+from .codecs import Compressor, bf16, int4, int8, topk
+from .prediction import Prediction, codec_seconds, predict
+
+__all__ = ["Auto"]
+
+TRIALS = 3  # calls of each candidate, of which the first warms up
+WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
+HOPELESS = (
+    1.5  # times the best so far: what is predicted or seen to take longer is tried no further
+)
+TIE = 1.05  # times the best: among candidates that take no longer the most exact is chosen
+CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
+CHANGED = 1.5  # times slower than when it was chosen: all is tried again
+Parts = tuple[tuple[str, int], ...]
+
+
+@dataclass
+class Bucket:
+    """What is known of arrays that travel together."""
+
+    predictions: list[Prediction]  # of each candidate
+    waiting: list[int]  # candidates that are still to be tried, the next one first
+    trials: dict[int, list[float]] = field(default_factory=dict)  # seconds
+    chosen: int = 0
+    expected: float = 0.0  # seconds of what was chosen, at that time
+    recent: list[float] = field(default_factory=list)  # seconds since the ranks last compared them
+    measured: float = 0.0  # the median of the last comparison
+    calls: int = 0
+
+    @property
+    def current(self) -> int:
+        return self.waiting[0] if self.waiting else self.chosen
+
+
+class Auto(Method):
+    """Compression where it is measured to pay, and only there.
+
+    For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
+    would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
+    tried, a few calls each, the most promising first; what is predicted or seen to take 1.5 times as long
+    as the best so far is tried no further. The fastest is used from then on, or a more exact one that takes
+    at most 5% longer; so compression that loses against exact float32 or bfloat16 is never used for longer
+    than its trials. The ranks compare their times again and again, and
+    all is tried anew when it has become much slower. Whatever is changed, what has been left out is kept and
+    sent later.
+
+    `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
+    exact; int8, int4 and topk(0.01) unless given. They get error feedback if they need it.
+    """
+
+    def __init__(self, candidates: Sequence[Compressor] | None = None) -> None:
+        chosen = (int8(), int4(), topk(0.01)) if candidates is None else tuple(candidates)
+        for each in chosen:
+            if not isinstance(each, Compressor):
+                raise TypeError(f"a candidate is a ronde.compression.Compressor, not {each!r}")
+        further = [each for each in dict.fromkeys(chosen) if each != bf16()]
+        self.candidates: tuple[Compressor | None, ...] = (None, bf16(), *further)
+        self._residuals = _residuals.Residuals()
+        self._buckets: dict[Parts, Bucket] = {}
+        self._step: dict[Parts, int] = {}
+
+    @property
+    def feeds_back(self) -> bool:  # type: ignore[override]
+        """Whether the next call has to: exact reduction leaves nothing behind."""
+        return any(self._gets_feedback(bucket.current) for bucket in self._buckets.values())
+
+    def norms(self) -> dict[str, float]:
+        """The Euclidean norm of what has been left out of each parameter, on this rank."""
+        return self._residuals.norms()
+
+    def choices(self) -> dict[tuple[str, ...], str]:
+        """What is chosen for each bucket, by the names of its arrays."""
+        return {
+            tuple(name for name, _ in parts): self._name(bucket.current)
+            for parts, bucket in self._buckets.items()
+        }
+
+    def report(self, file: TextIO | None = None) -> None:
+        """Prints, for each bucket, what was predicted and measured for every candidate: milliseconds, and
+        bytes that a rank sends in a call."""
+        print("\n".join(self._lines()), file=file or sys.stdout)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been left out on this rank. Choices are not kept: they belong to the job and its links."""
+        return {"steps": dict(self._step), **self._residuals.state_dict()}
+
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        process_set: ProcessSet = global_process_set,
+    ) -> None:
+        """As of `ErrorFeedback`."""
+        states = state if isinstance(state, Mapping) else list(state)
+        _residuals.load(states, process_set, self._residuals.load, self._residuals.load_share)
+        first = states if isinstance(states, Mapping) else states[0]
+        self._step = dict(first["steps"])
+        self._buckets.clear()
+
+    def _reduce(self, group: Group) -> None:
+        for bucket in group.buckets():
+            known = self._buckets.get(bucket.parts)
+            if known is None:
+                known = self._buckets[bucket.parts] = self._open(bucket)
+            index = known.current
+            start = time.perf_counter()
+            self._reduce_by(index, bucket)
+            known.calls += 1
+            self._learn(bucket, known, index, time.perf_counter() - start)
+
+    def _reduce_by(self, index: int, bucket: Group) -> None:
+        codec = self.candidates[index]
+        parts = bucket.parts
+        if self._gets_feedback(index):
+            vector, added = self._residuals.of(bucket)
+        else:
+            vector, added = None, self._residuals.taken(bucket)
+        bucket = bucket.scaled(added)
+        if codec is None:
+            bucket.allreduce()
+            return
+        self._step[parts] = self._step.get(parts, -1) + 1
+        codec._reduce_bucket(bucket, vector, self._step[parts])
+
+    def _gets_feedback(self, index: int) -> bool:
+        codec = self.candidates[index]
+        return index > 1 and codec is not None and not codec.unbiased
+
+    def _open(self, bucket: Group) -> Bucket:
+        """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
+        communicator = bucket.communicator
+        ranks = communicator.size // communicator.places
+        elements = sum(elements for _, elements in bucket.parts) // communicator.places
+        if ranks == 1:
+            nothing = Prediction(0.0, 0.0, 0.0, 0.0)
+            return Bucket([nothing] * len(self.candidates), [])
+        communicator.know_link()
+        link = communicator.link
+        costs = {name: getattr(link, name) for name in ("alpha", "overhead", "beta", "gamma")}
+        speeds = np.array([codec_seconds(each) for each in self.candidates if each], np.float64)
+        speeds = self._agreed(bucket, speeds.ravel(), _core.ReduceOp.max).reshape(-1, 2)
+        predictions = [
+            predict(each, elements, ranks, costs, None if each is None else tuple(speeds[i - 1]))
+            for i, each in enumerate(self.candidates)
+        ]
+        seconds = [each.seconds for each in predictions]
+        exact = min(seconds[:2])
+        tried = [i for i, each in enumerate(seconds) if i < 2 or each < WORTH * exact]
+        tried.sort(key=lambda i: seconds[i])
+        return Bucket(predictions, [i for i in tried for _ in range(TRIALS)])
+
+    def _learn(self, bucket: Group, known: Bucket, index: int, seconds: float) -> None:
+        if not known.predictions[0].wire_bytes:
+            return  # nothing crosses machines: there is nothing to choose
+        if known.waiting:
+            # The rank that came last has waited least.
+            seconds = float(self._agreed(bucket, np.array([seconds]), _core.ReduceOp.min)[0])
+            known.waiting.pop(0)
+            known.trials.setdefault(index, []).append(seconds)
+            limit = HOPELESS * min(_typical(each) for each in known.trials.values())
+            known.waiting = [
+                each
+                for each in known.waiting
+                if (seconds if each == index else known.predictions[each].seconds) <= limit
+            ]
+            if not known.waiting:
+                self._choose(known)
+            return
+        known.recent.append(seconds)
+        if len(known.recent) < CHECK_EVERY:
+            return
+        middle = np.array([statistics.median(known.recent)])
+        known.measured = float(self._agreed(bucket, middle, _core.ReduceOp.min)[0])
+        known.recent.clear()
+        if known.measured > CHANGED * known.expected:
+            self._buckets[bucket.parts] = self._open(bucket)
+
+    def _choose(self, known: Bucket) -> None:
+        times = {index: _typical(each) for index, each in known.trials.items()}
+        best = min(times.values())
+        known.chosen = min(index for index, each in times.items() if each <= TIE * best)
+        known.expected = known.measured = times[known.chosen]
+
+    def _agreed(self, bucket: Group, values: Any, op: _core.ReduceOp) -> Any:
+        result = np.empty_like(values)
+        call = _core.Call("comparison of times", bucket.call or "")
+        reduction = _core.Reduction(_core.DType.float64, op)
+        bucket.communicator.allreduce(call, [values], [result], reduction)
+        return result
+
+    def _name(self, index: int) -> str:
+        codec = self.candidates[index]
+        return "exact" if codec is None else codec._text
+
+    def _lines(self) -> list[str]:
+        if not self._buckets:
+            return ["auto: nothing has been reduced yet"]
+        lines = [
+            f"{'bucket':<36}{'candidate':<20}{'predicted ms':>13}{'measured ms':>13}"
+            f"{'MB sent':>10}{'residual':>11}"
+        ]
+        norms = self._residuals.norms()
+        for parts, bucket in self._buckets.items():
+            first, *others = [name for name, _ in parts]
+            label = f"{first[:22]}{f' and {len(others)} more' if others else ''}"
+            left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))
+            for index, predicted in enumerate(bucket.predictions):
+                current = index == bucket.current
+                seen = bucket.trials.get(index)
+                measured = bucket.measured if current and bucket.measured else None
+                if measured is None and seen:
+                    measured = _typical(seen)
+                took = "-" if measured is None else f"{measured * 1e3:.2f}"
+                lines.append(
+                    f"{label:<36}{'> ' if current else '  '}{self._name(index):<18}"
+                    f"{predicted.seconds * 1e3:>13.2f}{took:>13}{predicted.wire_bytes / 1e6:>10.3f}"
+                    + (f"{left:>11.3g}" if current else "")
+                )
+                label = ""
+        return lines
+
+    def __repr__(self) -> str:
+        further = ", ".join(repr(each) for each in self.candidates[2:])
+        return f"ronde.compression.auto([{further}])"
+
+
+def _typical(seconds: Sequence[float]) -> float:
+    """Of some trials; the first one warms up."""
+    return statistics.median(seconds[1:] or seconds)
