@@ -128,12 +128,14 @@ struct Reducing {
   Reduction reduction;
 };
 
-/// What the caller says of a compression: the compressor, a residual for all elements of the call or
-/// None, and the key of random numbers.
+/// What the caller says of a compression: the compressor, a residual for all elements of the call
+/// or None, the key of random numbers, and whether each rank's own values are compressed wherever
+/// the ranks are.
 struct Compressing {
   std::shared_ptr<const Compressor> compressor;
   std::optional<py::array> residual;
   std::uint64_t key;
+  bool per_rank;
 
   void require_fitting(std::size_t elements) const {
     if (residual && (plain_dtype(*residual) != DType::float32 ||
@@ -147,7 +149,7 @@ struct Compressing {
     if (residual)
       left = {reinterpret_cast<float*>(output_of(*residual).data),
               static_cast<std::size_t>(residual->size())};
-    return {compressor, left, key};
+    return {compressor, left, key, per_rank};
   }
 };
 
@@ -244,6 +246,7 @@ void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
   }
   reducing.require_compressible();
   compressing->require_fitting(elements);
+  if (compressing->per_rank) call.detail += ", per rank";
   const auto compression = compressing->compression();
   const py::object residual =
       compressing->residual ? py::object(*compressing->residual) : py::none();
@@ -409,10 +412,10 @@ void bind_op(py::module_& module) {
 void bind_operations(py::module_& module, py::class_<Communicator>& communicator) {
   py::class_<Compressing>(module, "Compression", "How one allreduce is compressed.")
       .def(py::init([](std::shared_ptr<Compressor> compressor, std::optional<py::array> residual,
-                       std::uint64_t key) {
-             return Compressing{std::move(compressor), std::move(residual), key};
+                       std::uint64_t key, bool per_rank) {
+             return Compressing{std::move(compressor), std::move(residual), key, per_rank};
            }),
-           "compressor"_a.none(false), "residual"_a, "key"_a);
+           "compressor"_a.none(false), "residual"_a, "key"_a, "per_rank"_a = false);
   communicator
       .def("allreduce_array", &allreduce, "input"_a, "output"_a, "dtype"_a, "op"_a, "name"_a,
            "prescale"_a, "postscale"_a)

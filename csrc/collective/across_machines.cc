@@ -91,7 +91,8 @@ void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pie
 void Communicator::allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                                         const Reduction& reduction,
                                         const Compression& compression) {
-  if (size() == 1 || (board_ && !across_)) return allreduce(call, pieces, reduction);
+  const bool one_machine = size() == 1 || (board_ && !across_);
+  if (one_machine && !compression.per_rank) return allreduce(call, pieces, reduction);
   const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result,
                               Range place) {
     const std::size_t count = result.bytes / sizeof(float);
@@ -109,7 +110,7 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
   };
   guarded(call, [&] {
     agree(call, false);
-    if (across_) {
+    if (across_ && !compression.per_rank) {
       reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
         compressed(*across_, slice, slice, place);
       });

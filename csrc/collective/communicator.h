@@ -67,7 +67,8 @@ class Communicator {
                  std::string_view algorithm = {});
 
   /// The same for sums of float32, compressed where they cross machines: ranks of one machine
-  /// reduce exactly. The compression must be the same on all ranks, and `call` say so.
+  /// reduce exactly, unless the compression is that of each rank's own values. It must be the same
+  /// on all ranks, and `call` say so.
   void allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                             const Reduction& reduction, const Compression& compression);
 

@@ -12,11 +12,17 @@ namespace {
 
 // Segments under way at once.
 constexpr std::size_t kWindow = 4;
-// The payload of a segment, about: enough for a link to be busy while the next one is compressed.
-constexpr std::size_t kPayloadBytes = 128 << 10;
+// The payload of a segment, about. Up to 64 KB with their headers, MPI libraries send a message
+// over TCP at once. A longer one waits until the receiver has answered, and the answer queues
+// behind all that is under way from there.
+constexpr std::size_t kPayloadBytes = 60 << 10;
 // The values of a segment: enough for a message to be worth its latency, and few enough for the sum
 // of one to stay in cache.
-constexpr std::size_t kFewest = 16 << 10, kMost = 128 << 10;
+constexpr std::size_t kFewest = 16 << 10, kMost = 256 << 10;
+// For all payloads under way: those of sparse compressors need far more room than they mostly fill.
+// Segments get shorter to keep to it, but no shorter than kFewest.
+constexpr std::size_t kRoom = 64 << 20;
+constexpr std::size_t kPlaces = 3;  // for payloads of a segment, to and from each rank
 
 }  // namespace
 
@@ -32,38 +38,55 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
       what_(std::move(what)),
       own_key_(compression_.key +
                0x9e3779b97f4a7c15 * static_cast<std::uint64_t>(compression_.rank + 1)) {
-  auto& fitting = compression_.compressor;
-  const std::size_t usual = fitting->capacity_of_whole(kFewest);
-  if (auto fitted = fitting->fitted(values, compression_.residual, compression_.key))
-    fitting = std::move(fitted);
-  const auto& compressor = *fitting;
-  sums_ = compressor.for_sums();
+  cut_segments();
+  make_room();
+  auto& compressor = compression_.compressor;
+  if (auto fitted = compressor->fitted(values, compression_.residual, compression_.key))
+    compressor = std::move(fitted);
+  sums_ = compressor->for_sums();
   distance_ = first_distance();
+}
+
+void CompressedAllreduce::cut_segments() {
+  const auto& compressor = *compression_.compressor;
   std::size_t longest = 0;
-  for (int rank = 0; rank < transport.size(); ++rank)
+  for (int rank = 0; rank < transport_.size(); ++rank)
     longest = std::max(longest, slice(rank).count);
-  const std::size_t in_payload = kPayloadBytes * kFewest / usual;
-  segment_length_ = rounded(std::clamp(in_payload, kFewest, kMost), compressor.grain());
+  const std::size_t in_payload = kPayloadBytes * kFewest / compressor.capacity_of_whole(kFewest);
+  const std::size_t room =
+      kRoom / (kWindow * kPlaces * static_cast<std::size_t>(transport_.size()));
+  const std::size_t in_room = room * kFewest / compressor.capacity(kFewest);
+  const std::size_t wanted = std::clamp(std::min(in_payload, in_room), kFewest, kMost);
+  segment_length_ = rounded(wanted, compressor.grain());
   segment_count_ = (longest + segment_length_ - 1) / segment_length_;
+  total_.resize(std::min(segment_length_, longest));
+}
+
+void CompressedAllreduce::make_room() {
   window_.resize(std::min(kWindow, segment_count_));
+  const auto ranks = static_cast<std::size_t>(transport_.size());
+  const std::size_t capacity =
+      rounded(compression_.compressor->capacity(total_.size()), kCacheLine);
+  payloads_ = Bytes(capacity * kPlaces * ranks * window_.size());
+  std::byte* place = payloads_.data();
   for (auto& segment : window_) {
-    const auto ranks = static_cast<std::size_t>(transport.size());
-    segment.parts_out.resize(ranks);
-    segment.parts_in.resize(ranks);
-    segment.sums_in.resize(ranks);
+    for (auto* messages : {&segment.parts_out, &segment.parts_in, &segment.sums}) {
+      messages->resize(ranks);
+      for (auto& message : *messages) message.memory = std::exchange(place, place + capacity);
+    }
     segment.sum_sends.resize(ranks);
   }
-  total_.resize(std::min(segment_length_, longest));
+  for (int peer = 0; peer < transport_.size(); ++peer) {
+    if (peer == transport_.rank()) continue;
+    lanes_.push_back({&Segment::parts_in, peer});
+    lanes_.push_back({&Segment::sums, peer});
+  }
 }
 
 Progress CompressedAllreduce::progress() {
   bool moved = open_segment();
-  for (std::size_t number = closed_; number < opened_; ++number) {
-    moved |= hear(number);
-    moved |= store_sums(number);
-  }
-  moved |= reduce_next();
-  moved |= compress_next();
+  moved |= hear();
+  moved |= reduce_next() || compress_next() || store_next();
   moved |= close_segment();
   if (closed_ == segment_count_) return Progress::done;
   return moved ? Progress::moved : Progress::idle;
@@ -94,52 +117,29 @@ bool CompressedAllreduce::open_segment() {
   const std::size_t own = segment(transport_.rank(), number).count;
   now.missing = 0;
   for (int peer = 0; peer < transport_.size(); ++peer) {
-    now.parts_in[peer].arrived = now.sums_in[peer].arrived = false;
+    now.parts_in[peer].arrived = now.sums[peer].arrived = false;
+    const auto count = segment(peer, number).count;
+    if (count) ++now.missing;
     if (peer == transport_.rank()) continue;
     if (own) receive(peer, tag_, own, now.parts_in[peer]);
-    if (const auto count = segment(peer, number).count) {
-      receive(peer, tag_ + 1, count, now.sums_in[peer]);
-      ++now.missing;
-    }
+    if (count) receive(peer, tag_ + 1, count, now.sums[peer]);
   }
   return true;
 }
 
-/// The next part for a rank. Ranks begin with different ones, so that none gets all at once.
-bool CompressedAllreduce::compress_next() {
-  if (compressing_ == opened_) return false;
-  if (distance_ < transport_.size()) {
-    const int peer = (transport_.rank() + distance_++) % transport_.size();
-    const Span part = segment(peer, compressing_);
-    auto& now = under_way(compressing_);
-    const bool own = peer == transport_.rank();
-    auto& message = own ? now.parts_in[peer] : now.parts_out[peer];
-    if (part.count) {
-      message.length = encode(values_.data() + part.offset, part, room(message, part.count));
-      if (own)
-        message.arrived = true;
-      else
-        send(peer, tag_, {message.memory.data(), message.length, {}}, message.request);
-    }
-    return true;
-  }
-  distance_ = first_distance();
-  ++compressing_;
-  return true;
-}
-
-/// What has arrived.
-bool CompressedAllreduce::hear(std::size_t number) {
+/// What has arrived. Messages of one lane come in their order, so only the first that is missing is
+/// asked for: each answer of "not yet" costs a look at the network.
+bool CompressedAllreduce::hear() {
   bool moved = false;
-  auto& now = under_way(number);
-  for (auto* messages : {&now.parts_in, &now.sums_in}) {
-    for (auto& message : *messages) {
+  for (auto& lane : lanes_) {
+    for (; lane.awaited < opened_; ++lane.awaited) {
+      auto& message = (under_way(lane.awaited).*lane.messages)[lane.peer];
       if (!message.request) continue;
-      if (const auto length = transport_.test(*message.request)) {
-        message.request.reset();
-        message.length = *length;
-        message.arrived = moved = true;
-      }
+      const auto length = transport_.test(*message.request);
+      if (!length) break;
+      message.request.reset();
+      message.length = *length;
+      message.arrived = moved = true;
     }
   }
   return moved;
@@ -159,9 +159,24 @@ bool CompressedAllreduce::reduce_next() {
   for (int peer = 0; peer < size; ++peer) {
     if ((peer != rank || sums_) && !now.parts_in[peer].arrived) return false;
   }
-  float* total = total_.data();
-  for (int peer = 0; peer < size; ++peer) {
-    if (peer != rank || sums_) {
+  add_parts(now, own);
+  auto& sum = now.sums[rank];
+  sum.length = encode_sum(own, sum.memory);
+  sum.arrived = true;
+  for (int distance = 1; distance < size; ++distance) {
+    const int peer = (rank + distance) % size;
+    now.sum_sends[peer] = transport_.send(peer, tag_ + 1, {sum.memory, sum.length, {}});
+  }
+  ++reducing_;
+  return true;
+}
+
+/// In the order of the ranks, into `total_`; times the factor at once, before a compressor can
+/// overflow.
+void CompressedAllreduce::add_parts(const Segment& now, const Span& own) {
+  float* const total = total_.data();
+  for (int peer = 0; peer < transport_.size(); ++peer) {
+    if (peer != transport_.rank() || sums_) {
       decode(now.parts_in[peer], own, total, peer == 0 ? Store::copy : Store::add, peer);
     } else if (peer == 0) {
       std::copy_n(values_.data() + own.offset, own.count, total);
@@ -171,31 +186,55 @@ bool CompressedAllreduce::reduce_next() {
     }
   }
   prescale({.dtype = DType::float32, .prescale = factor_}, total, own.count);
-  std::byte* const payload = room(now.sum, own.count);
-  now.sum.length = sums_ ? sums_->encode({total, own.count}, {}, {own_key_, own.offset}, payload)
-                         : encode(total, own, payload);
-  for (int distance = 1; distance < size; ++distance) {
-    const int peer = (rank + distance) % size;
-    send(peer, tag_ + 1, {now.sum.memory.data(), now.sum.length, {}}, now.sum_sends[peer]);
+}
+
+/// The residual, which is in units of a contribution, is in those of the result meanwhile. Where
+/// nothing of it would get into the result, it stays as it is.
+std::size_t CompressedAllreduce::encode_sum(const Span& own, std::byte* payload) {
+  const float* const total = total_.data();
+  if (sums_) return sums_->encode({total, own.count}, {}, {own_key_, own.offset}, payload);
+  const auto left = factor_ != 0 ? residual(own) : std::span<float>();
+  prescale({.dtype = DType::float32, .prescale = factor_}, left.data(), left.size());
+  const std::size_t length = encode(total, own, left, payload);
+  postscale({.dtype = DType::float32, .divisor = factor_}, left.data(), left.size());
+  return length;
+}
+
+/// The next part for a rank. Ranks begin with different ones, so that none gets all at once.
+bool CompressedAllreduce::compress_next() {
+  if (compressing_ == opened_) return false;
+  if (distance_ == transport_.size()) {
+    distance_ = first_distance();
+    ++compressing_;
+    return true;
   }
-  decode(now.sum, own, result_.data() + own.offset, Store::copy, rank);
-  ++reducing_;
+  const int peer = (transport_.rank() + distance_++) % transport_.size();
+  const Span part = segment(peer, compressing_);
+  if (part.count == 0) return true;
+  auto& now = under_way(compressing_);
+  const bool own = peer == transport_.rank();
+  auto& message = own ? now.parts_in[peer] : now.parts_out[peer];
+  message.length = encode(values_.data() + part.offset, part, residual(part), message.memory);
+  message.arrived = own;
+  if (!own) message.request = transport_.send(peer, tag_, {message.memory, message.length, {}});
   return true;
 }
 
-bool CompressedAllreduce::store_sums(std::size_t number) {
-  bool moved = false;
-  auto& now = under_way(number);
-  for (int owner = 0; owner < transport_.size(); ++owner) {
-    auto& message = now.sums_in[owner];
-    if (!message.arrived) continue;
-    const Span part = segment(owner, number);
-    decode(message, part, result_.data() + part.offset, Store::copy, owner);
-    message.arrived = false;
-    --now.missing;
-    moved = true;
+/// One of the sums that have arrived.
+bool CompressedAllreduce::store_next() {
+  for (std::size_t number = closed_; number < opened_; ++number) {
+    auto& now = under_way(number);
+    for (int owner = 0; owner < transport_.size(); ++owner) {
+      auto& sum = now.sums[owner];
+      if (!sum.arrived) continue;
+      const Span part = segment(owner, number);
+      decode(sum, part, result_.data() + part.offset, Store::copy, owner);
+      sum.arrived = false;
+      --now.missing;
+      return true;
+    }
   }
-  return moved;
+  return false;
 }
 
 /// Ends the first segment under way, if nothing of it is.
@@ -210,42 +249,32 @@ bool CompressedAllreduce::close_segment() {
   return true;
 }
 
-/// Memory for a payload of so many values.
-std::byte* CompressedAllreduce::room(Message& message, std::size_t count) const {
-  const std::size_t capacity = compression_.compressor->capacity(count);
-  if (message.memory.size() < capacity) message.memory = Bytes(capacity);
-  return message.memory.data();
-}
-
 bool CompressedAllreduce::ended(std::optional<Request>& request) const {
   if (request && transport_.test(*request)) request.reset();
   return !request;
 }
 
-void CompressedAllreduce::send(int peer, int tag, ConstBuffer payload,
-                               std::optional<Request>& request) {
-  request = transport_.send(peer, tag, payload);
+void CompressedAllreduce::receive(int peer, int tag, std::size_t count, Message& message) {
+  const std::size_t capacity = compression_.compressor->capacity(count);
+  message.request = transport_.recv(peer, tag, {message.memory, capacity, {}});
 }
 
-void CompressedAllreduce::receive(int peer, int tag, std::size_t count, Message& message) {
-  room(message, count);
-  message.request = transport_.recv(peer, tag, message.memory.buffer());
+std::span<float> CompressedAllreduce::residual(const Span& span) const {
+  const auto& all = compression_.residual;
+  return all.empty() ? all : all.subspan(span.offset, span.count);
 }
 
 /// `span`: where the values stand in the vector.
-std::size_t CompressedAllreduce::encode(const float* values, const Span& span, std::byte* payload) {
-  const auto residual = compression_.residual.empty()
-                            ? std::span<float>()
-                            : compression_.residual.subspan(span.offset, span.count);
-  return compression_.compressor->encode({values, span.count}, residual, {own_key_, span.offset},
+std::size_t CompressedAllreduce::encode(const float* values, const Span& span,
+                                        std::span<float> left, std::byte* payload) const {
+  return compression_.compressor->encode({values, span.count}, left, {own_key_, span.offset},
                                          payload);
 }
 
 void CompressedAllreduce::decode(const Message& message, const Span& span, float* out, Store store,
                                  int peer) const {
   try {
-    compression_.compressor->decode({message.memory.data(), message.length}, {out, span.count},
-                                    store);
+    compression_.compressor->decode({message.memory, message.length}, {out, span.count}, store);
   } catch (const ArgumentError& error) {
     throw Error(what_ + ", rank " + std::to_string(transport_.rank()) + " <- " +
                 std::to_string(peer) + ": " + error.what());

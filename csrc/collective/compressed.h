@@ -12,11 +12,14 @@
 // is the split sparse allreduce of SparCML (Renggli et al. 2019).
 //
 // Slices go in segments, several of which are under way: while one travels, others are compressed
-// and added.
+// and added. Between two looks at what has arrived a rank does one piece of work, what others wait
+// for first: it adds up a segment of its slice, else compresses a part for another rank, else
+// stores a sum.
 //
 // The residual of a rank has a place for each element. It is what this rank's payloads have left
 // out; where this rank owns the element and compresses the sum alone, what the payloads of the sum
-// have.
+// have. All of it is in units of a contribution: what residuals would still add to the result is
+// their sum times `factor`.
 #pragma once
 
 #include <cstddef>
@@ -39,6 +42,7 @@ struct Compression {
   std::shared_ptr<const Compressor> compressor;
   std::span<float> residual;  // of the whole vector, or empty: what is left out is lost then
   std::uint64_t key = 0;      // of random numbers, the same on all ranks
+  bool per_rank = false;      // each rank's own values are compressed, on one machine too
   int rank = 0;               // in the set: each rank of a machine draws numbers of its own
 };
 
@@ -57,7 +61,7 @@ class CompressedAllreduce final : public Work {
   };
   /// A payload on its way to or from a rank.
   struct Message {
-    Bytes memory;
+    std::byte* memory = nullptr;
     std::optional<Request> request;
     std::size_t length = 0;
     bool arrived = false;
@@ -65,29 +69,39 @@ class CompressedAllreduce final : public Work {
   /// What belongs to one segment of all slices, while it is under way.
   struct Segment {
     std::vector<Message> parts_out, parts_in;  // to and from each rank: of its and of our slice
-    std::vector<Message> sums_in;              // from each owner
-    Message sum;                               // of our slice
+    std::vector<Message> sums;                 // from each owner, this rank too
     std::vector<std::optional<Request>> sum_sends;
     int missing = 0;  // sums that have not been stored
   };
 
+  /// What comes from a rank, and the first segment of which it has not.
+  struct Lane {
+    std::vector<Message> Segment::* messages;
+    int peer;
+    std::size_t awaited = 0;
+  };
+
+  void cut_segments();
+  void make_room();
   Span slice(int rank) const;
   Span segment(int rank, std::size_t number) const;
   int first_distance() const { return sums_ ? 0 : 1; }
   Segment& under_way(std::size_t number) { return window_[number % window_.size()]; }
 
   bool open_segment();
-  bool compress_next();
-  bool hear(std::size_t number);
+  bool hear();
   bool reduce_next();
-  bool store_sums(std::size_t number);
+  bool compress_next();
+  bool store_next();
   bool close_segment();
 
-  std::byte* room(Message& message, std::size_t count) const;
+  void add_parts(const Segment& now, const Span& own);
+  std::size_t encode_sum(const Span& own, std::byte* payload);
+  std::span<float> residual(const Span& span) const;
   bool ended(std::optional<Request>& request) const;
-  void send(int peer, int tag, ConstBuffer payload, std::optional<Request>& request);
   void receive(int peer, int tag, std::size_t count, Message& message);
-  std::size_t encode(const float* values, const Span& span, std::byte* payload);
+  std::size_t encode(const float* values, const Span& span, std::span<float> left,
+                     std::byte* payload) const;
   void decode(const Message& message, const Span& span, float* out, Store store, int peer) const;
 
   Transport& transport_;
@@ -102,6 +116,8 @@ class CompressedAllreduce final : public Work {
   std::size_t segment_count_ = 0;     // of the longest slice
   std::size_t segment_length_ = 0;
   std::vector<Segment> window_;
+  Bytes payloads_;  // all that are under way
+  std::vector<Lane> lanes_;
   std::vector<float> total_;             // of the segment that is being reduced
   std::size_t opened_ = 0, closed_ = 0;  // segments
   std::size_t reducing_ = 0;

@@ -201,9 +201,16 @@ class Compressor:
     ) -> None: ...
 
 class Compression:
-    """How one allreduce is compressed."""
+    """How one allreduce is compressed. `per_rank`: each rank's own values are, by messages between all ranks,
+    even on one machine and with one rank; otherwise machines reduce exactly first."""
 
-    def __init__(self, compressor: Compressor, residual: _Array | None, key: int) -> None: ...
+    def __init__(
+        self,
+        compressor: Compressor,
+        residual: _Array | None,
+        key: int,
+        per_rank: builtins.bool = False,
+    ) -> None: ...
 
 # --- transport
 

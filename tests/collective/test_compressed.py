@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -44,8 +45,9 @@ def reduce(
     out: np.ndarray | None = None,
     scales: tuple[float, float] = (1.0, 1.0),
     text: str = "c",
+    per_rank: bool = False,
 ) -> np.ndarray:
-    compression = _core.Compression(compressor, residual, key)
+    compression = _core.Compression(compressor, residual, key, per_rank)
     output = np.empty_like(x) if out is None else out
     dtype = arrays.view(x).dtype
     me.communicator.allreduce_bucket(
@@ -145,60 +147,83 @@ def test_the_others_hear_of_a_rank_that_dies(dies_after: int) -> None:
         assert isinstance(error, ronde.RankFailedError)
 
 
+def kept_account(
+    size: int, count: int, factor: float, call: Callable[..., np.ndarray], **options: Any
+) -> None:
+    """What the results of all steps add up to, and what the residuals would still add to them, `factor` times
+    their sum, is `factor` times the sum of all inputs. `call(me, x, residual, step)` reduces."""
+    steps = 3
+
+    def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        residual = np.zeros(count, np.float32)
+        given, got = np.zeros(count), np.zeros(count)
+        for step in range(steps):
+            x = values(me.rank, count, step)
+            got += call(me, x, residual, step)
+            given += x
+        return given, got, residual
+
+    results = run_all(size, program, **options)
+    total = factor * sum(given for given, _, _ in results)
+    held = factor * sum(residual.astype(np.float64) for _, _, residual in results)
+    np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
+    assert np.abs(held).max() > 1e-5, "a test that could not fail"
+    assert all((got == results[0][1]).all() for _, got, _ in results)
+
+
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=["sum", "average"])
 def test_what_was_not_sent_is_in_the_residuals(name: str, op: Any) -> None:
-    """What the results of all steps add up to, and what the residuals would still add to them, is the sum
-    of all inputs."""
-    compressor, size, count, steps = make(name), 3, 20_011, 3
-    grain = compressor.grain
+    compressor, size = make(name), 3
     factor = 0.5 / (size if op is ronde.Average else 1)
 
-    def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def call(me: Rank, x: np.ndarray, residual: np.ndarray, step: int) -> np.ndarray:
+        # The input stands for what comes after the factor before: 1.5 x.
+        before = (x / np.float32(1.5)).astype(np.float32)
+        return reduce(me, before, compressor, residual, op=op, key=step, scales=(1.5, 0.5))
+
+    kept_account(size, 20_011, factor, call)
+
+
+@pytest.mark.parametrize("machines", PLACEMENTS, ids=str)
+@pytest.mark.parametrize("per_rank", [False, True], ids=["machines", "per rank"])
+@pytest.mark.parametrize("name", ["fp16", "int4", "sign", "topk"])
+def test_over_machines_what_was_not_sent_is_in_the_residuals(
+    name: str, per_rank: bool, machines: list[int]
+) -> None:
+    compressor, size = make(name), len(machines)
+
+    def call(me: Rank, x: np.ndarray, residual: np.ndarray, step: int) -> np.ndarray:
+        options = {"op": ronde.Average, "key": step, "per_rank": per_rank}
+        return reduce(me, x, compressor, residual, **options)
+
+    kept_account(size, 20_022, 1 / size, call, machines=machines)
+
+
+def test_a_factor_of_zero_leaves_the_residual_alone() -> None:
+    def program(me: Rank) -> None:
+        residual = np.ones(5000, np.float32)
+        x = np.zeros(5000, np.float32)
+        assert not reduce(me, x, _core.Compressor("int8"), residual, scales=(1.0, 0.0)).any()
+        own = slices(5000, _core.Compressor("int8").grain, 2)[me.rank]
+        assert (residual[own] == 1).all()
+        assert np.isfinite(residual).all()
+
+    run_all(2, program)
+
+
+def test_the_residual_keeps_what_the_average_of_many_leaves_out() -> None:
+    """In units of a contribution: the same residual at the owner and elsewhere adds the same to a result."""
+    compressor, size, count = _core.Compressor("int8"), 4, 4096
+
+    def program(me: Rank) -> np.ndarray:
         residual = np.zeros(count, np.float32)
-        given, got = np.zeros(count), np.zeros(count)
-        for step in range(steps):
-            x = values(me.rank, count, step)
-            got += reduce(me, x, compressor, residual, op=op, key=step, scales=(1.5, 0.5))
-            given += x
-        return given, got, residual
+        if me.rank == 0:
+            residual[:] = 64.0  # of rank 0, who owns the first quarter
+        return reduce(me, np.zeros(count, np.float32), compressor, residual, op=ronde.Average)
 
-    results = run_all(size, program)
-    total = 1.5 * factor * sum(given for given, _, _ in results)
-    held = np.zeros(count)
-    for owner, part in enumerate(slices(count, grain, size)):
-        for rank, (_, _, residual) in enumerate(results):
-            of_the_sum = rank == owner and name not in SPARSE
-            held[part] += (1.0 if of_the_sum else factor) * residual[part]
-    np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
-    assert np.abs(held).max() > 0, "a test that could not fail"
-
-
-def test_over_machines_what_was_not_sent_is_in_the_residuals() -> None:
-    """Each place has a half of the vector, of which each machine owns a half again."""
-    compressor, machines, count, steps = _core.Compressor("int4"), [0, 0, 1, 1], 20_022, 3
-
-    def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        residual = np.zeros(count, np.float32)
-        given, got = np.zeros(count), np.zeros(count)
-        for step in range(steps):
-            x = values(me.rank, count, step)
-            got += reduce(me, x, compressor, residual, op=ronde.Average, key=step)
-            given += x
-        return given, got, residual
-
-    results = run_all(4, program, machines=machines)
-    held = np.zeros(count)
-    for place in range(2):
-        begin = place * count // 2
-        for owner, part in enumerate(slices(count // 2, compressor.grain, 2)):
-            here = slice(begin + part.start, begin + part.stop)
-            for machine in range(2):
-                weight = 1.0 if machine == owner else 1 / 4
-                held[here] += weight * results[2 * machine + place][2][here]
-    total = sum(given for given, _, _ in results) / 4
-    np.testing.assert_allclose(results[0][1] + held, total, atol=1e-4)
-    assert np.abs(results[0][1] - total).max() > 1e-3, "a test that could not fail"
+    for result in run_all(size, program):
+        np.testing.assert_allclose(result, np.full(count, 16.0, np.float32), rtol=1e-5)
 
 
 def test_the_ranks_of_a_machine_draw_numbers_of_their_own() -> None:
@@ -279,6 +304,75 @@ def test_machines_reduce_exactly_and_compress_what_crosses(name: str, machines: 
 
     for result in run_all(len(machines), program, machines=machines):
         assert (result == 0).all()
+
+
+# One rank, ranks of one machine, and machines with several: where nothing would be compressed, or
+# sums of machines.
+TOGETHER = {
+    "one rank": (1, {}),
+    "one machine of two": (2, {"shared": True}),
+    "one machine of four": (4, {"shared": True}),
+    "two machines of two": (4, {"machines": [0, 0, 1, 1]}),
+}
+
+
+@pytest.mark.parametrize("placement", TOGETHER)
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("qsgd", "ternary")])
+def test_per_rank_compresses_as_if_all_were_on_machines_of_their_own(
+    name: str, placement: str
+) -> None:
+    """A single rank encodes and decodes, so that it leaves out what others would."""
+    compressor = make(name)
+    size, options = TOGETHER[placement]
+    counts = [count for count in COUNTS if count]
+
+    def program(me: Rank) -> list[tuple[bytes, bytes]]:
+        found = []
+        for count in counts:
+            residual = np.zeros(count, np.float32)
+            for step in range(2):
+                x = values(me.rank, count, step)
+                result = reduce(me, x, compressor, residual, op=ronde.Average, per_rank=True)
+            found.append((result.tobytes(), residual.tobytes()))
+        return found
+
+    together = run_all(size, program, **options)
+    assert together == run_all(size, program)
+    if size == 1:
+        for count, (result, residual) in zip(counts, together[0], strict=True):
+            left = np.zeros(count, np.float32)
+            wanted = np.zeros(count, np.float32)
+            for step in range(2):
+                payload = compressor.encode(values(0, count, step), left, 7)
+                compressor.decode(payload, wanted, False)
+            assert result == wanted.tobytes()
+            assert residual == left.tobytes()
+
+
+@pytest.mark.parametrize("placement", TOGETHER)
+def test_a_selection_per_rank_is_of_its_own_values(placement: str) -> None:
+    """Top-k of a sum would be other places."""
+    size, options = TOGETHER[placement]
+    count, compressor = 40_000, make("topk")
+
+    def program(me: Rank) -> np.ndarray:
+        residual = np.zeros(count, np.float32)
+        x = values(me.rank, count)
+        reduce(me, x, compressor, residual, per_rank=True)
+        return np.flatnonzero(residual != x)
+
+    for rank, sent in enumerate(run_all(size, program, **options)):
+        largest = np.argsort(-np.abs(values(rank, count)), kind="stable")[: count // 100]
+        np.testing.assert_array_equal(sent, np.sort(largest))
+
+
+def test_per_rank_and_per_machine_do_not_match() -> None:
+    def program(me: Rank) -> None:
+        reduce(me, np.ones(3000, np.float32), make("int8"), per_rank=me.rank == 1)
+
+    for result in run(2, program, shared=True):
+        assert isinstance(result, ronde.MismatchError)
+        assert "compression=c, per rank" in str(result)
 
 
 def test_one_machine_is_exact() -> None:

@@ -58,9 +58,7 @@ def steps(me: Rank, feedback: ErrorFeedback, op: Any, count: int) -> list[np.nda
 def drained(me: Rank, feedback: ErrorFeedback, op: Any) -> list[np.ndarray]:
     """The sum of what comes until nothing is left, without further gradients."""
     found = [reduce(me, zeros(), feedback, op=op)]
-    while ronde.allreduce(
-        max(feedback.norms().values()), ronde.Max, process_set=process_set(me)
-    ):
+    while ronde.allreduce(max(feedback.norms().values()), ronde.Max, process_set=process_set(me)):
         found.append(reduce(me, zeros(), feedback, op=op))
     return total(found)
 
@@ -103,7 +101,9 @@ def test_other_groups_of_the_same_arrays_lose_nothing(job: str) -> None:
         xs = gradients(me.rank, 2)
         found.append(
             [  # each by itself
-                ronde.allreduce(x, name=f"g[{i}]", compression=feedback, process_set=process_set(me))
+                ronde.allreduce(
+                    x, name=f"g[{i}]", compression=feedback, process_set=process_set(me)
+                )
                 for i, x in enumerate(xs)
             ]
         )
