@@ -157,7 +157,7 @@ def test_states_of_other_ranks_and_jobs_are_refused() -> None:
         ):
             with pytest.raises(ValueError, match=words):
                 feedback.load_state_dict(given, here)
-        with pytest.raises(ValueError, match="belongs to ronde.compression.topk"):
+        with pytest.raises(ValueError, match=r"belongs to ronde\.compression\.topk"):
             ErrorFeedback(int4()).load_state_dict(states, here)
 
     run_all(2, refuse)

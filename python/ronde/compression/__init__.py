@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._auto import Auto
+from ._dgc import DGC as dgc
 from ._feedback import ErrorFeedback
 from ._group import Method
 from .codecs import (
@@ -48,6 +49,7 @@ __all__ = [
     "auto",
     "bf16",
     "block_topk",
+    "dgc",
     "fp8",
     "fp16",
     "int4",

@@ -159,11 +159,14 @@ class Auto(Method):
             predict(each, elements, ranks, costs, None if each is None else tuple(speeds[i - 1]))
             for i, each in enumerate(self.candidates)
         ]
-        seconds = [each.seconds for each in predictions]
-        exact = min(seconds[:2])
-        tried = [i for i, each in enumerate(seconds) if i < 2 or each < WORTH * exact]
-        tried.sort(key=lambda i: seconds[i])
-        return Bucket(predictions, [i for i in tried for _ in range(TRIALS)])
+        return Bucket(predictions, self._worth_trying([each.seconds for each in predictions]))
+
+    def _worth_trying(self, predicted: Sequence[float]) -> list[int]:
+        """Candidates in the order in which to try them, each as often as it is to be tried."""
+        exact = min(predicted[:2])
+        tried = [i for i, each in enumerate(predicted) if i < 2 or each < WORTH * exact]
+        tried.sort(key=lambda i: predicted[i])
+        return [i for i in tried for _ in range(TRIALS)]
 
     def _learn(self, bucket: Group, known: Bucket, index: int, seconds: float) -> None:
         if not known.predictions[0].wire_bytes:

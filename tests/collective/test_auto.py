@@ -1,0 +1,207 @@
+"""The choice of compression: by what is predicted and measured, agreed by all ranks, nothing lost by it."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from ronde.compression import _auto, auto, bf16, int4, int8, sign, topk
+from ronde.compression.prediction import predict
+from threads import Rank, run_all
+
+ronde.init()
+
+SLOW = {"alpha": 1e-4, "overhead": 1e-5, "beta": 8e-8, "gamma": 2e-10}  # 100 Mbit/s
+FAST = {"alpha": 1e-6, "overhead": 1e-7, "beta": 1e-12, "gamma": 2e-10}
+CODEC = 1e-9, 1e-9  # seconds an element, to encode and to decode
+
+
+def test_the_slower_the_link_the_more_is_gained() -> None:
+    n, ranks = 1 << 20, 4
+    exact = predict(None, n, ranks, SLOW)
+    assert exact.wire_bytes == 2 * (ranks - 1) / ranks * 4 * n
+    times = [predict(c, n, ranks, SLOW, CODEC).seconds for c in (bf16(), int8(), int4(), sign())]
+    assert sorted([exact.seconds, *times], reverse=True) == [exact.seconds, *times]
+    assert predict(None, n, ranks, FAST).seconds < predict(int4(), n, ranks, FAST, CODEC).seconds
+
+
+def test_sums_of_sparse_payloads_fill_up() -> None:
+    n = 1 << 20
+    few, many = (predict(topk(0.01), n, ranks, SLOW, CODEC).wire_bytes for ranks in (2, 1000))
+    payload = topk(0.01).payload_bytes(n)
+    assert few == pytest.approx((payload + 2 * payload) / 2)
+    assert many == pytest.approx((payload + 4 * n) * 0.999)
+
+
+def test_nothing_is_predicted_to_cost_nothing() -> None:
+    assert predict(int8(), 100, 1, SLOW, CODEC).seconds == 0
+    assert predict(None, 0, 8, SLOW).seconds == 0
+
+
+def gradient(rank: int, step: int) -> np.ndarray:
+    random = np.random.default_rng([rank, step])
+    return random.standard_normal((64, 512)).astype(np.float32)
+
+
+def reduce(me: Rank, method: Any, step: int) -> np.ndarray:
+    here: Any = SimpleNamespace(_communicator=me.communicator)
+    x = np.zeros((64, 512), np.float32) if step < 0 else gradient(me.rank, step)
+    return ronde.allreduce(x, ronde.Sum, name="w", compression=method, process_set=here)
+
+
+def pretend(me: Rank, link: dict[str, float]) -> None:
+    """The link is taken for this one, from now on."""
+    me.communicator.set_link(_core.Link(**link))
+
+
+@pytest.mark.parametrize("place", [{}, {"machines": [0, 0, 1, 1]}], ids=["flat", "machines"])
+def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[str, Any]) -> None:
+    size, steps = 4, 40
+
+    def program(me: Rank) -> Any:
+        pretend(me, SLOW)
+        method = auto()
+        results = [reduce(me, method, step) for step in range(steps)]
+        choices = method.choices()
+        assert list(choices) == [("w",)]
+        # Until nothing is left; exact steps among them carry all that is.
+        results += [reduce(me, method, -1) for _ in range(130)]
+        return np.sum(results, axis=0, dtype=np.float64), choices, sum(method.norms().values())
+
+    found = run_all(size, program, **place)
+    given = np.sum(
+        [gradient(r, s) for r in range(size) for s in range(steps)], axis=0, dtype=np.float64
+    )
+    assert all(choices == found[0][1] for _, choices, _ in found)
+    held = sum(norm for *_, norm in found)
+    for total, *_ in found:
+        np.testing.assert_array_equal(total, found[0][0])
+        # bfloat16 is tried too, and rounds.
+        assert np.linalg.norm(total - given) <= held + 0.01 * np.linalg.norm(given)
+
+
+def test_where_the_link_is_fast_nothing_is_tried_but_exact_reduction() -> None:
+    def program(me: Rank) -> Any:
+        pretend(me, FAST)
+        method = auto()
+        for step in range(10):
+            reduce(me, method, step)
+        assert not method.feeds_back
+        assert set(method._buckets[(("w", 64 * 512),)].trials) <= {0, 1}
+        return method.choices()[("w",)]
+
+    assert len(set(run_all(2, program))) == 1
+
+
+def test_within_one_machine_there_is_nothing_to_choose() -> None:
+    def program(me: Rank) -> None:
+        method = auto()
+        for step in range(3):
+            result = reduce(me, method, step)
+            expected = np.sum([gradient(rank, step) for rank in range(2)], axis=0)
+            np.testing.assert_allclose(result, expected, rtol=1e-6)
+        assert method.choices() == {("w",): "exact"}
+        assert not method.feeds_back
+
+    run_all(2, program, shared=True)
+
+
+def settled(seconds: dict[int, float], predicted: list[float]) -> tuple[int, list[int]]:
+    """What is chosen where calls take so long, and what has been tried, in order."""
+    method, tried = auto(), []
+    bucket = _auto.Bucket(
+        [_auto.Prediction(1.0, each, 0.0, each) for each in predicted],
+        method._worth_trying(predicted),
+    )
+    group: Any = SimpleNamespace(parts=())
+    method._agreed = lambda bucket, values, op: values  # type: ignore
+    while bucket.waiting:
+        index = bucket.current
+        tried.append(index)
+        method._learn(group, bucket, index, seconds[index])
+    return bucket.chosen, tried
+
+
+def test_the_fastest_is_chosen_and_what_is_hopeless_not_tried() -> None:
+    # exact, bf16, int8, int4, topk: predictions hold
+    times = [2.0, 1.0, 0.5, 0.26, 0.1]
+    chosen, tried = settled(dict(enumerate(times)), times)
+    assert (chosen, tried) == (4, [4] * 3)
+
+
+def test_predictions_that_fail_are_found_out() -> None:
+    chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 0.26, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
+    assert chosen == 3
+    assert tried.count(4) <= 3
+    # All candidates lose: exact bf16 it is.
+    chosen, tried = settled({0: 2.0, 1: 1.0, 2: 1.5, 3: 1.6, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
+    assert chosen == 1
+
+
+def test_of_equals_the_more_exact_is_chosen() -> None:
+    chosen, _ = settled({0: 9.0, 1: 1.04, 2: 1.02, 3: 1.0, 4: 1.01}, [1.0, 0.9, 0.8, 0.7, 0.6])
+    assert chosen == 1
+
+
+def test_what_becomes_much_slower_is_tried_again() -> None:
+    method = auto()
+    bucket = _auto.Bucket([_auto.Prediction(1.0, 1.0, 0.0, 1.0)] * 5, [], chosen=3, expected=0.1)
+    opened: list[Any] = []
+    method._agreed = lambda bucket, values, op: values  # type: ignore
+    method._open = lambda bucket: opened.append(bucket) or "opened"  # type: ignore
+    group: Any = SimpleNamespace(parts=())
+    for _ in range(3 * _auto.CHECK_EVERY):
+        method._learn(group, bucket, 3, 0.14)
+    assert not opened
+    for _ in range(_auto.CHECK_EVERY):
+        method._learn(group, bucket, 3, 0.2)
+    assert method._buckets[()] == "opened"  # type: ignore
+
+
+def test_the_report_says_what_was_predicted_measured_and_chosen() -> None:
+    def program(me: Rank) -> str:
+        pretend(me, SLOW)
+        method, file = auto([sign(), int4()]), io.StringIO()
+        method.report(file)
+        assert "nothing has been reduced yet" in file.getvalue()
+        for step in range(12):
+            reduce(me, method, step)
+        method.report(file)
+        return file.getvalue()
+
+    text = run_all(2, program)[0]
+    for words in (
+        "predicted ms",
+        "measured ms",
+        "MB sent",
+        "residual",
+        "exact",
+        "bf16()",
+        "sign()",
+    ):
+        assert words in text
+    assert text.count("> ") == 1  # what is in use
+    assert repr(eval(repr(auto([sign()])), {"ronde": ronde})) == repr(auto([sign()]))
+
+
+def test_candidates_are_compressors() -> None:
+    with pytest.raises(TypeError, match=r"a candidate is a ronde\.compression\.Compressor"):
+        auto([None])  # type: ignore[list-item]
+
+
+def test_a_state_is_taken_up() -> None:
+    def program(me: Rank) -> None:
+        here: Any = SimpleNamespace(_communicator=me.communicator)
+        pretend(me, SLOW)
+        method, other = auto([topk(0.01)]), auto([topk(0.01)])
+        for step in range(5):
+            reduce(me, method, step)
+        other.load_state_dict(method.state_dict(), here)
+        assert other.norms() == method.norms()
+
+    run_all(2, program)
