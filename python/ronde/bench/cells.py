@@ -71,7 +71,7 @@ class Cell:
     root: int = 0
     in_place: bool = True
     buffers: str = "plain"  # or "shared"
-    compression: str = "none"  # a name in ronde.compression
+    compression: str = "none"  # of ronde.compression, with parameters: "int8", "topk(0.001)"
 
     @property
     def kind(self) -> Collective:
@@ -116,6 +116,7 @@ class Job:
     rotate: bool = True
     bound: bool = False  # measure the memory's speed beside each large allreduce
     busy: int = 0  # spinning processes on each host
+    rounds: int = 1  # of cells that differ in compression alone, in turns
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Job:
@@ -138,6 +139,10 @@ class Row:
     max: float = 0.0
     wrong: int | None = None  # elements on all ranks; None: not checked
     bound: float | None = None  # the memory's time for this size, measured right after
+    wire: float | None = (
+        None  # bytes that a rank sends to other machines, where compression is measured
+    )
+    error: float | None = None  # of a result without feedback, relative to the exact one
     why_not: str = ""  # why there are no numbers
     peer: str = "ronde"
     round: int = 0

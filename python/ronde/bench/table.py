@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from statistics import median
 
 from .cells import Cell, Row
 
-__all__ = ["comparison", "geometric_mean", "header", "line", "ratios", "title"]
+__all__ = [
+    "comparison",
+    "compressed",
+    "compressed_header",
+    "compressed_title",
+    "geometric_mean",
+    "header",
+    "line",
+    "ratios",
+    "title",
+]
 
 _COLUMNS = (
     f"#{'size':>11} {'count':>11} {'type':>9} {'redop':>8} {'root':>5}"
     f" | {'time':>9} {'algbw':>7} {'busbw':>7} {'#wrong':>6}"
     f" | {'p50':>9} {'p99':>9} {'max':>9}"
 )
+# What compression has to be faster than.
+_BASES = ("none", "bf16")
+
 _UNITS = (
     f"#{'(B)':>11} {'(elements)':>11} {'':>9} {'':>8} {'':>5}"
     f" | {'(us)':>9} {'(GB/s)':>7} {'(GB/s)':>7} {'':>6}"
@@ -74,6 +88,47 @@ def _us(time: float) -> str:
 
 def _ranks(ranks: int) -> str:
     return "1 rank" if ranks == 1 else f"{ranks} ranks"
+
+
+# ---- compression ---------------------------------------------------------------------------------
+
+
+def compressed_title(cell: Cell, ranks: int) -> str:
+    """Above the rows of cells that differ in compression alone."""
+    return f"{title(replace(cell, compression='none'), ranks)}, {cell.op} of {cell.dtype}"
+
+
+def compressed_header(width: int) -> list[str]:
+    """The names of the columns and their units, for names of compressors of at most that width."""
+    faster = "".join(f" | {f'faster than {base}':>20}" for base in _BASES)
+    spread = f" | {'min  median     max':>20}" * len(_BASES)
+    return [
+        f"#{'size':>11} {'':<{width}} | {'time':>9} {'algbw':>7} {'busbw':>7}"
+        f" | {'wire':>11} {'fewer':>6} {'error':>8}{faster}",
+        f"#{'(B)':>11} {'':<{width}} | {'(us)':>9} {'(GB/s)':>7} {'(GB/s)':>7}"
+        f" | {'(B a rank)':>11} {'':>6} {'':>8}{spread}",
+    ]
+
+
+def compressed(rows: Sequence[Row], width: int) -> Iterator[str]:
+    """The rounds of cells that differ in compression alone: a line for each, of the median round; and by
+    how much it is faster than the exact one and than bfloat16, round by round."""
+    labels = {row.cell.compression: row.label for row in rows}
+    for name, label in labels.items():
+        row = _middle([row for row in rows if row.label == label])
+        start = f"{row.bytes:>12} {name:<{width}}"
+        if row.why_not:
+            yield f"{start} | {row.why_not}"
+            continue
+        exact = next((each.wire for each in rows if each.cell.compression == "none"), None)
+        wire = f"{row.wire:.0f}" if row.wire else "-"
+        fewer = f"{exact / row.wire:.1f}" if exact and row.wire else "-"
+        error = "-" if row.error is None else f"{row.error:.2g}"
+        faster = "".join(f" | {_spread(ratios(rows, labels[base], label))}" for base in _BASES)
+        yield (
+            f"{start} | {_us(row.time):>9} {row.algbw:>7.2f} {row.busbw:>7.2f}"
+            f" | {wire:>11} {fewer:>6} {error:>8}{faster}"
+        )
 
 
 # ---- several libraries ---------------------------------------------------------------------------

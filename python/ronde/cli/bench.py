@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
 
-from .. import _core
-from ..bench import chart, machine, table
+from ..bench import chart, compressors, machine, table
 from ..bench.cells import COLLECTIVES, DTYPES, OPS, Cell, Job, Row
-from . import progress, quantities
+from . import progress, quantities, ranks
 
 __all__ = ["add_parser", "run"]
 
@@ -25,6 +22,7 @@ _EPILOG = """
 examples:
   mpirun -n 8 ronde bench allreduce --sizes 8:256M
   ronde bench -np 8 allreduce,broadcast --sizes 8,1K,1M --dtype float32,float16
+  mpirun -n 4 --hostfile hosts ronde bench allreduce --sizes 1M,64M --compression "int4,topk(0.001)"
   ronde bench -np 2 allreduce --sizes 8:64M:8 --bound --peers mpi,gloo=/path/to/venv/bin/python \\
       --json bench.json --plot bench.png
 """
@@ -80,11 +78,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     what.add_argument(
         "--compression",
-        type=_words(("none", *_core.compressor_names())),
+        type=_compressions,
         default="none",
         metavar="NAMES",
-        help="of allreduce, by names in ronde.compression: bandwidths are those of the bytes before "
-        "it, and nothing is checked (default: none)",
+        help="of allreduce, by names in ronde.compression: int8, topk(0.001), linear(bits=3) ..., "
+        "against none and bf16 in turns; out of place, bandwidths are those of the bytes before it",
     )
     what.add_argument(
         "--out-of-place",
@@ -128,15 +126,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="keep K spinning processes running on each host meanwhile",
     )
     where = parser.add_argument_group("on what")
-    where.add_argument(
-        "-np",
-        "-n",
-        "--np",
-        dest="ranks",
-        type=quantities.positive,
-        metavar="N",
-        help="start so many ranks, when not under mpirun",
-    )
+    ranks.add_arguments(where)
     where.add_argument(
         "--peers",
         type=_peers,
@@ -146,7 +136,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "NAME=PYTHON is a peer of another environment, where any name but gloo and horovod is an MPI",
     )
     where.add_argument(
-        "--rounds", type=quantities.positive, default=3, metavar="N", help="default: 3"
+        "--rounds",
+        type=quantities.positive,
+        default=3,
+        metavar="N",
+        help="of all libraries, or of all compressors, in turns (default: 3)",
     )
     out = parser.add_argument_group("results")
     out.add_argument("--json", metavar="FILE", help="write all that was measured")
@@ -155,31 +149,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    rank = _launched_as()
+    rank = ranks.launched_as()
     try:
         _require_sense(args, rank is not None)
     except ValueError as error:
-        if (
-            rank
-        ):  # a launcher ends the job at the first status that is not 0: rank 0 must have spoken
-            return 0
-        print(f"ronde bench: error: {error}", file=sys.stderr)
-        return 2
+        return ranks.refuse("ronde bench", error)
     if args.plot and not rank:
         chart.require()
     if args.peers:
         return _compare(args)
     if args.ranks:
-        return _start(args)
+        return ranks.start(args.ranks)
     return _measure(args)
-
-
-def _launched_as() -> int | None:
-    """The rank that a launcher has given this process. (A batch script of Slurm has SLURM_PROCID too.)"""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return None
 
 
 def _require_sense(args: argparse.Namespace, launched: bool) -> None:
@@ -192,12 +173,7 @@ def _require_sense(args: argparse.Namespace, launched: bool) -> None:
         raise ValueError("--peers needs to know how many ranks to start: add -np N")
     if args.ranks and args.root >= args.ranks:
         raise ValueError(f"root {args.root} is no rank of {args.ranks}")
-    if args.plot and not args.plot.endswith(chart.FORMATS):
-        raise ValueError(f"{args.plot} is no {', '.join(chart.FORMATS)}")
-    for file in filter(None, (args.json, args.plot)):
-        folder = os.path.dirname(os.path.abspath(file))
-        if not os.path.isdir(folder):
-            raise ValueError(f"the folder of {file} does not exist")
+    ranks.require_files(args.json, args.plot)
 
 
 def _job(args: argparse.Namespace) -> Job:
@@ -210,6 +186,7 @@ def _job(args: argparse.Namespace) -> Job:
         rotate=not args.no_rotate,
         bound=args.bound,
         busy=args.busy,
+        rounds=1 if args.peers else args.rounds,
     )
 
 
@@ -219,11 +196,20 @@ def _cells(args: argparse.Namespace) -> Iterator[Cell]:
         for dtype in args.dtype if name != "barrier" else args.dtype[:1]:
             for op in args.op if kind.reduces else args.op[:1]:
                 for buffers in args.buffers if name != "barrier" else ("plain",):
-                    for compression in args.compression if name == "allreduce" else ("none",):
-                        for size in args.sizes if name != "barrier" else (0,):
-                            root = args.root if kind.rooted else 0
-                            in_place = not args.out_of_place
-                            yield Cell(name, size, dtype, op, root, in_place, buffers, compression)
+                    for size in args.sizes if name != "barrier" else (0,):
+                        root = args.root if kind.rooted else 0
+                        cell = Cell(name, size, dtype, op, root, not args.out_of_place, buffers)
+                        if _is_compressed(args, cell):
+                            # In place, the values would not stay what they are.
+                            cell = replace(cell, in_place=False)
+                            yield from (replace(cell, compression=c) for c in args.compression)
+                        else:
+                            yield cell
+
+
+def _is_compressed(args: argparse.Namespace, cell: Cell) -> bool:
+    """Whether it is measured with several compressors in turns."""
+    return cell.collective == "allreduce" and args.compression != ["none"]
 
 
 # ---- on ranks that are there ---------------------------------------------------------------------
@@ -245,33 +231,41 @@ def _measure(args: argparse.Namespace) -> int:
         if peer.rank != 0:
             worker.measure(peer, job, rows.append)
             return 0
-        about = machine.describe() | peer.about
-        _say(_about(about, peer.size))
-        title = ""
-
-        def report(row: Row) -> None:
-            nonlocal title
-            rows.append(row)
-            new = table.title(row.cell, row.ranks)
-            if new != title:
-                title = new
-                _say(["", title, *table.header(bound=job.bound)])
-            _say([table.line(row, bound=job.bound)])
-
-        worker.measure(peer, job, report)
+        about = machine.describe() | _of_interest(args, peer.about)
+        ranks.say(ranks.about(about, peer.size))
+        worker.measure(peer, job, _Printer(args, job, rows))
         _keep(args, job, about, rows)
     return _status(rows)
 
 
-def _start(args: argparse.Namespace) -> int:
-    """The same command on ranks that `ronde run` starts."""
-    from . import main
+class _Printer:
+    """Keeps the rows, and prints them as soon as they are complete."""
 
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("-np", "-n", "--np")
-    _, words = own.parse_known_args(sys.argv[1:])
-    program = [sys.executable, "-m", "ronde", *words]
-    return main(["run", "-np", str(args.ranks), "--", *program])
+    def __init__(self, args: argparse.Namespace, job: Job, rows: list[Row]) -> None:
+        self._args, self._job, self._rows = args, job, rows
+        self._title = ""
+        self._turns: list[Row] = []  # of one size, so far
+        self._width = max(map(len, args.compression))
+
+    def __call__(self, row: Row) -> None:
+        self._rows.append(row)
+        if not _is_compressed(self._args, row.cell):
+            bound = self._job.bound
+            self._head(table.title(row.cell, row.ranks), table.header(bound=bound))
+            ranks.say([table.line(row, bound=bound)])
+            return
+        self._turns.append(row)
+        last = row.round == self._job.rounds - 1 or row.why_not
+        if last and row.cell.compression == self._args.compression[-1]:
+            title = table.compressed_title(row.cell, row.ranks)
+            self._head(title, table.compressed_header(self._width))
+            ranks.say(table.compressed(self._turns, self._width))
+            self._turns = []
+
+    def _head(self, title: str, columns: list[str]) -> None:
+        if title != self._title:
+            self._title = title
+            ranks.say(["", title, *columns])
 
 
 # ---- with peers ----------------------------------------------------------------------------------
@@ -292,12 +286,12 @@ def _compare(args: argparse.Namespace) -> int:
         result = rounds.compare(entrants, job, args.ranks, args.rounds, progress=progress.show)
     finally:
         progress.show("")
-    about |= result.about["ronde"]
+    about |= _of_interest(args, result.about["ronde"])
     about |= {name: each["library"] for name, each in result.about.items() if name != "ronde"} | {
         name: f"left out: {why}" for name, why in result.left_out.items()
     }
-    _say(_about(about, args.ranks))
-    _say(table.comparison(result.rows, bound=job.bound))
+    ranks.say(ranks.about(about, args.ranks))
+    ranks.say(table.comparison(result.rows, bound=job.bound))
     _keep(args, job, about, result.rows)
     return _status(result.rows)
 
@@ -305,14 +299,10 @@ def _compare(args: argparse.Namespace) -> int:
 # ---- what comes out ------------------------------------------------------------------------------
 
 
-def _say(lines: Any) -> None:
-    for text in lines:
-        print(text, flush=True)
-
-
-def _about(about: dict[str, str], ranks: int) -> Iterator[str]:
-    for name, value in {"ranks": str(ranks), **about}.items():
-        yield f"# {name + ':':<11}{value}"
+def _of_interest(args: argparse.Namespace, about: dict[str, str]) -> dict[str, str]:
+    """Without what matters only to compression."""
+    compressed = args.compression != ["none"]
+    return {name: value for name, value in about.items() if compressed or name != "wire"}
 
 
 def _keep(args: argparse.Namespace, job: Job, about: dict[str, str], rows: Sequence[Row]) -> None:
@@ -344,6 +334,17 @@ def _words(known: Sequence[str], everything: str = "") -> Callable[[str], list[s
         return words
 
     return parse
+
+
+def _compressions(text: str) -> list[str]:
+    """What is to be beaten comes first."""
+    words = [word for word in compressors.split(text) if word != "none"]
+    for word in words:
+        try:
+            compressors.make(word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return list(dict.fromkeys(["none", "bf16", *words] if words else ["none"]))
 
 
 def _sizes(text: str) -> list[int]:

@@ -57,6 +57,11 @@ class Peer(ABC):
     def why_not(self, cell: Cell) -> str:
         """Why the library cannot do a cell; empty if it can. The same on all ranks."""
 
+    def wire_bytes(self, cell: Cell, values: Array, result: Array) -> float | None:
+        """What this rank sends to other machines in an allreduce of these values; None if that is not
+        known."""
+        return None
+
     @abstractmethod
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         """The ways to do it, of which the fastest is measured. The same on all ranks."""

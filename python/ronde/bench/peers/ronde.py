@@ -13,6 +13,7 @@ import numpy as np
 import ronde
 from ronde import _core, _mpi, context
 
+from .. import compressors
 from ..cells import DTYPES, FLOATING, Cell
 from .peer import Buffers, Operation, Peer
 
@@ -27,6 +28,8 @@ class Ronde(Peer):
         self.rank, self.size = ronde.rank(), ronde.size()
         world = context.world()
         hosts = len({home.host for home in world.homes})
+        # What exchanges messages: machines, or ranks that share no memory with others.
+        self._parties = hosts if world.shares_memory else self.size
         transport = "shared memory" if world.shares_memory else "MPI messages"
         if world.shares_memory and hosts > 1:
             transport += ", MPI messages between hosts"
@@ -34,7 +37,18 @@ class Ronde(Peer):
             "hosts": f"{hosts}",
             "transport": transport if self.size > 1 else "none",
             "MPI": _mpi.name(world.job.MPI),
+            "wire": self._wire(),
         }
+
+    def _wire(self) -> str:
+        """What compression is for."""
+        if self._parties == 1:
+            return (
+                "none, so nothing is compressed: one machine reduces exactly through memory; "
+                "use hosts, or RONDE_SHARED_MEMORY=0, which takes each rank for a machine"
+            )
+        what = "machines" if self._parties < self.size else "ranks"
+        return f"between {self._parties} {what}"
 
     def gather(self, numbers: Sequence[float]) -> Any:
         return ronde.allgather(np.array([numbers], np.float64))
@@ -53,6 +67,14 @@ class Ronde(Peer):
             return "compression needs float32, and op sum or average"
         return ""
 
+    def wire_bytes(self, cell: Cell, values: Any, result: Any) -> float | None:
+        if cell.compression == "none":
+            payloads = 2 * cell.bytes(self.size)
+        else:
+            compressor = compressors.make(cell.compression)
+            payloads = sum(compressors.payloads(compressor, values, result))
+        return payloads * (self._parties - 1) / self.size
+
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         if cell.collective == "memory":
             floats = [_as_floats(x) for x in buffers.inputs]
@@ -61,15 +83,29 @@ class Ronde(Peer):
             return
         inputs = [_typed(x, cell.dtype) for x in buffers.inputs]
         in_place = cell.in_place and cell.collective in ("allreduce", "broadcast")
+        if cell.compression != "none":
+            yield Operation(buffers.inputs, self._compressed(cell, inputs))
+            return
         calls = [self._call(cell, x, in_place) for x in inputs]
         yield Operation(buffers.inputs, calls, buffers.inputs if in_place else None)
+
+    def _compressed(self, cell: Cell, inputs: Sequence[Any]) -> list[partial[Any]]:
+        """As in training: with feedback, unless results are right on average."""
+        compression: Any = compressors.make(cell.compression)
+        if not compression.unbiased:
+            compression = ronde.compression.ErrorFeedback(compression)
+        return [
+            partial(
+                ronde.allreduce, x, _OPS[cell.op], f"gradient {number}", compression=compression
+            )
+            for number, x in enumerate(inputs)
+        ]
 
     def _call(self, cell: Cell, x: Any, in_place: bool) -> partial[Any]:
         root, op = cell.root, _OPS[cell.op]
         if cell.collective == "allreduce":
             function = ronde.allreduce_ if in_place else ronde.allreduce
-            compression = getattr(ronde.compression, cell.compression)()
-            return partial(function, x, op, compression=compression)
+            return partial(function, x, op)
         if cell.collective == "broadcast":
             return partial(ronde.broadcast_ if in_place else ronde.broadcast, x, root)
         if cell.collective == "allgather":
