@@ -1,15 +1,19 @@
-"""Rows as a chart: time over size on logarithmic axes, a line for each library, the bound dashed."""
+"""What was measured as charts.
+
+Collectives: time over size on logarithmic axes, a line for each library, the bound dashed. Compressors:
+error over speed, a point for each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import UnavailableError
 from .cells import Row
 
-__all__ = ["FORMATS", "draw", "require"]
+__all__ = ["FORMATS", "Point", "draw", "require", "trade_off"]
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -107,3 +111,118 @@ def _time(microseconds: float) -> str:
         if microseconds >= factor:
             return f"{microseconds / factor:g} {unit}"
     return f"{microseconds:g} us"
+
+
+# ---- compressors ---------------------------------------------------------------------------------
+
+
+class Point(NamedTuple):
+    """A compressor."""
+
+    name: str
+    speed: float  # GB/s of values
+    error: float  # relative to them
+    unbiased: bool
+
+
+def trade_off(
+    points: Sequence[Point], exact: float, file: str, title: str, subtitle: str = ""
+) -> None:
+    """Writes the chart, in the format that the name of the file says. `exact`: the speed without
+    compression, in GB/s; its error cannot be a point on a logarithmic axis. A line joins the compressors
+    than which no other is both faster and more exact."""
+    require()
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7.2, 5), layout="constrained")
+    best = _best(points)
+    axis.plot([p.speed for p in best], [p.error for p in best], "-", color="0.8", zorder=1)
+    for unbiased, label, fill in (
+        (False, "with error feedback", "C0"),
+        (True, "right on average by itself", "white"),
+    ):
+        own = [p for p in points if p.unbiased is unbiased]
+        axis.plot(
+            [p.speed for p in own],
+            [p.error for p in own],
+            "o",
+            color="C0",
+            markerfacecolor=fill,
+            label=label,
+        )
+    axis.axvline(exact, linestyle="--", color="0.3", label=f"exact float32: {exact:.3g} GB/s")
+    for scale in (axis.set_xscale, axis.set_yscale):
+        scale("log")
+    axis.margins(0.15)
+    axis.xaxis.set_major_formatter(lambda speed, _: f"{speed:g}")
+    axis.xaxis.set_minor_formatter(lambda speed, _: f"{speed:g}" if f"{speed:e}"[0] in "25" else "")
+    axis.grid(True, which="both", color="0.93")
+    axis.set_title(title, fontsize="medium")
+    axis.set_xlabel("effective speed (GB/s of float32 values)")
+    axis.set_ylabel("error of one value, relative (root of mean squares)")
+    axis.legend(edgecolor="white", fontsize="small", loc="upper left", framealpha=1)
+    better = "faster and more exact"
+    axis.text(0.98, 0.03, better, transform=axis.transAxes, ha="right", color="0.5", style="italic")
+    _label(figure, axis, points)
+    if subtitle:
+        figure.suptitle(subtitle, fontsize="small", color="0.35")
+    figure.savefig(file, dpi=150)
+    pyplot.close(figure)
+
+
+def _best(points: Sequence[Point]) -> list[Point]:
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (-p.speed, p.error)):
+        if not found or point.error < found[-1].error:
+            found.append(point)
+    return found
+
+
+# Where a name may stand, in points from its own one, and which of its edges is there.
+_PLACES = [(6, 0, "left"), (-6, 0, "right")]
+_PLACES += [
+    (x, y, side)
+    for y in (11, -11, 24, -24, 37, -37)
+    for x, side in ((0, "center"), (6, "left"), (-6, "right"))
+]
+
+
+def _label(figure: Any, axis: Any, points: Sequence[Point]) -> None:
+    """Names the points, each in the first place where it hides nothing, or in the last."""
+    from matplotlib.transforms import Bbox
+
+    figure.canvas.draw()  # from now on it is known where everything is
+    centres = [axis.transData.transform((p.speed, p.error)) for p in points]
+    taken = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in centres]
+    taken.append(axis.get_legend().get_window_extent())
+    for point in points:
+        for x, y, side in _PLACES:
+            text = axis.annotate(
+                point.name,
+                (point.speed, point.error),
+                (x, y),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize="small",
+            )
+            box = text.get_window_extent()
+            free = not any(box.overlaps(other) for other in taken)
+            if (free and _contains(axis.bbox, box)) or (x, y, side) == _PLACES[-1]:
+                taken.append(box)
+                break
+            text.remove()
+        if y:
+            line = {"arrowstyle": "-", "color": "0.6", "shrinkA": 4, "shrinkB": 3}
+            axis.annotate(
+                "",
+                (point.speed, point.error),
+                (x, y),
+                textcoords="offset points",
+                arrowprops=line,
+                zorder=1,
+            )
+
+
+def _contains(outer: Any, inner: Any) -> bool:
+    return bool(outer.contains(inner.x0, inner.y0) and outer.contains(inner.x1, inner.y1))

@@ -17,7 +17,7 @@ __all__ = ["everything", "known", "make", "payloads", "split"]
 
 # Where the defaults say nothing or too little of a family, what stands for it among all.
 _EXAMPLES = {
-    "linear": ("linear(bits=2)",),
+    "linear": ("linear(bits=3)",),
     "threshold": ("threshold(2.5)",),
     "topk": ("topk(0.01)", "topk(0.001)"),
 }

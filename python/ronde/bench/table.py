@@ -8,8 +8,12 @@ from dataclasses import replace
 from statistics import median
 
 from .cells import Cell, Row
+from .codecs import CodecRow
 
 __all__ = [
+    "codec_bounds",
+    "codec_header",
+    "codec_line",
     "comparison",
     "compressed",
     "compressed_header",
@@ -129,6 +133,42 @@ def compressed(rows: Sequence[Row], width: int) -> Iterator[str]:
             f"{start} | {_us(row.time):>9} {row.algbw:>7.2f} {row.busbw:>7.2f}"
             f" | {wire:>11} {fewer:>6} {error:>8}{faster}"
         )
+
+
+# ---- compressors by themselves -------------------------------------------------------------------
+
+
+def codec_header(names: Sequence[str]) -> list[str]:
+    """The names of the columns and their units, for compressors of these names."""
+    width = max(map(len, names))
+    spread = f"{'min  median     max':>20}"
+    return [
+        f"#{'':<{width}} {'fewer':>6} | {'encode':>7} {'feedback':>8} {'share of a pass':>20}"
+        f" | {'decode':>7} {'add':>7} {'share of a pass':>20}"
+        f" | {'error':>8} {'bias':>9} {'+-':>7} | {'over link':>9}",
+        f"#{'':<{width}} {'bytes':>6} | {'(GB/s)':>7} {'(GB/s)':>8} {spread}"
+        f" | {'(GB/s)':>7} {'(GB/s)':>7} {spread}"
+        f" | {'':>8} {'':>9} {'':>7} | {'(GB/s)':>9}",
+    ]
+
+
+def codec_line(row: CodecRow, names: Sequence[str], link: float) -> str:
+    """One of several compressors, and what comes through a link of so many GB/s."""
+    encoding = _spread(row.shares("pass", "feedback"))
+    adding = _spread(row.shares("touch", "add"))
+    spread = f"{row.bias_error:.1g}" if row.bias_error else "-"
+    return (
+        f" {row.compressor:<{max(map(len, names))}} {row.fewer:>6.1f}"
+        f" | {row.speed('encode'):>7.2f} {row.speed('feedback'):>8.2f} {encoding}"
+        f" | {row.speed('decode'):>7.2f} {row.speed('add'):>7.2f} {adding}"
+        f" | {row.error:>8.2g} {row.bias:>9.2g} {spread:>7} | {row.over(link):>9.3g}"
+    )
+
+
+def codec_bounds(rows: Sequence[CodecRow]) -> Iterator[str]:
+    """How fast memory was in the same run."""
+    two, one = (median(row.speed(name) for row in rows) for name in ("pass", "touch"))
+    yield f"# a pass that reads two vectors and writes one: {two:.2f} GB/s; reads and writes one: {one:.2f}"
 
 
 # ---- several libraries ---------------------------------------------------------------------------

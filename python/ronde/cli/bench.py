@@ -149,12 +149,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    rank = ranks.launched_as()
     try:
-        _require_sense(args, rank is not None)
+        _require_sense(args)
     except ValueError as error:
         return ranks.refuse("ronde bench", error)
-    if args.plot and not rank:
+    if args.plot and not ranks.launched_as():
         chart.require()
     if args.peers:
         return _compare(args)
@@ -163,12 +162,9 @@ def run(args: argparse.Namespace) -> int:
     return _measure(args)
 
 
-def _require_sense(args: argparse.Namespace, launched: bool) -> None:
-    if launched and (args.peers or args.ranks):
-        what = "--peers" if args.peers else "-np"
-        raise ValueError(
-            f"{what} starts ranks of its own: call `ronde bench -np N ...` without mpirun"
-        )
+def _require_sense(args: argparse.Namespace) -> None:
+    if args.peers or args.ranks:
+        ranks.require_no_launcher("--peers" if args.peers else "-np", "bench")
     if args.peers and not args.ranks:
         raise ValueError("--peers needs to know how many ranks to start: add -np N")
     if args.ranks and args.root >= args.ranks:
@@ -339,12 +335,9 @@ def _words(known: Sequence[str], everything: str = "") -> Callable[[str], list[s
 def _compressions(text: str) -> list[str]:
     """What is to be beaten comes first."""
     words = [word for word in compressors.split(text) if word != "none"]
-    for word in words:
-        try:
-            compressors.make(word)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-    return list(dict.fromkeys(["none", "bf16", *words] if words else ["none"]))
+    if not words:
+        return ["none"]
+    return list(dict.fromkeys(["none", "bf16", *ranks.compressor_names(",".join(words))]))
 
 
 def _sizes(text: str) -> list[int]:

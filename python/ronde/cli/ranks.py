@@ -7,10 +7,20 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 
-from ..bench import chart
+from ..bench import chart, compressors
 from . import quantities
 
-__all__ = ["about", "add_arguments", "launched_as", "refuse", "require_files", "say", "start"]
+__all__ = [
+    "about",
+    "add_arguments",
+    "compressor_names",
+    "launched_as",
+    "refuse",
+    "require_files",
+    "require_no_launcher",
+    "say",
+    "start",
+]
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
@@ -33,6 +43,14 @@ def launched_as() -> int | None:
     return None
 
 
+def require_no_launcher(option: str, command: str) -> None:
+    """Raises `ValueError` under a launcher, for an option that starts ranks."""
+    if launched_as() is not None:
+        raise ValueError(
+            f"{option} starts ranks of its own: call `ronde {command} -np N ...` without mpirun"
+        )
+
+
 def refuse(command: str, error: ValueError) -> int:
     """The exit status for a command line that cannot be; rank 0 says why."""
     if launched_as():
@@ -41,6 +59,17 @@ def refuse(command: str, error: ValueError) -> int:
         )
     print(f"{command}: error: {error}", file=sys.stderr)
     return 2
+
+
+def compressor_names(text: str) -> list[str]:
+    """Names of compressors with parameters, joined by commas; `ArgumentTypeError` if one is none."""
+    names = list(dict.fromkeys(compressors.split(text)))
+    for name in names:
+        try:
+            compressors.make(name)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return names
 
 
 def require_files(json: str | None, plot: str | None) -> None:
