@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ronde.bench import chart, table
 from ronde.bench.cells import Cell, Row
+from ronde.bench.codecs import CodecRow
 
 
 def row(
@@ -76,3 +78,72 @@ def test_a_chart_is_drawn_in_the_format_of_its_name(tmp_path: Path) -> None:
     assert "<svg" in svg
     with pytest.raises(ValueError, match="nothing to draw"):
         chart.draw([], str(tmp_path / "empty.png"))
+
+
+# ---- compression ---------------------------------------------------------------------------------
+
+
+def compressed(compression: str, *times: float, wire: float = 0.0) -> list[Row]:
+    cell = Cell("allreduce", 4096, in_place=False, compression=compression)
+    return [
+        Row(cell, 4096, 1024, 2, time=time, wire=wire, error=0.25, round=number)
+        for number, time in enumerate(times)
+    ]
+
+
+TURNS = [
+    *compressed("none", 10.0, 20.0, 12.0, wire=4096),
+    *compressed("bf16", 5.0, 5.0, 5.0, wire=2048),
+    *compressed("int4", 2.0, 10.0, 4.0, wire=512),
+]
+
+
+def test_compression_is_compared_round_by_round() -> None:
+    lines = [line.split(" | ") for line in table.compressed(TURNS, 8)]
+    assert [line[0].split() for line in lines] == [
+        ["4096", name] for name in ("none", "bf16", "int4")
+    ]
+    none, bf16, int4 = lines
+    assert int4[1].split() == ["4.00", "1.02", "1.02"]  # the median round
+    assert int4[2].split() == ["512", "8.0", "0.25"]
+    assert int4[3].split() == ["2.00", "3.00", "5.00"]
+    assert int4[4].split() == ["0.50", "1.25", "2.50"]
+    assert none[3].split() == bf16[4].split() == ["1.00"] * 3
+
+
+def test_without_a_wire_there_are_no_bytes() -> None:
+    (line,) = table.compressed(compressed("none", 1.0), 8)
+    assert line.split(" | ")[2].split()[:2] == ["-", "-"]
+
+
+def test_what_cannot_be_compressed_says_why() -> None:
+    cell = Cell("allreduce", 8, "int8", compression="int8")
+    rows = [
+        Row(replace(cell, compression="none"), 8, 8, 2, time=1.0),
+        Row(cell, 8, 8, 2, why_not="no"),
+    ]
+    exact, refused = table.compressed(rows, 8)
+    assert refused.endswith("| no")
+    assert exact.split(" | ")[4].split() == ["-"]  # there is no bf16
+
+
+def test_columns_of_compression_stand_below_their_names() -> None:
+    lines = [*table.compressed_header(8), *table.compressed(TURNS, 8)]
+    times = {name: [0.5, 0.25] for name in ("pass", "encode", "feedback", "touch", "decode", "add")}
+    row = CodecRow("topk(0.001)", 10**9, 2, 10**7, False, 0.99, -0.98, 0.0, times)
+    codecs = [*table.codec_header([row.compressor]), table.codec_line(row, [row.compressor], 0.125)]
+    for block in (lines, codecs):
+        bars = [[i for i, each in enumerate(line) if each == "|"] for line in block]
+        assert all(each == bars[0] for each in bars)
+
+
+def test_the_trade_off_is_drawn_with_every_name(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="charts need matplotlib")
+    points = [
+        chart.Point(f"name{i}", 1 + i % 5 / 100, 0.9, i % 2 == 0) for i in range(30)
+    ]  # a crowd
+    chart.trade_off(points, 0.1, str(tmp_path / "chart.svg"), "a link", "a machine")
+    svg = (tmp_path / "chart.svg").read_text()
+    assert [f"name{i}" for i in range(30) if f"<!-- name{i} -->" not in svg] == []
+    chart.trade_off(points[:1], 0.1, str(tmp_path / "chart.png"), "a link")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

@@ -11,7 +11,10 @@ import ronde.bench
 
 BENCH = Path(ronde.bench.__file__).parent
 # What only the process that starts the launches uses, and the peer that is Ronde.
-WITH_RONDE = {"rounds.py", "machine.py", "table.py", "chart.py", "ronde.py"}
+WITH_RONDE = {
+    *("rounds.py", "machine.py", "table.py", "chart.py", "compressors.py", "codecs.py"),
+    "ronde.py",
+}
 FILES = [file for file in sorted(BENCH.rglob("*.py")) if file.name not in WITH_RONDE]
 OF_PEERS = {"mpi.py": {"mpi4py"}, "gloo.py": {"torch"}, "horovod.py": {"torch", "horovod"}}
 

@@ -159,7 +159,7 @@ def trade_off(
     axis.grid(True, which="both", color="0.93")
     axis.set_title(title, fontsize="medium")
     axis.set_xlabel("effective speed (GB/s of float32 values)")
-    axis.set_ylabel("error of one value, relative (root of mean squares)")
+    axis.set_ylabel("relative error, without feedback (root of mean squares)")
     axis.legend(edgecolor="white", fontsize="small", loc="upper left", framealpha=1)
     better = "faster and more exact"
     axis.text(0.98, 0.03, better, transform=axis.transAxes, ha="right", color="0.5", style="italic")

@@ -142,7 +142,8 @@ def _bias(compressor: Compressor, values: Floats) -> tuple[float, float]:
     # Each call draws random numbers of its own.
     draws = [compressor.decompress(*compressor.compress(values)) for _ in range(_DRAWS)]
     shifts = np.array([float((draw - exact) @ exact) / square for draw in draws])
-    return float(shifts.mean()), float(shifts.std(ddof=1)) / math.sqrt(_DRAWS)
+    spread = float(shifts.std(ddof=1)) if shifts.min() < shifts.max() else 0.0
+    return float(shifts.mean()), spread / math.sqrt(_DRAWS)
 
 
 def _calls(

@@ -159,10 +159,15 @@ def codec_line(row: CodecRow, names: Sequence[str], link: float) -> str:
     spread = f"{row.bias_error:.1g}" if row.bias_error else "-"
     return (
         f" {row.compressor:<{max(map(len, names))}} {row.fewer:>6.1f}"
-        f" | {row.speed('encode'):>7.2f} {row.speed('feedback'):>8.2f} {encoding}"
-        f" | {row.speed('decode'):>7.2f} {row.speed('add'):>7.2f} {adding}"
+        f" | {_speed(row, 'encode'):>7} {_speed(row, 'feedback'):>8} {encoding}"
+        f" | {_speed(row, 'decode'):>7} {_speed(row, 'add'):>7} {adding}"
         f" | {row.error:>8.2g} {row.bias:>9.2g} {spread:>7} | {row.over(link):>9.3g}"
     )
+
+
+def _speed(row: CodecRow, call: str) -> str:
+    speed = row.speed(call)
+    return f"{speed:.2f}" if speed < 1000 else f"{speed:.0f}"
 
 
 def codec_bounds(rows: Sequence[CodecRow]) -> Iterator[str]:

@@ -1,0 +1,45 @@
+"""Error against effective bandwidth, as a picture: what benchmarks/compression.py has measured.
+
+    python benchmarks/trade_off.py results/compression.json docs/images/compression.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ronde.bench import chart
+
+
+def draw(told: dict[str, Any], file: str) -> None:
+    """`told` is the content of compression.json: the compressors in `errors`, and `fp32`, in `times`."""
+    size = told["megabytes"] / 1e3
+    speeds = {name: size / statistics.median(times) for name, times in told["times"].items()}
+    points = [
+        chart.Point(name, speeds[name], error, name in ("qsgd", "ternary"))
+        for name, error in told["errors"].items()
+    ]
+    title = (
+        f"allreduce of {told['megabytes']} MB of float32, {told['hosts']} emulated hosts, {told['rate']}"
+    )
+    chart.trade_off(points, speeds["fp32"], file, title)
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="compression.json")
+    parser.add_argument("picture", help=f"to be written ({', '.join(chart.FORMATS)})")
+    options = parser.parse_args(arguments)
+    draw(json.loads(options.results.read_text()), options.picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
