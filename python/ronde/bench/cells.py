@@ -139,13 +139,11 @@ class Row:
     max: float = 0.0
     wrong: int | None = None  # elements on all ranks; None: not checked
     bound: float | None = None  # the memory's time for this size, measured right after
-    wire: float | None = (
-        None  # bytes that a rank sends to other machines, where compression is measured
-    )
-    error: float | None = None  # of a result without feedback, relative to the exact one
     why_not: str = ""  # why there are no numbers
     peer: str = "ronde"
     round: int = 0
+    wire: float | None = None  # bytes that a rank sends to other machines, on average
+    error: float | None = None  # of a result without feedback, relative to the exact one
 
     @property
     def label(self) -> str:
