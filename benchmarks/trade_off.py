@@ -1,6 +1,6 @@
 """Error against effective bandwidth, as a picture: what benchmarks/compression.py has measured.
 
-    python benchmarks/trade_off.py results/compression.json docs/images/compression.png
+python benchmarks/trade_off.py results/compression.json docs/images/compression.png
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ def draw(told: dict[str, Any], file: str) -> None:
         chart.Point(name, speeds[name], error, name in ("qsgd", "ternary"))
         for name, error in told["errors"].items()
     ]
-    title = (
-        f"allreduce of {told['megabytes']} MB of float32, {told['hosts']} emulated hosts, {told['rate']}"
-    )
+    title = f"allreduce of {told['megabytes']} MB of float32, {told['hosts']} emulated hosts, {told['rate']}"
     chart.trade_off(points, speeds["fp32"], file, title)
 
 

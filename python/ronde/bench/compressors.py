@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from .. import compression
-from ..compression import Compressor
+from ronde import compression  # not by a relative import: standalone.py makes this folder a package
+from ronde.compression import Compressor
 
 __all__ = ["everything", "known", "make", "payloads", "split"]
 

@@ -25,6 +25,7 @@ examples:
   mpirun -n 4 --hostfile hosts ronde bench allreduce --sizes 1M,64M --compression "int4,topk(0.001)"
   ronde bench -np 2 allreduce --sizes 8:64M:8 --bound --peers mpi,gloo=/path/to/venv/bin/python \\
       --json bench.json --plot bench.png
+  ronde bench compress --help
 """
 
 
@@ -43,7 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=_words(tuple(COLLECTIVES), everything="all"),
         metavar="COLLECTIVE",
         help=f"one or several of {', '.join(COLLECTIVES)}, joined by commas, or all; "
-        "memory is the bound: every rank scales a vector of its own",
+        "memory is the bound: every rank scales a vector of its own "
+        "(`ronde bench compress` is a command of its own)",
     )
     what = parser.add_argument_group("what is measured")
     what.add_argument(
