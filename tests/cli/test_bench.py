@@ -405,6 +405,8 @@ def test_ranks_do_not_start_ranks(words: tuple[str, ...], tmp_path: Path) -> Non
 
 def test_help_names_every_option() -> None:
     text = bench("--help").stdout
-    options = "--sizes --dtype --op --root --buffers --compression --out-of-place --seconds --iterations"
+    options = (
+        "--sizes --dtype --op --root --buffers --compression --out-of-place --seconds --iterations"
+    )
     options += " --warmup --no-check --no-rotate --bound --busy -np --peers --rounds --json --plot"
     assert [option for option in options.split() if option not in text] == []

@@ -6,6 +6,8 @@
     worker     what each rank does with a list of cells
     peers/     one file per library: how it is started, and how each collective is called
     rounds     short launches that alternate between the libraries
+    codecs     compressors by themselves; `ronde bench compress`
+    compressors    their names on a command line
     machine, table, chart    what is shown
 
 Peers may run in environments without Ronde. So `cells`, `values`, `timing`, `worker` and `peers/` need NumPy

@@ -71,8 +71,8 @@ def make(text: str) -> Compressor:
 def payloads(compressor: Compressor, values: Any, total: Any) -> tuple[int, int]:
     """The bytes that a rank's values take, and those of the sum of what all ranks have sent."""
     part = compressor.compress(values)[0].size
-    if compressor._core.capacity(values.size) < values.nbytes:
-        return part, part  # whatever the values are
-    # A sparse one sends sums whole: all that is not 0.
+    if not compressor._core.keeps_sums:
+        return part, part
+    # What is sent of a sum is all that is not 0.
     whole = compression.threshold(float(np.finfo(np.float32).smallest_subnormal))
     return part, whole.compress(total)[0].size
