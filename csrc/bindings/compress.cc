@@ -10,6 +10,7 @@
 #include "bindings/bindings.h"
 #include "compress/compressor.h"
 #include "compress/cut.h"
+#include "compress/low_rank.h"
 #include "compress/quantiser.h"
 #include "compress/random_k.h"
 #include "compress/table.h"
@@ -73,6 +74,69 @@ void decode(const Compressor& self, const py::array& payload, py::array out, boo
   const ConstBuffer bytes = input_of(payload);
   py::gil_scoped_release release;
   self.decode({bytes.data, bytes.bytes}, values, add ? Store::add : Store::copy);
+}
+
+/// As many vectors as the rank, of one length.
+template <class Fill>
+py::array new_vectors(std::size_t rank, std::size_t length, Fill fill) {
+  py::array_t<float> vectors({rank, length});
+  const std::span<float> values(vectors.mutable_data(), rank * length);
+  {
+    py::gil_scoped_release release;
+    fill(values);
+  }
+  return vectors;
+}
+
+void bind_low_rank(py::module_& module) {
+  py::class_<LowRank>(module, "LowRank", "Products of matrices of one shape with a few vectors.")
+      .def(py::init(
+               [](std::size_t rows, std::size_t columns, std::size_t rank,
+                  const std::string& simd) { return LowRank({rows, columns, rank}, table(simd)); }),
+           py::arg("rows"), py::arg("columns"), py::arg("rank"), py::kw_only(),
+           py::arg("simd") = "")
+      .def(
+          "project",
+          [](const LowRank& self, const py::array& matrix, const py::array& right,
+             std::optional<py::array> residual) {
+            const auto from = floats_of(matrix, "the matrix"), by = floats_of(right, "right");
+            const auto kept =
+                residual ? floats_to_write(*residual, "the residual") : std::span<float>();
+            return new_vectors(self.shape().rank, self.shape().rows,
+                               [&](std::span<float> left) { self.project(from, kept, by, left); });
+          },
+          py::arg("matrix"), py::arg("right"), py::arg("residual") = py::none())
+      .def(
+          "back_project",
+          [](const LowRank& self, const py::array& matrix, const py::array& left) {
+            const auto from = floats_of(matrix, "the matrix"), by = floats_of(left, "left");
+            return new_vectors(self.shape().rank, self.shape().columns,
+                               [&](std::span<float> right) { self.back_project(from, by, right); });
+          },
+          py::arg("matrix"), py::arg("left"))
+      .def(
+          "reconstruct",
+          [](const LowRank& self, const py::array& left, const py::array& right, py::array out,
+             float factor, std::optional<py::array> residual, std::size_t ranks) {
+            const auto from = floats_of(left, "left"), by = floats_of(right, "right");
+            const auto kept =
+                residual ? floats_to_write(*residual, "the residual") : std::span<float>();
+            const auto to = floats_to_write(out, "out");
+            py::gil_scoped_release release;
+            self.reconstruct(from, by, to, factor, kept, ranks);
+          },
+          py::arg("left"), py::arg("right"), py::arg("out"), py::arg("factor") = 1.0f,
+          py::arg("residual") = py::none(), py::arg("ranks") = 1);
+  module.def(
+      "orthogonalise",
+      [](py::array vectors) {
+        if (vectors.ndim() != 2) throw ArgumentError("vectors are the rows of a matrix");
+        const auto values = floats_to_write(vectors, "vectors");
+        const auto count = static_cast<std::size_t>(vectors.shape(0));
+        py::gil_scoped_release release;
+        return orthogonalise(values, count);
+      },
+      py::arg("vectors"));
 }
 
 }  // namespace
@@ -163,6 +227,7 @@ void bind_compress(py::module_& module) {
           py::arg("values"), py::arg("residual") = py::none(), py::arg("key") = 0,
           py::arg("first") = 0)
       .def("decode", &decode, py::arg("payload"), py::arg("out"), py::arg("add") = false);
+  bind_low_rank(module);
 }
 
 }  // namespace ronde

@@ -12,6 +12,7 @@
 #include "core/dtype.h"
 #include "core/reduction.h"
 #include "kernels/codec.h"
+#include "kernels/low_rank.h"
 #include "kernels/select.h"
 
 namespace ronde {
@@ -28,6 +29,7 @@ struct KernelTable {
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
   std::array<CodecKernels, kCodes> codecs;
   SelectKernels select;
+  LowRankKernels low_rank;
 
   /// See reduce_many below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,

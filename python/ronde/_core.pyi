@@ -200,6 +200,38 @@ class Compressor:
         self, payload: _Bytes, out: npt.NDArray[np.float32], add: builtins.bool = False
     ) -> None: ...
 
+class LowRank:
+    """Products of matrices of one shape with a few vectors. csrc/compress/low_rank.h says more.
+
+    The vectors are rows: `left` is rank x rows of the matrix, `right` rank x columns.
+    """
+
+    def __init__(self, rows: int, columns: int, rank: int, *, simd: str = "") -> None: ...
+    def project(
+        self,
+        matrix: npt.NDArray[np.float32],
+        right: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,  # becomes matrix + residual
+    ) -> npt.NDArray[np.float32]:
+        """left = matrix right"""
+    def back_project(
+        self, matrix: npt.NDArray[np.float32], left: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """right = transposed matrix left"""
+    def reconstruct(
+        self,
+        left: npt.NDArray[np.float32],
+        right: npt.NDArray[np.float32],
+        out: npt.NDArray[np.float32],
+        factor: float = 1.0,
+        residual: npt.NDArray[np.float32] | None = None,
+        ranks: int = 1,
+    ) -> None:
+        """out = factor * left right; residual -= left right / ranks"""
+
+def orthogonalise(vectors: npt.NDArray[np.float32]) -> builtins.bool:
+    """Makes the rows orthonormal, or zero; False, and no change, if some are not finite."""
+
 class Compression:
     """How one allreduce is compressed. `per_rank`: each rank's own values are, by messages between all ranks,
     even on one machine and with one rank; otherwise machines reduce exactly first."""

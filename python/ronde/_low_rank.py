@@ -1,0 +1,257 @@
+"""Matrices as products of two thin ones: PowerSGD (Vogels, Karimireddy, Jaggi 2019).
+
+    P = M Q          M: a gradient plus its residual, rows x columns; Q: what the last step has found
+    Q = M^T P        P: summed over the ranks, its columns made orthonormal
+    sum = P Q^T      Q: summed over the ranks
+
+Only P and Q travel, rank (rows + columns) numbers for rows columns, and as sums: so exact allreduces do
+it, at a cost that does not grow with the number of ranks. csrc/compress/low_rank.h has the arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .arrays import ArrayLike, view
+from .compression import _floats, _key
+
+__all__ = ["PowerSGD"]
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+_MAX_RANK = 32
+_ITERATIONS = 2  # of `compress`, which begins with random vectors
+
+
+class PowerSGD:
+    """Sums of matrices over ranks, of a low rank, with error feedback.
+
+    Every parameter has a *residual* on every rank, what the sums so far have left out of its gradients,
+    and *factors*, the Q of the last step, made orthonormal: the next one begins with it (warm start), so
+    that over the steps it comes to span what matters most. Factors are the same on all ranks. The first
+    are random, by the seed and the name; so are those that take the place of directions in which nothing
+    was found.
+
+    An array of more than two dimensions is seen as a matrix of its first dimension and the rest. `rank` is
+    1 to 32, or `ValueError`; for a matrix with fewer rows or columns it is these.
+
+    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all. Such a step
+    leaves no trace: residuals are as before, but for rounding, and 0 where the gradient was not finite.
+    After a collective that has failed, the residuals are undefined.
+    """
+
+    def __init__(self, rank: int = 4, *, seed: int = 0) -> None:
+        if not 1 <= rank <= _MAX_RANK:
+            raise ValueError(f"the rank is 1 to {_MAX_RANK}, not {rank}")
+        self.rank = rank
+        self.seed = seed
+        self._residuals: dict[str, Floats] = {}
+        self._factors: dict[str, Floats] = {}
+        self._steps: dict[str, int] = {}
+
+    def worth_it(self, shape: Sequence[int]) -> bool:
+        """Whether less travels of an array of this shape. All others should be reduced exactly."""
+        if len(shape) < 2 or 0 in shape:
+            return False
+        rows, columns = _matrix_shape(shape)
+        return (rows + columns) * self._rank_of(rows, columns) < rows * columns
+
+    def reduce(
+        self,
+        matrices: Sequence[Floats],
+        names: Sequence[str],
+        allreduce: Callable[[list[Floats]], None],
+        ranks: int,
+        factor: float,
+        outputs: Sequence[Floats],
+    ) -> None:
+        """Stores about `factor` times the sum of every matrix over the ranks, residuals included.
+
+        `matrices` and `outputs`: contiguous arrays of float32 with two or more dimensions, in pairs of one
+        shape; an output may be its matrix. `allreduce` sums a group of arrays over the `ranks` ranks,
+        exactly and in place; it is called twice. What the sum leaves out is, but for rounding, what the
+        residuals of all ranks add up to. Raises `ValueError` where the residual of a name has another
+        shape.
+        """
+        terms = [
+            self._term(_as_matrix(matrix), name, _as_matrix(output))
+            for matrix, name, output in zip(matrices, names, outputs, strict=True)
+        ]
+        lefts = [term.project() for term in terms]
+        allreduce(lefts)
+        finite = [_core.orthogonalise(left) for left in lefts]
+        rights = [term.back_project(left) for term, left in zip(terms, lefts, strict=True)]
+        allreduce(rights)
+        for term, good, left, right in zip(terms, finite, lefts, rights, strict=True):
+            if good and np.isfinite(right).all():
+                term.reconstruct(left, right, factor, ranks)
+                self._warm_start(term.name, right)
+            else:
+                term.give_up()
+
+    def residual(self, name: str) -> Floats:
+        """What has been left out of a parameter, on this rank, as a matrix. `KeyError` if it has not
+        been reduced yet."""
+        return self._residuals[name].copy()
+
+    def norms(self) -> dict[str, float]:
+        """The Euclidean norm of every residual of this rank."""
+        return {name: float(np.linalg.norm(left)) for name, left in self._residuals.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All residuals and factors of this rank, and the steps of the random numbers."""
+        return {
+            "compressor": repr(self),
+            "residuals": {name: left.copy() for name, left in self._residuals.items()},
+            "factors": {name: right.copy() for name, right in self._factors.items()},
+            "steps": dict(self._steps),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What `state_dict` gave on this rank of a job of the same size and placement."""
+        if state["compressor"] != repr(self):
+            raise ValueError(f"this state belongs to {state['compressor']}, not to {self!r}")
+        self._residuals = {
+            name: np.array(left, np.float32) for name, left in state["residuals"].items()
+        }
+        self._factors = {
+            name: np.array(right, np.float32) for name, right in state["factors"].items()
+        }
+        self._steps = dict(state["steps"])
+
+    def compress(self, x: ArrayLike) -> tuple[Bytes, Any]:
+        """The payload of `x`, float32 of any shape, and what `decompress` must know besides.
+
+        It is P and Q after two iterations from random vectors, or, where that is not worth it, the values
+        themselves. No state is used.
+        """
+        seen = _floats(view(x))
+        ctx = seen.shape, seen.wrap
+        if not self.worth_it(seen.shape):
+            return seen.array.reshape(-1).view(np.uint8).copy(), ctx
+        matrix = _as_matrix(seen.array)
+        product, right = self._product(matrix.shape), self._random(matrix.shape, 0, "")
+        for _ in range(_ITERATIONS):
+            _core.orthogonalise(right)
+            left = product.project(matrix, right)
+            if not _core.orthogonalise(left):
+                left.fill(np.nan)
+            right = product.back_project(matrix, left)
+        return np.concatenate([left, right], axis=None).view(np.uint8), ctx
+
+    def decompress(self, payload: Bytes, ctx: Any) -> Any:
+        """The array of a payload, of the kind and shape of what was compressed.
+
+        Raises `ValueError` for what is no payload of such an array.
+        """
+        shape, wrap = ctx
+        values: Floats = np.empty(shape, np.float32)
+        if self.worth_it(shape):
+            matrix = _as_matrix(values)
+            rows, columns = matrix.shape
+            rank = self._rank_of(rows, columns)
+            left, right = np.split(_numbers(payload, rank * (rows + columns)), [rank * rows])
+            self._product(matrix.shape).reconstruct(left, right, matrix)
+        else:
+            values[...] = _numbers(payload, values.size).reshape(shape)
+        return wrap(values)
+
+    def _rank_of(self, rows: int, columns: int) -> int:
+        return min(self.rank, rows, columns)
+
+    def _product(self, shape: tuple[int, int]) -> _core.LowRank:
+        return _core.LowRank(*shape, self._rank_of(*shape))
+
+    def _random(self, shape: tuple[int, int], step: int, name: str) -> Floats:
+        """The same right vectors on every machine, orthonormal: of uniform numbers, which need no
+        functions that libraries compute differently."""
+        bits = np.random.Generator(np.random.Philox(key=_key(self.seed, step, name)))
+        right = 2 * bits.random((self._rank_of(*shape), shape[1]), np.float32) - 1
+        _core.orthogonalise(right)
+        return right
+
+    def _term(self, matrix: Floats, name: str, out: Floats) -> _Term:
+        residual = self._residuals.get(name)
+        if residual is None:
+            residual = self._residuals[name] = np.zeros(matrix.shape, np.float32)
+            self._factors[name], self._steps[name] = self._random(matrix.shape, 0, name), 0
+        if not residual.shape == matrix.shape == out.shape:
+            raise ValueError(
+                f"the residual of {name!r} is {_shown(residual)}, the matrix {_shown(matrix)}, "
+                f"the output {_shown(out)}"
+            )
+        return _Term(self._product(matrix.shape), name, matrix, residual, self._factors[name], out)
+
+    def _warm_start(self, name: str, right: Floats) -> None:
+        """The next step begins with these; with others where there was nothing."""
+        _core.orthogonalise(right)
+        self._steps[name] += 1
+        nothing = ~right.any(axis=1)
+        if nothing.any():
+            shape = self._residuals[name].shape
+            right[nothing] = self._random(shape, self._steps[name], name)[nothing]
+        self._factors[name] = right
+
+    def __repr__(self) -> str:
+        return f"ronde.compression.powersgd(rank={self.rank})"
+
+
+@dataclass
+class _Term:
+    """A matrix in a call of `reduce`."""
+
+    product: _core.LowRank
+    name: str
+    matrix: Floats
+    residual: Floats
+    right: Floats  # of the last step
+    out: Floats
+
+    def project(self) -> Floats:
+        return self.product.project(self.matrix, self.right, self.residual)
+
+    def back_project(self, left: Floats) -> Floats:
+        return self.product.back_project(self.residual, left)
+
+    def reconstruct(self, left: Floats, right: Floats, factor: float, ranks: int) -> None:
+        self.product.reconstruct(left, right, self.out, factor, self.residual, ranks)
+
+    def give_up(self) -> None:
+        with np.errstate(all="ignore"):
+            self.residual -= self.matrix
+        self.residual[~np.isfinite(self.residual)] = 0
+        self.out.fill(np.nan)
+
+
+def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    return shape[0], math.prod(shape[1:])
+
+
+def _as_matrix(array: Floats) -> Floats:
+    if array.ndim < 2 or not array.flags.c_contiguous:
+        raise ValueError("a contiguous array of two or more dimensions is needed")
+    return array.reshape(_matrix_shape(array.shape))
+
+
+def _numbers(payload: Bytes, count: int) -> Floats:
+    """What a payload of so many numbers holds."""
+    if payload.dtype != np.uint8 or payload.shape != (4 * count,):
+        raise ValueError(
+            f"a payload of this array has {4 * count} bytes of uint8, "
+            f"not {payload.dtype} of shape {payload.shape}"
+        )
+    numbers: Floats = np.empty(count, np.float32)
+    numbers.view(np.uint8)[...] = payload  # wherever that lies
+    return numbers
+
+
+def _shown(matrix: Floats) -> str:
+    return " x ".join(map(str, matrix.shape))

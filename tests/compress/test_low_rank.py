@@ -1,0 +1,486 @@
+"""Low rank: the three passes over a matrix, orthonormal vectors, and PowerSGD made of them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inputs import FINITE, vector
+from ronde import _core
+from ronde._low_rank import PowerSGD
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinity is meant
+
+SIMD = _core.simd_levels()
+EPSILON = 2.0**-24
+
+# Around packets, rows of 16, what is done at once, and the chunks of columns.
+ROWS = (1, 2, 3, 4, 5, 7, 8, 9, 33)
+COLUMNS = (1, 2, 15, 16, 17, 31, 64, 65, 130, 1023, 1024, 1025, 2049, 2100)
+RANKS = (1, 2, 3, 4, 5, 7, 8, 9, 32)
+
+rows = st.one_of(st.sampled_from(ROWS), st.integers(1, 100))
+columns = st.one_of(st.sampled_from(COLUMNS), st.integers(1, 100))
+seeds = st.integers(0, 2**20)
+
+
+def normal(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def wide(x: Any) -> Any:
+    return x.astype(np.float64)
+
+
+def close(got: Any, wanted: Any, size: Any, roundings: float) -> None:
+    """Within so many roundings of a number of that size."""
+    assert got.dtype == np.float32
+    assert (np.abs(got - wanted) <= roundings * EPSILON * size + 1e-42).all()
+
+
+# ---------------------------------------------------------------------------- the passes
+
+
+@settings(deadline=None)
+@given(rows, columns, st.sampled_from(RANKS), seeds, st.booleans(), st.sampled_from(SIMD))
+def test_the_passes_are_matrix_products(
+    m: int, n: int, rank: int, seed: int, feedback: bool, simd: str
+) -> None:
+    product = _core.LowRank(m, n, rank, simd=simd)
+    matrix, right = normal(m, n, seed=seed), normal(rank, n, seed=seed + 1)
+    before, residual = matrix.copy(), normal(m, n, seed=seed + 2) if feedback else None
+    total = matrix + residual if residual is not None else matrix
+
+    left = product.project(matrix, right, residual)
+    assert left.shape == (rank, m)
+    close(left, wide(right) @ wide(total).T, np.abs(right) @ np.abs(total).T, 80)
+    assert residual is None or residual.tobytes() == total.tobytes()
+    assert matrix.tobytes() == before.tobytes()
+
+    back = product.back_project(total, left)
+    assert back.shape == (rank, n)
+    close(back, wide(left) @ wide(total), np.abs(left) @ np.abs(total), 4 + m / 4)
+
+    out = np.full((m, n), 7, np.float32)
+    wanted, size = wide(left).T @ wide(right), np.abs(left).T @ np.abs(right)
+    product.reconstruct(left, right, out, 0.75, residual, 3)
+    close(out, 0.75 * wanted, size, rank + 2)
+    if residual is not None:
+        close(residual, total - wanted / 3, size + np.abs(total), rank + 4)
+
+
+@settings(deadline=None)
+@given(
+    rows,
+    columns,
+    st.sampled_from(RANKS),
+    st.sampled_from(FINITE),
+    seeds,
+)
+def test_all_instruction_sets_give_the_same_bits(
+    m: int, n: int, rank: int, kind: str, seed: int
+) -> None:
+    results = []
+    for simd in SIMD:
+        product = _core.LowRank(m, n, rank, simd=simd)
+        matrix, residual = vector(kind, m * n, seed), normal(m * n, seed=seed)
+        left = product.project(matrix, normal(rank, n), residual)
+        right = product.back_project(residual, normal(rank, m))
+        out = np.empty(m * n, np.float32)
+        product.reconstruct(normal(rank, m), normal(rank, n), out, 0.3, residual, 3)
+        alone = product.project(matrix, normal(rank, n))
+        arrays = (left, right, out, residual, alone)
+        # All NaN are one: which of two a sum hands on is the compiler's choice.
+        results.append(b"".join(np.where(np.isnan(x), np.nan, x).tobytes() for x in arrays))
+    assert len(set(results)) == 1
+
+
+def test_nothing_outside_is_touched() -> None:
+    for m, n, rank in ((5, 33, 3), (9, 1030, 4), (4, 7, 1)):
+        product = _core.LowRank(m, n, rank)
+        fences = [np.full(m * n + 64, 3, np.float32) for _ in range(2)]
+        residual, out = (fence[32:-32] for fence in fences)
+        product.project(normal(m, n), normal(rank, n), residual)
+        product.reconstruct(normal(rank, m), normal(rank, n), out, 1, residual, 2)
+        for fence in fences:
+            assert (fence[:32] == 3).all() and (fence[-32:] == 3).all()
+
+
+def test_an_empty_matrix_has_empty_products() -> None:
+    for m, n in ((0, 3), (3, 0), (0, 0)):
+        product, nothing = _core.LowRank(m, n, 2), np.empty((m, n), np.float32)
+        assert not product.project(nothing, np.ones((2, n), np.float32), nothing.copy()).any()
+        assert not product.back_project(nothing, np.ones((2, m), np.float32)).any()
+        product.reconstruct(np.ones((2, m), np.float32), np.ones((2, n), np.float32), nothing)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    for rank in (0, 33):
+        with pytest.raises(ValueError, match=f"the rank is 1 to 32, not {rank}"):
+            _core.LowRank(3, 4, rank)
+    product = _core.LowRank(3, 4, 2)
+    matrix, left, right = normal(3, 4), normal(2, 3), normal(2, 4)
+    wrong = normal(5)
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("the matrix", lambda: product.project(wrong, right)),
+        ("right", lambda: product.project(matrix, wrong)),
+        ("the residual", lambda: product.project(matrix, right, wrong)),
+        ("the matrix", lambda: product.back_project(wrong, left)),
+        ("left", lambda: product.back_project(matrix, wrong)),
+        ("left", lambda: product.reconstruct(wrong, right, matrix)),
+        ("right", lambda: product.reconstruct(left, wrong, matrix)),
+        ("out", lambda: product.reconstruct(left, right, wrong)),
+        ("the residual", lambda: product.reconstruct(left, right, matrix, 1, wrong)),
+    ]
+    for what, call in calls:
+        with pytest.raises(ValueError, match=f"{what} has 5 elements, not"):
+            call()
+    with pytest.raises(ValueError, match="at least one rank"):
+        product.reconstruct(left, right, matrix, 1, None, 0)
+    with pytest.raises(ValueError, match="the matrix must be a contiguous array of float32"):
+        product.project(wide(matrix), right)
+    with pytest.raises(ValueError, match="rows of a matrix"):
+        _core.orthogonalise(wrong)
+    with pytest.raises(ValueError, match=r"read.only"):
+        matrix.flags.writeable = False
+        product.reconstruct(left, right, matrix)
+
+
+# ---------------------------------------------------------------------------- orthonormal vectors
+
+
+@settings(deadline=None)
+@given(st.sampled_from(RANKS), st.integers(64, 300), seeds, st.sampled_from([0.0, 1e-2, 1e-3]))
+def test_vectors_become_orthonormal(count: int, length: int, seed: int, apart: float) -> None:
+    """Also where they are nearly the same, or of very different lengths."""
+    scales = 10.0 ** np.random.default_rng(seed).integers(-30, 30, (count, 1))
+    x = apart * normal(count, length, seed=seed) + normal(1, length, seed=seed + 1)
+    x = ((x if apart else normal(count, length, seed=seed)) * scales).astype(np.float32)
+    before = wide(x)
+    assert _core.orthogonalise(x)
+    np.testing.assert_allclose(wide(x) @ wide(x).T, np.eye(count), atol=count * 4 * EPSILON)
+    # The first ones span what they did.
+    for k in range(1, count + 1):
+        outside = before[k - 1] - (before[k - 1] @ wide(x[:k]).T) @ wide(x[:k])
+        assert np.linalg.norm(outside) < 1e-5 * np.linalg.norm(before[k - 1])
+
+
+def test_what_others_span_becomes_zero() -> None:
+    x = normal(6, 50)
+    x[1] = 2 * x[0]
+    x[3] = x[0] - 3 * x[2]
+    x[4] = 0
+    assert _core.orthogonalise(x)
+    assert [bool(row.any()) for row in x] == [True, False, True, False, False, True]
+    kept = wide(x[[0, 2, 5]])
+    np.testing.assert_allclose(kept @ kept.T, np.eye(3), atol=1e-6)
+    x = normal(5, 3)  # more than there is room for
+    assert _core.orthogonalise(x)
+    assert [bool(row.any()) for row in x] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_stay_as_they_are(bad: float) -> None:
+    x = normal(3, 20)
+    x[2, 7] = bad
+    before = x.copy()
+    assert not _core.orthogonalise(x)
+    assert x.tobytes() == before.tobytes()
+
+
+# ---------------------------------------------------------------------------- PowerSGD
+
+
+class Ranks:
+    """Some ranks of PowerSGD, in step: each allreduce adds what all of them have brought."""
+
+    def __init__(self, count: int, **parameters: Any) -> None:
+        self.methods = [PowerSGD(**parameters) for _ in range(count)]
+
+    def reduce(self, matrices: list[list[Any]], names: list[str], factor: float = 1.0) -> list[Any]:
+        """For the matrices of each rank, their approximate sums: the same on all ranks."""
+        count = len(self.methods)
+        barrier, brought = threading.Barrier(count), [[]] * count
+        results: list[Any] = [None] * count
+
+        def run(rank: int) -> None:
+            def allreduce(group: list[Any]) -> None:
+                brought[rank] = [x.copy() for x in group]
+                barrier.wait(60)
+                for i, x in enumerate(group):
+                    x[...] = sum(other[i] for other in brought)
+                barrier.wait(60)
+
+            outputs = [np.full_like(x, 7) for x in matrices[rank]]
+            self.methods[rank].reduce(matrices[rank], names, allreduce, count, factor, outputs)
+            results[rank] = outputs
+
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for other in results[1:]:
+            for x, y in zip(results[0], other, strict=True):
+                assert x.tobytes() == y.tobytes()
+        return list(results[0])
+
+
+def alone(method: PowerSGD, x: Any, name: str = "w", factor: float = 1.0) -> Any:
+    out = np.empty_like(x)
+    method.reduce([x], [name], lambda group: None, 1, factor, [out])
+    return out
+
+
+def best_error(x: Any, rank: int) -> float:
+    """The error of the best approximation of that rank (Eckart and Young)."""
+    values = np.linalg.svd(wide(x), compute_uv=False)
+    return float(np.sqrt((values[rank:] ** 2).sum()))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 4), rows, columns, st.sampled_from([1, 2, 4, 7]), seeds)
+def test_sums_and_residuals_add_up_to_all_gradients(
+    count: int, m: int, n: int, rank: int, seed: int
+) -> None:
+    ranks, steps = Ranks(count, rank=rank), 3
+    given, sent = np.zeros((m, n)), np.zeros((m, n))
+    for step in range(steps):
+        grads = [normal(m, n, seed=seed + 10 * step + i) for i in range(count)]
+        given += sum(wide(x) for x in grads)
+        sent += wide(ranks.reduce([[x] for x in grads], ["w"])[0])
+    left = sum(wide(method.residual("w")) for method in ranks.methods)
+    size = np.abs(given).max() + np.abs(sent).max() + count * steps
+    np.testing.assert_allclose(sent + left, given, atol=40 * rank * steps * EPSILON * size)
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (7, 5), (64, 200), (200, 33)])
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_a_matrix_of_that_rank_is_found_at_once(shape: tuple[int, int], rank: int) -> None:
+    x = normal(shape[0], rank, seed=1) @ normal(rank, shape[1], seed=2)
+    method, scale = PowerSGD(rank), np.abs(x).max()
+    for _ in range(3):
+        np.testing.assert_allclose(alone(method, x), x, atol=2e-5 * scale)
+    assert method.norms()["w"] < 1e-4 * np.linalg.norm(x)
+
+
+def test_steps_come_to_the_best_approximation() -> None:
+    """Without what is left out, they are a subspace iteration on the matrix."""
+    random = np.random.default_rng(3)
+    u, _ = np.linalg.qr(random.standard_normal((80, 60)))
+    v, _ = np.linalg.qr(random.standard_normal((60, 60)))
+    x = ((u * 0.8 ** np.arange(60)) @ v.T).astype(np.float32)
+    method, errors = PowerSGD(4), []
+    for _ in range(30):
+        errors.append(float(np.linalg.norm(alone(method, x) - x)))
+        method._residuals["w"][...] = 0
+    best = best_error(x, 4)
+    assert best <= errors[0] * (1 + 1e-6)
+    assert errors[-1] < best * (1 + 1e-4)
+    assert all(after <= before * (1 + 1e-4) for before, after in pairwise(errors))
+
+
+def test_with_feedback_the_mean_of_steps_comes_to_the_matrix() -> None:
+    x, method = normal(60, 50), PowerSGD(4)
+    total, errors = np.zeros((60, 50)), {}
+    for step in range(1, 201):
+        total += alone(method, x)
+        errors[step] = np.linalg.norm(total / step - x) / np.linalg.norm(x)
+    assert errors[200] < 0.5 * errors[50] < 0.5 * errors[1]
+    assert errors[200] < 0.15
+
+
+def test_zero_matrices_do_not_end_the_warm_start() -> None:
+    method, x = PowerSGD(3), normal(20, 30)
+    for _ in range(3):
+        assert not alone(method, np.zeros_like(x)).any()
+    one = normal(20, 1) @ normal(1, 30)
+    np.testing.assert_allclose(alone(method, one), one, atol=1e-4)
+    assert np.linalg.matrix_rank(method.state_dict()["factors"]["w"]) == 3
+    assert np.linalg.matrix_rank(alone(method, x)) == 3
+
+
+@pytest.mark.parametrize("scale", [1e-37, 1e-20, 1e20, 1e35])
+def test_the_scale_does_not_matter(scale: float) -> None:
+    x = normal(40, 30)
+    method, other = PowerSGD(3), PowerSGD(3)
+    for _ in range(3):
+        y = wide(alone(method, (x * np.float32(scale)))) / scale
+        np.testing.assert_allclose(y, alone(other, x), atol=1e-4)
+
+
+def test_many_matrices_need_two_allreduces() -> None:
+    shapes = [(30, 20), (4, 5, 6, 7), (9, 1), (2, 500)]
+    xs = [normal(*shape) for shape in shapes]
+    names = [f"w{i}" for i in range(4)]
+    groups: list[list[tuple[int, ...]]] = []
+    outputs = [np.empty_like(x) for x in xs]
+    together = PowerSGD(3)
+    together.reduce(
+        xs, names, lambda group: groups.append([x.shape for x in group]), 1, 0.5, outputs
+    )
+    assert groups == [[(3, 30), (3, 4), (1, 9), (2, 2)], [(3, 20), (3, 210), (1, 1), (2, 500)]]
+    apart = PowerSGD(3)
+    for x, name, out in zip(xs, names, outputs, strict=True):
+        assert alone(apart, x, name, 0.5).tobytes() == out.tobytes()
+        assert together.residual(name).tobytes() == apart.residual(name).tobytes()
+
+
+def test_results_may_take_the_place_of_the_matrices() -> None:
+    x = normal(30, 20)
+    wanted, inplace = alone(PowerSGD(2), x), x.copy()
+    PowerSGD(2).reduce([inplace], ["w"], lambda group: None, 1, 1.0, [inplace])
+    assert inplace.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_make_all_of_it_nan_and_leave_no_trace(bad: float) -> None:
+    ranks = Ranks(3, rank=2)
+    good = [[normal(20, 30, seed=i), normal(8, 9, seed=i)] for i in range(3)]
+    ranks.reduce(good, ["w", "v"])
+    before = [method.state_dict() for method in ranks.methods]
+    spoilt = [[x.copy() for x in each] for each in good]
+    spoilt[1][0][3, 4] = bad
+    w, v = ranks.reduce(spoilt, ["w", "v"])
+    assert np.isnan(w).all()
+    assert np.isfinite(v).all()
+    for rank, method in enumerate(ranks.methods):
+        expected = before[rank]["residuals"]["w"]
+        if rank == 1:
+            expected[3, 4] = 0
+        np.testing.assert_allclose(method.residual("w"), expected, atol=1e-6)
+        np.testing.assert_array_equal(
+            method.state_dict()["factors"]["w"], before[rank]["factors"]["w"]
+        )
+    assert np.isfinite(ranks.reduce(good, ["w", "v"])[0]).all()
+
+
+def test_sums_beyond_float32_are_nan() -> None:
+    method = PowerSGD(2)
+    huge = np.full((30, 40), np.finfo(np.float32).max)
+    assert np.isnan(alone(method, huge)).all()
+    assert np.isfinite(method.residual("w")).all()
+    assert np.isfinite(alone(method, normal(30, 40))).all()
+
+
+def test_the_seed_and_the_name_choose_the_first_vectors() -> None:
+    x = normal(30, 40)
+
+    def first(seed: int, name: str) -> bytes:
+        return bytes(alone(PowerSGD(2, seed=seed), x, name).tobytes())
+
+    assert first(1, "w") == first(1, "w")
+    assert len({first(1, "w"), first(2, "w"), first(1, "v")}) == 3
+
+
+def test_a_restored_state_goes_on_bit_for_bit() -> None:
+    method, x = PowerSGD(3), normal(40, 30)
+    alone(method, np.zeros_like(x))  # draws vectors anew
+    alone(method, x)
+    restored = PowerSGD(3)
+    restored.load_state_dict(pickle.loads(pickle.dumps(method.state_dict())))
+    twins = [restored, copy.deepcopy(method), pickle.loads(pickle.dumps(method))]
+    wanted = [alone(method, x * step).tobytes() for step in (1, 0, 2)]
+    for twin in twins:
+        assert [alone(twin, x * step).tobytes() for step in (1, 0, 2)] == wanted
+    with pytest.raises(ValueError, match=r"belongs to .*rank=3.*not to .*rank=2"):
+        PowerSGD(2).load_state_dict(method.state_dict())
+
+
+def test_residuals_can_be_read() -> None:
+    method, x = PowerSGD(2), normal(20, 4, 5)
+    with pytest.raises(KeyError):
+        method.residual("w")
+    y = alone(method, x)
+    np.testing.assert_allclose(method.residual("w"), (x - y).reshape(20, 20), atol=1e-6)
+    norm = np.linalg.norm(method.residual("w"))
+    assert method.norms() == {"w": pytest.approx(norm)}
+    method.residual("w")[...] = 9  # a copy
+    assert method.norms() == {"w": pytest.approx(norm)}
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    for rank in (0, -1, 33):
+        with pytest.raises(ValueError, match="the rank is 1 to 32"):
+            PowerSGD(rank)
+    method = PowerSGD(2)
+    alone(method, normal(4, 6))
+    with pytest.raises(ValueError, match="residual of 'w' is 4 x 6, the matrix 6 x 4"):
+        alone(method, normal(6, 4))
+    for x in (normal(5), normal(6, 4).T):
+        with pytest.raises(ValueError, match="contiguous array of two or more dimensions"):
+            method.reduce([x], ["v"], lambda group: None, 1, 1.0, [np.empty_like(x)])
+    with pytest.raises(ValueError, match="contiguous array of float32"):
+        alone(method, np.ones((4, 6)), "u")
+
+
+@pytest.mark.parametrize(
+    ("shape", "answer"),
+    [
+        ((), False),
+        ((1000,), False),
+        ((0, 100), False),
+        ((100, 0), False),
+        ((1, 1000), False),
+        ((1000, 1), False),
+        ((8, 8), False),  # 4 (8 + 8) = 8 * 8
+        ((8, 9), True),
+        ((4, 1000), False),  # 4 (4 + 1000)
+        ((5, 1000), True),
+        ((8, 3, 3), True),
+        ((64, 64, 3, 3), True),
+    ],
+)
+def test_small_matrices_are_not_worth_it(shape: tuple[int, ...], answer: bool) -> None:
+    assert PowerSGD(4).worth_it(shape) is answer
+
+
+# ---------------------------------------------------------------------------- payloads
+
+
+@pytest.mark.parametrize("shape", [(60, 50), (16, 4, 9), (3, 4), (700,), (), (0, 5)])
+def test_payloads_are_factors_or_the_values_themselves(shape: tuple[int, ...]) -> None:
+    c, x = PowerSGD(4), normal(*shape)
+    before = x.copy()
+    payload, ctx = c.compress(x)
+    y = c.decompress(payload, ctx)
+    assert payload.dtype == np.uint8
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+    assert x.tobytes() == before.tobytes()
+    if c.worth_it(shape):
+        assert payload.nbytes == 4 * 4 * (shape[0] + x.size // shape[0])
+        error = np.linalg.norm(x - y)
+        best = best_error(x.reshape(shape[0], -1), 4)
+        assert best * (1 - 1e-6) <= error <= 1.2 * best
+    else:
+        assert y.tobytes() == x.tobytes()
+    assert c.compress(x)[0].tobytes() == payload.tobytes()
+    assert not c.norms()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_payloads_of_nan_and_infinity_are_nan(bad: float) -> None:
+    c, x = PowerSGD(4), normal(60, 50)
+    x[0, 0] = bad
+    assert np.isnan(c.decompress(*c.compress(x))).all()
+
+
+@pytest.mark.parametrize("shape", [(60, 50), (7,)])
+def test_malformed_payloads_are_refused(shape: tuple[int, ...]) -> None:
+    c = PowerSGD(4)
+    payload, ctx = c.compress(normal(*shape))
+    bad = (payload[:-1], payload[:-4], payload[:0], np.append(payload, payload[:4]))
+    for other in (*bad, payload.view(np.float32), payload.reshape(2, -1)):
+        with pytest.raises(ValueError, match="a payload of this array has"):
+            c.decompress(other, ctx)
+    shifted = np.append(payload, payload[:1])[1:]
+    shifted[...] = payload
+    assert c.decompress(shifted, ctx).tobytes() == c.decompress(payload, ctx).tobytes()
