@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ronde
 from ronde import _core
-from ronde.compression import _auto, auto, bf16, int4, int8, sign, topk
+from ronde.compression import _auto, auto, bf16, int4, int8, powersgd, sign, topk
 from ronde.compression.prediction import predict
 from threads import Rank, run_all
 
@@ -23,24 +23,32 @@ CODEC = 1e-9, 1e-9  # seconds an element, to encode and to decode
 
 def test_the_slower_the_link_the_more_is_gained() -> None:
     n, ranks = 1 << 20, 4
-    exact = predict(None, n, ranks, SLOW)
+    exact = predict(None, [(n,)], ranks, SLOW)
     assert exact.wire_bytes == 2 * (ranks - 1) / ranks * 4 * n
-    times = [predict(c, n, ranks, SLOW, CODEC).seconds for c in (bf16(), int8(), int4(), sign())]
+    times = [
+        predict(c, [(n,)], ranks, SLOW, speeds=CODEC).seconds
+        for c in (bf16(), int8(), int4(), sign())
+    ]
     assert sorted([exact.seconds, *times], reverse=True) == [exact.seconds, *times]
-    assert predict(None, n, ranks, FAST).seconds < predict(int4(), n, ranks, FAST, CODEC).seconds
+    assert (
+        predict(None, [(n,)], ranks, FAST).seconds
+        < predict(int4(), [(n,)], ranks, FAST, speeds=CODEC).seconds
+    )
 
 
 def test_sums_of_sparse_payloads_fill_up() -> None:
     n = 1 << 20
-    few, many = (predict(topk(0.01), n, ranks, SLOW, CODEC).wire_bytes for ranks in (2, 1000))
+    few, many = (
+        predict(topk(0.01), [(n,)], ranks, SLOW, speeds=CODEC).wire_bytes for ranks in (2, 1000)
+    )
     payload = topk(0.01).payload_bytes(n)
     assert few == pytest.approx((payload + 2 * payload) / 2)
     assert many == pytest.approx((payload + 4 * n) * 0.999)
 
 
 def test_nothing_is_predicted_to_cost_nothing() -> None:
-    assert predict(int8(), 100, 1, SLOW, CODEC).seconds == 0
-    assert predict(None, 0, 8, SLOW).seconds == 0
+    assert predict(int8(), [(100,)], 1, SLOW, speeds=CODEC).seconds == 0
+    assert predict(None, [(0,)], 8, SLOW).seconds == 0
 
 
 def gradient(rank: int, step: int) -> np.ndarray:
@@ -65,7 +73,7 @@ def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[
 
     def program(me: Rank) -> Any:
         pretend(me, SLOW)
-        method = auto()
+        method = auto([int8(), int4(), powersgd(), topk(0.01)])
         results = [reduce(me, method, step) for step in range(steps)]
         choices = method.choices()
         assert list(choices) == [("w",)]

@@ -244,15 +244,15 @@ def _is_compressible(call: Call) -> bool:
 
 def _compressed(call: Call) -> Iterator[str]:
     """What `ronde.compression.auto` would predict, on ranks that share no memory."""
-    exact = predict(None, call.items, call.ranks, call.link)
-    half = predict(compression.bf16(), call.items, call.ranks, call.link)
+    exact = predict(None, [(call.items,)], call.ranks, call.link)
+    half = predict(compression.bf16(), [(call.items,)], call.ranks, call.link)
     yield "with compression, codecs as fast as one thread of this machine:"
     yield (
         f"{'compressor':<22}{'sent':>12}{'wire':>12}{'codec':>12}{'predicted':>12}"
         f"{'/ exact':>10}{'/ bf16':>10}"
     )
     for compressor in COMPRESSORS:
-        found = predict(compressor, call.items, call.ranks, call.link)
+        found = predict(compressor, [(call.items,)], call.ranks, call.link)
         ratios = [
             other.seconds / found.seconds if found.seconds else 1.0 for other in (exact, half)
         ]

@@ -22,6 +22,7 @@ from ._auto import Auto
 from ._dgc import DGC as dgc
 from ._feedback import ErrorFeedback
 from ._group import Method
+from ._power_sgd import PowerSGD as powersgd
 from .codecs import (
     Codec,
     Compressor,
@@ -56,6 +57,7 @@ __all__ = [
     "int8",
     "linear",
     "none",
+    "powersgd",
     "qsgd",
     "randomk",
     "sign",
@@ -65,10 +67,10 @@ __all__ = [
 ]
 
 
-def auto(candidates: Sequence[Compressor] | None = None) -> Auto:
+def auto(candidates: Sequence[Codec] | None = None) -> Auto:
     """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included.
 
-    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and topk(0.01) unless
+    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and powersgd() unless
     given. `auto().report()` prints what was predicted, measured and chosen.
     """
     return Auto(candidates)

@@ -15,7 +15,8 @@ from .. import _core
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._group import Group, Method
-from .codecs import Compressor, bf16, int4, int8, topk
+from ._power_sgd import PowerSGD
+from .codecs import Codec, Compressor, bf16, int4, int8
 from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
@@ -62,16 +63,16 @@ class Auto(Method):
     sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
-    exact; int8, int4 and topk(0.01) unless given. They get error feedback if they need it.
+    exact; int8, int4 and powersgd() unless given. They get error feedback if they need it.
     """
 
-    def __init__(self, candidates: Sequence[Compressor] | None = None) -> None:
-        chosen = (int8(), int4(), topk(0.01)) if candidates is None else tuple(candidates)
+    def __init__(self, candidates: Sequence[Codec] | None = None) -> None:
+        chosen = (int8(), int4(), PowerSGD()) if candidates is None else tuple(candidates)
         for each in chosen:
-            if not isinstance(each, Compressor):
+            if not isinstance(each, (Compressor, PowerSGD)):
                 raise TypeError(f"a candidate is a ronde.compression.Compressor, not {each!r}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
-        self.candidates: tuple[Compressor | None, ...] = (None, bf16(), *further)
+        self.candidates: tuple[Codec | None, ...] = (None, bf16(), *further)
         self._residuals = _residuals.Residuals()
         self._buckets: dict[Parts, Bucket] = {}
         self._step: dict[Parts, int] = {}
@@ -99,7 +100,11 @@ class Auto(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """What has been left out on this rank. Choices are not kept: they belong to the job and its links."""
-        return {"steps": dict(self._step), **self._residuals.state_dict()}
+        return {
+            "steps": dict(self._step),
+            "codecs": {repr(each): each.state_dict() for each in self.candidates if each},
+            **self._residuals.state_dict(),
+        }
 
     def load_state_dict(
         self,
@@ -111,6 +116,8 @@ class Auto(Method):
         _residuals.load(states, process_set, self._residuals.load, self._residuals.load_share)
         first = states if isinstance(states, Mapping) else states[0]
         self._step = dict(first["steps"])
+        for each in filter(None, self.candidates):
+            each.load_state_dict(first["codecs"].get(repr(each), each.state_dict()))
         self._buckets.clear()
 
     def _reduce(self, group: Group) -> None:
@@ -127,8 +134,8 @@ class Auto(Method):
     def _reduce_by(self, index: int, bucket: Group) -> None:
         codec = self.candidates[index]
         parts = bucket.parts
-        if self._gets_feedback(index):
-            vector, added = self._residuals.of(bucket)
+        if codec is not None and self._gets_feedback(index):
+            vector, added = self._residuals.of(bucket, per_rank=codec.per_rank)
         else:
             vector, added = None, self._residuals.taken(bucket)
         bucket = bucket.scaled(added)
@@ -146,7 +153,6 @@ class Auto(Method):
         """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
         communicator = bucket.communicator
         ranks = communicator.size // communicator.places
-        elements = sum(elements for _, elements in bucket.parts) // communicator.places
         if ranks == 1:
             nothing = Prediction(0.0, 0.0, 0.0, 0.0)
             return Bucket([nothing] * len(self.candidates), [])
@@ -156,7 +162,14 @@ class Auto(Method):
         speeds = np.array([codec_seconds(each) for each in self.candidates if each], np.float64)
         speeds = self._agreed(bucket, speeds.ravel(), _core.ReduceOp.max).reshape(-1, 2)
         predictions = [
-            predict(each, elements, ranks, costs, None if each is None else tuple(speeds[i - 1]))
+            predict(
+                each,
+                [x.shape for x in bucket.inputs],
+                ranks,
+                costs,
+                places=communicator.places,
+                speeds=None if each is None else tuple(speeds[i - 1]),
+            )
             for i, each in enumerate(self.candidates)
         ]
         return Bucket(predictions, self._worth_trying([each.seconds for each in predictions]))
@@ -209,7 +222,7 @@ class Auto(Method):
 
     def _name(self, index: int) -> str:
         codec = self.candidates[index]
-        return "exact" if codec is None else codec._text
+        return "exact" if codec is None else repr(codec).removeprefix("ronde.compression.")
 
     def _lines(self) -> list[str]:
         if not self._buckets:

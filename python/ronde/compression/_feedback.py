@@ -61,6 +61,7 @@ class ErrorFeedback(Method):
         return {
             "compressor": repr(self.compressor),
             "steps": dict(self._step),
+            "codec": self.compressor.state_dict(),
             **self._residuals.state_dict(),
         }
 
@@ -89,10 +90,11 @@ class ErrorFeedback(Method):
             self._residuals.load_share,
         )
         self._step = dict(states[0]["steps"])
+        self.compressor.load_state_dict(states[0]["codec"])
 
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
-            vector, added = self._residuals.of(bucket)
+            vector, added = self._residuals.of(bucket, per_rank=self.compressor.per_rank)
             first = bucket.names[0]
             self._step[first] = self._step.get(first, -1) + 1
             self.compressor._reduce_bucket(bucket.scaled(added), vector, self._step[first])
@@ -108,4 +110,5 @@ def _restored(compressor: Codec, state: dict[str, Any]) -> ErrorFeedback:
     feedback = ErrorFeedback(compressor)
     feedback._residuals.load(state)
     feedback._step = dict(state["steps"])
+    compressor.load_state_dict(state["codec"])
     return feedback

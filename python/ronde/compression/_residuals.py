@@ -83,7 +83,8 @@ class Residuals:
         # other parts of it than before, or none.
         self._unplaced: dict[str, Floats] = {}
         self._averaged: dict[str, bool] = {}
-        self._where: Where | None = None  # this rank among others, when last used
+        self._where: Where | None = None  # this rank among others, when last used,
+        self._uses_all = True  # and whether it used all of its vectors
 
     def __contains__(self, name: str) -> bool:
         return name in self._left
@@ -107,7 +108,9 @@ class Residuals:
         `per_rank`: each rank uses all of its vector. Otherwise ranks that share memory have a part each.
         """
         where = Where.of(group.communicator)
-        moved = self._where is not None and where != self._where
+        uses_all = per_rank or (where.places == 1 and where.size > 1)
+        moved = self._where is not None and (where, uses_all) != (self._where, self._uses_all)
+        self._uses_all = uses_all
         self._where = where
         parts = group.parts
         names = [name for name, _ in parts]
@@ -125,7 +128,6 @@ class Residuals:
                     raise ValueError(
                         f"the residual of {name!r} has {kept.size} elements, the array {elements}"
                     )
-        uses_all = per_rank or (where.places == 1 and where.size > 1)
         if moved or parts not in self._vectors:
             self._place(parts, keep=not moved, uses_all=uses_all)
         vector = self._vectors[parts]
@@ -172,6 +174,7 @@ class Residuals:
     def state_dict(self) -> dict[str, Any]:
         return {
             "where": self._where,
+            "uses_all": self._uses_all,
             "residuals": {name: left.copy() for name, left in self._left.items()},
             "unplaced": {name: left.copy() for name, left in self._unplaced.items()},
             "grouped": dict(self._grouped),
@@ -189,6 +192,7 @@ class Residuals:
         }
         self._averaged = dict(state["averaged"])
         self._where = None if state["where"] is None else Where(*state["where"])
+        self._uses_all = state["uses_all"]
 
     def load_share(self, states: Iterable[State], scale: float) -> None:
         """The sum of what several ranks have kept. `scale`: of what is averaged."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +36,42 @@ __all__ = [
 ]
 
 
+class Traffic(NamedTuple):
+    """Of one rank in an allreduce."""
+
+    wire_bytes: float  # that it sends, and receives
+    encoded: float  # elements
+    decoded: float
+
+
 class Codec(Method):
     """What turns arrays into payloads and back, each by itself."""
 
     unbiased: bool
     """Whether what is decompressed is right on average."""
 
+    per_rank = False
+    """Whether each rank compresses its own values, where others share memory with it, too."""
+
     @abstractmethod
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         """As `_reduce`, with the residual of the whole bucket, in one dimension; `step` counts calls."""
 
     @abstractmethod
-    def _next_step(self) -> int: ...
+    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+        """Of a rank, where arrays of these shapes go between `ranks` after `places` of them each have been
+        reduced in memory."""
+
+    def _next_step(self) -> int:
+        """Of calls without error feedback, from 0."""
+        return 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What calls have left for later ones, besides residuals."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What `state_dict` gave."""
 
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
@@ -76,7 +101,7 @@ class Compressor(Codec):
 
     def compress(self, x: ArrayLike) -> tuple[npt.NDArray[np.uint8], Any]:
         """The payload of `x`, float32 of any shape, and what `decompress` must know besides."""
-        seen = _floats(view(x))
+        seen = floats_of(view(x))
         key = key_of(self._seed, self._next_step(), "")
         payload = self._core.encode(seen.array.reshape(-1), None, key, 0)
         return payload, (seen.shape, seen.wrap)
@@ -98,6 +123,16 @@ class Compressor(Codec):
     def _next_step(self) -> int:
         return next(self._calls)
 
+    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+        elements = sum(map(math.prod, shapes)) // places
+        payload = sums = self.payload_bytes(elements)
+        if self._core.keeps_sums:  # which hold what all ranks have sent
+            sums = min(ranks * payload, 4 * elements)
+        # A rank encodes parts for the others and the sum of its own, and decodes the others' parts of
+        # its own slice and all sums.
+        share = (ranks - 1) / ranks
+        return Traffic(share * (payload + sums), elements, (1 + share) * elements)
+
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         key = key_of(self._seed, step, bucket.names[0])
         bucket.allreduce(_core.Compression(self._core, residual, key), f"compression={self!r}")
@@ -115,7 +150,7 @@ class Compressor(Codec):
         return Compressor, self._made_of
 
 
-def _floats(seen: View) -> View:
+def floats_of(seen: View) -> View:
     if seen.dtype is not _core.DType.float32:
         raise TypeError(f"compression needs float32, not {seen.dtype.name}")
     return seen

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import _core
-from .codecs import Compressor
+from ._power_sgd import PowerSGD
+from .codecs import Codec, Compressor
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "codec_seconds", "predict"]
 
-SAMPLE = 1 << 18  # elements on which a codec is timed
+SAMPLE = 512, 512  # on which a codec is timed
 REPEATS = 3
 
 
@@ -28,51 +30,60 @@ class Prediction(NamedTuple):
 
 
 @lru_cache
-def codec_seconds(compressor: Compressor) -> tuple[float, float]:
+def codec_seconds(codec: Codec) -> tuple[float, float]:
     """Seconds an element to encode with a residual, and to decode: of one thread of this machine, now."""
-    core = compressor._core
-    values = np.random.default_rng(0).standard_normal(SAMPLE, np.float32)
-    residual = None if compressor.unbiased else np.zeros_like(values)
-    best = [float("inf"), float("inf")]
-    for _ in range(REPEATS):
+    best = [math.inf, math.inf]
+    for seed in range(REPEATS):
+        values = np.random.default_rng(seed).standard_normal(SAMPLE, np.float32)
         start = time.perf_counter()
-        payload = core.encode(values, residual, 0, 0)
-        between = time.perf_counter()
-        core.decode(payload, values, False)
+        between = _encode(codec, values)
         end = time.perf_counter()
         best = [min(best[0], between - start), min(best[1], end - between)]
-        values[...] = np.random.default_rng(1).standard_normal(SAMPLE, np.float32)
-    return best[0] / SAMPLE, best[1] / SAMPLE
+    return best[0] / values.size, best[1] / values.size
+
+
+def _encode(codec: Codec, values: np.ndarray) -> float:
+    """And decodes; returns when it was encoded."""
+    residual = np.zeros(values.size, np.float32)
+    if isinstance(codec, PowerSGD):
+        alone = type(codec)(codec.rank)
+        alone.reduce([values], [residual], ["w"], lambda arrays: None, 1, 1.0, [values])
+        return time.perf_counter()
+    assert isinstance(codec, Compressor)
+    flat = values.reshape(-1)
+    payload = codec._core.encode(flat, None if codec.unbiased else residual, 0, 0)
+    between = time.perf_counter()
+    codec._core.decode(payload, flat, False)
+    return between
 
 
 def predict(
-    compressor: Compressor | None,
-    elements: int,
+    codec: Codec | None,
+    shapes: Sequence[tuple[int, ...]],
     ranks: int,
     link: Mapping[str, float],
+    *,
+    places: int = 1,
     speeds: tuple[float, float] | None = None,
 ) -> Prediction:
-    """An allreduce of float32 between `ranks` that share no memory; exact for None.
+    """An allreduce of arrays of float32, between `ranks` that share no memory; exact for None.
 
-    `link`: alpha, overhead, beta and gamma, in seconds and seconds per byte. `speeds`: those of the codec,
-    if they are known.
+    `link`: alpha, overhead, beta and gamma, in seconds and seconds per byte. `places`: ranks that reduce
+    in memory before. `speeds`: those of the codec, if they are known.
     """
+    elements = sum(map(math.prod, shapes)) // places
     if ranks == 1 or elements == 0:
         return Prediction(0.0, 0.0, 0.0, 0.0)
-    share = (ranks - 1) / ranks
-    if compressor is None:
+    if codec is None:
         counts = [elements // ranks + (rank < elements % ranks) for rank in range(ranks)]
         _, cost = _core.candidates("allreduce", counts, 0, 4, **link)[0]
         return Prediction(cost.sent * 4.0, cost.seconds, 0.0, cost.seconds)
-    payload = compressor.payload_bytes(elements)
-    sums = payload
-    if compressor._core.keeps_sums:  # which hold what all ranks have sent
-        sums = min(ranks * payload, 4 * elements)
-    wire_bytes = share * (payload + sums)
-    wire = 2 * link["alpha"] + 2 * (ranks - 2) * link["overhead"] + wire_bytes * link["beta"]
-    encode, decode = speeds or codec_seconds(compressor)
-    # A rank encodes parts for the others and the sum of its own, and decodes the others' parts of its
-    # own slice and all sums.
-    codec = elements * (encode + (1 + share) * decode)
+    traffic = codec._traffic(shapes, ranks, places)
+    wire = traffic.wire_bytes * link["beta"]
+    wire += 2 * link["alpha"] + 2 * (ranks - 2) * link["overhead"]
+    encode, decode = speeds or codec_seconds(codec)
+    work = traffic.encoded * encode + traffic.decoded * decode
+    if codec.per_rank:  # what it has encoded is reduced then
+        return Prediction(traffic.wire_bytes, wire, work, wire + work)
     # The shorter of both hides behind the longer, but for the first and the last segments.
-    return Prediction(wire_bytes, wire, codec, max(wire, codec) + min(wire, codec) / 4)
+    return Prediction(traffic.wire_bytes, wire, work, max(wire, work) + min(wire, work) / 4)

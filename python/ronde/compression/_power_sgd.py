@@ -18,55 +18,85 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from .arrays import ArrayLike, view
-from .compression import _floats, _key
+from .. import _core
+from ..arrays import ArrayLike, view
+from ._group import Floats, Group
+from .codecs import Codec, Traffic, floats_of, key_of
 
 __all__ = ["PowerSGD"]
 
-Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
 _MAX_RANK = 32
 _ITERATIONS = 2  # of `compress`, which begins with random vectors
 
 
-class PowerSGD:
-    """Sums of matrices over ranks, of a low rank, with error feedback.
+class PowerSGD(Codec):
+    """Sums of matrices over ranks, of a low rank; of one job at a time, as it keeps factors.
 
-    Every parameter has a *residual* on every rank, what the sums so far have left out of its gradients,
-    and *factors*, the Q of the last step, made orthonormal: the next one begins with it (warm start), so
-    that over the steps it comes to span what matters most. Factors are the same on all ranks. The first
-    are random, by the seed and the name; so are those that take the place of directions in which nothing
-    was found.
+    Every parameter has *factors*, the Q of the last step, made orthonormal: the next one begins with it (warm
+    start), so that over the steps it comes to span what matters most. Factors are the same on all ranks.
+    The first are random, by the seed and the name; so are those that take the place of directions in which
+    nothing was found. Needs error feedback: what is left out has to come later.
 
     An array of more than two dimensions is seen as a matrix of its first dimension and the rest. `rank` is
-    1 to 32, or `ValueError`; for a matrix with fewer rows or columns it is these.
+    1 to 32, or `ValueError`; for a matrix with fewer rows or columns it is these. Arrays of fewer dimensions,
+    and those so small that nothing is gained, are reduced exactly. Ranks of one machine project their own
+    gradients, and their sums are reduced in memory first; within one machine all is exact.
 
-    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all. Such a step
-    leaves no trace: residuals are as before, but for rounding, and 0 where the gradient was not finite.
-    After a collective that has failed, the residuals are undefined.
+    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all, and leave no trace.
     """
+
+    unbiased = False
+    per_rank = True
 
     def __init__(self, rank: int = 4, *, seed: int = 0) -> None:
         if not 1 <= rank <= _MAX_RANK:
             raise ValueError(f"the rank is 1 to {_MAX_RANK}, not {rank}")
         self.rank = rank
         self.seed = seed
-        self._residuals: dict[str, Floats] = {}
         self._factors: dict[str, Floats] = {}
         self._steps: dict[str, int] = {}
 
     def worth_it(self, shape: Sequence[int]) -> bool:
-        """Whether less travels of an array of this shape. All others should be reduced exactly."""
+        """Whether less travels of an array of this shape."""
         if len(shape) < 2 or 0 in shape:
             return False
         rows, columns = _matrix_shape(shape)
         return (rows + columns) * self._rank_of(rows, columns) < rows * columns
 
+    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
+        if bucket.communicator.places == bucket.communicator.size:
+            bucket.allreduce()
+            return
+        matrices, rest, residuals, offset = [], [], [], 0
+        for i, x in enumerate(bucket.inputs):
+            if self.worth_it(x.shape):
+                matrices.append(i)
+                left = None if residual is None else residual[offset : offset + x.size]
+                residuals.append(np.zeros(x.size, np.float32) if left is None else left)
+            else:
+                rest.append(i)
+            offset += x.size
+        if rest:
+            bucket.part(rest).allreduce()
+        if not matrices:
+            return
+        some = bucket.scaled([None] * len(bucket.inputs)).part(matrices)
+        self.reduce(
+            some.inputs,
+            residuals,
+            some.names,
+            lambda arrays: some.add_up(arrays, f"compression={self!r}"),
+            some.communicator.size,
+            some.factors[1] / some.divisor,
+            some.outputs,
+        )
+
     def reduce(
         self,
         matrices: Sequence[Floats],
+        residuals: Sequence[Floats],
         names: Sequence[str],
         allreduce: Callable[[list[Floats]], None],
         ranks: int,
@@ -75,15 +105,16 @@ class PowerSGD:
     ) -> None:
         """Stores about `factor` times the sum of every matrix over the ranks, residuals included.
 
-        `matrices` and `outputs`: contiguous arrays of float32 with two or more dimensions, in pairs of one
-        shape; an output may be its matrix. `allreduce` sums a group of arrays over the `ranks` ranks,
-        exactly and in place; it is called twice. What the sum leaves out is, but for rounding, what the
-        residuals of all ranks add up to. Raises `ValueError` where the residual of a name has another
-        shape.
+        `matrices`, `residuals` and `outputs`: contiguous arrays of float32, of two or more dimensions but for
+        the residuals, of the same elements; an output may be its matrix. `allreduce` sums a group of arrays
+        over the `ranks` ranks, exactly and in place; it is called twice. What the sum leaves out is, but for
+        rounding, what the residuals of all ranks add up to.
         """
         terms = [
-            self._term(_as_matrix(matrix), name, _as_matrix(output))
-            for matrix, name, output in zip(matrices, names, outputs, strict=True)
+            self._term(_as_matrix(matrix), residual, name, _as_matrix(output))
+            for matrix, residual, name, output in zip(
+                matrices, residuals, names, outputs, strict=True
+            )
         ]
         lefts = [term.project() for term in terms]
         allreduce(lefts)
@@ -93,39 +124,34 @@ class PowerSGD:
         for term, good, left, right in zip(terms, finite, lefts, rights, strict=True):
             if good and np.isfinite(right).all():
                 term.reconstruct(left, right, factor, ranks)
-                self._warm_start(term.name, right)
+                self._warm_start(term, right)
             else:
                 term.give_up()
 
-    def residual(self, name: str) -> Floats:
-        """What has been left out of a parameter, on this rank, as a matrix. `KeyError` if it has not
-        been reduced yet."""
-        return self._residuals[name].copy()
-
-    def norms(self) -> dict[str, float]:
-        """The Euclidean norm of every residual of this rank."""
-        return {name: float(np.linalg.norm(left)) for name, left in self._residuals.items()}
-
     def state_dict(self) -> dict[str, Any]:
-        """All residuals and factors of this rank, and the steps of the random numbers."""
+        """The factors, which are the same on all ranks, and the steps of the random numbers."""
         return {
-            "compressor": repr(self),
-            "residuals": {name: left.copy() for name, left in self._residuals.items()},
             "factors": {name: right.copy() for name, right in self._factors.items()},
             "steps": dict(self._steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What `state_dict` gave on this rank of a job of the same size and placement."""
-        if state["compressor"] != repr(self):
-            raise ValueError(f"this state belongs to {state['compressor']}, not to {self!r}")
-        self._residuals = {
-            name: np.array(left, np.float32) for name, left in state["residuals"].items()
-        }
+        """What `state_dict` gave."""
         self._factors = {
             name: np.array(right, np.float32) for name, right in state["factors"].items()
         }
         self._steps = dict(state["steps"])
+
+    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+        sent = encoded = 0
+        for shape in shapes:
+            if self.worth_it(shape):
+                rows, columns = _matrix_shape(shape)
+                sent += (rows + columns) * self._rank_of(rows, columns)
+                encoded += rows * columns
+            else:
+                sent += math.prod(shape)
+        return Traffic(2 * (ranks - 1) / ranks * 4 * sent / places, encoded, 0)
 
     def compress(self, x: ArrayLike) -> tuple[Bytes, Any]:
         """The payload of `x`, float32 of any shape, and what `decompress` must know besides.
@@ -133,7 +159,7 @@ class PowerSGD:
         It is P and Q after two iterations from random vectors, or, where that is not worth it, the values
         themselves. No state is used.
         """
-        seen = _floats(view(x))
+        seen = floats_of(view(x))
         ctx = seen.shape, seen.wrap
         if not self.worth_it(seen.shape):
             return seen.array.reshape(-1).view(np.uint8).copy(), ctx
@@ -173,35 +199,36 @@ class PowerSGD:
     def _random(self, shape: tuple[int, int], step: int, name: str) -> Floats:
         """The same right vectors on every machine, orthonormal: of uniform numbers, which need no
         functions that libraries compute differently."""
-        bits = np.random.Generator(np.random.Philox(key=_key(self.seed, step, name)))
+        bits = np.random.Generator(np.random.Philox(key=key_of(self.seed, step, name)))
         right = 2 * bits.random((self._rank_of(*shape), shape[1]), np.float32) - 1
         _core.orthogonalise(right)
         return right
 
-    def _term(self, matrix: Floats, name: str, out: Floats) -> _Term:
-        residual = self._residuals.get(name)
-        if residual is None:
-            residual = self._residuals[name] = np.zeros(matrix.shape, np.float32)
-            self._factors[name], self._steps[name] = self._random(matrix.shape, 0, name), 0
-        if not residual.shape == matrix.shape == out.shape:
+    def _term(self, matrix: Floats, residual: Floats, name: str, out: Floats) -> _Term:
+        if not residual.size == matrix.size == out.size:
             raise ValueError(
-                f"the residual of {name!r} is {_shown(residual)}, the matrix {_shown(matrix)}, "
-                f"the output {_shown(out)}"
+                f"the residual of {name!r} has {residual.size} elements, the matrix {matrix.size}, "
+                f"the output {out.size}"
             )
-        return _Term(self._product(matrix.shape), name, matrix, residual, self._factors[name], out)
+        right = self._factors.get(name)
+        if right is None or right.shape != (self._rank_of(*matrix.shape), matrix.shape[1]):
+            right, self._steps[name] = self._random(matrix.shape, 0, name), 0
+        product = self._product(matrix.shape)
+        return _Term(product, name, matrix, residual.reshape(matrix.shape), right, out)
 
-    def _warm_start(self, name: str, right: Floats) -> None:
+    def _warm_start(self, term: _Term, right: Floats) -> None:
         """The next step begins with these; with others where there was nothing."""
         _core.orthogonalise(right)
-        self._steps[name] += 1
+        self._steps[term.name] += 1
         nothing = ~right.any(axis=1)
         if nothing.any():
-            shape = self._residuals[name].shape
-            right[nothing] = self._random(shape, self._steps[name], name)[nothing]
-        self._factors[name] = right
+            others = self._random(term.matrix.shape, self._steps[term.name], term.name)
+            right[nothing] = others[nothing]
+        self._factors[term.name] = right
 
     def __repr__(self) -> str:
-        return f"ronde.compression.powersgd(rank={self.rank})"
+        seed = f", seed={self.seed}" if self.seed else ""
+        return f"ronde.compression.powersgd(rank={self.rank}{seed})"
 
 
 @dataclass
@@ -251,7 +278,3 @@ def _numbers(payload: Bytes, count: int) -> Floats:
     numbers: Floats = np.empty(count, np.float32)
     numbers.view(np.uint8)[...] = payload  # wherever that lies
     return numbers
-
-
-def _shown(matrix: Floats) -> str:
-    return " x ".join(map(str, matrix.shape))
