@@ -17,7 +17,7 @@ from threads import Rank, run_all
 ronde.init()
 
 SLOW = {"alpha": 1e-4, "overhead": 1e-5, "beta": 8e-8, "gamma": 2e-10}  # 100 Mbit/s
-FAST = {"alpha": 1e-6, "overhead": 1e-7, "beta": 1e-12, "gamma": 2e-10}
+FAST = {"alpha": 1e-9, "overhead": 1e-9, "beta": 1e-13, "gamma": 1e-15}
 CODEC = 1e-9, 1e-9  # seconds an element, to encode and to decode
 
 

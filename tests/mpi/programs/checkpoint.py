@@ -15,7 +15,7 @@ import numpy as np
 import ronde
 
 GLOBAL_BATCH, INPUTS, HIDDEN = 48, 20, 64
-NAMES = ("int4", "topk", "dgc")
+NAMES = ("int4", "topk", "dgc", "powersgd")
 
 ronde.init()
 rank, size = ronde.rank(), ronde.size()
@@ -26,7 +26,7 @@ def feedback(name: str) -> Any:
         "int4": lambda: ronde.compression.ErrorFeedback(ronde.compression.int4()),
         "topk": lambda: ronde.compression.ErrorFeedback(ronde.compression.topk(0.1)),
         "dgc": lambda: ronde.compression.dgc(0.2, momentum=0.5),
-        "powersgd": lambda: ronde.compression.powersgd(rank=2),
+        "powersgd": lambda: ronde.compression.ErrorFeedback(ronde.compression.powersgd(rank=2)),
     }
     return makers[name]()
 
