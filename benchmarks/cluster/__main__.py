@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start hosts, which stay up")
     up.set_defaults(function=_up)
     up.add_argument("--hosts", type=int, default=4, help="how many (4)")
-    up.add_argument("--rate", default="1gbit", help="of each link, each way: 10mbit, 1gbit (1gbit)")
+    up.add_argument(
+        "--rate", default="1gbit", help="of each link, each way: 10mbit, 1gbit, unlimited (1gbit)"
+    )
     run = commands.add_parser("run", help="run a program on them")
     run.set_defaults(function=_run)
     run.add_argument("--cluster", metavar="NAME", help="on this one, where several are up")

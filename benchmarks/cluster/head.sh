@@ -8,8 +8,9 @@ spaces="--net --uts --ipc --mount --pid --fork --kill-child"
 . "$folder/private.sh"
 own=$(readlink /proc/self/ns/net)
 
-# A token bucket at each end of a link; the queue before it holds what comes in 100 ms.
-bucket="root tbf rate $rate burst $burst latency 100ms"
+# At each end of a link: a token bucket, before it a queue that holds what comes in 100 ms; or no limit.
+limit="root tbf rate $rate burst $burst latency 100ms"
+[ "$rate" != unlimited ] || limit="root noqueue"
 
 ip link add br0 type bridge
 ip addr add 10.77.0.254/24 dev br0
@@ -19,10 +20,10 @@ for number in $(seq "$hosts"); do
   pid=$!
   until [ "$(readlink /proc/$pid/ns/net)" != "$own" ]; do sleep 0.01; done
   ip link add "port$number" type veth peer name eth0 netns "$pid"
-  tc qdisc add dev "port$number" $bucket
+  tc qdisc add dev "port$number" $limit
   ip link set "port$number" master br0 up
   enter="nsenter --target $pid --net"
-  $enter tc qdisc add dev eth0 $bucket
+  $enter tc qdisc add dev eth0 $limit
   $enter ip addr add "10.77.0.$number/24" dev eth0
   $enter ip link set eth0 up
   echo "$pid" > "$CLUSTER_HOSTS/10.77.0.$number"

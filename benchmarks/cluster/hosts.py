@@ -17,6 +17,7 @@ namespaces.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
@@ -38,6 +39,7 @@ _AGENT = _FOLDER / "agent.sh"
 _TOOLS = ("ip", "tc", "unshare", "nsenter", "setpriv", "mount", "hostname")
 _NAMESPACES = ("--net", "--uts", "--ipc", "--mount")
 _BOUND = ("setpriv", "--pdeathsig")
+UNLIMITED = "unlimited"  # no rate is set: as fast as the machine is
 _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _START_SECONDS = 20.0
 _HEAD = "10.77.0.254"
@@ -48,10 +50,13 @@ class Unavailable(Exception):
 
 
 def bytes_per_second(rate: str) -> float:
-    """Of a rate as tc writes it: `10mbit`, `1gbit`. Raises `ValueError` for anything else."""
+    """Of a rate as tc writes it, `10mbit` or `1gbit`; infinite for `unlimited`. Raises `ValueError` for
+    anything else."""
+    if rate == UNLIMITED:
+        return math.inf
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(kbit|mbit|gbit)", rate)
     if not match or float(match[1]) <= 0:
-        raise ValueError(f"a rate is written like 100mbit or 1gbit, not {rate!r}")
+        raise ValueError(f"a rate is written like 100mbit or 1gbit, or {UNLIMITED}, not {rate!r}")
     return float(match[1]) * _UNITS[match[2]] / 8
 
 
@@ -196,7 +201,7 @@ def require() -> None:
 def _up(hosts: int, rate: str, lasting: bool) -> Cluster:
     if not 1 <= hosts <= 64:
         raise ValueError(f"1 to 64 hosts can be emulated, not {hosts}")
-    bytes_per_second(rate)
+    per_second = bytes_per_second(rate)
     name = f"cluster-{secrets.token_hex(4)}"
     folder = _runtime() / name
     (folder / "hosts").mkdir(parents=True)
@@ -204,7 +209,7 @@ def _up(hosts: int, rate: str, lasting: bool) -> Cluster:
     user = ["--user", "--map-root-user"] if os.geteuid() else []
     spaces = [*_NAMESPACES, "--pid", "--fork", "--kill-child"]
     # A bucket of 2 ms of the rate smooths; it must hold at least a few packets.
-    burst = int(max(bytes_per_second(rate) * 2e-3, 16 << 10))
+    burst = 0 if math.isinf(per_second) else int(max(per_second * 2e-3, 16 << 10))
     script = ["sh", str(_FOLDER / "head.sh"), name, str(hosts), rate, str(burst)]
     with open(folder / "log", "w+") as log:
         head = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -133,6 +134,7 @@ def test_a_run_that_is_ended_leaves_nothing(
 
 def test_a_rate_that_is_none_is_refused() -> None:
     assert hosts.bytes_per_second("100mbit") == 12.5e6
+    assert hosts.bytes_per_second("unlimited") == math.inf
     for text in ("fast", "1 gbit", "0mbit", "-1gbit", "1gbit burst 9"):
         with pytest.raises(ValueError, match="a rate is written like"):
             hosts.bytes_per_second(text)

@@ -1,0 +1,140 @@
+"""The choices that are compared, each by its name, and what trains with them.
+
+A *trainer* holds a model of its own and makes one step with a batch of this rank. Those of Ronde share
+`model.gradients` and differ in the compression; those of torch are the same model in torch, whose
+parameters lie in the same arrays, under DistributedDataParallel over Gloo.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import ronde
+
+from .data import Bytes
+from .model import Floats, MomentumSGD, gradients, new_parameters
+
+MOMENTUM = 0.9
+EXACT, HALF, AUTO = "fp32", "bf16", "auto"
+HALF_AGAIN = "bf16 again"  # bf16 against itself shows the noise of times
+TORCH = "torch "
+
+
+def is_torch(name: str) -> bool:
+    return name.startswith(TORCH)
+
+
+class Trainer(Protocol):
+    params: list[Floats]
+
+    def step(self, rate: float, contexts: Bytes, following: Bytes) -> None:
+        """One update of `params` with the mean of all ranks' gradients."""
+
+
+class RondeTrainer:
+    """NumPy, with `ronde.DistributedOptimizer`."""
+
+    def __init__(self, compression: Any, momentum: float) -> None:
+        self.params = new_parameters()
+        self._optimizer = ronde.DistributedOptimizer(
+            MomentumSGD(self.params, momentum), compression=compression
+        )
+
+    def step(self, rate: float, contexts: Bytes, following: Bytes) -> None:
+        self._optimizer.rate = rate
+        self._optimizer.step(gradients(self.params, contexts, following))
+
+
+class TorchTrainer:
+    """torch, with DistributedDataParallel, which sends while gradients are still computed."""
+
+    def __init__(self, hook: str | None) -> None:
+        import torch
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+        from torch.nn.parallel import DistributedDataParallel
+
+        from .torch_model import Model
+
+        _start_gloo()
+        self._torch = torch
+        self.params = new_parameters()
+        self._model = DistributedDataParallel(Model(self.params))
+        if hook:
+            self._model.register_comm_hook(None, getattr(default_hooks, hook))
+        self._optimizer = torch.optim.SGD(
+            self._model.parameters(), lr=0.0, momentum=MOMENTUM, fused=True
+        )
+
+    def step(self, rate: float, contexts: Bytes, following: Bytes) -> None:
+        torch = self._torch
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.zero_grad()
+        logits = self._model(torch.from_numpy(contexts).long())
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(following).long())
+        loss.backward()
+        self._optimizer.step()
+
+
+def _start_gloo() -> None:
+    import torch
+    from mpi4py import MPI
+    from torch import distributed
+
+    if distributed.is_initialized():
+        return
+    torch.set_num_threads(1)
+    comm = MPI.COMM_WORLD
+    address, interface = _address()
+    os.environ["GLOO_SOCKET_IFNAME"] = interface
+    with socket.create_server(("", 0)) as probe:
+        port = probe.getsockname()[1]
+    address, port = comm.bcast((address, port))
+    distributed.init_process_group(
+        "gloo", init_method=f"tcp://{address}:{port}", rank=comm.rank, world_size=comm.size
+    )
+
+
+def _address() -> tuple[str, str]:
+    """Of this host on the cluster's network, or on its own where there is none. Nothing is sent."""
+    if "eth0" not in {name for _, name in socket.if_nameindex()} or ronde.cross_size() == 1:
+        return "127.0.0.1", "lo"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("10.77.0.254", 9))
+        return str(probe.getsockname()[0]), "eth0"
+
+
+def makers() -> dict[str, Callable[[], Trainer]]:
+    """What makes a trainer, of all choices that are installed here. To be called on all ranks."""
+    offered: Any = ronde.compression
+    compressors: dict[str, Callable[[], Any]] = {
+        EXACT: offered.none,
+        HALF: offered.bf16,
+        HALF_AGAIN: offered.bf16,
+        "fp8": offered.fp8,
+        "int8": offered.int8,
+        "int4": offered.int4,
+        "sign": offered.sign,
+        "topk 1%": lambda: offered.topk(0.01),
+    }
+    if hasattr(offered, "powersgd"):
+        compressors["powersgd 4"] = lambda: offered.powersgd(rank=4)
+    if hasattr(offered, "auto"):
+        compressors[AUTO] = offered.auto
+    found: dict[str, Callable[[], Trainer]] = {
+        name: partial(_ronde_trainer, make, MOMENTUM) for name, make in compressors.items()
+    }
+    if hasattr(offered, "dgc"):  # which has momentum in itself
+        found["dgc 1%"] = partial(_ronde_trainer, lambda: offered.dgc(ratio=0.01), 0.0)
+    if importlib.util.find_spec("torch"):
+        found[f"{TORCH}fp32"] = partial(TorchTrainer, None)
+        found[f"{TORCH}fp16"] = partial(TorchTrainer, "fp16_compress_hook")
+    return found
+
+
+def _ronde_trainer(make: Callable[[], Any], momentum: float) -> RondeTrainer:
+    return RondeTrainer(make(), momentum)
