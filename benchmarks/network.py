@@ -36,7 +36,10 @@ STREAM_SECONDS = 0.3
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.rate == "unlimited":
+        parser.error("links need a rate, for the wire's bound")
     if options.measure:
         return _measure(options)
     return _drive(options)
