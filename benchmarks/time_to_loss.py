@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--links", type=_list, default=LINKS, help=f"which ({LINKS})")
     parser.add_argument("--choices", type=_list, help="which (all); fp32 and bf16 always are")
-    parser.add_argument("--steps", type=int, default=300, help="of training (300)")
+    parser.add_argument("--steps", type=int, default=250, help="of training (250)")
     parser.add_argument("--every", type=int, default=5, help="steps from one loss to the next (5)")
     parser.add_argument("--batch", type=int, default=64, help="examples of a rank (64)")
     parser.add_argument("--rate", type=float, default=0.1, help="of SGD at the start (0.1)")
