@@ -45,7 +45,7 @@ def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
         # Inside one machine nothing is compressed.
         curve = EXACT if link == MACHINE and not is_torch(name) and name != AUTO else name
         points = found["curves"].get(curve, {}).get(link if name == AUTO else UNLIMITED)
-        if points:
+        if points and name != HALF_AGAIN:
             step = median(times)
             told[name] = Run(
                 [(at, loss, took if name == AUTO else at * step) for at, loss, took in points],
@@ -131,7 +131,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file: Path) -> None:
     """A panel for each link, a line for each choice."""
     chart.require()
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     columns = 3
     lines = -(-(len(known) + 1) // columns)  # one more place, for the legend
@@ -158,6 +158,9 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
         )
         axis.axhline(loss, color="0.8", linewidth=0.8, zorder=0)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
         axis.set_ylim(0.97 * exact.final, 1.8 * exact.final)
         axis.set_xlim(left=0.1 * exact.points[-1][2])
         axis.grid(True, color="0.93")
