@@ -13,7 +13,8 @@ after each step is found once, on hosts whose links have no limit; and the time 
 measured in turns, all choices in the same processes, round after round. Wall time is steps times the median
 of a step. The exception is `auto`, which depends on the link: it trains anew at each, and its wall time is
 what these steps took, those in which it explores included; its step is that of the rounds, after --explore
-steps. Inside one machine Ronde compresses nothing, so there all its choices have the exact curve.
+steps. Inside one machine Ronde compresses nothing (but for DGC, which acts on each rank), so there its
+choices have the exact curve.
 
 Losses are of held-out files; evaluating them is not in the times, encoding and decoding are. Written are:
 

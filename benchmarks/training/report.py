@@ -11,7 +11,7 @@ from typing import Any
 
 from ronde.bench import chart
 
-from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, is_torch
+from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, exact_inside_machine, is_torch
 
 UNLIMITED, MACHINE = "unlimited", "machine"
 TARGET = 0.8  # of the steps of exact training, after which it has the loss to reach
@@ -42,8 +42,7 @@ def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
     """Of all choices of which there are both a curve and times."""
     told = {}
     for name, times in found["times"][link].items():
-        # Inside one machine nothing is compressed.
-        curve = EXACT if link == MACHINE and not is_torch(name) and name != AUTO else name
+        curve = EXACT if link == MACHINE and exact_inside_machine(name) and name != AUTO else name
         points = found["curves"].get(curve, {}).get(link if name == AUTO else UNLIMITED)
         if points and name != HALF_AGAIN:
             step = median(times)

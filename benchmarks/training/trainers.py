@@ -22,11 +22,17 @@ from .model import Floats, MomentumSGD, gradients, new_parameters
 MOMENTUM = 0.9
 EXACT, HALF, AUTO = "fp32", "bf16", "auto"
 HALF_AGAIN = "bf16 again"  # bf16 against itself shows the noise of times
+DGC = "dgc 1%"
 TORCH = "torch "
 
 
 def is_torch(name: str) -> bool:
     return name.startswith(TORCH)
+
+
+def exact_inside_machine(name: str) -> bool:
+    """Whether it computes the same as exact training where nothing crosses machines."""
+    return not is_torch(name) and name != DGC
 
 
 class Trainer(Protocol):
@@ -129,7 +135,7 @@ def makers() -> dict[str, Callable[[], Trainer]]:
         name: partial(_ronde_trainer, make, MOMENTUM) for name, make in compressors.items()
     }
     if hasattr(offered, "dgc"):  # which has momentum in itself
-        found["dgc 1%"] = partial(_ronde_trainer, lambda: offered.dgc(ratio=0.01), 0.0)
+        found[DGC] = partial(_ronde_trainer, lambda: offered.dgc(ratio=0.01), 0.0)
     if importlib.util.find_spec("torch"):
         found[f"{TORCH}fp32"] = partial(TorchTrainer, None)
         found[f"{TORCH}fp16"] = partial(TorchTrainer, "fp16_compress_hook")
