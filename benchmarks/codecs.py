@@ -4,11 +4,14 @@ Encoding, with a residual, is compared with the pass over memory that it cannot 
 values and the residual, write the residual. Decoding with addition is compared with reading and
 writing the values alone, without the payload. Both passes and both codecs alternate within one run;
 shares (time of the pass / time of the codec) are printed as min/median/max over the rounds. The error
-is that of normal values, root of the mean square, relative to them.
+is that of normal values, root of the mean square, relative to them. Low rank has three passes, which
+are compared by the memory that they have to move: project as encoding, back-project reads once,
+reconstruct reads and writes the residual and writes the result.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -74,6 +77,28 @@ def measure(name: str, compressor: Any, values: Any, residual: Any, out: Any) ->
     )
 
 
+def measure_low_rank(rank: int, values: Any, residual: Any, out: Any) -> str:
+    """The three passes of PowerSGD over a square matrix, by the bytes that each has to move."""
+    side = math.isqrt(COUNT)
+    product, random = _core.LowRank(side, side, rank), np.random.default_rng(2)
+    left, right = (random.standard_normal((rank, side), np.float32) for _ in range(2))
+    calls: dict[str, tuple[int, Callable[[], object]]] = {
+        "pass": (12, lambda: stream(values, residual)),
+        "project": (12, lambda: product.project(values, right, residual)),
+        "back-project": (4, lambda: product.back_project(residual, left)),
+        "reconstruct": (12, lambda: product.reconstruct(left, right, out, 1, residual, 4)),
+    }
+    rates: dict[str, list[float]] = {key: [] for key in calls}
+    for _ in range(ROUNDS):
+        for key, (moved, call) in calls.items():
+            rates[key].append(moved * COUNT / seconds(call) / 1e9)
+    texts = [
+        f"{key} {median(rates[key]):5.1f} GB/s, share {shares(rates[key], rates['pass'])}"
+        for key in list(calls)[1:]
+    ]
+    return f"low rank {rank:2}  {side / 2 / rank:6.1f}x  " + "  ".join(texts)
+
+
 def main() -> None:
     print(f"{COUNT} float32, instruction set {_core.simd()}, one thread; GB/s of float32")
     values = np.random.default_rng(1).standard_normal(COUNT, np.float32)
@@ -81,6 +106,8 @@ def main() -> None:
     known = compressors()
     for name in sys.argv[1:] or known:
         print(measure(name, known[name], values, residual, out), flush=True)
+    for rank in () if sys.argv[1:] else (1, 2, 4, 8):
+        print(measure_low_rank(rank, values, residual, out), flush=True)
 
 
 if __name__ == "__main__":
