@@ -7,8 +7,9 @@ and with each compressor in turns (those that are not right on average with erro
 of one call on the slowest rank. Written are FOLDER/compression.json and FOLDER/compression.md: for each
 compressor the median time, the bandwidth in bytes before compression, and as median (least to greatest)
 
-    share       of what is possible: the longer of what the wire needs for the payloads at its full rate,
-                and of the codec alone, all ranks encoding and decoding at once what they have to
+    share       of what is possible: the longer of what the wire needs at its full rate for the payloads of
+                the rank that sends most, and of the codec alone, all ranks encoding and decoding at once
+                what they have to
     / fp32      exact time over this one's, of the same round; / bf16 alike
     error       of the first result without feedback, relative to the exact one (root of mean squares)
 """
@@ -24,10 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-NAMES = ("bf16", "fp16", "fp8", "int8", "int4", "qsgd", "ternary", "sign")
+# What makes each of them.
+QUANTISED = ("bf16", "fp16", "fp8", "int8", "int4", "qsgd", "ternary", "sign")
+SPARSE = {"topk 1%": ("topk", 0.01), "topk 0.1%": ("topk", 0.001), "randomk 1%": ("randomk", 0.01)}
+CUT = 1024  # vectors are cut at multiples of it, which all grains divide
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", default="1gbit", help="of each link, each way (1gbit)")
     parser.add_argument("--megabytes", type=int, default=100, help="of float32 values (100)")
     parser.add_argument("--rounds", type=int, default=5, help="of all compressors in turns (5)")
+    parser.add_argument(
+        "--launches", type=int, default=1, help="of the hosts, one after another (1)"
+    )
     parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # this is a rank; the file for results
     options = parser.parse_args(arguments)
@@ -48,6 +56,7 @@ def _measure(options: argparse.Namespace) -> int:
     import numpy as np
     import ronde
     from mpi4py import MPI
+    from ronde import _core
 
     ronde.init()
     comm = MPI.COMM_WORLD
@@ -55,7 +64,14 @@ def _measure(options: argparse.Namespace) -> int:
     values = np.random.default_rng(ronde.rank()).standard_normal(count, np.float32)
     result = np.empty_like(values)
     exact = ronde.allreduce(values, ronde.Sum)
-    compressors: dict[str, Any] = {name: getattr(ronde.compression, name)() for name in NAMES}
+    cuts = [
+        min(-(-count // CUT) * place // comm.size * CUT, count) for place in range(comm.size + 1)
+    ]
+    spans = [slice(*cut) for cut in pairwise(cuts)]
+    nonzero = _core.Compressor.threshold(float(np.finfo(np.float32).tiny))
+    compressors: dict[str, Any] = {name: getattr(ronde.compression, name)() for name in QUANTISED}
+    for name, (maker, ratio) in SPARSE.items():
+        compressors[name] = getattr(ronde.compression, maker)(ratio)
 
     def slowest(call: Callable[[], Any]) -> float:
         comm.Barrier()
@@ -66,35 +82,48 @@ def _measure(options: argparse.Namespace) -> int:
     def reducing(compression: Any) -> Callable[[], Any]:
         return lambda: ronde.allreduce(values, ronde.Sum, name="g", compression=compression)
 
-    def alone(compressor: Any) -> Callable[[], Any]:
-        """What a rank encodes and decodes in an allreduce: its parts for the others, theirs for it, the
-        sum, and the sums of all."""
-        core, ranks = compressor._core, comm.size
-        residual = None if compressor.unbiased else np.zeros_like(values)
-        slices = np.array_split(np.arange(count), ranks)
-        spans = [slice(int(part[0]), int(part[-1]) + 1) for part in slices]
-        left = [None if residual is None else residual[span] for span in spans]
-        payloads = [core.encode(values[span], None, 0, 0) for span in spans]
+    def payloads(name: str, total: Any) -> tuple[list[Any], list[Any]]:
+        """Of this rank's values, and of their sum over the ranks."""
+        core = compressors[name]._core
+        fitted, sums = core.fitted(values), nonzero if name in SPARSE else core
+        parts = [fitted.encode(values[span], None, 0, span.start) for span in spans]
+        return parts, [sums.encode(total[span]) for span in spans]
+
+    def alone(name: str, parts: list[Any], sums: list[Any]) -> Callable[[], None]:
+        """What a rank encodes and decodes in an allreduce: its parts for the others, theirs for it (which
+        are like its own), the sum, and the sums of all."""
+        core = compressors[name]._core
+        residual = None if core.unbiased else np.zeros_like(values)
+        total = np.empty_like(values[spans[comm.rank]])
 
         def run() -> None:
-            for span, kept, payload in zip(spans, left, payloads, strict=True):
-                core.encode(values[span], kept, 0, 0)
+            fitted = core.fitted(values, residual)
+            for span in spans:  # of quantised ones the own part stands for the sum
+                left = None if residual is None else residual[span]
+                fitted.encode(values[span], left, 0, span.start)
+            for rank in range(0 if name in SPARSE else 1, comm.size):
+                core.decode(parts[comm.rank], total, rank > 0)
+            if name in SPARSE:
+                nonzero.encode(total)
+            for span, payload in zip(spans, sums, strict=True):
                 core.decode(payload, result[span], False)
-            for payload in payloads[1:]:
-                core.decode(payload[: payloads[-1].size], result[spans[-1]], True)
 
         return run
 
     ways: dict[str, Callable[[], Any]] = {"fp32": reducing(None)}
-    errors, codecs = {}, {}
+    errors, codecs, sent = {}, {}, {}
     for name, compressor in compressors.items():
         got = ronde.allreduce(values, ronde.Sum, compression=compressor)
         errors[name] = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
+        parts, sums = payloads(name, got)
+        others = sum(part.size for part in parts) - parts[comm.rank].size
+        mine = others + (comm.size - 1) * sums[comm.rank].size
+        sent[name] = comm.allreduce(mine, op=MPI.MAX)
+        codecs[name] = [slowest(alone(name, parts, sums)) for _ in range(3)]
         feedback = compressor
         if not compressor.unbiased:
             feedback = ronde.compression.ErrorFeedback(compressor)
         ways[name] = reducing(feedback)
-        codecs[name] = [slowest(alone(compressor)) for _ in range(3)]
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds + 1):
         for name, way in ways.items():
@@ -102,23 +131,23 @@ def _measure(options: argparse.Namespace) -> int:
             if number:  # the first round touches new memory
                 times[name].append(taken)
     if comm.rank == 0:
-        ratios = {name: 4 * count / each.payload_bytes(count) for name, each in compressors.items()}
-        told = {"times": times, "codecs": codecs, "errors": errors, "ratios": ratios}
+        told = {"times": times, "codecs": codecs, "errors": errors, "sent": sent}
         Path(options.measure).write_text(json.dumps(told))
     return 0
 
 
 def _drive(options: argparse.Namespace) -> int:
-    folder = str(Path(__file__).resolve().parent)
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "times.json"
-        command = [sys.executable, f"{folder}/cluster", "run", "--hosts", str(options.hosts)]
-        command += ["--rate", options.rate, "--", sys.executable, __file__, "--measure", str(file)]
-        command += ["--megabytes", str(options.megabytes), "--rounds", str(options.rounds)]
-        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
-        found = json.loads(file.read_text())
-    told = {"hosts": options.hosts, "rate": options.rate, "megabytes": options.megabytes} | found
+    told: dict[str, Any] = {
+        "hosts": options.hosts,
+        "rate": options.rate,
+        "megabytes": options.megabytes,
+    }
+    for _ in range(options.launches):
+        found = _launch(options)
+        for measured in ("times", "codecs"):
+            for name, taken in found.pop(measured).items():
+                told.setdefault(measured, {}).setdefault(name, []).extend(taken)
+        told |= found
     text = _markdown(told)
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "compression.json").write_text(json.dumps(told, indent=1))
@@ -127,11 +156,24 @@ def _drive(options: argparse.Namespace) -> int:
     return 0
 
 
+def _launch(options: argparse.Namespace) -> dict[str, Any]:
+    folder = str(Path(__file__).resolve().parent)
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "times.json"
+        command = [sys.executable, f"{folder}/cluster", "run", "--hosts", str(options.hosts)]
+        command += ["--rate", options.rate, "--", sys.executable, __file__, "--measure", str(file)]
+        command += ["--megabytes", str(options.megabytes), "--rounds", str(options.rounds)]
+        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+        found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
 def _markdown(told: dict[str, Any]) -> str:
     from cluster.hosts import bytes_per_second
 
     total, hosts = told["megabytes"] * 1e6, told["hosts"]
-    wire = 2 * total * (hosts - 1) / hosts / bytes_per_second(told["rate"])
+    rate, exact = bytes_per_second(told["rate"]), 2 * total * (hosts - 1) / hosts
     times = told["times"]
     lines = [
         f"{hosts} emulated hosts at {told['rate']}, one rank each: float32 allreduce of "
@@ -142,9 +184,9 @@ def _markdown(told: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, taken in times.items():
-        ratio = told["ratios"].get(name, 1.0)
-        codec = statistics.median(told["codecs"].get(name, [0.0]))
-        possible = max(wire / ratio, codec)
+        sent = told["sent"].get(name, exact)
+        wire, codec = sent / rate, statistics.median(told["codecs"].get(name, [0.0]))
+        possible = max(wire, codec)
         faster = [
             _spread([other / own for other, own in zip(times[base], taken, strict=True)])
             for base in ("fp32", "bf16")
@@ -152,7 +194,7 @@ def _markdown(told: dict[str, Any]) -> str:
         error = f"{told['errors'][name]:.2g}" if name in told["errors"] else "0"
         middle = statistics.median(taken)
         lines.append(
-            f"| {name} | {ratio:.1f} | {wire / ratio * 1e3:.0f} | {codec * 1e3:.0f} "
+            f"| {name} | {exact / sent:.1f} | {wire * 1e3:.0f} | {codec * 1e3:.0f} "
             f"| {middle * 1e3:.0f} | {total / middle / 1e9:.2f} "
             f"| {_spread([possible / each for each in taken])} | {faster[0]} | {faster[1]} "
             f"| {error} |"

@@ -46,3 +46,11 @@ def test_results_come_right_after_a_release() -> None:
     first = result(4)
     _core.release_kept()
     assert (first == 1).all() and (result(4) == 1).all()
+
+
+def test_results_of_groups_and_of_compressed_calls_are_kept_too() -> None:
+    x = np.ones(MIB, np.float32)
+    ronde.allreduce(x, compression=ronde.compression.int8())
+    assert _core.release_kept() == x.nbytes
+    ronde.grouped_allreduce([x, x])
+    assert _core.release_kept() == 2 * x.nbytes

@@ -416,6 +416,10 @@ void bind_operations(py::module_& module, py::class_<Communicator>& communicator
              return Compressing{std::move(compressor), std::move(residual), key, per_rank};
            }),
            "compressor"_a.none(false), "residual"_a, "key"_a, "per_rank"_a = false);
+  module.def(
+      "result_like",
+      [](const py::array& array) { return new_array(array.dtype(), shape_of(array), array); },
+      "array"_a, "An array for the result of a collective, of the same shape and dtype.");
   communicator
       .def("allreduce_array", &allreduce, "input"_a, "output"_a, "dtype"_a, "op"_a, "name"_a,
            "prescale"_a, "postscale"_a)

@@ -453,6 +453,10 @@ class Control:
 def is_plain(x: object) -> builtins.bool:
     """Whether collectives take this array as it is."""
 
+def result_like(array: _Array) -> _Array:
+    """An uninitialised array of the same shape and dtype, for the result of a collective: of memory that is
+    kept for the next one, if it is large."""
+
 def shared_array(bytes: int) -> _Bytes:
     """Bytes in memory that the ranks of this machine can reach, in one dimension."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from . import _core, context
 from ._calls import communicator_of, root_of
 from .arrays import ArrayLike, View, all_finite, view
@@ -74,7 +72,7 @@ def allreduce(
     if compression is None:
         reduced = communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors)
     else:
-        reduced = np.empty(seen.shape, seen.array.dtype)
+        reduced = _core.result_like(seen.array)
         how = [(method_of(compression), name or "")]
         _reduce_into("allreduce", [reduced], [seen], op, name, factors, how, process_set)
     return seen.wrap(reduced)
@@ -172,7 +170,7 @@ def reduce_group(
     process_set: ProcessSet,
 ) -> list[Any]:
     """`grouped_allreduce` of views."""
-    outputs = [np.empty(each.shape, each.array.dtype) for each in views]
+    outputs = [_core.result_like(each.array) for each in views]
     _reduce_into("grouped_allreduce", outputs, views, op, name, factors, how, process_set)
     return [each.wrap(output) for each, output in zip(views, outputs, strict=True)]
 

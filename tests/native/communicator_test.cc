@@ -1,9 +1,12 @@
 // Ranks as threads through everything that ranks share, for the sanitizers: collectives under
-// random delays, calls that differ, ranks that give up, and several threads of one rank.
+// random delays, exact and compressed, calls that differ, ranks that give up, and several threads
+// of one rank.
 #include "collective/communicator.h"
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <random>
 #include <string>
@@ -11,6 +14,8 @@
 #include <vector>
 
 #include "check.h"
+#include "compress/table.h"
+#include "compress/top_k.h"
 #include "core/error.h"
 #include "core/keep.h"
 #include "node/heap.h"
@@ -300,6 +305,57 @@ void machines_under_delays(unsigned seed) {
   for (auto& thread : threads) thread.join();
 }
 
+// Each rank on a machine of its own, or machines of two; vectors of a few elements up to more
+// segments than are under way. All must get the same bits, and what the residuals hold is what the
+// results lack.
+void compressed_under_delays(unsigned seed, const std::shared_ptr<const Compressor>& compressor,
+                             bool machines) {
+  constexpr int kSize = 4;
+  constexpr std::size_t kCounts[] = {40, 5000, 150000, 1200000};
+  InprocWorld world(kSize, {.seed = seed, .delay = 0.2});
+  std::vector<std::vector<float>> results(kSize), residuals(kSize);
+  std::vector<std::shared_ptr<Control>> controls(kSize);
+  for (int rank = 0; rank < kSize; ++rank)
+    controls[rank] = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
+  std::barrier together(kSize);  // to look at what others have got
+  const auto program = [&](int rank) {
+    auto settings = quick();
+    settings.segment_bytes = 4096;
+    Communicator communicator(controls[rank], world.transport(rank, 1), 0, first(kSize), settings);
+    if (machines) CHECK(communicator.share_memory(std::vector{0, 0, 1, 1}));
+    for (const std::size_t count : kCounts) {
+      results[rank].assign(count, 0.0f);
+      residuals[rank].assign(count, 0.0f);
+      std::vector<double> account(count);
+      for (unsigned step = 0; step < 2; ++step) {
+        const auto value = [&](int of, std::size_t i) {
+          return static_cast<float>((i * 37 + of * 11 + step * 5) % 201) - 100.0f;
+        };
+        std::vector<float> values(count);
+        for (std::size_t i = 0; i < count; ++i) values[i] = value(rank, i);
+        const Piece piece{buffer_of(values), buffer_of(results[rank])};
+        const Compression compression{
+            .compressor = compressor, .residual = residuals[rank], .key = step};
+        communicator.allreduce_compressed(call("compressed"), {&piece, 1}, {}, compression);
+        for (std::size_t i = 0; i < count; ++i) {
+          for (int of = 0; of < kSize; ++of) account[i] += value(of, i);
+          account[i] -= results[rank][i];
+        }
+      }
+      together.arrive_and_wait();
+      CHECK(results[rank] == results[0]);
+      for (std::size_t i = 0; i < count; ++i) {
+        for (int of = 0; of < kSize; ++of) account[i] -= residuals[of][i];
+        CHECK(std::abs(account[i]) < 0.01);
+      }
+      together.arrive_and_wait();
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kSize; ++rank) threads.emplace_back(program, rank);
+  for (auto& thread : threads) thread.join();
+}
+
 // Without checks some calls go through memory and others do not, so a rank may be far ahead.
 void memory_without_checks(unsigned seed) {
   auto settings = quick();
@@ -350,6 +406,12 @@ int main() {
   for (unsigned seed = 0; seed < 4; ++seed) memory_under_delays(seed);
   for (unsigned seed = 0; seed < 4; ++seed) memory_without_checks(seed);
   for (unsigned seed = 0; seed < 2; ++seed) machines_under_delays(seed);
+  const std::shared_ptr<const Compressor> int4 = make_compressor("int4");
+  const std::shared_ptr<const Compressor> topk = std::make_shared<TopK>(0.02);
+  for (const auto& compressor : {int4, topk}) {
+    for (unsigned seed = 0; seed < 2; ++seed)
+      compressed_under_delays(seed, compressor, seed % 2 == 1);
+  }
   calls_that_differ();
   a_rank_that_never_comes();
   a_rank_that_dies();
