@@ -40,16 +40,20 @@ std::span<float> floats_to_write(py::array& array, const char* what) {
   return {reinterpret_cast<float*>(buffer.data), buffer.bytes / sizeof(float)};
 }
 
+/// Empty if there is none.
+std::span<float> residual_of(std::optional<py::array>& residual, std::size_t count) {
+  if (!residual) return {};
+  const auto kept = floats_to_write(*residual, "the residual");
+  if (kept.size() != count)
+    throw ArgumentError("the residual has " + std::to_string(kept.size()) + " elements, not " +
+                        std::to_string(count));
+  return kept;
+}
+
 py::array encode(const Compressor& self, const py::array& values, std::optional<py::array> residual,
                  Draw draw) {
   const auto input = floats_of(values, "values");
-  std::span<float> kept;
-  if (residual) {
-    kept = floats_to_write(*residual, "the residual");
-    if (kept.size() != input.size())
-      throw ArgumentError("the residual has " + std::to_string(kept.size()) + " elements, not " +
-                          std::to_string(input.size()));
-  }
+  const auto kept = residual_of(residual, input.size());
   if (draw.first % self.grain())
     throw ArgumentError("a span begins at a multiple of the grain, " +
                         std::to_string(self.grain()) + ", not at " + std::to_string(draw.first));
@@ -207,14 +211,9 @@ void bind_compress(py::module_& module) {
       .def(
           "fitted",
           [](std::shared_ptr<Compressor> self, const py::array& values,
-             const std::optional<py::array>& residual, std::uint64_t key) {
+             std::optional<py::array> residual, std::uint64_t key) {
             const auto input = floats_of(values, "values");
-            std::span<const float> kept;
-            if (residual) kept = floats_of(*residual, "the residual");
-            if (residual && kept.size() != input.size())
-              throw ArgumentError("the residual has " + std::to_string(kept.size()) +
-                                  " elements, not " + std::to_string(input.size()));
-            auto found = self->fitted(input, kept, key);
+            auto found = self->fitted(input, residual_of(residual, input.size()), key);
             return found ? std::const_pointer_cast<Compressor>(std::move(found)) : self;
           },
           py::arg("values"), py::arg("residual") = py::none(), py::arg("key") = 0)

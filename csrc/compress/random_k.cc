@@ -1,32 +1,14 @@
 #include "compress/random_k.h"
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
+#include <vector>
 
-#include "compress/cut.h"
+#include "compress/places.h"
 
 namespace ronde {
 namespace {
-
-/// A number below `limit`, which is below 2^32, by SplitMix64 (Steele, Lea and Flood 2014).
-std::uint64_t draw_below(std::uint64_t limit, std::uint64_t key, std::uint64_t number) {
-  std::uint64_t x = key + (number + 1) * 0x9e3779b97f4a7c15;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return ((x ^ (x >> 31)) >> 32) * limit >> 32;
-}
-
-/// The places that are drawn of a whole vector.
-struct Places {
-  std::uint64_t count = 0, parts = 0;  // both below 2^32
-  std::uint64_t key = 0;
-
-  std::uint64_t begin(std::uint64_t part) const { return part * count / parts; }
-  std::uint64_t part_of(std::uint64_t place) const { return ((place + 1) * parts - 1) / count; }
-  std::uint64_t drawn(std::uint64_t part) const {
-    return begin(part) + draw_below(begin(part + 1) - begin(part), key, part);
-  }
-};
 
 /// Sends the entries of places that are known.
 class Drawn final : public Selection {
@@ -34,18 +16,25 @@ class Drawn final : public Selection {
   Drawn(const Places& places, const KernelTable& kernels) : Selection(kernels), places_(places) {}
 
  protected:
-  std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
-                     std::uint32_t* marks) const override {
-    std::size_t found = mark(values, residual, kNotFinite, draw.first, marks, kernels_);
-    const std::uint64_t last = places_.part_of(draw.first + values.size() - 1);
-    for (std::uint64_t part = places_.part_of(draw.first); part <= last; ++part) {
-      const std::uint64_t place = places_.drawn(part) - draw.first;  // wraps where it lies before
-      if (place >= values.size()) continue;
-      const std::uint32_t bit = 1u << place % kMarks;
-      if ((marks[place / kMarks] & bit) == 0) ++found;
-      marks[place / kMarks] |= bit;
+  void select(Picker& picker, Draw draw) const override {
+    std::vector<std::uint32_t> drawn, both;
+    for (std::size_t begin = 0; begin < picker.count(); begin += Picker::kPiece) {
+      const std::size_t end = std::min(begin + Picker::kPiece, picker.count());
+      drawn.clear();
+      const std::uint64_t last = places_.part_of(draw.first + end - 1);
+      for (std::uint64_t part = places_.part_of(draw.first + begin); part <= last; ++part) {
+        const std::uint64_t place = places_.drawn(part) - draw.first;  // wraps where it lies before
+        if (begin <= place && place < end) drawn.push_back(static_cast<std::uint32_t>(place));
+      }
+      const std::size_t first = picker.entries().size();
+      picker.take(begin, end, kGreatestFinite);
+      const auto not_finite = picker.entries().places().subspan(first);
+      both.clear();
+      std::set_union(not_finite.begin(), not_finite.end(), drawn.begin(), drawn.end(),
+                     std::back_inserter(both));
+      picker.put_back(first);
+      for (const std::uint32_t place : both) picker.take_one(place);
     }
-    return found;
   }
 
  private:
@@ -58,8 +47,8 @@ std::size_t RandomK::capacity_of_whole(std::size_t count) const {
   return length(share(ratio_, count), count);
 }
 
-std::shared_ptr<const Compressor> RandomK::fitted(std::span<const float> values,
-                                                  std::span<const float>, std::uint64_t key) const {
+std::shared_ptr<const Compressor> RandomK::fitted(std::span<const float> values, std::span<float>,
+                                                  std::uint64_t key) const {
   const std::size_t count = values.size();
   return std::make_shared<Drawn>(Places{count, share(ratio_, count), key}, kernels_);
 }

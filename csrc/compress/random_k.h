@@ -16,8 +16,7 @@ class RandomK final : public Sparse {
       : Sparse(kernels), ratio_(checked_ratio(ratio)) {}
 
   std::size_t capacity_of_whole(std::size_t count) const override;
-  std::shared_ptr<const Compressor> fitted(std::span<const float> values,
-                                           std::span<const float> residual,
+  std::shared_ptr<const Compressor> fitted(std::span<const float> values, std::span<float> residual,
                                            std::uint64_t key) const override;
 
  private:

@@ -1,6 +1,7 @@
 #include "compress/sparse.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "compress/marks.h"
 #include "compress/threshold.h"
 #include "core/error.h"
 #include "core/round.h"
@@ -25,10 +25,10 @@ struct Header {
 };
 
 constexpr std::size_t kBlock = 1 << 16;  // of 16-bit offsets
-constexpr std::size_t kPiece = 1 << 14;  // that stays in the cache
-constexpr std::size_t kMostValues = std::numeric_limits<std::uint32_t>::max();
 
 std::size_t blocks_of(std::size_t count) { return (count + kBlock - 1) / kBlock; }
+
+std::size_t words_of(std::size_t count) { return (count + kGrain - 1) / kGrain; }
 
 std::size_t index_bytes(Form form, std::size_t entries, std::size_t count) {
   switch (form) {
@@ -36,7 +36,7 @@ std::size_t index_bytes(Form form, std::size_t entries, std::size_t count) {
       return sizeof(std::uint32_t) * blocks_of(count) +
              rounded(sizeof(std::uint16_t) * entries, sizeof(float));
     case Form::bitmap:
-      return sizeof(std::uint32_t) * mark_words(count);
+      return sizeof(std::uint32_t) * words_of(count);
     case Form::dense:
       return 0;
   }
@@ -101,14 +101,42 @@ void for_each_offset(const std::byte* index, std::size_t entries, std::size_t co
 template <class F>
 void for_each_bit(const std::byte* index, std::size_t entries, std::size_t count, F f) {
   std::size_t entry = 0;
-  for (std::size_t i = 0; i < count; i += kMarks) {
-    const auto word = read<std::uint32_t>(index, i / kMarks);
-    if (count - i < kMarks && word >> (count - i)) refuse("marks values that there are not");
+  for (std::size_t i = 0; i < count; i += kGrain) {
+    auto word = read<std::uint32_t>(index, i / kGrain);
+    if (count - i < kGrain && word >> (count - i)) refuse("marks values that there are not");
     if (static_cast<std::size_t>(std::popcount(word)) > entries - entry)
       refuse("marks more values than it has entries");
-    for_each_mark(&word, kMarks, [&](std::size_t place) { f(entry++, i + place); });
+    for (; word; word &= word - 1) f(entry++, i + static_cast<std::size_t>(std::countr_zero(word)));
   }
   if (entry != entries) refuse("marks fewer values than it has entries");
+}
+
+void write_offsets(std::span<const std::uint32_t> places, std::uint64_t first, std::size_t count,
+                   std::byte* index) {
+  std::byte* const offsets = index + sizeof(std::uint32_t) * blocks_of(count);
+  auto from = places.begin();
+  for (std::size_t block = 0; block < blocks_of(count); ++block) {
+    const auto to = std::lower_bound(from, places.end(), first + (block + 1) * kBlock);
+    write<std::uint32_t>(index, block, static_cast<std::uint32_t>(to - from));
+    from = to;
+  }
+  // A block has as many elements as there are numbers of 16 bits.
+  for (std::size_t entry = 0; entry < places.size(); ++entry)
+    write<std::uint16_t>(offsets, entry, static_cast<std::uint16_t>(places[entry] - first));
+  if (places.size() % 2) write<std::uint16_t>(offsets, places.size(), 0);
+}
+
+void write_bitmap(std::span<const std::uint32_t> places, std::uint64_t first, std::size_t count,
+                  std::byte* index) {
+  std::memset(index, 0, sizeof(std::uint32_t) * words_of(count));
+  std::uint32_t word = 0;
+  std::size_t last = 0;
+  for (const std::uint32_t place : places) {
+    const std::size_t offset = place - first, here = offset / kGrain;
+    word = (here == last ? word : 0) | 1u << offset % kGrain;
+    write<std::uint32_t>(index, here, word);
+    last = here;
+  }
 }
 
 }  // namespace
@@ -133,7 +161,7 @@ std::size_t Sparse::length(std::size_t entries, std::size_t count) {
 }
 
 const Compressor* Sparse::for_sums() const {
-  static const Threshold nonzero(Cut{.above = 0});
+  static const Threshold nonzero(std::numeric_limits<float>::denorm_min());
   return &nonzero;
 }
 
@@ -142,54 +170,28 @@ std::size_t Sparse::encode(std::span<const float> values, std::span<float> resid
   return fitted(values, residual, draw.key)->encode(values, residual, {.key = draw.key}, payload);
 }
 
-/// Piece by piece, so that what is selected is still in the cache; the form is chosen at the end.
 std::size_t Selection::encode(std::span<const float> values, std::span<float> residual, Draw draw,
                               std::byte* payload) const {
-  const std::size_t count = values.size(),
-                    piece = std::max<std::size_t>(1, kPiece / grain()) * grain();
-  if (count > kMostValues)
-    throw ArgumentError("a sparse payload has at most " + std::to_string(kMostValues) + " values");
-  std::vector<std::uint32_t> marks(mark_words(count));
-  std::vector<float> selected;
-  for (std::size_t begin = 0; begin < count; begin += piece) {
-    const auto part = values.subspan(begin, std::min(piece, count - begin));
-    const auto left = residual.empty() ? residual : residual.subspan(begin, part.size());
-    std::uint32_t* const here = marks.data() + begin / kMarks;
-    const std::size_t found = select(part, left, {draw.key, draw.first + begin}, here);
-    const std::size_t before = selected.size();
-    selected.resize(before + found);
-    float* const out = selected.data() + before;
-    if (left.empty())
-      kernels_.select.pick(part.data(), part.size(), here, out);
-    else
-      kernels_.select.take(left.data(), part.size(), here, out);
-  }
+  Picker picker(values, residual, kernels_);
+  select(picker, draw);
+  return write_payload(picker.entries().between(0, values.size()), 0, values.size(), payload);
+}
 
-  const Header header = best(selected.size(), count);
+std::size_t Sparse::write_payload(const EntrySpan& entries, std::uint64_t first, std::size_t count,
+                                  std::byte* payload) {
+  const auto& [places, values] = entries;
+  const Header header = best(places.size(), count);
   std::memcpy(payload, &header, sizeof(header));
   std::byte* const index = payload + sizeof(Header);
-  std::byte* const entries = index + index_bytes(header.form, header.entries, count);
+  std::byte* const sent = index + index_bytes(header.form, header.entries, count);
   if (header.form == Form::dense) {
-    std::memset(entries, 0, sizeof(float) * count);
-    std::size_t entry = 0;
-    for_each_mark(marks.data(), count,
-                  [&](std::size_t place) { write<float>(entries, place, selected[entry++]); });
-    return bytes_of(header, count);
-  }
-  if (header.form == Form::offsets) {
-    std::byte* offsets = index + sizeof(std::uint32_t) * blocks_of(count);
-    for (std::size_t block = 0; block < blocks_of(count); ++block) {
-      const std::size_t begin = block * kBlock, length = std::min(kBlock, count - begin);
-      std::byte* const end = kernels_.select.places(length, marks.data() + begin / kMarks, offsets);
-      write<std::uint32_t>(index, block, static_cast<std::uint32_t>((end - offsets) / 2));
-      offsets = end;
-    }
-    if (selected.size() % 2) write<std::uint16_t>(offsets, 0, 0);
+    std::memset(sent, 0, sizeof(float) * count);
+    for (std::size_t entry = 0; entry < places.size(); ++entry)
+      write<float>(sent, places[entry] - first, values[entry]);
   } else {
-    std::memcpy(index, marks.data(), sizeof(marks[0]) * marks.size());
+    (header.form == Form::offsets ? write_offsets : write_bitmap)(places, first, count, index);
+    std::ranges::copy(std::as_bytes(values), sent);
   }
-  for (std::size_t entry = 0; entry < selected.size(); ++entry)
-    write<float>(entries, entry, selected[entry]);
   return bytes_of(header, count);
 }
 

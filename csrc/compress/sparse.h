@@ -22,14 +22,17 @@
 #include <span>
 
 #include "compress/compressor.h"
+#include "compress/picker.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
 
+inline constexpr std::size_t kGrain = 32;  // a word of a bitmap
+
 /// By itself, encode() takes a span for a whole vector, to which it fits.
 class Sparse : public Compressor {
  public:
-  std::size_t grain() const override { return kMarks; }
+  std::size_t grain() const override { return kGrain; }
   std::size_t capacity(std::size_t count) const override;
   std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
                      std::byte* payload) const override;
@@ -43,6 +46,11 @@ class Sparse : public Compressor {
   /// The length of a payload of so many entries.
   static std::size_t length(std::size_t entries, std::size_t count);
 
+  /// Writes the payload of `count` values from place `first` on, of which these entries are sent.
+  /// Returns its length.
+  static std::size_t write_payload(const EntrySpan& entries, std::uint64_t first, std::size_t count,
+                                   std::byte* payload);
+
   const KernelTable& kernels_;
 };
 
@@ -55,10 +63,8 @@ class Selection : public Sparse {
  protected:
   using Sparse::Sparse;
 
-  /// Marks what is sent of `values` plus the residual, if there is one, which becomes their sum;
-  /// returns how many they are.
-  virtual std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
-                             std::uint32_t* marks) const = 0;
+  /// Picks what is sent of a span. `draw.first` is the place of its first element in the vector.
+  virtual void select(Picker& picker, Draw draw) const = 0;
 };
 
 /// How many of `count` values a ratio stands for: rounded, and at least one unless there is none.

@@ -1,23 +1,20 @@
 #include "compress/threshold.h"
 
+#include <bit>
 #include <cmath>
 #include <string>
 
 #include "core/error.h"
 
 namespace ronde {
-namespace {
 
-float checked(float least) {
+Threshold::Threshold(float least, const KernelTable& kernels)
+    : Selection(kernels), above_(std::bit_cast<std::int32_t>(least) - 1) {
   if (!(least > 0) || !std::isfinite(least))
     throw ArgumentError("a threshold is positive and finite as a float32, not " +
                         std::to_string(least));
-  return least;
 }
 
-}  // namespace
-
-Threshold::Threshold(float least, const KernelTable& kernels)
-    : Threshold(Cut{.above = magnitude(checked(least)) - 1}, kernels) {}
+void Threshold::select(Picker& picker, Draw) const { picker.take(0, picker.count(), above_); }
 
 }  // namespace ronde

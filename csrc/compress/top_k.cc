@@ -1,29 +1,98 @@
 #include "compress/top_k.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "compress/cut.h"
-#include "compress/threshold.h"
+#include "compress/places.h"
 #include "core/error.h"
 
 namespace ronde {
+namespace {
+
+constexpr std::size_t kSample = 1 << 14, kThinnest = 64;  // values; at most one of so many
+constexpr std::size_t kPiece = Picker::kPiece;
+
+/// Sends entries that have been taken.
+class Chosen final : public Sparse {
+ public:
+  Chosen(Entries entries, const KernelTable& kernels)
+      : Sparse(kernels), entries_(std::move(entries)) {}
+
+  std::size_t encode(std::span<const float> values, std::span<float>, Draw draw,
+                     std::byte* payload) const override {
+    const EntrySpan sent = entries_.between(draw.first, draw.first + values.size());
+    return write_payload(sent, draw.first, values.size(), payload);
+  }
+
+ private:
+  Entries entries_;
+};
+
+/// A magnitude less than that of the k-th largest, and not by much; but for one case of some
+/// hundred. It is that of a sample, one value of each part of the vector: a place further down by
+/// three times the spread of the k-th largest's place there.
+std::int32_t guess(std::span<const float> values, std::span<const float> residual, std::size_t k,
+                   const KernelTable& kernels) {
+  const std::size_t count = values.size(), size = std::min(kSample, count / kThinnest);
+  if (size == 0) return kBelowAll;
+  const double rank =
+      static_cast<double>(k) / static_cast<double>(count) * static_cast<double>(size);
+  const auto safe = static_cast<std::size_t>(rank + 3 * std::sqrt(rank) + 3);
+  if (safe >= size) return kBelowAll;
+  const Places places{count, size};
+  std::vector<float> sample(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    const std::size_t place = places.drawn(i);
+    sample[i] = residual.empty() ? values[place] : values[place] + residual[place];
+  }
+  const Cut cut = cut_of(sample, safe, kBelowAll, kernels);
+  return cut.ties ? cut.above - 1 : cut.above;
+}
+
+/// Goes over the vector once and takes what is above the guess. Where that becomes much more than
+/// k, it keeps the k largest so far, and takes no more than what is larger.
+Entries largest(std::span<const float> values, std::span<float> residual, std::size_t k,
+                const KernelTable& kernels) {
+  Picker picker(values, residual, kernels);
+  const auto go_over = [&](auto take, std::int32_t above) {
+    std::size_t most = 2 * k + kPiece;
+    picker.reserve(most + kPiece);
+    for (std::size_t begin = 0; begin < values.size(); begin += kPiece) {
+      (picker.*take)(begin, std::min(begin + kPiece, values.size()), above);
+      if (picker.entries().size() <= most) continue;
+      above = picker.keep_largest(0, k, above);
+      most = std::max(most, 2 * picker.entries().size());  // of NaN and infinity more are kept
+    }
+    picker.keep_largest(0, k, above);
+  };
+  go_over(&Picker::take, guess(values, residual, k, kernels));
+  if (picker.entries().size() < k) {
+    picker.put_back(0);
+    go_over(&Picker::take_again, kBelowAll);
+  }
+  return picker.entries();
+}
+
+}  // namespace
 
 std::size_t TopK::capacity_of_whole(std::size_t count) const {
   return length(share(ratio_, count), count);
 }
 
 std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
-                                               std::span<const float> residual,
-                                               std::uint64_t) const {
-  const Cut cut = cut_of(values, residual, share(ratio_, values.size()), kernels_);
-  return std::make_shared<Threshold>(cut, kernels_);
+                                               std::span<float> residual, std::uint64_t) const {
+  return std::make_shared<Chosen>(largest(values, residual, share(ratio_, values.size()), kernels_),
+                                  kernels_);
 }
 
 BlockTopK::BlockTopK(double ratio, std::size_t block, const KernelTable& kernels)
     : Selection(kernels), ratio_(checked_ratio(ratio)), block_(block) {
-  if (block == 0 || block % kMarks || block > (1 << 16))
+  if (block == 0 || block % kGrain || block > (1 << 16))
     throw ArgumentError("a block of top-k is a multiple of 32 elements, up to 65536, not " +
                         std::to_string(block));
 }
@@ -32,16 +101,23 @@ std::size_t BlockTopK::capacity_of_whole(std::size_t count) const {
   return length(count / block_ * share(ratio_, block_) + share(ratio_, count % block_), count);
 }
 
-std::size_t BlockTopK::select(std::span<const float> values, std::span<float> residual, Draw,
-                              std::uint32_t* marks) const {
-  std::size_t found = 0;
-  for (std::size_t begin = 0; begin < values.size(); begin += block_) {
-    const auto part = values.subspan(begin, std::min(block_, values.size() - begin));
-    const auto left = residual.empty() ? residual : residual.subspan(begin, part.size());
-    const Cut cut = cut_of(part, left, share(ratio_, part.size()), kernels_);
-    found += mark(part, left, cut, 0, marks + begin / kMarks, kernels_);
+/// Most blocks are like the one before: what is well below its k largest is not looked at again
+/// unless too little is left.
+void BlockTopK::select(Picker& picker, Draw) const {
+  constexpr std::int32_t kMargin = 1 << 21;  // less by an eighth to a quarter
+  std::int32_t above = kBelowAll;
+  for (std::size_t begin = 0; begin < picker.count(); begin += block_) {
+    const std::size_t end = std::min(begin + block_, picker.count()),
+                      k = share(ratio_, end - begin);
+    const std::size_t first = picker.entries().size();
+    picker.take(begin, end, above);
+    if (picker.entries().size() - first < k) {
+      picker.put_back(first);
+      above = kBelowAll;
+      picker.take_again(begin, end, above);
+    }
+    above = std::max(kBelowAll, picker.keep_largest(first, k, above) - kMargin);
   }
-  return found;
 }
 
 }  // namespace ronde

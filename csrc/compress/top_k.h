@@ -18,8 +18,7 @@ class TopK final : public Sparse {
       : Sparse(kernels), ratio_(checked_ratio(ratio)) {}
 
   std::size_t capacity_of_whole(std::size_t count) const override;
-  std::shared_ptr<const Compressor> fitted(std::span<const float> values,
-                                           std::span<const float> residual,
+  std::shared_ptr<const Compressor> fitted(std::span<const float> values, std::span<float> residual,
                                            std::uint64_t key) const override;
 
  private:
@@ -36,8 +35,7 @@ class BlockTopK final : public Selection {
   std::size_t capacity_of_whole(std::size_t count) const override;
 
  protected:
-  std::size_t select(std::span<const float> values, std::span<float> residual, Draw draw,
-                     std::uint32_t* marks) const override;
+  void select(Picker& picker, Draw draw) const override;
 
  private:
   double ratio_;

@@ -1,46 +1,35 @@
-// Which of many floats are large: what the kernel of the sparse compressors (select.inc) works on.
+// Which of many floats are large: what the kernels of the sparse compressors (select.inc) work on.
 //
 // Nouns:
 //   magnitude  the bits of |x|: they order like integers, infinity and then NaN behind all others
-//   marks      a bit for each element, the first in the lowest bit of a word of 32; those behind
-//              the last element are 0
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 namespace ronde {
 
-inline constexpr std::size_t kMarks = 32;  // in a word
+inline constexpr std::int32_t kBelowAll = -1;                // no magnitude is less
+inline constexpr std::int32_t kGreatestFinite = 0x7f7fffff;  // behind it come infinity and NaN
 
-constexpr std::size_t mark_words(std::size_t count) { return (count + kMarks - 1) / kMarks; }
+/// In memory for entries, behind the last one.
+inline constexpr std::size_t kSpare = 16;
 
-inline std::int32_t magnitude(float x) { return std::bit_cast<std::int32_t>(x) & 0x7fffffff; }
+/// Takes the elements of values + residual whose magnitude is greater than `above`, at least
+/// kBelowAll: stores their places, the first element's being `first`, and what they are, in order,
+/// and returns how many they are. Up to kSpare more behind them may be overwritten. `left` gets the
+/// others, and 0 where one was taken; it may be the same memory as an input. `residual` may be
+/// null, and then `left` too.
+using TakeKernel = std::size_t (*)(const float* values, const float* residual, float* left,
+                                   std::size_t count, std::int32_t above, std::uint32_t first,
+                                   std::uint32_t* places, float* taken);
 
-/// Marks the elements of values + residual whose magnitude is greater than `above` (-1: all of
-/// them), and returns how many they are. `residual` may be null; `sums`, unless null, gets values +
-/// residual and may be the same memory.
-using MarkKernel = std::size_t (*)(const float* values, const float* residual, float* sums,
-                                   std::size_t count, std::int32_t above, std::uint32_t* marks);
-
-/// Copies the marked values to `out`, in order.
-using PickKernel = void (*)(const float* values, std::size_t count, const std::uint32_t* marks,
-                            float* out);
-
-/// The same, and leaves zeros behind.
-using TakeKernel = void (*)(float* values, std::size_t count, const std::uint32_t* marks,
-                            float* out);
-
-/// Writes the places of the marks, of at most 65536 elements, as integers of 16 bits, and returns
-/// where the last one ends.
-using PlaceKernel = std::byte* (*)(std::size_t count, const std::uint32_t* marks, std::byte* out);
+/// How many magnitudes are greater than `above`, at least kBelowAll.
+using CountKernel = std::size_t (*)(const float* values, std::size_t count, std::int32_t above);
 
 struct SelectKernels {
-  MarkKernel mark;
-  PickKernel pick;
   TakeKernel take;
-  PlaceKernel places;
+  CountKernel count;
 };
 
 }  // namespace ronde

@@ -185,10 +185,10 @@ class Compressor:
     def fitted(
         self,
         values: npt.NDArray[np.float32],
-        residual: npt.NDArray[np.float32] | None = None,
+        residual: npt.NDArray[np.float32] | None = None,  # changed in place
         key: int = 0,
     ) -> Compressor:
-        """What encodes the spans of this vector."""
+        """What encodes the spans of this vector, in any order, each once."""
     def encode(
         self,
         values: npt.NDArray[np.float32],

@@ -22,7 +22,7 @@ BLOCK = 1 << 16  # of 16-bit offsets
 HEADER = 8
 OFFSETS, BITMAP, DENSE = range(3)
 
-# A sample of the values is looked at from 16 Ki on.
+# Around the pieces in which values are looked at, and the blocks of offsets.
 LONG = (16_383, 16_384, 16_385, 40_000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 33)
 ratios = st.sampled_from([1e-9, 0.001, 0.01, 0.03, 0.1, 0.5, 0.97, 1.0])
 kinds = st.sampled_from([*FINITE, "any"])
@@ -151,19 +151,45 @@ def test_exactly_k_where_many_are_equal(
     assert np.array_equal(sent + residual, x)
 
 
-def test_samples_that_mislead_change_nothing() -> None:
-    """What a sample with a regular stride sees is not what there is."""
-    count = 16 * 16_384
-    for period in (2, 4, 8, 16):
-        for seen, hidden in ((100.0, 1.0), (0.0, 1.0), (1.0, 100.0)):
-            x = hidden * vector("normal", count, period)
-            x[::period] = seen * np.sign(x[::period])
-            for ratio in (0.001, 0.1, 1 / period):
-                sent = decode(c := Compressor.topk(ratio), c.encode(x), count)
-                wanted = np.zeros_like(x)
-                places = largest(x, share(ratio, count))
-                wanted[places] = x[places]
-                assert same_bits(sent, wanted)
+def sampled(count: int) -> Any:
+    """The places that top-k looks at first: one of each part, drawn by SplitMix64."""
+    parts = min(1 << 14, count // 64)
+    ends = np.arange(parts + 1, dtype=np.uint64) * np.uint64(count) // np.uint64(parts)
+    x = np.arange(1, parts + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    draw = (x ^ (x >> np.uint64(31))) >> np.uint64(32)
+    return ends[:-1] + (draw * np.diff(ends) >> np.uint64(32))
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("ratio", [1e-9, 0.001, 0.03, 0.1])
+@pytest.mark.parametrize(
+    "order", ["rising", "falling", "rare", "seen large", "seen small", "not finite"]
+)
+def test_no_order_of_the_values_misleads(order: str, ratio: float, feedback: bool) -> None:
+    """What a sample sees is not what there is, and what comes first not what comes later."""
+    count = 16 * 16_384 + 5
+    x = vector("normal", count)
+    if order in ("rising", "falling"):
+        x = x[np.argsort(magnitude(x))][:: 1 if order == "rising" else -1].copy()
+    elif order == "rare":
+        x[np.arange(count) % 1000 < 999] = 0
+    elif order == "not finite":
+        x[::3] = np.nan
+        x[1::3] = -np.inf
+    else:
+        x[sampled(count)] *= 1000 if order == "seen large" else 0
+    residual = vector("uniform", count) / 100 if feedback else None
+    total = x + residual if residual is not None else x.copy()
+    places = largest(total, share(ratio, count))
+    wanted = np.zeros_like(x)
+    wanted[places] = total[places]
+    sent = decode(c := Compressor.topk(ratio), c.encode(x, residual), count)
+    assert np.array_equal(sent, wanted, equal_nan=True)
+    if residual is not None:
+        total[places] = 0
+        assert same_bits(residual, total)
 
 
 @settings(deadline=None)
@@ -205,7 +231,7 @@ def test_spans_of_a_fitted_vector_are_that_vector(
     x, residual = vector(kind, count, seed), vector("uniform", count, seed + 1)
     whole, left = residual.copy(), residual.copy()
     wanted = decode(compressor, compressor.encode(x, whole, key=seed), count)
-    fitted = compressor.fitted(x, residual, key=seed)
+    fitted = compressor.fitted(x, left, key=seed)
     sent = np.empty(count, np.float32)
     grains = -(-count // compressor.grain)
     cuts = sorted(
@@ -215,7 +241,7 @@ def test_spans_of_a_fitted_vector_are_that_vector(
             *(min(count, compressor.grain * int(g)) for g in random.integers(0, grains + 1, 3)),
         }
     )
-    for begin, end in pairwise(cuts):
+    for begin, end in random.permutation(list(pairwise(cuts))):  # in any order
         payload = fitted.encode(x[begin:end], left[begin:end], key=99, first=begin)
         assert payload.size <= fitted.capacity(end - begin)
         compressor.decode(payload, sent[begin:end])
