@@ -36,9 +36,9 @@ class Compressor {
   virtual std::size_t capacity_of_whole(std::size_t count) const { return capacity(count); }
 
   /// What encodes the spans of this vector, if what becomes of a value depends on all of the
-  /// vector; null if this compressor does. `residual` is as for encode(), and may be changed at once
-  /// to what encode() would leave. The spans are then encoded in any order, each of them once, with
-  /// the same values and the residual as it is. All ranks give the same `key`.
+  /// vector; null if this compressor does. `residual` is as for encode(), and may be changed at
+  /// once to what encode() would leave. The spans are then encoded in any order, each of them once,
+  /// with the same values and the residual as it is. All ranks give the same `key`.
   virtual std::shared_ptr<const Compressor> fitted(std::span<const float> /*values*/,
                                                    std::span<float> /*residual*/,
                                                    std::uint64_t /*key*/) const {
