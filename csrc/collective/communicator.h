@@ -57,8 +57,8 @@ class Communicator {
   int size() const { return transport_->size(); }
   const Settings& settings() const { return settings_; }
 
-  /// The ranks that reduce in the memory of this machine before anything crosses to others, if there
-  /// are several machines, and which of them this one is.
+  /// The ranks that reduce in the memory of this machine before anything crosses to others, if
+  /// there are several machines, and which of them this one is.
   int places() const { return board_ ? board_->size() : 1; }
   int place() const { return board_ ? board_->rank() : 0; }
 
