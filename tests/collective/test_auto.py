@@ -119,7 +119,9 @@ def test_within_one_machine_there_is_nothing_to_choose() -> None:
     run_all(2, program, shared=True)
 
 
-def settled(seconds: dict[int, float], predicted: list[float]) -> tuple[int, list[int]]:
+def settled(
+    seconds: dict[int, float], predicted: list[float], lossy: int | None = None
+) -> tuple[int, list[int]]:
     """What is chosen where calls take so long, and what has been tried, in order."""
     method, tried = auto(), []
     bucket = _auto.Bucket(
@@ -128,6 +130,7 @@ def settled(seconds: dict[int, float], predicted: list[float]) -> tuple[int, lis
     )
     group: Any = SimpleNamespace(parts=())
     method._agreed = lambda bucket, values, op: values  # type: ignore
+    method._leaves_out_too_much = lambda bucket, index: index == lossy  # type: ignore
     while bucket.waiting:
         index = bucket.current
         tried.append(index)
@@ -156,19 +159,39 @@ def test_of_equals_the_more_exact_is_chosen() -> None:
     assert chosen == 1
 
 
+def test_what_leaves_out_too_much_is_not_used_however_fast() -> None:
+    times = [2.0, 1.0, 0.5, 0.26, 0.1]
+    chosen, tried = settled(dict(enumerate(times)), times, lossy=4)
+    assert chosen == 3
+    assert tried.count(4) == 1
+
+    def program(me: Rank) -> None:
+        pretend(me, SLOW)
+        method = auto([topk(0.001)])
+        for step in range(30):
+            reduce(me, method, step)
+        assert method.choices()[("w",)] in ("exact", "bf16()")
+        file = io.StringIO()
+        method.report(file)
+        assert "leaves too much" in file.getvalue()
+
+    run_all(2, program)
+
+
 def test_what_becomes_much_slower_is_tried_again() -> None:
     method = auto()
     bucket = _auto.Bucket([_auto.Prediction(1.0, 1.0, 0.0, 1.0)] * 5, [], chosen=3, expected=0.1)
     opened: list[Any] = []
     method._agreed = lambda bucket, values, op: values  # type: ignore
-    method._open = lambda bucket: opened.append(bucket) or "opened"  # type: ignore
+    method._leaves_out_too_much = lambda bucket, index: False  # type: ignore
+    method._open = lambda bucket: opened.append(bucket) or _auto.Bucket([], [3, 4])  # type: ignore
     group: Any = SimpleNamespace(parts=())
     for _ in range(3 * _auto.CHECK_EVERY):
         method._learn(group, bucket, 3, 0.14)
     assert not opened
     for _ in range(_auto.CHECK_EVERY):
         method._learn(group, bucket, 3, 0.2)
-    assert method._buckets[()] == "opened"  # type: ignore
+    assert method._buckets[()].waiting == [3, 4]
 
 
 def test_the_report_says_what_was_predicted_measured_and_chosen() -> None:
@@ -206,7 +229,7 @@ def test_a_state_is_taken_up() -> None:
     def program(me: Rank) -> None:
         here: Any = SimpleNamespace(_communicator=me.communicator)
         pretend(me, SLOW)
-        method, other = auto([topk(0.01)]), auto([topk(0.01)])
+        method, other = auto([int4()]), auto([int4()])
         for step in range(5):
             reduce(me, method, step)
         other.load_state_dict(method.state_dict(), here)

@@ -67,13 +67,14 @@ __all__ = [
 ]
 
 
-def auto(candidates: Sequence[Codec] | None = None) -> Auto:
+def auto(candidates: Sequence[Codec] | None = None, *, max_residual: float = 1.0) -> Auto:
     """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included.
 
-    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and powersgd() unless
-    given. `auto().report()` prints what was predicted, measured and chosen.
+    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and linear(3,
+    block=512) unless given. `max_residual`: what a candidate may leave behind, as a part of the norm of the
+    gradients. `auto().report()` prints what was predicted, measured and chosen.
     """
-    return Auto(candidates)
+    return Auto(candidates, max_residual=max_residual)
 
 
 def method_of(compression: Any) -> Method | None:

@@ -16,7 +16,7 @@ from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._group import Group, Method
 from ._power_sgd import PowerSGD
-from .codecs import Codec, Compressor, bf16, int4, int8
+from .codecs import Codec, Compressor, bf16, int4, int8, linear
 from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
@@ -38,6 +38,7 @@ class Bucket:
 
     predictions: list[Prediction]  # of each candidate
     waiting: list[int]  # candidates that are still to be tried, the next one first
+    refused: set[int] = field(default_factory=set)  # those that leave out too much
     trials: dict[int, list[float]] = field(default_factory=dict)  # seconds
     chosen: int = 0
     expected: float = 0.0  # seconds of what was chosen, at that time
@@ -48,6 +49,10 @@ class Bucket:
     @property
     def current(self) -> int:
         return self.waiting[0] if self.waiting else self.chosen
+
+    def usable(self) -> dict[int, float]:
+        """The seconds of what has been tried and not refused."""
+        return {i: _typical(each) for i, each in self.trials.items() if i not in self.refused}
 
 
 class Auto(Method):
@@ -63,11 +68,19 @@ class Auto(Method):
     sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
-    exact; int8, int4 and powersgd() unless given. They get error feedback if they need it.
+    exact; int8, int4 and linear(3, block=512) unless given. They get error feedback if they need it.
+    `max_residual`: a candidate whose residual comes to more than this part of the norm of the gradients
+    is not used any more, as late gradients cost steps that no link pays back.
     """
 
-    def __init__(self, candidates: Sequence[Codec] | None = None) -> None:
-        chosen = (int8(), int4(), PowerSGD()) if candidates is None else tuple(candidates)
+    def __init__(
+        self, candidates: Sequence[Codec] | None = None, *, max_residual: float = 1.0
+    ) -> None:
+        default = int8(), int4(), linear(3, block=512)
+        chosen = default if candidates is None else tuple(candidates)
+        if not max_residual > 0:
+            raise ValueError(f"max_residual is positive, not {max_residual}")
+        self.max_residual = float(max_residual)
         for each in chosen:
             if not isinstance(each, (Compressor, PowerSGD)):
                 raise TypeError(f"a candidate is a ronde.compression.Compressor, not {each!r}")
@@ -185,18 +198,7 @@ class Auto(Method):
         if not known.predictions[0].wire_bytes:
             return  # nothing crosses machines: there is nothing to choose
         if known.waiting:
-            # The rank that came last has waited least.
-            seconds = float(self._agreed(bucket, np.array([seconds]), _core.ReduceOp.min)[0])
-            known.waiting.pop(0)
-            known.trials.setdefault(index, []).append(seconds)
-            limit = HOPELESS * min(_typical(each) for each in known.trials.values())
-            known.waiting = [
-                each
-                for each in known.waiting
-                if (seconds if each == index else known.predictions[each].seconds) <= limit
-            ]
-            if not known.waiting:
-                self._choose(known)
+            self._try(bucket, known, index, seconds)
             return
         known.recent.append(seconds)
         if len(known.recent) < CHECK_EVERY:
@@ -204,14 +206,49 @@ class Auto(Method):
         middle = np.array([statistics.median(known.recent)])
         known.measured = float(self._agreed(bucket, middle, _core.ReduceOp.min)[0])
         known.recent.clear()
-        if known.measured > CHANGED * known.expected:
-            self._buckets[bucket.parts] = self._open(bucket)
+        if self._leaves_out_too_much(bucket, index):
+            known.refused.add(index)
+            self._choose(known)
+        elif known.measured > CHANGED * known.expected:
+            again = self._buckets[bucket.parts] = self._open(bucket)
+            again.refused |= known.refused
+            again.waiting = [each for each in again.waiting if each not in again.refused]
+
+    def _try(self, bucket: Group, known: Bucket, index: int, seconds: float) -> None:
+        # The rank that came last has waited least.
+        seconds = float(self._agreed(bucket, np.array([seconds]), _core.ReduceOp.min)[0])
+        known.waiting.pop(0)
+        known.trials.setdefault(index, []).append(seconds)
+        if self._leaves_out_too_much(bucket, index):
+            known.refused.add(index)
+        usable = known.usable()
+        limit = HOPELESS * min(usable.values(), default=np.inf)
+        known.waiting = [
+            each
+            for each in known.waiting
+            if each not in known.refused
+            and (seconds if each == index else known.predictions[each].seconds) <= limit
+        ]
+        if not known.waiting:
+            self._choose(known)
 
     def _choose(self, known: Bucket) -> None:
-        times = {index: _typical(each) for index, each in known.trials.items()}
+        """Or tries exact reduction, where nothing else is left."""
+        times = known.usable()
+        if not times:
+            known.waiting = [0, 1] * TRIALS
+            return
         best = min(times.values())
         known.chosen = min(index for index, each in times.items() if each <= TIE * best)
         known.expected = known.measured = times[known.chosen]
+
+    def _leaves_out_too_much(self, bucket: Group, index: int) -> bool:
+        if not self._gets_feedback(index):
+            return False
+        left = self._residuals.squares(bucket)
+        given = sum(float(np.vdot(x, x)) for x in bucket.inputs) * bucket.factors[0] ** 2
+        left, given = self._agreed(bucket, np.array([left, given]), _core.ReduceOp.sum)
+        return bool(left > self.max_residual**2 * given)
 
     def _agreed(self, bucket: Group, values: Any, op: _core.ReduceOp) -> Any:
         result = np.empty_like(values)
@@ -228,7 +265,7 @@ class Auto(Method):
         if not self._buckets:
             return ["auto: nothing has been reduced yet"]
         lines = [
-            f"{'bucket':<36}{'candidate':<20}{'predicted ms':>13}{'measured ms':>13}"
+            f"{'bucket':<36}{'candidate':<20}{'predicted ms':>13}{'measured ms':>17}"
             f"{'MB sent':>10}{'residual':>11}"
         ]
         norms = self._residuals.norms()
@@ -243,9 +280,11 @@ class Auto(Method):
                 if measured is None and seen:
                     measured = _typical(seen)
                 took = "-" if measured is None else f"{measured * 1e3:.2f}"
+                if index in bucket.refused:
+                    took = "leaves too much"
                 lines.append(
                     f"{label:<36}{'> ' if current else '  '}{self._name(index):<18}"
-                    f"{predicted.seconds * 1e3:>13.2f}{took:>13}{predicted.wire_bytes / 1e6:>10.3f}"
+                    f"{predicted.seconds * 1e3:>13.2f}{took:>17}{predicted.wire_bytes / 1e6:>10.3f}"
                     + (f"{left:>11.3g}" if current else "")
                 )
                 label = ""
@@ -253,7 +292,8 @@ class Auto(Method):
 
     def __repr__(self) -> str:
         further = ", ".join(repr(each) for each in self.candidates[2:])
-        return f"ronde.compression.auto([{further}])"
+        limit = f", max_residual={self.max_residual!r}" if self.max_residual != 1.0 else ""
+        return f"ronde.compression.auto([{further}]{limit})"
 
 
 def _typical(seconds: Sequence[float]) -> float:

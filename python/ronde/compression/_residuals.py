@@ -97,6 +97,10 @@ class Residuals:
     def norms(self) -> dict[str, float]:
         return {name: float(np.linalg.norm(self.read(name))) for name in self._left}
 
+    def squares(self, group: Group) -> float:
+        """The sum of the squares of what is left of the group's arrays."""
+        return sum(float(np.vdot(left, left)) for left in map(self.read, group.names))
+
     def rescale(self, factor: float) -> None:
         for kept in (*self._left.values(), *self._unplaced.values()):
             kept *= np.float32(factor)
