@@ -178,3 +178,20 @@ def test_without_a_link_the_measured_one_counts(
     captured = capsys.readouterr()
     assert captured.out.splitlines() == assumed
     assert captured.err == f"ronde explain: {path} is ignored: it is no JSON\n"
+
+
+def test_compression_is_predicted_where_there_is_any(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "allreduce --bytes 64M --ranks 16 --link 1Gbit")
+    head = next(i for i, line in enumerate(lines) if line.startswith("compressor"))
+    found = {line.split()[0]: line.split() for line in lines[head + 1 :]}
+    assert list(found)[:5] == ["exact", "bf16()", "fp8()", "int8()", "int4()"]
+    faster = {name: float(row[-2]) for name, row in found.items()}
+    assert faster["exact"] == 1.0 < faster["bf16()"] < faster["int8()"] < faster["int4()"]
+    assert found["exact"][1:3] == ["120", "MiB"]  # 2 (P - 1) / P of 64
+    for words in (
+        "allreduce --bytes 64M --ranks 1",
+        "allreduce --bytes 64M --ranks 4 --dtype float64",
+        "broadcast --bytes 64M --ranks 4",
+        "allreduce --bytes 64M --ranks 4 --algorithm ring",
+    ):
+        assert not any(line.startswith("compressor") for line in output(capsys, words))
