@@ -35,30 +35,34 @@ class Choice:
     def __init__(self, compression: Any) -> None:
         if isinstance(compression, Mapping):
             self._choose: Callable[[Any, Any], Any] = lambda label, _: compression.get(label)
-        elif callable(compression):
+        elif callable(compression) and not isinstance(compression, type):
             self._choose = compression
         else:
             method = method_of(compression)
             self._choose = lambda _, array: method if np.ndim(array) > 1 else None
         self._compression = compression
-        self._kept: dict[Method, Method] = {}
+        self._kept: dict[Method, Method] = {}  # what was chosen, as it is used
+        self._chosen: dict[Any, Method | None] = {}
 
     def of(self, label: Any, array: Any) -> Method | None:
-        method = method_of(self._choose(label, array))
-        if method is None:
-            return None
-        # Of equal compressors the first is used always: a new one would begin its random numbers anew.
-        if method not in self._kept:
-            self._kept[method] = feeding_back(method)
-        return self._kept[method]
+        """Chosen once for each label: what is chosen keeps state."""
+        if label not in self._chosen:
+            method = method_of(self._choose(label, array))
+            # Equal compressors are one, so that their arrays travel together.
+            if method is not None:
+                method = self._kept.setdefault(method, feeding_back(method))
+            self._chosen[label] = method
+        return self._chosen[label]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Choice._again, (self._compression, self._kept)
+        return Choice._again, (self._compression, self._kept, self._chosen)
 
     @staticmethod
-    def _again(compression: Any, kept: dict[Method, Method]) -> Choice:
+    def _again(
+        compression: Any, kept: dict[Method, Method], chosen: dict[Any, Method | None]
+    ) -> Choice:
         choice = Choice(compression)
-        choice._kept = kept
+        choice._kept, choice._chosen = kept, chosen
         return choice
 
 

@@ -81,7 +81,7 @@ def method_of(compression: Any) -> Method | None:
     """What was given as `compression=`, as a way to reduce; None for none."""
     if compression is None or isinstance(compression, Method):
         return compression
-    codec = None if isinstance(compression, type) else codec_of(compression)
+    codec = codec_of(compression)
     if codec is None:
         raise TypeError(
             "compression must be one of ronde.compression, an object with compress and decompress, "

@@ -14,7 +14,7 @@ import numpy as np
 from .. import _core
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Group, Method
+from ._group import Group, Method, squares
 from ._power_sgd import PowerSGD
 from .codecs import Codec, Compressor, bf16, int4, int8, linear
 from .prediction import Prediction, codec_seconds, predict
@@ -44,11 +44,16 @@ class Bucket:
     expected: float = 0.0  # seconds of what was chosen, at that time
     recent: list[float] = field(default_factory=list)  # seconds since the ranks last compared them
     measured: float = 0.0  # the median of the last comparison
-    calls: int = 0
+    holds: bool = False  # something that has been left out
 
     @property
     def current(self) -> int:
         return self.waiting[0] if self.waiting else self.chosen
+
+    @property
+    def compares_next(self) -> bool:
+        """Whether the ranks compare what they have measured after the next call."""
+        return bool(self.waiting) or len(self.recent) + 1 == CHECK_EVERY
 
     def usable(self) -> dict[int, float]:
         """The seconds of what has been tried and not refused."""
@@ -87,23 +92,29 @@ class Auto(Method):
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Codec | None, ...] = (None, bf16(), *further)
         self._residuals = _residuals.Residuals()
-        self._buckets: dict[Parts, Bucket] = {}
+        self._buckets: dict[tuple[int, Parts], Bucket] = {}  # by communicator and arrays
         self._step: dict[Parts, int] = {}
 
     @property
     def feeds_back(self) -> bool:  # type: ignore[override]
-        """Whether the next call has to: exact reduction leaves nothing behind."""
-        return any(self._gets_feedback(bucket.current) for bucket in self._buckets.values())
+        """Whether something may be left behind, or has been; exact reduction leaves nothing."""
+        return not self._buckets or any(
+            bucket.holds or self._gets_feedback(bucket.current) for bucket in self._buckets.values()
+        )
 
     def norms(self) -> dict[str, float]:
         """The Euclidean norm of what has been left out of each parameter, on this rank."""
         return self._residuals.norms()
 
+    def rescale(self, factor: float) -> None:
+        """Multiplies all residuals: when gradients are scaled by another factor from now on."""
+        self._residuals.rescale(factor)
+
     def choices(self) -> dict[tuple[str, ...], str]:
         """What is chosen for each bucket, by the names of its arrays."""
         return {
             tuple(name for name, _ in parts): self._name(bucket.current)
-            for parts, bucket in self._buckets.items()
+            for (_, parts), bucket in self._buckets.items()
         }
 
     def report(self, file: TextIO | None = None) -> None:
@@ -133,21 +144,33 @@ class Auto(Method):
             each.load_state_dict(first["codecs"].get(repr(each), each.state_dict()))
         self._buckets.clear()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Choices belong to the communicators of this process.
+        return {**vars(self), "_buckets": {}}
+
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
-            known = self._buckets.get(bucket.parts)
+            key = id(bucket.communicator), bucket.parts
+            known = self._buckets.get(key)
             if known is None:
-                known = self._buckets[bucket.parts] = self._open(bucket)
+                known = self._buckets[key] = self._open(bucket)
             index = known.current
+            given = None
+            if self._gets_feedback(index) and known.compares_next:  # while it is still there
+                given = sum(map(squares, bucket.inputs)) * bucket.factors[0] ** 2
             start = time.perf_counter()
-            self._reduce_by(index, bucket)
-            known.calls += 1
-            self._learn(bucket, known, index, time.perf_counter() - start)
+            self._reduce_by(index, bucket, known)
+            seconds = time.perf_counter() - start
+            if known.predictions[0].wire_bytes:  # else there is nothing to choose
+                again = self._learn(bucket, known, index, seconds, given)
+                if again:
+                    self._buckets[key] = again
 
-    def _reduce_by(self, index: int, bucket: Group) -> None:
+    def _reduce_by(self, index: int, bucket: Group, known: Bucket) -> None:
         codec = self.candidates[index]
         parts = bucket.parts
-        if codec is not None and self._gets_feedback(index):
+        known.holds = self._gets_feedback(index)
+        if codec is not None and known.holds:
             vector, added = self._residuals.of(bucket, per_rank=codec.per_rank)
         else:
             vector, added = None, self._residuals.taken(bucket)
@@ -164,6 +187,7 @@ class Auto(Method):
 
     def _open(self, bucket: Group) -> Bucket:
         """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
+        _residuals.require_names(list(bucket.names))
         communicator = bucket.communicator
         ranks = communicator.size // communicator.places
         if ranks == 1:
@@ -194,32 +218,38 @@ class Auto(Method):
         tried.sort(key=lambda i: predicted[i])
         return [i for i in tried for _ in range(TRIALS)]
 
-    def _learn(self, bucket: Group, known: Bucket, index: int, seconds: float) -> None:
-        if not known.predictions[0].wire_bytes:
-            return  # nothing crosses machines: there is nothing to choose
+    def _learn(
+        self, bucket: Group, known: Bucket, index: int, seconds: float, given: float | None
+    ) -> Bucket | None:
+        """What a call tells. `given`: the squares of what it was given, if feedback is to be judged. Returns
+        what to begin anew with, if it must."""
         if known.waiting:
-            self._try(bucket, known, index, seconds)
-            return
+            self._try(bucket, known, index, seconds, given)
+            return None
         known.recent.append(seconds)
         if len(known.recent) < CHECK_EVERY:
-            return
+            return None
         middle = np.array([statistics.median(known.recent)])
         known.measured = float(self._agreed(bucket, middle, _core.ReduceOp.min)[0])
         known.recent.clear()
-        if self._leaves_out_too_much(bucket, index):
+        if self._leaves_out_too_much(bucket, given):
             known.refused.add(index)
             self._choose(known)
         elif known.measured > CHANGED * known.expected:
-            again = self._buckets[bucket.parts] = self._open(bucket)
-            again.refused |= known.refused
+            again = self._open(bucket)
+            again.refused, again.holds = known.refused, known.holds
             again.waiting = [each for each in again.waiting if each not in again.refused]
+            return again
+        return None
 
-    def _try(self, bucket: Group, known: Bucket, index: int, seconds: float) -> None:
+    def _try(
+        self, bucket: Group, known: Bucket, index: int, seconds: float, given: float | None
+    ) -> None:
         # The rank that came last has waited least.
         seconds = float(self._agreed(bucket, np.array([seconds]), _core.ReduceOp.min)[0])
         known.waiting.pop(0)
         known.trials.setdefault(index, []).append(seconds)
-        if self._leaves_out_too_much(bucket, index):
+        if self._leaves_out_too_much(bucket, given):
             known.refused.add(index)
         usable = known.usable()
         limit = HOPELESS * min(usable.values(), default=np.inf)
@@ -242,12 +272,11 @@ class Auto(Method):
         known.chosen = min(index for index, each in times.items() if each <= TIE * best)
         known.expected = known.measured = times[known.chosen]
 
-    def _leaves_out_too_much(self, bucket: Group, index: int) -> bool:
-        if not self._gets_feedback(index):
+    def _leaves_out_too_much(self, bucket: Group, given: float | None) -> bool:
+        if given is None:
             return False
-        left = self._residuals.squares(bucket)
-        given = sum(float(np.vdot(x, x)) for x in bucket.inputs) * bucket.factors[0] ** 2
-        left, given = self._agreed(bucket, np.array([left, given]), _core.ReduceOp.sum)
+        sums = np.array([self._residuals.squares(bucket), given])
+        left, given = self._agreed(bucket, sums, _core.ReduceOp.sum)
         return bool(left > self.max_residual**2 * given)
 
     def _agreed(self, bucket: Group, values: Any, op: _core.ReduceOp) -> Any:
@@ -269,7 +298,7 @@ class Auto(Method):
             f"{'MB sent':>10}{'residual':>11}"
         ]
         norms = self._residuals.norms()
-        for parts, bucket in self._buckets.items():
+        for (_, parts), bucket in self._buckets.items():
             first, *others = [name for name, _ in parts]
             label = f"{first[:22]}{f' and {len(others)} more' if others else ''}"
             left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))

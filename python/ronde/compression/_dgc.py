@@ -12,7 +12,7 @@ from .. import _core
 from ..arrays import ArrayLike
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Floats, Group, Method
+from ._group import Floats, Group, Method, squares
 from .codecs import key_of, topk
 
 __all__ = ["DGC"]
@@ -131,7 +131,8 @@ class DGC(Method):
                 inputs.append(part)
                 offset += x.size
             first = bucket.names[0]
-            step = self._step[first] = self._step.get(first, -1) + 1
+            step = 1 + max(self._step.get(name, -1) for name in bucket.names)
+            self._step |= dict.fromkeys(bucket.names, step)
             ratio = self.ratio_at(step)
             compression = _core.Compression(
                 topk(ratio)._core, accumulated, key_of(0, step, first), per_rank=True
@@ -139,14 +140,14 @@ class DGC(Method):
             detail = f"compression={self!r} with ratio {ratio}"
             replace(bucket, inputs=inputs).allreduce(compression, detail)
             # What has been sent has left 0 behind.
-            velocity *= accumulated != 0
+            velocity[accumulated == 0] = 0
 
     def _clipping(self, group: Group) -> float:
         if self.clip is None:
             return 1.0
-        squares = sum(float(np.vdot(x, x)) for x in group.inputs)
+        norm = sum(map(squares, group.inputs)) ** 0.5
         limit = self.clip / group.communicator.size**0.5
-        return min(1.0, limit / squares**0.5) if squares else 1.0
+        return min(1.0, limit / norm) if norm else 1.0
 
     def __repr__(self) -> str:
         further = f", clip={self.clip!r}" if self.clip is not None else ""

@@ -13,9 +13,14 @@ import numpy.typing as npt
 from .. import _core
 from .._calls import buckets
 
-__all__ = ["Floats", "Group", "Method"]
+__all__ = ["Floats", "Group", "Method", "squares"]
 
 Floats = npt.NDArray[np.float32]
+
+
+def squares(x: Floats) -> float:
+    """Their sum, which float32 could not hold."""
+    return float(np.sum(np.square(x, dtype=np.float64)))
 
 
 class Method(ABC):
@@ -67,8 +72,10 @@ class Group:
             return self
         inputs = []
         for x, more in zip(self.inputs, added, strict=True):
-            scaled = x if self.factors[0] == 1.0 else x * np.float32(self.factors[0])
-            inputs.append(scaled if more is None else scaled + more.reshape(scaled.shape))
+            scaled = x if self.factors[0] == 1.0 else np.asarray(x * np.float32(self.factors[0]))
+            inputs.append(
+                scaled if more is None else np.asarray(scaled + more.reshape(scaled.shape))
+            )
         return replace(self, inputs=inputs, factors=(1.0, self.factors[1]))
 
     def allreduce(self, compression: _core.Compression | None = None, detail: str = "") -> None:
@@ -96,6 +103,14 @@ class Group:
         self.communicator.allreduce_bucket(
             arrays, arrays, dtype, op, self.call, 1.0, 1.0, None, detail
         )
+
+    def any_rank(self, flag: bool, detail: str) -> bool:
+        """Whether any rank has raised its flag."""
+        mine, result = np.array([flag], np.uint8), np.zeros(1, np.uint8)
+        call = _core.Call("flags of allreduce", self.call or "", detail=detail)
+        reduction = _core.Reduction(_core.DType.uint8, _core.ReduceOp.max)
+        self.communicator.allreduce(call, [mine], [result], reduction)
+        return bool(result[0])
 
     @property
     def divisor(self) -> int:

@@ -66,20 +66,22 @@ class PowerSGD(Codec):
         return (rows + columns) * self._rank_of(rows, columns) < rows * columns
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        if bucket.communicator.places == bucket.communicator.size:
-            bucket.allreduce()
-            return
-        matrices, rest, residuals, offset = [], [], [], 0
+        one_machine = bucket.communicator.places == bucket.communicator.size
+        matrices, rest, residuals, waiting, offset = [], [], [], [], 0
         for i, x in enumerate(bucket.inputs):
-            if self.worth_it(x.shape):
+            left = np.zeros(x.size, np.float32)
+            if residual is not None:
+                left = residual[offset : offset + x.size]
+            if self.worth_it(x.shape) and not one_machine:
                 matrices.append(i)
-                left = None if residual is None else residual[offset : offset + x.size]
-                residuals.append(np.zeros(x.size, np.float32) if left is None else left)
+                residuals.append(left)
             else:
                 rest.append(i)
+                waiting.append(left.copy() if left.any() else None)
+                left[...] = 0
             offset += x.size
         if rest:
-            bucket.part(rest).allreduce()
+            bucket.part(rest).scaled(waiting).allreduce()
         if not matrices:
             return
         some = bucket.scaled([None] * len(bucket.inputs)).part(matrices)
@@ -225,6 +227,12 @@ class PowerSGD(Codec):
             others = self._random(term.matrix.shape, self._steps[term.name], term.name)
             right[nothing] = others[nothing]
         self._factors[term.name] = right
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PowerSGD) and (self.rank, self.seed) == (other.rank, other.seed)
+
+    def __hash__(self) -> int:
+        return hash((self.rank, self.seed))
 
     def __repr__(self) -> str:
         seed = f", seed={self.seed}" if self.seed else ""

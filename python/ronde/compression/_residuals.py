@@ -15,9 +15,9 @@ import numpy as np
 from .. import _core
 from .._calls import communicator_of
 from ..process_set import ProcessSet
-from ._group import Floats, Group
+from ._group import Floats, Group, squares
 
-__all__ = ["Residuals", "load"]
+__all__ = ["Residuals", "load", "require_names"]
 
 Parts = tuple[tuple[str, int], ...]  # names and elements, in the order of a vector
 State = Mapping[str, Any]
@@ -34,6 +34,15 @@ class Where(NamedTuple):
     @staticmethod
     def of(communicator: _core.Communicator) -> Where:
         return Where(communicator.rank, communicator.size, communicator.place, communicator.places)
+
+
+def require_names(names: list[str]) -> None:
+    """Raises `ValueError` unless residuals can be kept under these names."""
+    if not all(names):
+        raise ValueError("error feedback needs a name: what is left out is kept under it")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two arrays of this call have the name {twice!r}, and so one residual")
 
 
 def load(
@@ -74,20 +83,24 @@ def load(
         load_share(states[here.rank :: here.size], here.size / size)
 
 
+class Use(NamedTuple):
+    """How a vector of residuals is used: one that is used otherwise from then on has to be sent first."""
+
+    where: Where
+    whole: bool  # by this rank; otherwise ranks that share memory have a part each, or none
+    parts: Parts
+
+
 class Residuals:
     def __init__(self) -> None:
         self._left: dict[str, Floats] = {}  # a part of a vector, once there is one
         self._vectors: dict[Parts, Floats] = {}
-        self._grouped: dict[str, Parts] = {}  # the vector of which it is or was a part
+        self._used: dict[str, Use] = {}  # the latest use
         # To be added to the next contribution: a vector in which they have no place, as this rank sends
         # other parts of it than before, or none.
         self._unplaced: dict[str, Floats] = {}
         self._averaged: dict[str, bool] = {}
-        self._where: Where | None = None  # this rank among others, when last used,
-        self._uses_all = True  # and whether it used all of its vectors
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._left
+        self._where: Where | None = None  # when last used
 
     def read(self, name: str) -> Floats:
         left = self._left[name]
@@ -99,7 +112,7 @@ class Residuals:
 
     def squares(self, group: Group) -> float:
         """The sum of the squares of what is left of the group's arrays."""
-        return sum(float(np.vdot(left, left)) for left in map(self.read, group.names))
+        return sum(map(squares, map(self.read, group.names)))
 
     def rescale(self, factor: float) -> None:
         for kept in (*self._left.values(), *self._unplaced.values()):
@@ -111,37 +124,34 @@ class Residuals:
 
         `per_rank`: each rank uses all of its vector. Otherwise ranks that share memory have a part each.
         """
-        where = Where.of(group.communicator)
-        uses_all = per_rank or (where.places == 1 and where.size > 1)
-        moved = self._where is not None and (where, uses_all) != (self._where, self._uses_all)
-        self._uses_all = uses_all
-        self._where = where
+        self._where = Where.of(group.communicator)
         parts = group.parts
-        names = [name for name, _ in parts]
-        if not all(names):
-            raise ValueError("error feedback needs a name: what is left out is kept under it")
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(
-                f"two arrays of this call have the name {twice!r}, and so one residual"
-            )
-        for name, elements in parts:
+        names = self._checked(parts)
+        for name in names:
             self._averaged[name] = group.op is _core.Op.Average
-            for kept in (self._left.get(name), self._unplaced.get(name)):
-                if kept is not None and kept.size != elements:
-                    raise ValueError(
-                        f"the residual of {name!r} has {kept.size} elements, the array {elements}"
-                    )
-        if moved or parts not in self._vectors:
-            self._place(parts, keep=not moved, uses_all=uses_all)
+        whole = per_rank or (self._where.places == 1 and self._where.size > 1)
+        use = Use(self._where, whole, parts)
+        if parts not in self._vectors or any(self._used[name] != use for name in names):
+            self._place(use)
         vector = self._vectors[parts]
         added = [self._unplaced.pop(name, None) for name in names]
-        if uses_all and any(each is not None for each in added):
+        if whole:
             for name, more in zip(names, added, strict=True):
                 if more is not None:
                     self._left[name] += more
             added = [None] * len(names)
         return vector, added
+
+    def _checked(self, parts: Parts) -> list[str]:
+        names = [name for name, _ in parts]
+        require_names(names)
+        for name, elements in parts:
+            for kept in (self._left.get(name), self._unplaced.get(name)):
+                if kept is not None and kept.size != elements:
+                    raise ValueError(
+                        f"the residual of {name!r} has {kept.size} elements, the array {elements}"
+                    )
+        return names
 
     def taken(self, group: Group) -> list[Floats | None]:
         """All that is left of the group's arrays, to be added to this rank's contribution now, or None."""
@@ -156,32 +166,31 @@ class Residuals:
             found.append(left if left.any() else None)
         return found
 
-    def _place(self, parts: Parts, *, keep: bool, uses_all: bool) -> None:
-        """Makes a vector of the parts, whose names leave the vectors in which they were."""
-        names = {name for name, _ in parts}
+    def _place(self, use: Use) -> None:
+        """Makes a vector, whose names leave those in which they were."""
+        names = {name for name, _ in use.parts}
         for known in [each for each in self._vectors if names & {name for name, _ in each}]:
             del self._vectors[known]
-        vector: Floats = np.zeros(sum(elements for _, elements in parts), np.float32)
+        vector: Floats = np.zeros(sum(elements for _, elements in use.parts), np.float32)
         offset = 0
-        for name, elements in parts:
+        for name, elements in use.parts:
             place = vector[offset : offset + elements]
             before = self._left.get(name)
             if before is not None:
-                if uses_all or (keep and self._grouped.get(name) == parts):
+                if use.whole or self._used.get(name) == use:
                     place[...] = before
                 else:
                     self._unplaced[name] = before + self._unplaced.get(name, np.float32(0))
-            self._left[name], self._grouped[name] = place, parts
+            self._left[name], self._used[name] = place, use
             offset += elements
-        self._vectors[parts] = vector
+        self._vectors[use.parts] = vector
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "where": self._where,
-            "uses_all": self._uses_all,
             "residuals": {name: left.copy() for name, left in self._left.items()},
             "unplaced": {name: left.copy() for name, left in self._unplaced.items()},
-            "grouped": dict(self._grouped),
+            "used": dict(self._used),
             "averaged": dict(self._averaged),
         }
 
@@ -190,13 +199,16 @@ class Residuals:
         self.__init__()  # type: ignore[misc]
         self._left = {name: np.array(left, np.float32) for name, left in state["residuals"].items()}
         self._unplaced = {name: np.array(x, np.float32) for name, x in state["unplaced"].items()}
-        self._grouped = {
-            name: tuple((str(n), int(e)) for n, e in parts)
-            for name, parts in state["grouped"].items()
+        self._used = {
+            name: Use(Where(*where), whole, tuple((str(n), int(e)) for n, e in parts))
+            for name, (where, whole, parts) in state["used"].items()
         }
         self._averaged = dict(state["averaged"])
         self._where = None if state["where"] is None else Where(*state["where"])
-        self._uses_all = state["uses_all"]
+
+    # Parts of vectors would be copied apart from them.
+    __getstate__ = state_dict
+    __setstate__ = load
 
     def load_share(self, states: Iterable[State], scale: float) -> None:
         """The sum of what several ranks have kept. `scale`: of what is averaged."""

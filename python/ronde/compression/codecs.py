@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -96,7 +95,7 @@ class Compressor(Codec):
         shown = {**parameters, "seed": seed} if seed else parameters
         self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
         self._seed = seed
-        self._calls = itertools.count()
+        self._calls = 0
         self.unbiased = self._core.unbiased
 
     def compress(self, x: ArrayLike) -> tuple[npt.NDArray[np.uint8], Any]:
@@ -121,7 +120,8 @@ class Compressor(Codec):
         return self._core.capacity_of_whole(elements)
 
     def _next_step(self) -> int:
-        return next(self._calls)
+        self._calls += 1
+        return self._calls - 1
 
     def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
         elements = sum(map(math.prod, shapes)) // places
@@ -147,7 +147,7 @@ class Compressor(Codec):
         return hash(self._text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Compressor, self._made_of
+        return Compressor, self._made_of, {"_calls": self._calls}
 
 
 def floats_of(seen: View) -> View:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 
 from .. import _core
 from ..arrays import view
-from ._group import Floats, Group
+from ..errors import RondeError
+from ._group import Floats, Group, Method
 from .codecs import Codec, Traffic
 
 __all__ = ["codec_of"]
@@ -18,13 +20,18 @@ __all__ = ["codec_of"]
 
 def codec_of(compressor: Any) -> Codec | None:
     """`compressor` itself or what makes use of it, if it is one at all."""
-    if isinstance(compressor, Codec):
-        return compressor
-    if callable(getattr(compressor, "compress", None)) and callable(
-        getattr(compressor, "decompress", None)
-    ):
-        return Custom(compressor)
-    return None
+    if isinstance(compressor, Method):
+        return compressor if isinstance(compressor, Codec) else None
+    has_both = all(_can(compressor, name) for name in ("compress", "decompress"))
+    return Custom(compressor) if has_both else None
+
+
+def _can(compressor: Any, name: str) -> bool:
+    """Of a class, as those of Horovod, only what needs no object."""
+    if not callable(getattr(compressor, name, None)):
+        return False
+    found = inspect.getattr_static(compressor, name)
+    return not isinstance(compressor, type) or isinstance(found, (staticmethod, classmethod))
 
 
 class Custom(Codec):
@@ -45,9 +52,25 @@ class Custom(Codec):
         raise NotImplementedError("nothing is known of the payloads of a compressor of one's own")
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        inputs = bucket.scaled([None] * len(bucket.inputs)).inputs
+        packed: list[tuple[Any, Any]] = []
+        error = None
+        try:
+            packed = self._packed(bucket, residual)
+        except Exception as raised:  # which must not leave the other ranks waiting
+            error = raised
+        failed = bucket.any_rank(error is not None, f"compression={self!r}")
+        if error is not None:
+            raise error
+        if failed:
+            raise RondeError(f"{self!r} has failed on another rank")
+        adds = self._adds if getattr(self._compressor, "sums", False) else self._gathers
+        factor = np.float32(bucket.factors[1] / bucket.divisor)
+        for output, total in zip(bucket.outputs, adds(bucket, packed), strict=True):
+            np.multiply(total, factor, out=output)
+
+    def _packed(self, bucket: Group, residual: Floats | None) -> list[tuple[Any, Any]]:
         packed, offset = [], 0
-        for x in inputs:
+        for x in bucket.scaled([None] * len(bucket.inputs)).inputs:
             value = x.astype(np.float32)
             if residual is not None:
                 left = residual[offset : offset + x.size].reshape(x.shape)
@@ -59,10 +82,7 @@ class Custom(Codec):
                 left[~np.isfinite(left)] = 0.0
             packed.append((payload, ctx))
             offset += x.size
-        adds = self._adds if getattr(self._compressor, "sums", False) else self._gathers
-        factor = np.float32(bucket.factors[1] / bucket.divisor)
-        for output, total in zip(bucket.outputs, adds(bucket, packed), strict=True):
-            np.multiply(total, factor, out=output)
+        return packed
 
     def _gathers(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[Floats]:
         mine = np.frombuffer(pickle.dumps(packed), np.uint8)
@@ -81,7 +101,9 @@ class Custom(Codec):
         totals = []
         for (payload, ctx), x in zip(packed, bucket.inputs, strict=True):
             seen = view(payload)
-            call = _core.Call("payload of allreduce", bucket.call or "", detail=repr(self))
+            call = _core.Call(
+                "payload of allreduce", bucket.call or "", seen.dtype, seen.shape, detail=repr(self)
+            )
             total = np.empty_like(seen.array)
             reduction = _core.Reduction(seen.dtype, _core.ReduceOp.sum)
             bucket.communicator.allreduce(call, [seen.array], [total], reduction)

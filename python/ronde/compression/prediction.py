@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +28,19 @@ class Prediction(NamedTuple):
     seconds: float
 
 
-@lru_cache
+_timed: dict[str, tuple[float, float]] = {}
+
+
 def codec_seconds(codec: Codec) -> tuple[float, float]:
-    """Seconds an element to encode with a residual, and to decode: of one thread of this machine, now."""
+    """Seconds an element to encode with a residual, and to decode: of one thread of this machine, when it
+    was first asked for."""
+    name = repr(codec)
+    if name not in _timed:
+        _timed[name] = _time(codec)
+    return _timed[name]
+
+
+def _time(codec: Codec) -> tuple[float, float]:
     best = [math.inf, math.inf]
     for seed in range(REPEATS):
         values = np.random.default_rng(seed).standard_normal(SAMPLE, np.float32)
