@@ -235,3 +235,37 @@ def test_a_state_is_taken_up() -> None:
         assert other.norms() == method.norms()
 
     run_all(2, program)
+
+
+def test_a_step_that_is_not_finite_loses_nothing_in_exact_calls_too() -> None:
+    def program(me: Rank) -> None:
+        here: Any = SimpleNamespace(_communicator=me.communicator)
+        pretend(me, SLOW)
+        method = auto([int4()])
+        for step in range(4):
+            reduce(me, method, step)
+        state = method.state_dict()
+        left = method.norms()
+        again = auto([int4()])
+        again.load_state_dict(state, here)  # and is about to try something else
+        bad = np.full((64, 512), np.inf, np.float32)
+        ronde.allreduce(bad, ronde.Sum, name="w", compression=again, process_set=here)
+        assert again.norms() == left
+
+    run_all(2, program)
+
+
+def test_process_sets_and_names_are_kept_apart() -> None:
+    with pytest.raises(ValueError, match="needs a name"):
+        ronde.allreduce(np.ones((3, 4), np.float32), compression=auto())
+
+    def program(me: Rank) -> None:
+        method = auto()
+        x = np.ones((64, 512), np.float32)
+        ronde.allreduce(x, ronde.Sum, name="w", compression=method)  # of one rank
+        pretend(me, SLOW)
+        for step in range(3):
+            reduce(me, method, step)
+        assert len(method._buckets) == 2
+
+    run_all(2, program)

@@ -3,13 +3,15 @@ or skipped steps."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import ronde
-from ronde.compression import ErrorFeedback, int4, powersgd, randomk, sign, topk
+from ronde.compression import ErrorFeedback, auto, dgc, int4, powersgd, randomk, sign, topk
 from threads import Rank, run_all
 
 ronde.init()
@@ -295,3 +297,124 @@ def test_residuals_follow_the_scale_of_gradients() -> None:
             np.testing.assert_array_equal(x, y / 2)
 
     run_all(2, program)
+
+
+def test_every_call_is_moved_to_another_placement() -> None:
+    xs = {name: np.random.default_rng(i).standard_normal((30, 40)) for i, name in enumerate("ab")}
+
+    def separate(me: Rank, feedback: ErrorFeedback, name: str, factor: float) -> np.ndarray:
+        x = (factor * (1 + me.rank) * xs[name]).astype(np.float32)
+        here = process_set(me)
+        result = ronde.allreduce(x, ronde.Sum, name=name, compression=feedback, process_set=here)
+        return np.asarray(result, np.float64)
+
+    def first(me: Rank) -> Any:
+        feedback = ErrorFeedback(topk(0.25))
+        sent = {name: separate(me, feedback, name, 1.0) for name in xs}
+        return sent, feedback.state_dict()
+
+    before = run_all(4, first)
+
+    def then(me: Rank) -> Any:
+        feedback = ErrorFeedback(topk(0.25))
+        feedback.load_state_dict([state for _, state in before], process_set(me))
+        return {name: sum(separate(me, feedback, name, 0.0) for _ in range(12)) for name in xs}
+
+    for later in run_all(4, then, machines=[0, 0, 1, 1]):
+        for name, x in xs.items():
+            np.testing.assert_allclose(before[0][0][name] + later[name], 10 * x, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [lambda: ErrorFeedback(int4()), lambda: dgc(0.1), auto])
+def test_copies_keep_what_was_left_out(make: Any) -> None:
+    def program(me: Rank) -> None:
+        method = make()
+        steps(me, method, ronde.Sum, 3)
+        for twin in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+            assert twin.norms() == method.norms()
+            twin.rescale(0.0)
+            assert not any(twin.norms().values())
+            for x in reduce(me, zeros(), twin, op=ronde.Sum):
+                # (With a velocity there is more to come than what was left out: that was scaled too.)
+                assert not x.any()
+
+    run_all(2, program)
+
+
+def test_low_rank_sends_what_waits_where_it_reduces_exactly() -> None:
+    def first(me: Rank) -> Any:
+        feedback = ErrorFeedback(powersgd(2))
+        steps(me, feedback, ronde.Sum, 2)
+        return feedback.state_dict()
+
+    states = run_all(2, first)
+    waits = total([[state["residuals"][f"g[{i}]"] for i in range(3)] for state in states])
+
+    def then(me: Rank) -> Any:
+        feedback = ErrorFeedback(powersgd(2))
+        feedback.load_state_dict(states, process_set(me))
+        found = reduce(me, zeros(), feedback, op=ronde.Sum)
+        assert not any(feedback.norms().values())
+        return found
+
+    for size, placement in ((1, {}), (2, {"shared": True})):
+        for found in run_all(size, then, **placement):
+            for x, y in zip(found, waits, strict=True):
+                np.testing.assert_allclose(x.ravel(), y, atol=1e-5)
+
+
+def test_a_number_may_be_scaled() -> None:
+    def program(me: Rank) -> None:
+        x = np.array(3.0, np.float32)
+        here = process_set(me)
+        for method in (ErrorFeedback(int4()), ErrorFeedback(Halves()), dgc(1.0), powersgd()):
+            y = ronde.allreduce(
+                x, ronde.Sum, name="w", compression=method, prescale_factor=2, process_set=here
+            )
+            assert y.shape == ()
+            assert y in (0, 12) or abs(y - 12) < 1  # half of one value may be none
+
+    run_all(2, program)
+
+
+def test_a_compressor_that_fails_on_one_rank_fails_on_all() -> None:
+    class Moody(Halves):
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+        def compress(self, x: np.ndarray) -> Any:
+            if self.rank == 1:
+                raise ArithmeticError("not today")
+            return super().compress(x)
+
+    def program(me: Rank) -> None:
+        here, x = process_set(me), np.ones((4, 4), np.float32)
+        error = ArithmeticError if me.rank == 1 else ronde.RondeError
+        with pytest.raises(error, match=r"not today|Moody has failed on another rank"):
+            ronde.allreduce(x, compression=Moody(me.rank), process_set=here)
+        assert (ronde.allreduce(x, ronde.Sum, process_set=here) == 2).all()  # and goes on
+
+    run_all(2, program)
+
+
+def test_what_is_chosen_by_a_function_keeps_its_state() -> None:
+    def choose(key: Any, x: np.ndarray) -> Any:
+        return ErrorFeedback(topk(0.01)) if key == "w" else powersgd(2)
+
+    opt = ronde.DistributedOptimizer(lambda params, grads: grads, compression=choose, name="f")
+    grads = {"w": gradients(0, 0)[0], "v": gradients(0, 0)[1]}
+    for _ in range(3):
+        opt(None, grads)
+    assert len(opt._ronde_reducer.choice._kept) == 2
+
+
+def test_classes_are_compressors_only_where_they_need_no_object() -> None:
+    x = np.ones((3, 4), np.float32)
+    np.testing.assert_array_equal(ronde.allreduce(x, name="c", compression=Fp16), x)
+    opt = ronde.DistributedOptimizer(lambda params, grads: grads, compression=Fp16, name="c")
+    np.testing.assert_array_equal(opt(None, [x])[0], x)
+    for wrong in (powersgd, dgc, Halves):
+        with pytest.raises(TypeError, match="compression must be one of"):
+            ronde.DistributedOptimizer(lambda params, grads: grads, compression=wrong)
+    with pytest.raises(TypeError, match="Compressor is needed"):
+        ErrorFeedback(dgc())
