@@ -120,7 +120,7 @@ def test_within_one_machine_there_is_nothing_to_choose() -> None:
 
 
 def settled(
-    seconds: dict[int, float], predicted: list[float], lossy: int | None = None
+    seconds: dict[int, float], predicted: list[float], lossy: int | None = None, rest: float = 0.0
 ) -> tuple[int, list[int]]:
     """What is chosen where calls take so long, and what has been tried, in order."""
     method, tried = auto(), []
@@ -134,7 +134,7 @@ def settled(
     while bucket.waiting:
         index = bucket.current
         tried.append(index)
-        method._learn(group, bucket, index, seconds[index], index)
+        method._learn(group, bucket, index, seconds[index], rest, index)
     return bucket.chosen, tried
 
 
@@ -157,6 +157,13 @@ def test_predictions_that_fail_are_found_out() -> None:
 def test_of_equals_the_more_exact_is_chosen() -> None:
     chosen, _ = settled({0: 9.0, 1: 1.04, 2: 1.02, 3: 1.0, 4: 1.01}, [1.0, 0.9, 0.8, 0.7, 0.6])
     assert chosen == 1
+
+
+def test_where_steps_are_long_the_more_exact_is_chosen() -> None:
+    times = [9.0, 1.4, 1.3, 1.2, 1.0]
+    assert settled(dict(enumerate(times)), times)[0] == 4
+    assert settled(dict(enumerate(times)), times, rest=2.0)[0] == 2  # 3.3 is within 10% of 3.0
+    assert settled(dict(enumerate(times)), times, rest=20.0)[0] == 1
 
 
 def test_what_leaves_out_too_much_is_not_used_however_fast() -> None:
@@ -186,9 +193,9 @@ def test_what_becomes_much_slower_is_tried_again() -> None:
     method._open = lambda bucket: opened.append(bucket) or _auto.Bucket([], [3, 4])  # type: ignore
     group: Any = SimpleNamespace(parts=())
     for _ in range(3 * _auto.CHECK_EVERY):
-        assert method._learn(group, bucket, 3, 0.14, None) is None
+        assert method._learn(group, bucket, 3, 0.14, 0.0, None) is None
     assert not opened
-    learned = [method._learn(group, bucket, 3, 0.2, None) for _ in range(_auto.CHECK_EVERY)]
+    learned = [method._learn(group, bucket, 3, 0.2, 0.0, None) for _ in range(_auto.CHECK_EVERY)]
     assert learned[-1] is not None
     assert learned[-1].waiting == [3, 4]
 

@@ -26,7 +26,7 @@ WORTH = 0.95  # of the time of exact reduction: what is not predicted to take le
 HOPELESS = (
     1.5  # times the best so far: what is predicted or seen to take longer is tried no further
 )
-TIE = 1.05  # times the best: among candidates that take no longer the most exact is chosen
+TIE = 1.1  # times the best step: among candidates that take no longer the most exact is chosen
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 CHANGED = 1.5  # times slower than when it was chosen: all is tried again
 Parts = tuple[tuple[str, int], ...]
@@ -44,6 +44,8 @@ class Bucket:
     expected: float = 0.0  # seconds of what was chosen, at that time
     recent: list[float] = field(default_factory=list)  # seconds since the ranks last compared them
     measured: float = 0.0  # the median of the last comparison
+    rest: list[float] = field(default_factory=list)  # seconds between the calls of trials
+    ended: float | None = None  # when the last call did
     holds: bool = False  # something that has been left out
 
     @property
@@ -66,8 +68,8 @@ class Auto(Method):
     For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried, a few calls each, the most promising first; what is predicted or seen to take 1.5 times as long
-    as the best so far is tried no further. The fastest is used from then on, or a more exact one that takes
-    at most 5% longer; so compression that loses against exact float32 or bfloat16 is never used for longer
+    as the best so far is tried no further. The fastest is used from then on, or a more exact one with which
+    a step, with all that comes between two calls, takes at most 10% longer; so compression that loses against exact float32 or bfloat16 is never used for longer
     than its trials. The ranks compare their times again and again, and
     all is tried anew when it has become much slower. Whatever is changed, what has been left out is kept and
     sent later.
@@ -159,10 +161,12 @@ class Auto(Method):
             if self._gets_feedback(index) and known.compares_next:  # while it is still there
                 given = sum(map(squares, bucket.inputs)) * bucket.factors[0] ** 2
             start = time.perf_counter()
+            rest = 0.0 if known.ended is None else start - known.ended
             self._reduce_by(index, bucket, known)
-            seconds = time.perf_counter() - start
+            known.ended = time.perf_counter()
+            seconds = known.ended - start
             if known.predictions[0].wire_bytes:  # else there is nothing to choose
-                again = self._learn(bucket, known, index, seconds, given)
+                again = self._learn(bucket, known, index, seconds, rest, given)
                 if again:
                     self._buckets[key] = again
 
@@ -219,12 +223,21 @@ class Auto(Method):
         return [i for i in tried for _ in range(TRIALS)]
 
     def _learn(
-        self, bucket: Group, known: Bucket, index: int, seconds: float, given: float | None
+        self,
+        bucket: Group,
+        known: Bucket,
+        index: int,
+        seconds: float,
+        rest: float,
+        given: float | None,
     ) -> Bucket | None:
-        """What a call tells. `given`: the squares of what it was given, if feedback is to be judged. Returns
-        what to begin anew with, if it must."""
+        """What a call tells. `rest`: seconds since the one before; `given`: the squares of what it was given,
+        if feedback is to be judged. Returns what to begin anew with, if it must."""
         if known.waiting:
-            self._try(bucket, known, index, seconds, given)
+            # The rank that came last has waited least.
+            times = self._agreed(bucket, np.array([seconds, rest]), _core.ReduceOp.min)
+            known.rest.append(float(times[1]))
+            self._try(bucket, known, index, float(times[0]), given)
             return None
         known.recent.append(seconds)
         if len(known.recent) < CHECK_EVERY:
@@ -245,8 +258,6 @@ class Auto(Method):
     def _try(
         self, bucket: Group, known: Bucket, index: int, seconds: float, given: float | None
     ) -> None:
-        # The rank that came last has waited least.
-        seconds = float(self._agreed(bucket, np.array([seconds]), _core.ReduceOp.min)[0])
         known.waiting.pop(0)
         known.trials.setdefault(index, []).append(seconds)
         if self._leaves_out_too_much(bucket, given):
@@ -268,8 +279,9 @@ class Auto(Method):
         if not times:
             known.waiting = [0, 1] * TRIALS
             return
-        best = min(times.values())
-        known.chosen = min(index for index, each in times.items() if each <= TIE * best)
+        rest = statistics.median(known.rest)
+        limit = TIE * (rest + min(times.values()))
+        known.chosen = min(index for index, each in times.items() if rest + each <= limit)
         known.expected = known.measured = times[known.chosen]
 
     def _leaves_out_too_much(self, bucket: Group, given: float | None) -> bool:
