@@ -69,10 +69,10 @@ class Auto(Method):
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried, a few calls each, the most promising first; what is predicted or seen to take 1.5 times as long
     as the best so far is tried no further. The fastest is used from then on, or a more exact one with which
-    a step, with all that comes between two calls, takes at most 10% longer; so compression that loses against exact float32 or bfloat16 is never used for longer
-    than its trials. The ranks compare their times again and again, and
-    all is tried anew when it has become much slower. Whatever is changed, what has been left out is kept and
-    sent later.
+    a step, with all that comes between two calls, takes at most 10% longer; so compression that loses
+    against exact float32 or bfloat16 is never used for longer than its trials. The ranks compare their
+    times again and again, and all is tried anew when it has become much slower. Whatever is changed, what
+    has been left out is kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
     exact; int8, int4 and linear(3, block=512) unless given. They get error feedback if they need it.
