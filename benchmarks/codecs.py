@@ -66,7 +66,7 @@ def compressors() -> dict[str, Any]:
 
 
 def measure(name: str, compressor: Any, values: Any, before: Any) -> str:
-    residual, out = np.zeros(COUNT, np.float32), np.zeros(COUNT, np.float32)
+    residual, out = np.zeros_like(values), np.ones_like(values)
     payload = compressor.encode(values, residual)
     error = np.sqrt(np.dot(residual, residual) / np.dot(values, values))
     calls: dict[str, Callable[[], object]] = {

@@ -101,17 +101,17 @@ std::int32_t Picker::keep_largest(std::size_t first, std::size_t k, std::int32_t
   const auto values = entries_.values();
   if (values.size() - first <= k) return above;
   auto [limit, ties] = cut_of(values.subspan(first), k, above, kernels_);
-  Entries others;
-  others.reserve(values.size() - first);
+  others_.resize(0);
+  others_.reserve(values.size() - first);
   entries_.resize(first);
   for (std::size_t i = first; i < values.size(); ++i) {
     const std::int32_t magnitude = std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff;
     const bool tie = (magnitude == limit) & (ties > 0), kept = (magnitude > limit) | tie;
     ties -= tie;
-    others.add(places[i], values[i], !kept);
+    others_.add(places[i], values[i], !kept);
     entries_.add(places[i], values[i], kept);
   }
-  put_back(others, 0);
+  put_back(others_, 0);
   return limit;
 }
 

@@ -87,6 +87,7 @@ class Picker {
   std::span<float> residual_;
   const KernelTable& kernels_;
   Entries entries_;
+  Entries others_;  // that have not been kept
 };
 
 }  // namespace ronde
