@@ -129,6 +129,7 @@ def makers() -> dict[str, Callable[[], Trainer]]:
     }
     if hasattr(offered, "powersgd"):
         compressors["powersgd 4"] = lambda: offered.powersgd(rank=4)
+        compressors["powersgd 32"] = lambda: offered.powersgd(rank=32)
     if hasattr(offered, "auto"):
         compressors[AUTO] = offered.auto
     found: dict[str, Callable[[], Trainer]] = {
