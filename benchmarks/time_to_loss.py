@@ -11,10 +11,9 @@ hook.
 What synchronous training computes does not depend on how fast the links are. So for each choice the loss
 after each step is found once, on hosts whose links have no limit; and the time of a step at each link is
 measured in turns, all choices in the same processes, round after round. Wall time is steps times the median
-of a step. The exception is `auto`, which depends on the link: it trains anew at each, and its wall time is
-what these steps took, those in which it explores included; its step is that of the rounds, after --explore
-steps. Inside one machine Ronde compresses nothing (but for DGC, which acts on each rank), so there its
-choices have the exact curve.
+of a step. The exception is `auto`, which depends on the link: it trains anew at each; what its first
+--explore steps took is counted as it was, and only then the step of the rounds. Inside one machine Ronde
+compresses nothing (but for DGC, which acts on each rank), so there its choices have the exact curve.
 
 Losses are of held-out files; evaluating them is not in the times, encoding and decoding are. Written are:
 
@@ -59,9 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=64, help="examples of a rank (64)")
     parser.add_argument("--rate", type=float, default=0.1, help="of SGD at the start (0.1)")
     parser.add_argument("--rounds", type=int, default=5, help="of step times (5)")
-    parser.add_argument(
-        "--explore", type=int, default=40, help="steps of auto before it is timed (40)"
-    )
+    parser.add_argument("--explore", type=int, default=40, help="steps in which auto explores (40)")
     parser.add_argument(
         "--loss", type=float, help="to reach (what exact has after 80%% of --steps)"
     )
@@ -86,7 +83,8 @@ class Study:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
         self._file = options.output / "time_to_loss.json"
-        made = {name: getattr(options, name) for name in ("steps", "every", "batch", "rate")}
+        names = ("steps", "every", "batch", "rate", "explore")
+        made = {name: getattr(options, name) for name in names}
         self.found: dict[str, Any] = {"made_with": made, "curves": {}, "times": {}}
         if self._file.exists():
             self.found = json.loads(self._file.read_text())
@@ -136,11 +134,10 @@ class Study:
     def _launch(self, link: str, job: str, *words: str) -> Any:
         """What the ranks of benchmarks/training/rank.py find."""
         print(f"{link}: {' '.join([job, *words])}", file=sys.stderr, flush=True)
-        made, explore = self.found["made_with"], self._options.explore
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / "found.json"
             program = [sys.executable, "-m", "training.rank", job, *words, "--output", str(file)]
-            for name, value in {**made, "explore": explore}.items():
+            for name, value in self.found["made_with"].items():
                 program += [f"--{name}", str(value)]
             command = [sys.executable, "-m", "ronde", "run", "-np", str(RANKS)]
             if link != report.MACHINE:

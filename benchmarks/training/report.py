@@ -45,12 +45,20 @@ def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
         curve = EXACT if link == MACHINE and exact_inside_machine(name) and name != AUTO else name
         points = found["curves"].get(curve, {}).get(link if name == AUTO else UNLIMITED)
         if points and name != HALF_AGAIN:
-            step = median(times)
-            told[name] = Run(
-                [(at, loss, took if name == AUTO else at * step) for at, loss, took in points],
-                times,
-            )
+            explored = found["made_with"]["explore"] if name == AUTO else 0
+            told[name] = Run(_with_seconds(points, median(times), explored), times)
     return told
+
+
+def _with_seconds(
+    points: Sequence[tuple[int, float, float]], step: float, explored: int
+) -> list[tuple[float, float, float]]:
+    """With the wall time: that of the curve itself while it explores, and then so many seconds a step."""
+    before = max(seconds for at, _, seconds in points if at <= explored)
+    return [
+        (at, loss, took if at <= explored else before + (at - explored) * step)
+        for at, loss, took in points
+    ]
 
 
 def write(found: Mapping[str, Any], loss: float | None, stem: Path) -> str:
