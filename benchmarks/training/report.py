@@ -79,14 +79,33 @@ def write(found: Mapping[str, Any], loss: float | None, stem: Path) -> str:
         f"Held-out loss to reach: {loss:.3f} nats. Exact training at unlimited links needs "
         f"{reached[1]:.1f} s, and ends at {exact.final:.3f}."
     ]
+    lines += [
+        "",
+        "Seconds to that loss, and how many times what exact training at unlimited links needs:",
+        "",
+    ]
+    lines += _summary(known, reached[1], loss)
     for link, told in known.items():
-        lines += ["", f"### {TITLES.get(link, f'4 hosts at {link}')}", ""]
+        lines += ["", f"### {_title(link)}", ""]
         lines += _table(told, exact, loss)
         lines += ["", *_verdicts(told, found["times"][link], loss)]
     text = "\n".join(lines) + "\n"
     stem.with_suffix(".md").write_text(text)
     _draw(known, exact, loss, stem.with_suffix(".png"))
     return text
+
+
+def _summary(known: Mapping[str, Mapping[str, Run]], base: float, loss: float) -> Iterator[str]:
+    """All links side by side."""
+    yield "".join(["| |", *(f" {_title(link)} |" for link in known)])
+    yield "|---" * (len(known) + 1) + "|"
+    for name in dict.fromkeys(name for told in known.values() for name in told):
+        cells = []
+        for told in known.values():
+            reached = told[name].reaches(loss) if name in told else None
+            text = f"{reached[1]:.1f} ({reached[1] / base:.2f})" if reached else ""
+            cells.append("not reached" if name in told and not reached else text)
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _table(told: Mapping[str, Run], exact: Run, loss: float) -> Iterator[str]:
@@ -126,6 +145,10 @@ def _verdicts(
             halves = times[HALF][-len(times[name]) :]  # a choice may have been added later
             shares = [own / half for own, half in zip(times[name], halves, strict=True)]
             yield f"Step of {name} / step of {HALF}, of each round: {_spread(shares, 2)}."
+
+
+def _title(link: str) -> str:
+    return TITLES.get(link, f"4 hosts at {link}")
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -171,7 +194,7 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
         axis.set_ylim(0.97 * exact.final, 1.8 * exact.final)
         axis.set_xlim(left=0.1 * exact.points[-1][2])
         axis.grid(True, color="0.93")
-        axis.set_title(TITLES.get(link, f"4 hosts at {link}"), fontsize="medium")
+        axis.set_title(_title(link), fontsize="medium")
         axis.set_xlabel("wall time (s)")
         axis.set_ylabel("held-out loss (nats)")
     for axis in list(axes.flat)[len(known) :]:
