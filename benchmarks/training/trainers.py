@@ -116,8 +116,8 @@ def _address() -> tuple[str, str]:
 
 def makers() -> dict[str, Callable[[], Trainer]]:
     """What makes a trainer, of all choices that are installed here. To be called on all ranks."""
-    offered: Any = ronde.compression
-    compressors: dict[str, Callable[[], Any]] = {
+    offered = ronde.compression
+    compressions: dict[str, Callable[[], Any]] = {
         EXACT: offered.none,
         HALF: offered.bf16,
         HALF_AGAIN: offered.bf16,
@@ -125,18 +125,17 @@ def makers() -> dict[str, Callable[[], Trainer]]:
         "int8": offered.int8,
         "int4": offered.int4,
         "sign": offered.sign,
-        "topk 1%": lambda: offered.topk(0.01),
+        "topk 1%": partial(offered.topk, 0.01),
+        "powersgd 4": partial(offered.powersgd, 4),
+        "powersgd 32": partial(offered.powersgd, 32),
+        DGC: partial(offered.dgc, 0.01, momentum=MOMENTUM),
+        AUTO: offered.auto,
     }
-    if hasattr(offered, "powersgd"):
-        compressors["powersgd 4"] = lambda: offered.powersgd(rank=4)
-        compressors["powersgd 32"] = lambda: offered.powersgd(rank=32)
-    if hasattr(offered, "auto"):
-        compressors[AUTO] = offered.auto
     found: dict[str, Callable[[], Trainer]] = {
-        name: partial(_ronde_trainer, make, MOMENTUM) for name, make in compressors.items()
+        # DGC has the momentum in itself.
+        name: partial(_ronde_trainer, make, 0.0 if name == DGC else MOMENTUM)
+        for name, make in compressions.items()
     }
-    if hasattr(offered, "dgc"):  # which has momentum in itself
-        found[DGC] = partial(_ronde_trainer, lambda: offered.dgc(ratio=0.01), 0.0)
     if importlib.util.find_spec("torch"):
         found[f"{TORCH}fp32"] = partial(TorchTrainer, None)
         found[f"{TORCH}fp16"] = partial(TorchTrainer, "fp16_compress_hook")
