@@ -124,6 +124,7 @@ def makers() -> dict[str, Callable[[], Trainer]]:
         "fp8": offered.fp8,
         "int8": offered.int8,
         "int4": offered.int4,
+        "linear 3": partial(offered.linear, 3, block=512),
         "sign": offered.sign,
         "topk 1%": partial(offered.topk, 0.01),
         "powersgd 4": partial(offered.powersgd, 4),
