@@ -43,7 +43,7 @@ from training import report
 from training.trainers import AUTO, EXACT, HALF, HALF_AGAIN, makers
 
 FOLDER = Path(__file__).resolve().parent
-LINKS = f"{report.UNLIMITED},100mbit,1gbit,10gbit,{report.MACHINE}"
+LINKS = ",".join(report.LINKS)
 RANKS = 4
 
 

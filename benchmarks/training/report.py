@@ -11,9 +11,10 @@ from typing import Any
 
 from ronde.bench import chart
 
-from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, exact_inside_machine, is_torch
+from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, exact_inside_machine, is_torch, makers
 
 UNLIMITED, MACHINE = "unlimited", "machine"
+LINKS = ("100mbit", "1gbit", "10gbit", UNLIMITED, MACHINE)
 TARGET = 0.8  # of the steps of exact training, after which it has the loss to reach
 TITLES = {UNLIMITED: "4 hosts, unlimited links", MACHINE: "inside one machine"}
 
@@ -41,7 +42,9 @@ class Run:
 def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
     """Of all choices of which there are both a curve and times."""
     told = {}
-    for name, times in found["times"][link].items():
+    measured = found["times"][link]
+    for name in sorted(measured, key=list(makers()).index):
+        times = measured[name]
         curve = EXACT if link == MACHINE and exact_inside_machine(name) and name != AUTO else name
         points = found["curves"].get(curve, {}).get(link if name == AUTO else UNLIMITED)
         if points and name != HALF_AGAIN:
@@ -66,7 +69,8 @@ def write(found: Mapping[str, Any], loss: float | None, stem: Path) -> str:
 
     `loss` is the one to reach, or None for what exact training has after `TARGET` of its steps.
     """
-    known = {link: runs(found, link) for link in found["times"]}
+    links = sorted(found["times"], key=[*LINKS, *found["times"]].index)
+    known = {link: runs(found, link) for link in links}
     exact = known.get(UNLIMITED, {}).get(EXACT)
     if exact is None:
         raise SystemExit("exact training at unlimited links has not been measured yet")
@@ -162,6 +166,7 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
     """A panel for each link, a line for each choice."""
     chart.require()
     from matplotlib import pyplot, ticker
+    from PIL import Image
 
     columns = 3
     lines = -(-(len(known) + 1) // columns)  # one more place, for the legend
@@ -191,7 +196,7 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
-        axis.set_ylim(0.97 * exact.final, 1.8 * exact.final)
+        axis.set_ylim(0.97 * exact.final, 1.6 * exact.final)
         axis.set_xlim(left=0.1 * exact.points[-1][2])
         axis.grid(True, color="0.93")
         axis.set_title(_title(link), fontsize="medium")
@@ -204,6 +209,9 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
     )
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
+    with Image.open(file) as picture:  # a palette takes a third of the bytes
+        small = picture.convert("RGB").quantize(64)
+    small.save(file, optimize=True)
 
 
 def _line(axis: Any, run: Run, **style: Any) -> Any:
