@@ -28,16 +28,6 @@ ITEM_BYTES = {
 COLLECTIVES = tuple(dict.fromkeys(row[0] for row in _core.algorithms()))
 ROOTED = ("broadcast", "reduce", "gather", "scatter")
 GRID_RANKS = 16
-COMPRESSORS = (
-    None,
-    compression.bf16(),
-    compression.fp8(),
-    compression.int8(),
-    compression.int4(),
-    compression.sign(),
-    compression.topk(0.01),
-    compression.topk(0.001),
-)
 
 # What --bytes counts.
 MEANING = {
@@ -251,7 +241,17 @@ def _compressed(call: Call) -> Iterator[str]:
         f"{'compressor':<22}{'sent':>12}{'wire':>12}{'codec':>12}{'predicted':>12}"
         f"{'/ exact':>10}{'/ bf16':>10}"
     )
-    for compressor in COMPRESSORS:
+    compressors = (
+        None,
+        compression.bf16(),
+        compression.fp8(),
+        compression.int8(),
+        compression.int4(),
+        compression.sign(),
+        compression.topk(0.01),
+        compression.topk(0.001),
+    )
+    for compressor in compressors:
         found = predict(compressor, [(call.items,)], call.ranks, call.link)
         ratios = [
             other.seconds / found.seconds if found.seconds else 1.0 for other in (exact, half)
