@@ -128,8 +128,7 @@ def settled(
         [_auto.Prediction(1.0, each, 0.0, each) for each in predicted],
         method._worth_trying(predicted),
     )
-    group: Any = SimpleNamespace(parts=())
-    method._agreed = lambda bucket, values, op: values  # type: ignore
+    group: Any = SimpleNamespace(parts=(), agreed=lambda values, op, detail: values)
     method._leaves_out_too_much = lambda bucket, given: given == lossy  # type: ignore
     while bucket.waiting:
         index = bucket.current
@@ -189,9 +188,8 @@ def test_what_becomes_much_slower_is_tried_again() -> None:
     method = auto()
     bucket = _auto.Bucket([_auto.Prediction(1.0, 1.0, 0.0, 1.0)] * 5, [], chosen=3, expected=0.1)
     opened: list[Any] = []
-    method._agreed = lambda bucket, values, op: values  # type: ignore
     method._open = lambda bucket: opened.append(bucket) or _auto.Bucket([], [3, 4])  # type: ignore
-    group: Any = SimpleNamespace(parts=())
+    group: Any = SimpleNamespace(parts=(), agreed=lambda values, op, detail: values)
     for _ in range(3 * _auto.CHECK_EVERY):
         assert method._learn(group, bucket, 3, 0.14, 0.0, None) is None
     assert not opened

@@ -26,6 +26,7 @@ from ._power_sgd import PowerSGD as powersgd
 from .codecs import (
     Codec,
     Compressor,
+    Predictable,
     bf16,
     block_topk,
     fp8,
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 
-def auto(candidates: Sequence[Codec] | None = None, *, max_residual: float = 1.0) -> Auto:
+def auto(candidates: Sequence[Predictable] | None = None, *, max_residual: float = 1.0) -> Auto:
     """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included.
 
     `candidates`: to choose from besides, from the most to the least exact; int8, int4 and linear(3,

@@ -14,22 +14,19 @@ import numpy as np
 from .. import _core
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Group, Method, squares
-from ._power_sgd import PowerSGD
-from .codecs import Codec, Compressor, bf16, int4, int8, linear
+from ._group import Group, Method, Parts, squares
+from .codecs import Predictable, bf16, int4, int8, linear
 from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
 
 TRIALS = 3  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
-HOPELESS = (
-    1.5  # times the best so far: what is predicted or seen to take longer is tried no further
-)
+HOPELESS = 1.5  # times the best so far: what is predicted or seen to take longer is given up
 TIE = 1.1  # times the best step: among candidates that take no longer the most exact is chosen
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
+COMPARED = "what auto has measured"
 CHANGED = 1.5  # times slower than when it was chosen: all is tried again
-Parts = tuple[tuple[str, int], ...]
 
 
 @dataclass
@@ -46,7 +43,7 @@ class Bucket:
     measured: float = 0.0  # the median of the last comparison
     rest: list[float] = field(default_factory=list)  # seconds between the calls of trials
     ended: float | None = None  # when the last call did
-    holds: bool = False  # something that has been left out
+    holds: bool = True  # maybe something that has been left out, before it was first used too
 
     @property
     def current(self) -> int:
@@ -81,7 +78,7 @@ class Auto(Method):
     """
 
     def __init__(
-        self, candidates: Sequence[Codec] | None = None, *, max_residual: float = 1.0
+        self, candidates: Sequence[Predictable] | None = None, *, max_residual: float = 1.0
     ) -> None:
         default = int8(), int4(), linear(3, block=512)
         chosen = default if candidates is None else tuple(candidates)
@@ -89,10 +86,10 @@ class Auto(Method):
             raise ValueError(f"max_residual is positive, not {max_residual}")
         self.max_residual = float(max_residual)
         for each in chosen:
-            if not isinstance(each, (Compressor, PowerSGD)):
+            if not isinstance(each, Predictable):
                 raise TypeError(f"a candidate is a ronde.compression.Compressor, not {each!r}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
-        self.candidates: tuple[Codec | None, ...] = (None, bf16(), *further)
+        self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
         self._residuals = _residuals.Residuals()
         self._buckets: dict[tuple[int, Parts], Bucket] = {}  # by communicator and arrays
         self._step: dict[Parts, int] = {}
@@ -138,9 +135,9 @@ class Auto(Method):
         process_set: ProcessSet = global_process_set,
     ) -> None:
         """As of `ErrorFeedback`."""
-        states = state if isinstance(state, Mapping) else list(state)
-        _residuals.load(states, process_set, self._residuals.load, self._residuals.load_share)
-        first = states if isinstance(states, Mapping) else states[0]
+        first = _residuals.load(
+            state, process_set, self._residuals.load, self._residuals.load_share
+        )
         self._step = dict(first["steps"])
         for each in filter(None, self.candidates):
             each.load_state_dict(first["codecs"].get(repr(each), each.state_dict()))
@@ -173,12 +170,14 @@ class Auto(Method):
     def _reduce_by(self, index: int, bucket: Group, known: Bucket) -> None:
         codec = self.candidates[index]
         parts = bucket.parts
-        known.holds = self._gets_feedback(index)
-        if codec is not None and known.holds:
+        vector, added = None, None
+        if codec is not None and self._gets_feedback(index):
             vector, added = self._residuals.of(bucket, per_rank=codec.per_rank)
-        else:
-            vector, added = None, self._residuals.taken(bucket)
-        bucket = bucket.scaled(added)
+        elif known.holds:
+            added = self._residuals.taken(bucket)
+        known.holds = vector is not None
+        if added:
+            bucket = bucket.scaled(added)
         if codec is None:
             bucket.allreduce()
             return
@@ -201,7 +200,7 @@ class Auto(Method):
         link = communicator.link
         costs = {name: getattr(link, name) for name in ("alpha", "overhead", "beta", "gamma")}
         speeds = np.array([codec_seconds(each) for each in self.candidates if each], np.float64)
-        speeds = self._agreed(bucket, speeds.ravel(), _core.ReduceOp.max).reshape(-1, 2)
+        speeds = bucket.agreed(speeds.ravel(), _core.ReduceOp.max, COMPARED).reshape(-1, 2)
         predictions = [
             predict(
                 each,
@@ -235,15 +234,15 @@ class Auto(Method):
         if feedback is to be judged. Returns what to begin anew with, if it must."""
         if known.waiting:
             # The rank that came last has waited least.
-            times = self._agreed(bucket, np.array([seconds, rest]), _core.ReduceOp.min)
+            times = bucket.agreed([seconds, rest], _core.ReduceOp.min, COMPARED)
             known.rest.append(float(times[1]))
             self._try(bucket, known, index, float(times[0]), given)
             return None
         known.recent.append(seconds)
         if len(known.recent) < CHECK_EVERY:
             return None
-        middle = np.array([statistics.median(known.recent)])
-        known.measured = float(self._agreed(bucket, middle, _core.ReduceOp.min)[0])
+        middle = [statistics.median(known.recent)]
+        known.measured = float(bucket.agreed(middle, _core.ReduceOp.min, COMPARED)[0])
         known.recent.clear()
         if self._leaves_out_too_much(bucket, given):
             known.refused.add(index)
@@ -287,16 +286,9 @@ class Auto(Method):
     def _leaves_out_too_much(self, bucket: Group, given: float | None) -> bool:
         if given is None:
             return False
-        sums = np.array([self._residuals.squares(bucket), given])
-        left, given = self._agreed(bucket, sums, _core.ReduceOp.sum)
+        sums = [self._residuals.squares(bucket), given]
+        left, given = bucket.agreed(sums, _core.ReduceOp.sum, COMPARED)
         return bool(left > self.max_residual**2 * given)
-
-    def _agreed(self, bucket: Group, values: Any, op: _core.ReduceOp) -> Any:
-        result = np.empty_like(values)
-        call = _core.Call("comparison of times", bucket.call or "")
-        reduction = _core.Reduction(_core.DType.float64, op)
-        bucket.communicator.allreduce(call, [values], [result], reduction)
-        return result
 
     def _name(self, index: int) -> str:
         codec = self.candidates[index]

@@ -104,9 +104,7 @@ class DGC(Method):
         process_set: ProcessSet = global_process_set,
     ) -> None:
         """As of `ErrorFeedback`. Of another number of ranks, each takes up a share of the velocities too."""
-        states = state if isinstance(state, Mapping) else list(state)
-        _residuals.load(states, process_set, self._load_own, self._load_share)
-        first = states if isinstance(states, Mapping) else states[0]
+        first = _residuals.load(state, process_set, self._load_own, self._load_share)
         self._step = dict(first["steps"])
 
     def _load_own(self, state: Mapping[str, Any]) -> None:
@@ -118,7 +116,7 @@ class DGC(Method):
         self._velocity.load_share([state["velocity"] for state in states], scale)
 
     def _reduce(self, group: Group) -> None:
-        group = group.scaled([None] * len(group.inputs))
+        group = group.scaled()
         scale = self._clipping(group)
         for bucket in group.buckets():
             velocity, _ = self._velocity.of(bucket, per_rank=True)

@@ -83,14 +83,14 @@ class ErrorFeedback(Method):
                 raise ValueError(
                     f"this state belongs to {each['compressor']}, not to {self.compressor!r}"
                 )
-        _residuals.load(
+        first = _residuals.load(
             state if isinstance(state, Mapping) else states,
             process_set,
             self._residuals.load,
             self._residuals.load_share,
         )
-        self._step = dict(states[0]["steps"])
-        self.compressor.load_state_dict(states[0]["codec"])
+        self._step = dict(first["steps"])
+        self.compressor.load_state_dict(first["codec"])
 
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from .. import _core
 from .._calls import buckets
 
-__all__ = ["Floats", "Group", "Method", "squares"]
+__all__ = ["Floats", "Group", "Method", "Parts", "squares"]
 
 Floats = npt.NDArray[np.float32]
+Parts = tuple[tuple[str, int], ...]  # names and elements, in the order of a vector
 
 
 def squares(x: Floats) -> float:
@@ -66,8 +67,9 @@ class Group:
             names=some(self.names),
         )
 
-    def scaled(self, added: Sequence[Floats | None]) -> Group:
+    def scaled(self, added: Sequence[Floats | None] | None = None) -> Group:
         """The same with the first factor applied, and something added to it for each array or None."""
+        added = added or [None] * len(self.inputs)
         if self.factors[0] == 1.0 and all(each is None for each in added):
             return self
         inputs = []
@@ -104,13 +106,14 @@ class Group:
             arrays, arrays, dtype, op, self.call, 1.0, 1.0, None, detail
         )
 
-    def any_rank(self, flag: bool, detail: str) -> bool:
-        """Whether any rank has raised its flag."""
-        mine, result = np.array([flag], np.uint8), np.zeros(1, np.uint8)
-        call = _core.Call("flags of allreduce", self.call or "", detail=detail)
-        reduction = _core.Reduction(_core.DType.uint8, _core.ReduceOp.max)
+    def agreed(self, values: Any, op: _core.ReduceOp, detail: str) -> npt.NDArray[np.float64]:
+        """A few numbers that all ranks learn of each other."""
+        mine = np.asarray(values, np.float64)
+        result = np.empty_like(mine)
+        call = _core.Call("comparison of numbers", self.call or "", detail=detail)
+        reduction = _core.Reduction(_core.DType.float64, op)
         self.communicator.allreduce(call, [mine], [result], reduction)
-        return bool(result[0])
+        return result
 
     @property
     def divisor(self) -> int:
@@ -118,6 +121,6 @@ class Group:
         return self.communicator.size if self.op is _core.Op.Average else 1
 
     @property
-    def parts(self) -> tuple[tuple[str, int], ...]:
+    def parts(self) -> Parts:
         """Name and number of elements of each array."""
         return tuple((name, each.size) for name, each in zip(self.names, self.inputs, strict=True))

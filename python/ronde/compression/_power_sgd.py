@@ -11,6 +11,7 @@ it, at a cost that does not grow with the number of ranks. csrc/compress/low_ran
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from .. import _core
 from ..arrays import ArrayLike, view
 from ._group import Floats, Group
-from .codecs import Codec, Traffic, floats_of, key_of
+from .codecs import Predictable, Traffic, floats_of, key_of
 
 __all__ = ["PowerSGD"]
 
@@ -31,7 +32,7 @@ _MAX_RANK = 32
 _ITERATIONS = 2  # of `compress`, which begins with random vectors
 
 
-class PowerSGD(Codec):
+class PowerSGD(Predictable):
     """Sums of matrices over ranks, of a low rank; of one job at a time, as it keeps factors.
 
     Every parameter has *factors*, the Q of the last step, made orthonormal: the next one begins with it (warm
@@ -84,7 +85,7 @@ class PowerSGD(Codec):
             bucket.part(rest).scaled(waiting).allreduce()
         if not matrices:
             return
-        some = bucket.scaled([None] * len(bucket.inputs)).part(matrices)
+        some = bucket.scaled().part(matrices)
         self.reduce(
             some.inputs,
             residuals,
@@ -154,6 +155,12 @@ class PowerSGD(Codec):
             else:
                 sent += math.prod(shape)
         return Traffic(2 * (ranks - 1) / ranks * 4 * sent / places, encoded, 0)
+
+    def _seconds(self, values: Floats) -> tuple[float, float]:
+        alone, residual = PowerSGD(self.rank), np.zeros(values.size, np.float32)
+        start = time.perf_counter()
+        alone.reduce([values], [residual], ["w"], lambda arrays: None, 1, 1.0, [values])
+        return time.perf_counter() - start, 0.0
 
     def compress(self, x: ArrayLike) -> tuple[Bytes, Any]:
         """The payload of `x`, float32 of any shape, and what `decompress` must know besides.

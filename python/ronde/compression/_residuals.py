@@ -15,11 +15,10 @@ import numpy as np
 from .. import _core
 from .._calls import communicator_of
 from ..process_set import ProcessSet
-from ._group import Floats, Group, squares
+from ._group import Floats, Group, Parts, squares
 
 __all__ = ["Residuals", "load", "require_names"]
 
-Parts = tuple[tuple[str, int], ...]  # names and elements, in the order of a vector
 State = Mapping[str, Any]
 
 
@@ -50,14 +49,13 @@ def load(
     process_set: ProcessSet,
     load_own: Callable[[State], None],
     load_share: Callable[[list[State], float], None],
-) -> None:
+) -> State:
     """Takes from the states of an earlier job what belongs to this rank: its own where the job had as many
-    ranks, and the sum of some where it had not, to be weighed by a factor where an average is taken."""
+    ranks, and the sum of some where it had not, to be weighed by a factor where an average is taken.
+    Returns one of the states, for what is the same in all."""
     here = Where.of(communicator_of(process_set))
     if isinstance(state, Mapping):
-        if state["where"] is None:
-            return load_own(state)
-        rank, size, *_ = state["where"]
+        rank, size, *_ = state["where"] or here
         if size != here.size:
             raise ValueError(
                 f"this is the state of rank {rank} of {size}, and there are {here.size} ranks now: "
@@ -65,7 +63,8 @@ def load(
             )
         if rank != here.rank:
             raise ValueError(f"this is the state of rank {rank}, and this is rank {here.rank}")
-        return load_own(state)
+        load_own(state)
+        return state
     states = list(state)
     if not states:
         raise ValueError("there are no states to load")
@@ -81,6 +80,7 @@ def load(
         load_own(states[here.rank])
     else:
         load_share(states[here.rank :: here.size], here.size / size)
+    return states[0]
 
 
 class Use(NamedTuple):

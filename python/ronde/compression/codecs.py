@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from ._group import Floats, Group, Method
 __all__ = [
     "Codec",
     "Compressor",
+    "Predictable",
+    "Traffic",
     "bf16",
     "block_topk",
     "fp8",
@@ -56,11 +59,6 @@ class Codec(Method):
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         """As `_reduce`, with the residual of the whole bucket, in one dimension; `step` counts calls."""
 
-    @abstractmethod
-    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
-        """Of a rank, where arrays of these shapes go between `ranks` after `places` of them each have been
-        reduced in memory."""
-
     def _next_step(self) -> int:
         """Of calls without error feedback, from 0."""
         return 0
@@ -77,7 +75,20 @@ class Codec(Method):
             self._reduce_bucket(bucket, None, self._next_step())
 
 
-class Compressor(Codec):
+class Predictable(Codec):
+    """A codec of which it is known what it would send and take."""
+
+    @abstractmethod
+    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+        """Of a rank, where arrays of these shapes go between `ranks` after `places` of them each have been
+        reduced in memory."""
+
+    @abstractmethod
+    def _seconds(self, values: Floats) -> tuple[float, float]:
+        """What it takes to encode a matrix, with a residual if that is needed, and to decode it."""
+
+
+class Compressor(Predictable):
     """Turns arrays of float32 into payloads of fewer bytes, and back. Make one by its name below.
 
     Compressors are equal if their parameters are. Random numbers depend on `seed` and on how many arrays
@@ -132,6 +143,15 @@ class Compressor(Codec):
         # its own slice and all sums.
         share = (ranks - 1) / ranks
         return Traffic(share * (payload + sums), elements, (1 + share) * elements)
+
+    def _seconds(self, values: Floats) -> tuple[float, float]:
+        flat = values.reshape(-1)
+        residual = None if self.unbiased else np.zeros_like(flat)
+        start = time.perf_counter()
+        payload = self._core.encode(flat, residual, 0, 0)
+        between = time.perf_counter()
+        self._core.decode(payload, flat, False)
+        return between - start, time.perf_counter() - between
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         key = key_of(self._seed, step, bucket.names[0])

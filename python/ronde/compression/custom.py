@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from .. import _core
 from ..arrays import view
 from ..errors import RondeError
 from ._group import Floats, Group, Method
-from .codecs import Codec, Traffic
+from .codecs import Codec
 
 __all__ = ["codec_of"]
 
@@ -48,9 +47,6 @@ class Custom(Codec):
         self.unbiased = bool(getattr(compressor, "unbiased", False))
         self.per_rank = True
 
-    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
-        raise NotImplementedError("nothing is known of the payloads of a compressor of one's own")
-
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         packed: list[tuple[Any, Any]] = []
         error = None
@@ -58,7 +54,8 @@ class Custom(Codec):
             packed = self._packed(bucket, residual)
         except Exception as raised:  # which must not leave the other ranks waiting
             error = raised
-        failed = bucket.any_rank(error is not None, f"compression={self!r}")
+        detail = f"compression={self!r}"
+        failed = bucket.agreed([error is not None], _core.ReduceOp.max, detail).any()
         if error is not None:
             raise error
         if failed:
@@ -70,7 +67,7 @@ class Custom(Codec):
 
     def _packed(self, bucket: Group, residual: Floats | None) -> list[tuple[Any, Any]]:
         packed, offset = [], 0
-        for x in bucket.scaled([None] * len(bucket.inputs)).inputs:
+        for x in bucket.scaled().inputs:
             value = x.astype(np.float32)
             if residual is not None:
                 left = residual[offset : offset + x.size].reshape(x.shape)

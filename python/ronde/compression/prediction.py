@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import _core
-from ._power_sgd import PowerSGD
-from .codecs import Codec, Compressor
+from .codecs import Predictable
 
 __all__ = ["Prediction", "codec_seconds", "predict"]
 
@@ -31,7 +29,7 @@ class Prediction(NamedTuple):
 _timed: dict[str, tuple[float, float]] = {}
 
 
-def codec_seconds(codec: Codec) -> tuple[float, float]:
+def codec_seconds(codec: Predictable) -> tuple[float, float]:
     """Seconds an element to encode with a residual, and to decode: of one thread of this machine, when it
     was first asked for."""
     name = repr(codec)
@@ -40,34 +38,16 @@ def codec_seconds(codec: Codec) -> tuple[float, float]:
     return _timed[name]
 
 
-def _time(codec: Codec) -> tuple[float, float]:
+def _time(codec: Predictable) -> tuple[float, float]:
     best = [math.inf, math.inf]
     for seed in range(REPEATS):
         values = np.random.default_rng(seed).standard_normal(SAMPLE, np.float32)
-        start = time.perf_counter()
-        between = _encode(codec, values)
-        end = time.perf_counter()
-        best = [min(best[0], between - start), min(best[1], end - between)]
-    return best[0] / values.size, best[1] / values.size
-
-
-def _encode(codec: Codec, values: np.ndarray) -> float:
-    """And decodes; returns when it was encoded."""
-    residual = np.zeros(values.size, np.float32)
-    if isinstance(codec, PowerSGD):
-        alone = type(codec)(codec.rank)
-        alone.reduce([values], [residual], ["w"], lambda arrays: None, 1, 1.0, [values])
-        return time.perf_counter()
-    assert isinstance(codec, Compressor)
-    flat = values.reshape(-1)
-    payload = codec._core.encode(flat, None if codec.unbiased else residual, 0, 0)
-    between = time.perf_counter()
-    codec._core.decode(payload, flat, False)
-    return between
+        best = [min(pair) for pair in zip(best, codec._seconds(values), strict=True)]
+    return best[0] / math.prod(SAMPLE), best[1] / math.prod(SAMPLE)
 
 
 def predict(
-    codec: Codec | None,
+    codec: Predictable | None,
     shapes: Sequence[tuple[int, ...]],
     ranks: int,
     link: Mapping[str, float],
