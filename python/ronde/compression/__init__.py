@@ -68,14 +68,15 @@ __all__ = [
 ]
 
 
-def auto(candidates: Sequence[Predictable] | None = None, *, max_residual: float = 1.0) -> Auto:
-    """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included.
+def auto(candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9) -> Auto:
+    """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included, and keeps up
+    with training.
 
-    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and linear(3,
-    block=512) unless given. `max_residual`: what a candidate may leave behind, as a part of the norm of the
-    gradients. `auto().report()` prints what was predicted, measured and chosen.
+    `candidates`: to choose from besides, from the most to the least exact; int8, int4, linear(3, block=512)
+    and powersgd(32) unless given. `min_descent`: what is sent must keep this part of the descent along the
+    next gradient, of 1. `auto().report()` prints what was predicted, measured and chosen.
     """
-    return Auto(candidates, max_residual=max_residual)
+    return Auto(candidates, min_descent=min_descent)
 
 
 def method_of(compression: Any) -> Method | None:

@@ -14,15 +14,18 @@ import numpy as np
 from .. import _core
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Group, Method, Parts, squares
+from ._descent import Descent
+from ._group import Group, Method, Parts
+from ._power_sgd import PowerSGD
 from .codecs import Predictable, bf16, int4, int8, linear
 from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
 
-TRIALS = 3  # calls of each candidate, of which the first warms up
+TRIALS = 4  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted or seen to take longer is given up
+BF16 = 1  # its place among the candidates, after exact float32
 TIE = 1.1  # times the best step: among candidates that take no longer the most exact is chosen
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
@@ -35,9 +38,10 @@ class Bucket:
 
     predictions: list[Prediction]  # of each candidate
     waiting: list[int]  # candidates that are still to be tried, the next one first
-    refused: set[int] = field(default_factory=set)  # those that leave out too much
+    refused: set[int] = field(default_factory=set)  # those that keep too little of the descent
     trials: dict[int, list[float]] = field(default_factory=dict)  # seconds
     chosen: int = 0
+    descent: Descent = field(default_factory=Descent)  # of what was chosen
     expected: float = 0.0  # seconds of what was chosen, at that time
     recent: list[float] = field(default_factory=list)  # seconds since the ranks last compared them
     measured: float = 0.0  # the median of the last comparison
@@ -49,14 +53,21 @@ class Bucket:
     def current(self) -> int:
         return self.waiting[0] if self.waiting else self.chosen
 
-    @property
-    def compares_next(self) -> bool:
-        """Whether the ranks compare what they have measured after the next call."""
-        return bool(self.waiting) or len(self.recent) + 1 == CHECK_EVERY
-
     def usable(self) -> dict[int, float]:
         """The seconds of what has been tried and not refused."""
         return {i: _typical(each) for i, each in self.trials.items() if i not in self.refused}
+
+    def try_next(self, candidates: Sequence[int]) -> None:
+        """These, in this order, unless they have been refused or are hopeless."""
+        limit = HOPELESS * min(self.usable().values(), default=np.inf)
+        self.waiting = [
+            each for each in candidates if each not in self.refused and self._seconds(each) <= limit
+        ]
+
+    def _seconds(self, index: int) -> float:
+        """As predicted, until there is a trial that was no warming up."""
+        seen = self.trials.get(index, [])
+        return seen[-1] if len(seen) > 1 else self.predictions[index].seconds
 
 
 class Auto(Method):
@@ -68,23 +79,24 @@ class Auto(Method):
     as the best so far is tried no further. The fastest is used from then on, or a more exact one with which
     a step, with all that comes between two calls, takes at most 10% longer; so compression that loses
     against exact float32 or bfloat16 is never used for longer than its trials. The ranks compare their
-    times again and again, and all is tried anew when it has become much slower. Whatever is changed, what
-    has been left out is kept and sent later.
+    times again and again, and all is tried anew when it has become much slower. They also look at what
+    compression does to training: how much of the descent along the next gradient is kept by what is sent,
+    on a sample of the elements that is summed exactly (`_descent.py`). What keeps too little is given up,
+    and the next best taken. Whatever is changed, what has been left out is kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
-    exact; int8, int4 and linear(3, block=512) unless given. They get error feedback if they need it.
-    `max_residual`: a candidate whose residual comes to more than this part of the norm of the gradients
-    is not used any more, as late gradients cost steps that no link pays back.
+    exact; int8, int4, linear(3, block=512) and powersgd(32) unless given. They get error feedback if they
+    need it. `min_descent`: the part of the descent that must be kept, of 1; with 0 all is good enough.
     """
 
     def __init__(
-        self, candidates: Sequence[Predictable] | None = None, *, max_residual: float = 1.0
+        self, candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9
     ) -> None:
-        default = int8(), int4(), linear(3, block=512)
+        default = int8(), int4(), linear(3, block=512), PowerSGD(32)
         chosen = default if candidates is None else tuple(candidates)
-        if not max_residual > 0:
-            raise ValueError(f"max_residual is positive, not {max_residual}")
-        self.max_residual = float(max_residual)
+        if not 0 <= min_descent <= 1:
+            raise ValueError(f"min_descent is a part, from 0 to 1, not {min_descent}")
+        self.min_descent = float(min_descent)
         for each in chosen:
             if not isinstance(each, Predictable):
                 raise TypeError(f"a candidate is a ronde.compression.Compressor, not {each!r}")
@@ -150,22 +162,21 @@ class Auto(Method):
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
             key = id(bucket.communicator), bucket.parts
-            known = self._buckets.get(key)
-            if known is None:
-                known = self._buckets[key] = self._open(bucket)
+            if key not in self._buckets:
+                self._buckets[key] = self._open(bucket)
+            known = self._buckets[key]
             index = known.current
-            given = None
-            if self._gets_feedback(index) and known.compares_next:  # while it is still there
-                given = sum(map(squares, bucket.inputs)) * bucket.factors[0] ** 2
+            looks = index > BF16 and not known.waiting
+            if looks:
+                known.descent.before(bucket)
             start = time.perf_counter()
             rest = 0.0 if known.ended is None else start - known.ended
             self._reduce_by(index, bucket, known)
             known.ended = time.perf_counter()
-            seconds = known.ended - start
+            if looks:
+                known.descent.after(bucket)
             if known.predictions[0].wire_bytes:  # else there is nothing to choose
-                again = self._learn(bucket, known, index, seconds, rest, given)
-                if again:
-                    self._buckets[key] = again
+                self._buckets[key] = self._learn(bucket, known, known.ended - start, rest)
 
     def _reduce_by(self, index: int, bucket: Group, known: Bucket) -> None:
         codec = self.candidates[index]
@@ -186,7 +197,7 @@ class Auto(Method):
 
     def _gets_feedback(self, index: int) -> bool:
         codec = self.candidates[index]
-        return index > 1 and codec is not None and not codec.unbiased
+        return index > BF16 and codec is not None and not codec.unbiased
 
     def _open(self, bucket: Group) -> Bucket:
         """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
@@ -216,79 +227,58 @@ class Auto(Method):
 
     def _worth_trying(self, predicted: Sequence[float]) -> list[int]:
         """Candidates in the order in which to try them, each as often as it is to be tried."""
-        exact = min(predicted[:2])
-        tried = [i for i, each in enumerate(predicted) if i < 2 or each < WORTH * exact]
+        exact = min(predicted[: BF16 + 1])
+        tried = [i for i, each in enumerate(predicted) if i <= BF16 or each < WORTH * exact]
         tried.sort(key=lambda i: predicted[i])
         return [i for i in tried for _ in range(TRIALS)]
 
-    def _learn(
-        self,
-        bucket: Group,
-        known: Bucket,
-        index: int,
-        seconds: float,
-        rest: float,
-        given: float | None,
-    ) -> Bucket | None:
-        """What a call tells. `rest`: seconds since the one before; `given`: the squares of what it was given,
-        if feedback is to be judged. Returns what to begin anew with, if it must."""
+    def _learn(self, bucket: Group, known: Bucket, seconds: float, rest: float) -> Bucket:
+        """What a call tells that took so long, so many seconds after the one before. Returns what is known
+        from now on."""
+        index = known.current
         if known.waiting:
             # The rank that came last has waited least.
             times = bucket.agreed([seconds, rest], _core.ReduceOp.min, COMPARED)
             known.rest.append(float(times[1]))
-            self._try(bucket, known, index, float(times[0]), given)
-            return None
+            known.trials.setdefault(index, []).append(float(times[0]))
+            known.try_next(known.waiting[1:])
+            if not known.waiting:
+                self._choose(known)
+            return known
+        if known.descent.is_below(self.min_descent):
+            self._refuse(index, known)
+            return known
         known.recent.append(seconds)
         if len(known.recent) < CHECK_EVERY:
-            return None
+            return known
         middle = [statistics.median(known.recent)]
         known.measured = float(bucket.agreed(middle, _core.ReduceOp.min, COMPARED)[0])
         known.recent.clear()
-        if self._leaves_out_too_much(bucket, given):
-            known.refused.add(index)
-            self._choose(known)
-        elif known.measured > CHANGED * known.expected:
+        if known.measured > CHANGED * known.expected:
             again = self._open(bucket)
             again.refused, again.holds = known.refused, known.holds
-            again.waiting = [each for each in again.waiting if each not in again.refused]
+            again.try_next(again.waiting)
             return again
-        return None
+        return known
 
-    def _try(
-        self, bucket: Group, known: Bucket, index: int, seconds: float, given: float | None
-    ) -> None:
-        known.waiting.pop(0)
-        known.trials.setdefault(index, []).append(seconds)
-        if self._leaves_out_too_much(bucket, given):
-            known.refused.add(index)
-        usable = known.usable()
-        limit = HOPELESS * min(usable.values(), default=np.inf)
-        known.waiting = [
-            each
-            for each in known.waiting
-            if each not in known.refused
-            and (seconds if each == index else known.predictions[each].seconds) <= limit
-        ]
+    def _refuse(self, index: int, known: Bucket) -> None:
+        """What would have been tried had it not been for this one is tried now."""
+        known.refused.add(index)
+        worth = self._worth_trying([each.seconds for each in known.predictions])
+        known.try_next([each for each in worth if each not in known.trials])
         if not known.waiting:
             self._choose(known)
 
     def _choose(self, known: Bucket) -> None:
-        """Or tries exact reduction, where nothing else is left."""
-        times = known.usable()
-        if not times:
-            known.waiting = [0, 1] * TRIALS
-            return
+        times = (
+            known.usable()
+        )  # never empty: exact reduction is not refused, and tried after all others
         rest = statistics.median(known.rest)
         limit = TIE * (rest + min(times.values()))
         known.chosen = min(index for index, each in times.items() if rest + each <= limit)
         known.expected = known.measured = times[known.chosen]
-
-    def _leaves_out_too_much(self, bucket: Group, given: float | None) -> bool:
-        if given is None:
-            return False
-        sums = [self._residuals.squares(bucket), given]
-        left, given = bucket.agreed(sums, _core.ReduceOp.sum, COMPARED)
-        return bool(left > self.max_residual**2 * given)
+        known.descent = Descent()
+        known.recent.clear()
 
     def _name(self, index: int) -> str:
         codec = self.candidates[index]
@@ -299,13 +289,14 @@ class Auto(Method):
             return ["auto: nothing has been reduced yet"]
         lines = [
             f"{'bucket':<36}{'candidate':<20}{'predicted ms':>13}{'measured ms':>17}"
-            f"{'MB sent':>10}{'residual':>11}"
+            f"{'MB sent':>10}{'residual':>11}{'descent':>9}"
         ]
         norms = self._residuals.norms()
         for (_, parts), bucket in self._buckets.items():
             first, *others = [name for name, _ in parts]
             label = f"{first[:22]}{f' and {len(others)} more' if others else ''}"
             left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))
+            kept = "-" if bucket.descent.kept is None else f"{bucket.descent.kept:.3f}"
             for index, predicted in enumerate(bucket.predictions):
                 current = index == bucket.current
                 seen = bucket.trials.get(index)
@@ -314,18 +305,18 @@ class Auto(Method):
                     measured = _typical(seen)
                 took = "-" if measured is None else f"{measured * 1e3:.2f}"
                 if index in bucket.refused:
-                    took = "leaves too much"
+                    took = "too lossy"
                 lines.append(
                     f"{label:<36}{'> ' if current else '  '}{self._name(index):<18}"
                     f"{predicted.seconds * 1e3:>13.2f}{took:>17}{predicted.wire_bytes / 1e6:>10.3f}"
-                    + (f"{left:>11.3g}" if current else "")
+                    + (f"{left:>11.3g}{kept:>9}" if current else "")
                 )
                 label = ""
         return lines
 
     def __repr__(self) -> str:
         further = ", ".join(repr(each) for each in self.candidates[2:])
-        limit = f", max_residual={self.max_residual!r}" if self.max_residual != 1.0 else ""
+        limit = f", min_descent={self.min_descent!r}" if self.min_descent != 0.9 else ""
         return f"ronde.compression.auto([{further}]{limit})"
 
 

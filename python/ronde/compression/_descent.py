@@ -1,0 +1,108 @@
+"""How much of the descent is kept by what is sent.
+
+To first order, a step along the sum r_t that was sent lowers the loss of the next batch by the rate times
+<r_t, g_(t+1)>, and one along the exact sum s_t by the rate times <s_t, g_(t+1)>. Their ratio, over some calls,
+is the *descent kept*: what compression leaves out or sends late counts as far as the next gradient confirms
+it, and noise, which is most of a stochastic gradient, does not. The norm of a residual cannot tell the two
+apart: low rank leaves many gradients of noise behind and trains well, and a few largest values do not.
+
+Some thousand elements are enough, here and there in the arrays; so it costs little to sum them exactly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ._group import Floats, Group, squares
+
+__all__ = ["Descent"]
+
+ELEMENTS = 1 << 16  # of a sample, about
+FIRST = 16  # calls that are all looked at
+EVERY = 4  # further ones: one of so many is
+WINDOW = 32  # that count
+FEWEST = 6  # of which anything is said
+DEVIATIONS = 2.5  # standard errors of the mean, for a verdict
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Every `stride`-th element of each array."""
+
+    offset: int
+    stride: int
+
+    def of(self, arrays: Sequence[Any]) -> Floats:
+        picked = [each.reshape(-1)[self.offset :: self.stride] for each in arrays]
+        return np.concatenate(picked)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a call has sent, where a sample of it is known exactly."""
+
+    sample: Sample
+    exact: Floats
+    sent: Floats
+
+
+class Descent:
+    """Of the calls of a bucket, one after another: each begins with `before` and ends with `after`."""
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._exact: tuple[Sample, Floats] | None = None  # of the call that is under way
+        self._last: Seen | None = None
+        # <r_t, g_(t+1)> and <s_t, g_(t+1)>, as parts of <s_t, s_t>
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+
+    @property
+    def kept(self) -> float | None:
+        """What is seen of it so far, if that is anything."""
+        sent, exact = np.sum(self._pairs, axis=0) if self._pairs else (0.0, 0.0)
+        return float(sent / exact) if len(self._pairs) >= FEWEST and exact > 0 else None
+
+    def is_below(self, part: float) -> bool:
+        """Whether less than this part is kept, beyond doubt."""
+        if len(self._pairs) < FEWEST:
+            return False
+        over = np.array([sent - part * exact for sent, exact in self._pairs])
+        doubt = np.std(over, ddof=1) / np.sqrt(len(over))
+        return bool(np.mean(over) < -DEVIATIONS * doubt)
+
+    def before(self, bucket: Group) -> None:
+        if self._last is not None:
+            self._compare(bucket, self._last)
+            self._last = None
+        if self._calls < FIRST or self._calls % EVERY == 0:
+            elements = sum(each.size for each in bucket.inputs)
+            stride = elements // ELEMENTS | 1  # odd: not the same columns of each row
+            sample = Sample(self._calls % stride, stride)
+            own = sample.of(bucket.inputs)
+            exact = np.empty_like(own)
+            if own.size:
+                replace(bucket, inputs=[own], outputs=[exact], names=[""]).allreduce()
+                self._exact = sample, exact
+        self._calls += 1
+
+    def after(self, bucket: Group) -> None:
+        if self._exact is not None:
+            sample, exact = self._exact
+            self._last = Seen(sample, exact, sample.of(bucket.outputs))
+            self._exact = None
+
+    def _compare(self, bucket: Group, last: Seen) -> None:
+        following = last.sample.of(bucket.inputs).astype(np.float64)
+        with np.errstate(all="ignore"):
+            dots = [following @ last.sent, following @ last.exact]
+            found = bucket.agreed(dots, _core.ReduceOp.sum, "descent")
+            sent, exact = found / squares(last.exact)
+        # Steps with NaN or infinity tell nothing, nor those in which nothing is left to learn.
+        if np.isfinite([sent, exact]).all():
+            self._pairs.append((float(sent), float(exact)))
