@@ -261,7 +261,7 @@ def test_the_report_says_what_was_predicted_measured_and_chosen() -> None:
 
 
 def test_min_descent_is_a_part() -> None:
-    with pytest.raises(ValueError, match="min_descent is a part, from 0 to 1, not 1.5"):
+    with pytest.raises(ValueError, match=r"min_descent is a part, from 0 to 1, not 1\.5"):
         auto(min_descent=1.5)
 
 

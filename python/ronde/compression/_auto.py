@@ -287,8 +287,9 @@ class Auto(Method):
     def _lines(self) -> list[str]:
         if not self._buckets:
             return ["auto: nothing has been reduced yet"]
+        width = max(map(len, map(self._name, range(len(self.candidates)))))
         lines = [
-            f"{'bucket':<36}{'candidate':<20}{'predicted ms':>13}{'measured ms':>17}"
+            f"{'bucket':<36}  {'candidate':<{width}}{'predicted ms':>14}{'measured ms':>13}"
             f"{'MB sent':>10}{'residual':>11}{'descent':>9}"
         ]
         norms = self._residuals.norms()
@@ -307,8 +308,8 @@ class Auto(Method):
                 if index in bucket.refused:
                     took = "too lossy"
                 lines.append(
-                    f"{label:<36}{'> ' if current else '  '}{self._name(index):<18}"
-                    f"{predicted.seconds * 1e3:>13.2f}{took:>17}{predicted.wire_bytes / 1e6:>10.3f}"
+                    f"{label:<36}{'> ' if current else '  '}{self._name(index):<{width}}"
+                    f"{predicted.seconds * 1e3:>14.2f}{took:>13}{predicted.wire_bytes / 1e6:>10.3f}"
                     + (f"{left:>11.3g}{kept:>9}" if current else "")
                 )
                 label = ""

@@ -1,10 +1,10 @@
 """How much of the descent is kept by what is sent.
 
 To first order, a step along the sum r_t that was sent lowers the loss of the next batch by the rate times
-<r_t, g_(t+1)>, and one along the exact sum s_t by the rate times <s_t, g_(t+1)>. Their ratio, over some calls,
-is the *descent kept*: what compression leaves out or sends late counts as far as the next gradient confirms
-it, and noise, which is most of a stochastic gradient, does not. The norm of a residual cannot tell the two
-apart: low rank leaves many gradients of noise behind and trains well, and a few largest values do not.
+<r_t, g_(t+1)>, and one along the exact sum s_t by the rate times <s_t, g_(t+1)>. Their ratio, over some
+calls, is the *descent kept*: what compression leaves out or sends late counts as far as the next gradient
+confirms it, and noise, which is most of a stochastic gradient, does not. The norm of a residual cannot tell
+the two apart: low rank leaves many gradients of noise behind and trains well, and the largest values may not.
 
 Some thousand elements are enough, here and there in the arrays; so it costs little to sum them exactly.
 """

@@ -1,0 +1,111 @@
+"""What compression leaves behind, what it keeps of the descent, and how training goes with it.
+
+    python benchmarks/cluster run --hosts 4 --rate unlimited -- python benchmarks/descent.py
+
+The training is that of time_to_loss.py, for --steps steps of its schedule. For each compressor, with error
+feedback: the norm of all ranks' residuals over that of their gradients in the last step; the descent kept
+(docs/compression.md) by the latest 32 steps that were looked at, the least over the buckets; and the
+held-out loss at the end, over that of exact training. Within one machine nothing would be compressed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+# One thread for each rank, as all of them share the cores. NumPy reads this when it is imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+import numpy as np
+import ronde
+from mpi4py import MPI
+from ronde.compression import ErrorFeedback, int4, linear, powersgd, sign, topk
+from ronde.compression._descent import Descent
+from ronde.compression._group import Group, Method
+from training import data, model
+
+COMPRESSORS = (
+    int4(),
+    linear(3, block=512),
+    linear(2, block=512),
+    powersgd(32),
+    powersgd(4),
+    topk(0.1),
+    topk(0.01),
+    sign(),
+)
+SCHEDULE = 250  # steps, of which the first tenth warms up
+RATE, MOMENTUM, BATCH, HELD_OUT = 0.1, 0.9, 64, 2048
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=110, help="of training (110)")
+    options = parser.parse_args()
+    ronde.init()
+    exact = loss_after(options.steps, None)
+    names = [repr(each).removeprefix("ronde.compression.") for each in COMPRESSORS]
+    width = max(map(len, names))
+    say(f"{'compressor':<{width}}{'residual / gradient':>20}{'descent kept':>14}{'loss / exact':>14}")
+    for name, compressor in zip(names, COMPRESSORS, strict=True):
+        watched = Watched(ErrorFeedback(compressor))
+        reached = loss_after(options.steps, watched)
+        left, given = MPI.COMM_WORLD.allreduce(np.array(watched.squares))
+        kept = min(each.kept or np.nan for each in watched.descents.values())
+        say(f"{name:<{width}}{np.sqrt(left / given):>20.2f}{kept:>14.2f}{reached / exact:>14.3f}")
+
+
+class Watched(Method):
+    """Looks at what error feedback does to each bucket."""
+
+    feeds_back = True
+
+    def __init__(self, feedback: ErrorFeedback) -> None:
+        self._feedback = feedback
+        self.descents: dict[Any, Descent] = {}
+        self.squares = 0.0, 0.0  # of the residuals and of the contributions of this rank
+
+    def _reduce(self, group: Group) -> None:
+        given = sum(float(np.vdot(each, each)) for each in group.inputs)
+        for bucket in group.buckets():
+            descent = self.descents.setdefault(bucket.parts, Descent())
+            descent.before(bucket)
+            self._feedback._reduce(bucket)
+            descent.after(bucket)
+        norms = self._feedback.norms()
+        # A residual is that of a rank's contribution to an average.
+        left = group.divisor**2 * sum(norms[name] ** 2 for name in group.names)
+        self.squares = left, given
+
+    def __repr__(self) -> str:  # by which the ranks compare their calls
+        return repr(self._feedback)
+
+
+def loss_after(steps: int, compression: Any) -> float:
+    rank, ranks = ronde.rank(), ronde.size()
+    params = model.new_parameters()
+    sgd = model.MomentumSGD(params, MOMENTUM)
+    optimizer = ronde.DistributedOptimizer(sgd, compression=compression)
+    batches = data.batches(data.training_text(rank, ranks), BATCH, (0, rank))
+    for step in range(steps):
+        done = (step + 1) / (SCHEDULE + 1)
+        optimizer.rate = RATE * min(done / 0.1, (1 - done) / 0.9)
+        optimizer.step(model.gradients(params, *next(batches)))
+        if sys.stderr.isatty() and rank == 0:
+            print(f"\r\033[K{compression!r}: step {step + 1}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty() and rank == 0:
+        print("\r\033[K", end="", file=sys.stderr)
+    return model.loss(params, *data.held_out_examples(HELD_OUT))
+
+
+def say(line: str) -> None:
+    if ronde.rank() == 0:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
