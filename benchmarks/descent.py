@@ -50,7 +50,9 @@ def main() -> None:
     exact = loss_after(options.steps, None)
     names = [repr(each).removeprefix("ronde.compression.") for each in COMPRESSORS]
     width = max(map(len, names))
-    say(f"{'compressor':<{width}}{'residual / gradient':>20}{'descent kept':>14}{'loss / exact':>14}")
+    say(
+        f"{'compressor':<{width}}{'residual / gradient':>20}{'descent kept':>14}{'loss / exact':>14}"
+    )
     for name, compressor in zip(names, COMPRESSORS, strict=True):
         watched = Watched(ErrorFeedback(compressor))
         reached = loss_after(options.steps, watched)
