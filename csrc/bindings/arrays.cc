@@ -75,6 +75,10 @@ Buffer output_of(py::array& array) {
       static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes()), {}};
 }
 
+std::vector<std::int64_t> shape_of(const py::array& array) {
+  return {array.shape(), array.shape() + array.ndim()};
+}
+
 py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, const py::array& like) {
   const auto count =
       std::accumulate(shape.begin(), shape.end(), py::ssize_t{1}, std::multiplies<>());

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -24,6 +25,8 @@ std::optional<DType> plain_dtype(pybind11::handle x);
 ConstBuffer input_of(const pybind11::array& array);
 /// Throws ValueError if the array is read only.
 Buffer output_of(pybind11::array& array);
+
+std::vector<std::int64_t> shape_of(const pybind11::array& array);
 
 /// A new array of a dtype; in memory that all ranks of the machine can reach where `like` is.
 pybind11::array new_array(const pybind11::dtype& dtype, std::vector<pybind11::ssize_t> shape,

@@ -1,5 +1,6 @@
 // The communicator, and its collectives for calls that Python makes itself: those of objects and
-// parameters, scatter, and tests, which also name algorithms. The others are in operations.cc.
+// parameters, scatter, and tests, which also name algorithms. The others are in operations.cc
+// and groups.cc.
 // Arrays come as contiguous NumPy arrays whose bytes are of the dtype that the call names; the
 // Python layer (arrays.py) sees to that. The GIL is free while a collective runs.
 
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/operations.h"
@@ -282,6 +284,7 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("failure",
                              [](const Communicator& self) { return to_python(self.failure()); });
   bind_operations(module, communicator);
+  bind_groups(module, communicator);
 }
 
 }  // namespace ronde

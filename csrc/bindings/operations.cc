@@ -1,5 +1,6 @@
 // The collectives as Python's public functions call them: an array in, an array out. What a call is
 // (call.h) is made here and not in Python, where it would take longer than a short collective.
+// Groups of arrays are in groups.cc.
 //
 // An array comes with the dtype of its bytes, or without one if it is plain (arrays.h). Roots come
 // as ranks of the set, and as ranks of the job for the eyes of the user.
@@ -9,14 +10,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
-#include <initializer_list>
-#include <memory>
-#include <span>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "bindings/arrays.h"
 #include "collective/communicator.h"
 #include "core/error.h"
@@ -27,53 +26,10 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
-/// How the contributions of the ranks become one.
-enum class Op { sum, average, min, max, product };
-
-const char* text_of(Op op) {
-  constexpr const char* kTexts[] = {"sum", "average", "min", "max", "product"};
-  return kTexts[static_cast<int>(op)];
-}
-
-const char* name_of(Op op) {
-  constexpr const char* kNames[] = {"Sum", "Average", "Min", "Max", "Product"};
-  return kNames[static_cast<int>(op)];
-}
-
-ReduceOp core_op(Op op) {
-  constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::sum, ReduceOp::min, ReduceOp::max,
-                               ReduceOp::product};
-  return kOps[static_cast<int>(op)];
-}
-
-std::string shown(py::handle value) { return py::repr(value).cast<std::string>(); }
-
-std::string name_from(py::handle name) {
-  if (name.is_none()) return {};
-  if (!PyUnicode_Check(name.ptr())) throw py::type_error("name must be a text, not " + shown(name));
-  Py_ssize_t length = 0;
-  if (const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &length)) return {text, text + length};
-  PyErr_Clear();  // half a surrogate pair
-  return py::cast<std::string>(name.attr("encode")("utf-8", "replace"));
-}
-
-double factor_from(const char* what, py::handle value) {
-  const double factor = PyFloat_AsDouble(value.ptr());
-  if (factor != -1.0 || !PyErr_Occurred()) return factor;
-  const bool too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
-  PyErr_Clear();
-  if (too_large) throw py::value_error(std::string(what) + " is too large for a float");
-  throw py::type_error(std::string(what) + " must be a number, not " + shown(value));
-}
-
 DType dtype_from(const py::array& array, const std::optional<DType>& dtype) {
   if (dtype) return *dtype;
   if (const auto plain = plain_dtype(array)) return *plain;
   throw py::type_error("a plain array is needed, or its dtype");
-}
-
-std::vector<std::int64_t> shape_of(const py::array& array) {
-  return {array.shape(), array.shape() + array.ndim()};
 }
 
 Call call_of(const char* kind, py::handle name, DType dtype, const py::array& array) {
@@ -84,74 +40,6 @@ Call call_of(const char* kind, py::handle name, DType dtype, const py::array& ar
   call.shape = shape_of(array);
   return call;
 }
-
-/// What the caller says of a reduction, checked.
-struct Reducing {
-  Reducing(const Communicator& communicator, py::handle op_object, DType dtype, py::handle prescale,
-           py::handle postscale) {
-    if (!py::isinstance<Op>(op_object))
-      throw py::type_error("op must be one of ronde.Sum, Average, Min, Max and Product, not " +
-                           shown(op_object));
-    op = op_object.cast<Op>();
-    reduction.dtype = dtype;
-    reduction.op = core_op(op);
-    reduction.prescale = factor_from("prescale_factor", prescale);
-    reduction.postscale = factor_from("postscale_factor", postscale);
-    if (op == Op::average) reduction.divisor = communicator.size();
-    if (is_floating(dtype)) return;
-    const std::string type(ronde::name_of(dtype));
-    if (op == Op::average)
-      throw py::type_error("the average of " + type +
-                           " would have to be rounded; use op=ronde.Sum, or convert to a "
-                           "floating type");
-    if (reduction.prescale != 1.0 || reduction.postscale != 1.0)
-      throw py::type_error("prescale_factor and postscale_factor need a floating type, not " +
-                           type);
-  }
-
-  void describe(Call& call) const {
-    call.op = text_of(op);
-    call.prescale = reduction.prescale;
-    call.postscale = reduction.postscale;
-  }
-
-  void require_compressible() const {
-    if (op != Op::sum && op != Op::average)
-      throw py::value_error(
-          std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") + name_of(op));
-    if (reduction.dtype != DType::float32)
-      throw py::type_error("compression needs float32, not " +
-                           std::string(ronde::name_of(reduction.dtype)));
-  }
-
-  Op op;
-  Reduction reduction;
-};
-
-/// What the caller says of a compression: the compressor, a residual for all elements of the call
-/// or None, the key of random numbers, and whether each rank's own values are compressed wherever
-/// the ranks are.
-struct Compressing {
-  std::shared_ptr<const Compressor> compressor;
-  std::optional<py::array> residual;
-  std::uint64_t key;
-  bool per_rank;
-
-  void require_fitting(std::size_t elements) const {
-    if (residual && (plain_dtype(*residual) != DType::float32 ||
-                     static_cast<std::size_t>(residual->size()) != elements))
-      throw py::value_error("the residual must be a float32 array of " + std::to_string(elements) +
-                            " elements");
-  }
-
-  Compression compression() {
-    std::span<float> left;
-    if (residual)
-      left = {reinterpret_cast<float*>(output_of(*residual).data),
-              static_cast<std::size_t>(residual->size())};
-    return {compressor, left, key, per_rank};
-  }
-};
 
 py::array allreduce(Communicator& self, const py::array& input, std::optional<py::array> output,
                     const std::optional<DType>& given, py::handle op, py::handle name,
@@ -165,93 +53,6 @@ py::array allreduce(Communicator& self, const py::array& input, std::optional<py
   run_collective(self, {input, result},
                  [&] { self.allreduce(call, {&piece, 1}, reducing.reduction); });
   return result;
-}
-
-/// Arrays that get results must not share memory: each would change the other's.
-void require_apart(const std::vector<py::array>& outputs) {
-  std::vector<ConstBuffer> spans;
-  for (const auto& output : outputs) {
-    if (output.nbytes()) spans.push_back(input_of(output));
-  }
-  std::sort(spans.begin(), spans.end(),
-            [](const auto& a, const auto& b) { return a.data < b.data; });
-  for (std::size_t i = 1; i < spans.size(); ++i) {
-    if (spans[i].data < spans[i - 1].data + spans[i - 1].bytes)
-      throw py::value_error(
-          "two of the arrays share memory, so the result of one would overwrite "
-          "the other's");
-  }
-}
-
-/// What is done with some of the arrays of a group, in words.
-using Way = std::pair<std::string, std::vector<std::size_t>>;
-
-/// Phase 0 of a call on several arrays, which allreduce_bucket then reduces. Returns whether any
-/// rank has raised its flag.
-bool agree_on_group(Communicator& self, const std::string& kind,
-                    const std::vector<py::array>& inputs, const std::vector<py::array>& outputs,
-                    const std::vector<DType>& dtypes, const std::vector<Way>& ways, py::handle op,
-                    py::handle name, py::handle prescale, py::handle postscale, bool flag) {
-  require_apart(outputs);
-  Call group;
-  group.kind = kind;
-  group.name = name_from(name);
-  group.detail = std::to_string(inputs.size()) + " arrays: ";
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Reducing reducing(self, op, dtypes[i], prescale, postscale);
-    reducing.describe(group);
-    if (i) group.detail += ", ";
-    group.detail += ronde::name_of(dtypes[i]);
-    group.detail += shown(py::list(py::cast(shape_of(inputs[i]))));
-  }
-  if (inputs.empty()) Reducing(self, op, DType::float32, prescale, postscale).describe(group);
-  for (const auto& [text, members] : ways) {
-    group.detail += ", compression=" + text + " of " + shown(py::cast(members));
-    for (const auto i : members)
-      Reducing(self, op, dtypes.at(i), prescale, postscale).require_compressible();
-  }
-  // An empty group is a call too.
-  const auto byte = static_cast<std::byte>(flag);
-  std::byte any{};
-  const Piece piece{{&byte, 1, {}}, {&any, 1, {}}};
-  run_collective(self, {}, [&] {
-    self.allreduce(group, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max});
-  });
-  return any != std::byte{};
-}
-
-/// Arrays of one dtype of a group that has been agreed on, as one vector.
-void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
-                      std::vector<py::array>& outputs, DType dtype, py::handle op, py::handle name,
-                      py::handle prescale, py::handle postscale, Compressing* compressing,
-                      const std::string& detail) {
-  const Reducing reducing(self, op, dtype, prescale, postscale);
-  Call call;
-  call.kind = "bucket of allreduce";
-  call.name = name_from(name);
-  call.dtype = dtype;
-  call.detail = detail;
-  reducing.describe(call);
-  std::vector<Piece> pieces;
-  std::size_t elements = 0;
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    pieces.push_back({input_of(inputs[i]), output_of(outputs.at(i))});
-    elements += static_cast<std::size_t>(inputs[i].size());
-  }
-  const auto in_list = py::cast(inputs), out_list = py::cast(outputs);
-  if (!compressing) {
-    run_collective(self, {in_list, out_list},
-                   [&] { self.allreduce(call, pieces, reducing.reduction); });
-    return;
-  }
-  reducing.require_compressible();
-  compressing->require_fitting(elements);
-  if (compressing->per_rank) call.detail += ", per rank";
-  const auto compression = compressing->compression();
-  const py::object residual =
-      compressing->residual ? py::object(*compressing->residual) : py::none();
-  run_collective(self, {in_list, out_list, residual},
-                 [&] { self.allreduce_compressed(call, pieces, reducing.reduction, compression); });
 }
 
 py::object reduce(Communicator& self, const py::array& input, const std::optional<DType>& given,
@@ -400,22 +201,7 @@ void barrier(Communicator& self, py::handle name) {
 
 }  // namespace
 
-void bind_op(py::module_& module) {
-  py::enum_<Op> ops(module, "Op", "How the contributions of the ranks become one.");
-  for (int i = 0; i <= static_cast<int>(Op::product); ++i)
-    ops.value(name_of(static_cast<Op>(i)), static_cast<Op>(i));
-  ops.attr("__repr__") = py::cpp_function([](Op op) { return std::string("ronde.") + name_of(op); },
-                                          py::is_method(ops));
-  ops.attr("__str__") = ops.attr("__repr__");
-}
-
 void bind_operations(py::module_& module, py::class_<Communicator>& communicator) {
-  py::class_<Compressing>(module, "Compression", "How one allreduce is compressed.")
-      .def(py::init([](std::shared_ptr<Compressor> compressor, std::optional<py::array> residual,
-                       std::uint64_t key, bool per_rank) {
-             return Compressing{std::move(compressor), std::move(residual), key, per_rank};
-           }),
-           "compressor"_a.none(false), "residual"_a, "key"_a, "per_rank"_a = false);
   module.def(
       "result_like",
       [](const py::array& array) { return new_array(array.dtype(), shape_of(array), array); },
@@ -423,10 +209,6 @@ void bind_operations(py::module_& module, py::class_<Communicator>& communicator
   communicator
       .def("allreduce_array", &allreduce, "input"_a, "output"_a, "dtype"_a, "op"_a, "name"_a,
            "prescale"_a, "postscale"_a)
-      .def("agree_on_group", &agree_on_group, "kind"_a, "inputs"_a, "outputs"_a, "dtypes"_a,
-           "ways"_a, "op"_a, "name"_a, "prescale"_a, "postscale"_a, "flag"_a)
-      .def("allreduce_bucket", &allreduce_bucket, "inputs"_a, "outputs"_a, "dtype"_a, "op"_a,
-           "name"_a, "prescale"_a, "postscale"_a, "compression"_a, "detail"_a)
       .def("reduce_array", &reduce, "input"_a, "dtype"_a, "root"_a, "shown_root"_a, "op"_a,
            "name"_a, "prescale"_a, "postscale"_a)
       .def("reducescatter_array", &reducescatter, "input"_a, "dtype"_a, "op"_a, "name"_a,

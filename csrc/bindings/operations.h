@@ -1,3 +1,4 @@
+// The methods of a communicator that are bound in files of their own.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,7 +7,7 @@
 
 namespace ronde {
 
-void bind_op(pybind11::module_& module);
 void bind_operations(pybind11::module_& module, pybind11::class_<Communicator>& communicator);
+void bind_groups(pybind11::module_& module, pybind11::class_<Communicator>& communicator);
 
 }  // namespace ronde

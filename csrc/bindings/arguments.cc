@@ -1,0 +1,91 @@
+#include "bindings/arguments.h"
+
+namespace py = pybind11;
+
+namespace ronde {
+namespace {
+
+const char* text_of(Op op) {
+  constexpr const char* kTexts[] = {"sum", "average", "min", "max", "product"};
+  return kTexts[static_cast<int>(op)];
+}
+
+const char* name_of(Op op) {
+  constexpr const char* kNames[] = {"Sum", "Average", "Min", "Max", "Product"};
+  return kNames[static_cast<int>(op)];
+}
+
+ReduceOp core_op(Op op) {
+  constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::sum, ReduceOp::min, ReduceOp::max,
+                               ReduceOp::product};
+  return kOps[static_cast<int>(op)];
+}
+
+double factor_from(const char* what, py::handle value) {
+  const double factor = PyFloat_AsDouble(value.ptr());
+  if (factor != -1.0 || !PyErr_Occurred()) return factor;
+  const bool too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
+  PyErr_Clear();
+  if (too_large) throw py::value_error(std::string(what) + " is too large for a float");
+  throw py::type_error(std::string(what) + " must be a number, not " + shown(value));
+}
+
+}  // namespace
+
+std::string shown(py::handle value) { return py::repr(value).cast<std::string>(); }
+
+std::string name_from(py::handle name) {
+  if (name.is_none()) return {};
+  if (!PyUnicode_Check(name.ptr())) throw py::type_error("name must be a text, not " + shown(name));
+  Py_ssize_t length = 0;
+  if (const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &length)) return {text, text + length};
+  PyErr_Clear();  // half a surrogate pair
+  return py::cast<std::string>(name.attr("encode")("utf-8", "replace"));
+}
+
+Reducing::Reducing(const Communicator& communicator, py::handle op_object, DType dtype,
+                   py::handle prescale, py::handle postscale) {
+  if (!py::isinstance<Op>(op_object))
+    throw py::type_error("op must be one of ronde.Sum, Average, Min, Max and Product, not " +
+                         shown(op_object));
+  op = op_object.cast<Op>();
+  reduction.dtype = dtype;
+  reduction.op = core_op(op);
+  reduction.prescale = factor_from("prescale_factor", prescale);
+  reduction.postscale = factor_from("postscale_factor", postscale);
+  if (op == Op::average) reduction.divisor = communicator.size();
+  if (is_floating(dtype)) return;
+  const std::string type(ronde::name_of(dtype));
+  if (op == Op::average)
+    throw py::type_error("the average of " + type +
+                         " would have to be rounded; use op=ronde.Sum, or convert to a "
+                         "floating type");
+  if (reduction.prescale != 1.0 || reduction.postscale != 1.0)
+    throw py::type_error("prescale_factor and postscale_factor need a floating type, not " + type);
+}
+
+void Reducing::describe(Call& call) const {
+  call.op = text_of(op);
+  call.prescale = reduction.prescale;
+  call.postscale = reduction.postscale;
+}
+
+void Reducing::require_compressible() const {
+  if (op != Op::sum && op != Op::average)
+    throw py::value_error(
+        std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") + name_of(op));
+  if (reduction.dtype != DType::float32)
+    throw py::type_error("compression needs float32, not " +
+                         std::string(ronde::name_of(reduction.dtype)));
+}
+
+void bind_op(py::module_& module) {
+  py::enum_<Op> ops(module, "Op", "How the contributions of the ranks become one.");
+  for (int i = 0; i <= static_cast<int>(Op::product); ++i)
+    ops.value(name_of(static_cast<Op>(i)), static_cast<Op>(i));
+  ops.attr("__repr__") = py::cpp_function([](Op op) { return std::string("ronde.") + name_of(op); },
+                                          py::is_method(ops));
+  ops.attr("__str__") = ops.attr("__repr__");
+}
+
+}  // namespace ronde
