@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from cluster import launches
+from cluster.hosts import bytes_per_second
 
 # What makes each of them.
 QUANTISED = ("bf16", "fp16", "fp8", "int8", "int4", "qsgd", "ternary", "sign")
@@ -49,7 +49,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # this is a rank; the file for results
     options = parser.parse_args(arguments)
-    return _measure(options) if options.measure else _drive(options)
+    if options.measure:
+        return _measure(options)
+    launches.end_on_signals()
+    return _drive(options)
 
 
 def _measure(options: argparse.Namespace) -> int:
@@ -157,21 +160,13 @@ def _drive(options: argparse.Namespace) -> int:
 
 
 def _launch(options: argparse.Namespace) -> dict[str, Any]:
-    folder = str(Path(__file__).resolve().parent)
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "times.json"
-        command = [sys.executable, f"{folder}/cluster", "run", "--hosts", str(options.hosts)]
-        command += ["--rate", options.rate, "--", sys.executable, __file__, "--measure", str(file)]
-        command += ["--megabytes", str(options.megabytes), "--rounds", str(options.rounds)]
-        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
-        found: dict[str, Any] = json.loads(file.read_text())
+    program = [sys.executable, __file__, "--megabytes", str(options.megabytes)]
+    program += ["--rounds", str(options.rounds), "--measure"]
+    found: dict[str, Any] = launches.told(launches.on_hosts(options.hosts, options.rate), program)
     return found
 
 
 def _markdown(told: dict[str, Any]) -> str:
-    from cluster.hosts import bytes_per_second
-
     total, hosts = told["megabytes"] * 1e6, told["hosts"]
     rate, exact = bytes_per_second(told["rate"]), 2 * total * (hosts - 1) / hosts
     times = told["times"]

@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cluster import launches
+from cluster.hosts import bytes_per_second
 
 SIZES = "8,1K,16K,256K,1M,4M,16M,64M"
 BATCH_SECONDS = 0.1
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("links need a rate, for the wire's bound")
     if options.measure:
         return _measure(options)
+    launches.end_on_signals()
     return _drive(options)
 
 
@@ -113,8 +114,6 @@ def _measure(options: argparse.Namespace) -> int:
 
 def _streams(comm: Any, options: argparse.Namespace) -> list[float]:
     """Bytes a second of the slowest host, several times."""
-    from cluster.hosts import bytes_per_second
-
     total = int(bytes_per_second(options.rate) * STREAM_SECONDS)
     data, room = bytearray(1 << 20), bytearray(1 << 20)
     with socket.create_server(("", 0)) as server, socket.socket() as out:
@@ -184,22 +183,14 @@ def _drive(options: argparse.Namespace) -> int:
 
 
 def _launch(python: str, options: argparse.Namespace) -> dict[str, Any]:
-    folder = str(Path(__file__).resolve().parent)
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "times.json"
-        command = [python, f"{folder}/cluster", "run", "--hosts", str(options.hosts)]
-        command += ["--rate", options.rate, "--per-host", str(options.per_host), "--"]
-        command += [python, __file__, "--measure", str(file), "--rate", options.rate]
-        command += ["--sizes", ",".join(map(str, options.sizes)), "--rounds", str(options.rounds)]
-        paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
-        found: dict[str, Any] = json.loads(file.read_text())
-        return found
+    program = [python, __file__, "--rate", options.rate, "--rounds", str(options.rounds)]
+    program += ["--sizes", ",".join(map(str, options.sizes)), "--measure"]
+    start = launches.on_hosts(options.hosts, options.rate, options.per_host, python)
+    found: dict[str, Any] = launches.told(start, program)
+    return found
 
 
 def _markdown(results: dict[str, Results], options: argparse.Namespace) -> str:
-    from cluster.hosts import bytes_per_second
-
     rate, hosts = bytes_per_second(options.rate), options.hosts
     lines = [
         f"{hosts} emulated hosts at {options.rate}, {options.per_host} rank(s) each: "

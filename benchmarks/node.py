@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from cluster import launches
 from ronde.bench import chart
 from ronde.bench.cells import COLLECTIVES, DTYPES, Row
 from ronde.bench.table import geometric_mean, ratios
@@ -33,6 +33,7 @@ BUFFERS = ("shared", "plain")
 
 def main() -> int:
     args = arguments()
+    launches.end_on_signals()
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"{args.collective}-{args.dtype}{f'-busy{args.busy}' if args.busy else ''}"
@@ -116,19 +117,20 @@ def measure(
     """One round through all peers."""
     peers = args.peers.split(",")
     turned = peers[number % len(peers) :] + peers[: number % len(peers)]
-    with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "bench.json")
+    with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
+        file, log = Path(folder, "bench.json"), Path(folder, "log")
         command = [sys.executable, "-m", "ronde", "bench", args.collective]
         command += ["-np", str(ranks), "--sizes", ",".join(map(str, sizes)), "--rounds", "1"]
         command += ["--dtype", args.dtype, "--buffers", args.buffers, "--seconds", args.seconds]
         command += ["--busy", str(args.busy), "--peers", ",".join(turned), "--bound"]
-        command += ["--json", file]
-        job = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if not os.path.exists(file):
-            raise SystemExit(job.returncode or 1)
-        if job.returncode != 0:
-            raise SystemExit(f"{job.stdout}\nronde bench ended with status {job.returncode}")
-        measured = json.loads(Path(file).read_text())
+        command += ["--json", str(file)]
+        with log.open("w") as output:
+            status = launches.run(launches.bound(*command), dict(os.environ), output)
+        if not file.exists():
+            raise SystemExit(status or 1)
+        if status:
+            raise SystemExit(f"{log.read_text()}\nronde bench ended with status {status}")
+        measured = json.loads(file.read_text())
     rows = [Row.of(row | {"round": number}) for row in measured["rows"]]
     return measured["about"], rows
 
@@ -202,7 +204,4 @@ def rounds_of(rows: Sequence[Row]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main())

@@ -31,18 +31,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster import launches
 from training import report
 from training.trainers import AUTO, EXACT, HALF, HALF_AGAIN, makers
 
-FOLDER = Path(__file__).resolve().parent
 LINKS = ",".join(report.LINKS)
 RANKS = 4
 
@@ -65,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument("--report", action="store_true", help="only the table and the chart again")
     options = parser.parse_args(arguments)
+    launches.end_on_signals()
     options.output.mkdir(parents=True, exist_ok=True)
     study = Study(options)
     if not options.report:
@@ -134,25 +132,14 @@ class Study:
     def _launch(self, link: str, job: str, *words: str) -> Any:
         """What the ranks of benchmarks/training/rank.py find."""
         print(f"{link}: {' '.join([job, *words])}", file=sys.stderr, flush=True)
-        with tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / "found.json"
-            program = [sys.executable, "-m", "training.rank", job, *words, "--output", str(file)]
-            for name, value in self.found["made_with"].items():
-                program += [f"--{name}", str(value)]
-            command = [sys.executable, "-m", "ronde", "run", "-np", str(RANKS)]
-            if link != report.MACHINE:
-                command = [sys.executable, str(FOLDER / "cluster"), "run"]
-                command += ["--hosts", str(RANKS), "--rate", link]
-            paths = [str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-            status = subprocess.run([*command, "--", *program], env=environment).returncode
-            if status:
-                raise SystemExit(status)
-            return json.loads(file.read_text())
+        program = [sys.executable, "-m", "training.rank", job, *words]
+        for name, value in self.found["made_with"].items():
+            program += [f"--{name}", str(value)]
+        start = [sys.executable, "-m", "ronde", "run", "-np", str(RANKS)]
+        if link != report.MACHINE:
+            start = launches.on_hosts(RANKS, link)
+        return launches.told(start, [*program, "--output"])
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main(sys.argv[1:]))

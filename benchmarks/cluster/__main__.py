@@ -14,13 +14,11 @@ The MPI is the one of the Python that runs this. hosts.py says what a host is an
 from __future__ import annotations
 
 import argparse
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import hosts
+import launches
 from ronde.cli import launch
 from ronde.errors import UnavailableError
 
@@ -28,13 +26,10 @@ from ronde.errors import UnavailableError
 def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGHUP, _exit)
+    launches.end_on_signals()
     try:
         status: int = options.function(options)
         return status
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except (ValueError, hosts.Unavailable, UnavailableError) as error:
         print(f"cluster: {error}", file=sys.stderr)
         return 2
@@ -67,10 +62,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _exit(signum: int, _: FrameType | None) -> None:
-    sys.exit(128 + signum)
-
-
 def _up(options: argparse.Namespace) -> int:
     hosts.known()
     with hosts.cluster(options.hosts, options.rate, lasting=True) as cluster:
@@ -91,13 +82,7 @@ def _run_on(cluster: hosts.Cluster, options: argparse.Namespace) -> int:
     ranks = options.np or cluster.hosts * (options.per_host or 1)
     per_host = options.per_host or -(-ranks // cluster.hosts)
     command, environment = cluster.launcher(ranks, per_host, options.program, launch.find_mpi())
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-    try:
-        status = process.wait()
-    finally:
-        process.terminate()
-        process.wait()
-    return status if status >= 0 else 128 - status
+    return launches.run(command, environment)
 
 
 def _chosen(name: str | None) -> hosts.Cluster:

@@ -48,7 +48,7 @@ def test_a_killed_rank_ends_the_job_on_all_hosts(run: Run, cluster: hosts.Cluste
     assert job.returncode != 0
     assert "nobody noticed" not in job.stdout
     deadline = time.monotonic() + 20
-    while names := [name for name in _commands(cluster.pid) if "killed.py" in name]:
+    while names := [name for name in jobs.commands_of(cluster.pid) if "killed.py" in name]:
         assert time.monotonic() < deadline, names
         time.sleep(0.1)
 
@@ -108,7 +108,7 @@ def test_up_run_down(cluster: hosts.Cluster, tmp_path: Path) -> None:
     assert "no hosts are up" in job.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_nothing(
     cluster: hosts.Cluster, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -117,7 +117,9 @@ def test_a_run_that_is_ended_leaves_nothing(
     process = subprocess.Popen([*COMMAND, *words], env=environment)
     try:
         deadline = time.monotonic() + 60
-        while sum("1234.5" in name for name in _commands(process.pid)) < 3:  # with the launcher
+        while (
+            sum("1234.5" in name for name in jobs.commands_of(process.pid)) < 3
+        ):  # with the launcher
             assert time.monotonic() < deadline, "the job did not start"
             assert process.poll() is None
             time.sleep(0.05)
@@ -138,14 +140,3 @@ def test_a_rate_that_is_none_is_refused() -> None:
     for text in ("fast", "1 gbit", "0mbit", "-1gbit", "1gbit burst 9"):
         with pytest.raises(ValueError, match="a rate is written like"):
             hosts.bytes_per_second(text)
-
-
-def _commands(pid: int) -> list[str]:
-    """The command lines of the processes below one."""
-    found = []
-    for below in jobs.ranks_of(pid):
-        try:
-            found.append(Path(f"/proc/{below}/cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found

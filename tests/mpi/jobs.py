@@ -103,6 +103,15 @@ def ranks_of(launcher: int) -> list[int]:
     return found
 
 
+def commands_of(launcher: int) -> list[str]:
+    """The command lines of the processes below a launcher."""
+    found = []
+    for pid in ranks_of(launcher):
+        with suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+    return found
+
+
 def segments_of(pid: int) -> set[str]:
     """The files of shared memory that a process has mapped and that still have a name; none if it has
     ended."""
