@@ -266,6 +266,7 @@ void bind_collective(py::module_& module) {
       .def("know_link", py::overload_cast<>(&Communicator::know_link),
            py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("in_flight", &Communicator::in_flight)
+      .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")
       .def("reduce_scatter", &reduce_scatter, "call"_a, "input"_a, "output"_a, "counts"_a,

@@ -37,8 +37,7 @@ void bind_transport(py::module_& module) {
            py::arg("size"), py::kw_only(), py::arg("seed") = 0, py::arg("delay") = 0.0,
            py::arg("truncate") = 0.0, py::arg("dies") = -1, py::arg("dies_after") = 0)
       .def_property_readonly("size", &InprocWorld::size)
-      .def("transport", &InprocWorld::transport, py::arg("rank"), py::arg("channel"))
-      .def("bytes_sent", &InprocWorld::bytes_sent, py::arg("rank"));
+      .def("transport", &InprocWorld::transport, py::arg("rank"), py::arg("channel"));
 }
 
 }  // namespace ronde

@@ -137,6 +137,9 @@ class Communicator {
   /// what the link carries while a message and an answer travel.
   std::size_t in_flight() const;
 
+  /// The bytes of all messages that this rank has sent for the set so far.
+  std::int64_t bytes_sent() const { return transport_->bytes_sent(); }
+
   /// Why this rank cannot use Ronde any more; empty while it can.
   std::string failure() const { return control_->failure(); }
   bool failed() const { return control_->failed(); }

@@ -30,6 +30,8 @@ class Group final : public Transport {
     return whole_->recv(members_[peer], tag, capacity);
   }
   std::optional<std::size_t> test(Request request) override { return whole_->test(request); }
+  /// Of the whole, which does the sending.
+  std::int64_t bytes_sent() const override { return whole_->bytes_sent(); }
 
  private:
   const std::shared_ptr<Transport> whole_;

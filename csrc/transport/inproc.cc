@@ -46,12 +46,11 @@ struct InprocWorld::State {
   };
 
   State(int size, Faults faults)
-      : faults(faults), mailboxes(size), sent(size), bytes(size), dead(size) {}
+      : faults(faults), mailboxes(size), sent(size), dead(size) {}
 
   const Faults faults;
   std::vector<Mailbox> mailboxes;
-  std::vector<std::atomic<std::int64_t>> sent;   // messages of each rank
-  std::vector<std::atomic<std::int64_t>> bytes;  // in them
+  std::vector<std::atomic<std::int64_t>> sent;  // messages of each rank
   std::vector<std::atomic<bool>> dead;
 };
 
@@ -70,7 +69,7 @@ class InprocTransport final : public Transport {
     const std::int64_t number = state_->sent[rank_].fetch_add(1);
     if (rank_ == faults.dies && number >= faults.dies_after) state_->dead[rank_] = true;
     require_alive(rank_);
-    state_->bytes[rank_] += static_cast<std::int64_t>(message.bytes);
+    sent_ += static_cast<std::int64_t>(message.bytes);
     const auto key = mix(faults.seed) ^ mix(rank_ + 1) ^ static_cast<std::uint64_t>(number);
     if (message.bytes && happens(faults.truncate, mix(key) + 1)) --message.bytes;
     const int polls = happens(faults.delay, key) ? static_cast<int>(mix(key + 2) % 60) : 0;
@@ -104,6 +103,8 @@ class InprocTransport final : public Transport {
     pending_.give_back(request);
     return bytes;
   }
+
+  std::int64_t bytes_sent() const override { return sent_; }
 
  private:
   struct Pending {
@@ -162,6 +163,7 @@ class InprocTransport final : public Transport {
   const int channel_;
   Slots<Pending> pending_;
   std::list<Request> posted_;
+  std::int64_t sent_ = 0;  // bytes
 };
 
 }  // namespace
@@ -171,8 +173,6 @@ InprocWorld::InprocWorld(int size, Faults faults) : state_(std::make_shared<Stat
 InprocWorld::~InprocWorld() = default;
 
 int InprocWorld::size() const { return static_cast<int>(state_->mailboxes.size()); }
-
-std::int64_t InprocWorld::bytes_sent(int rank) const { return state_->bytes.at(rank); }
 
 std::shared_ptr<Transport> InprocWorld::transport(int rank, int channel) {
   return std::make_shared<InprocTransport>(state_, rank, channel);

@@ -29,9 +29,6 @@ class InprocWorld {
   /// Messages of transports with different channels never meet.
   std::shared_ptr<Transport> transport(int rank, int channel);
 
-  /// All that a rank has sent so far, over all channels.
-  std::int64_t bytes_sent(int rank) const;
-
   struct State;
 
  private:

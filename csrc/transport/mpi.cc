@@ -54,6 +54,7 @@ class MpiTransport final : public Transport {
     const int code = library_->api.Isend(message.data, count, byte_, peer, tag, communicator_,
                                          &pending_[slot].handle);
     if (code != library_->constants.success) fail("MPI_Isend", peer, code);
+    sent_ += count;
     return slot;
   }
 
@@ -87,6 +88,11 @@ class MpiTransport final : public Transport {
     return bytes;
   }
 
+  std::int64_t bytes_sent() const override {
+    std::lock_guard lock(library_->mutex);
+    return sent_;
+  }
+
  private:
   struct Pending {
     Handle handle;
@@ -112,6 +118,7 @@ class MpiTransport final : public Transport {
   const int rank_;
   const int size_;
   Slots<Pending> pending_;
+  std::int64_t sent_ = 0;  // bytes
 };
 
 template <class Handle>

@@ -38,6 +38,9 @@ class Transport {
   /// The bytes moved if the request is complete, which also ends it; nothing if it is not.
   /// Throws RankFailedError if the peer or the connection is gone.
   virtual std::optional<std::size_t> test(Request request) = 0;
+
+  /// The bytes of all messages that this rank has sent so far.
+  virtual std::int64_t bytes_sent() const = 0;
 };
 
 /// The largest tag that every transport takes (what the MPI standard promises).

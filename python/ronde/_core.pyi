@@ -284,8 +284,6 @@ class InprocWorld:
     @property
     def size(self) -> int: ...
     def transport(self, rank: int, channel: int) -> Transport: ...
-    def bytes_sent(self, rank: int) -> int:
-        """All that a rank has sent so far, over all channels."""
 
 # --- schedule
 
@@ -503,6 +501,9 @@ class Communicator:
     def places(self) -> int: ...
     @property
     def link(self) -> Link: ...
+    @property
+    def bytes_sent(self) -> int:
+        """The bytes of all messages that this rank has sent for the set so far."""
     @property
     def failure(self) -> str:
         """Why this rank cannot use Ronde any more; empty while it can."""

@@ -64,18 +64,3 @@ def test_everything_stands_for_every_compressor() -> None:
     values = np.random.default_rng(1).standard_normal(1 << 14, np.float32)
     sizes = [compressors.make(name).compress(values)[0].size for name in names]
     assert sizes == sorted(sizes, reverse=True)
-
-
-def test_a_sparse_sum_takes_what_is_not_zero_in_it() -> None:
-    values = np.random.default_rng(1).standard_normal(100_000, np.float32)
-    total = np.zeros_like(values)
-    total[::50] = 1
-    part, whole = compressors.payloads(rc.topk(0.01), values, total)
-    assert part == rc.topk(0.01).payload_bytes(values.size)
-    assert whole == rc.topk(0.02).payload_bytes(values.size)
-
-
-def test_a_quantised_sum_takes_what_values_take() -> None:
-    values = np.ones(100_000, np.float32)
-    payload = rc.int4().payload_bytes(values.size)
-    assert compressors.payloads(rc.int4(), values, values) == (payload, payload)

@@ -135,6 +135,7 @@ def test_types_that_a_rank_cannot_do_are_named() -> None:
 
 # ---- with compression ----------------------------------------------------------------------------
 
+AGREEMENTS = 1000  # bytes that a rank sends to compare a call with those of others, at most
 COMPRESSED = ["--compression", "int4,topk(0.01),qsgd", "--rounds", "2", "--no-rotate"]
 
 
@@ -169,13 +170,14 @@ def test_compressors_take_turns_with_exact_ones(
     ):
         none, bf16, int4, topk, qsgd = own
         count, crossing = size // 4, 2 * 2 / 3  # of what a rank sends to two others
-        assert none["wire"] == pytest.approx(crossing * size)
+        # Besides payloads there is what ranks compare calls by.
+        assert crossing * size < none["wire"] < crossing * size + AGREEMENTS
         for row, name in ((bf16, "bf16"), (int4, "int4"), (qsgd, "qsgd")):
             payload = getattr(ronde.compression, name)().payload_bytes(count)
-            assert row["wire"] == pytest.approx(crossing * payload)
+            assert crossing * payload < row["wire"] < crossing * payload + AGREEMENTS
         # A payload of k values to each, and of their union, which is at most 3 k.
         one, three = (ronde.compression.topk(r).payload_bytes(count) for r in (0.01, 0.03))
-        assert crossing * one < topk["wire"] <= crossing * (one + three) / 2
+        assert crossing * one < topk["wire"] < crossing * (one + three) / 2 + AGREEMENTS
         assert none["error"] == 0
         assert 0 < bf16["error"] < 2 / 256  # twice rounded
         assert bf16["error"] < int4["error"] < topk["error"] < 1 < qsgd["error"]

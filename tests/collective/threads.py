@@ -21,7 +21,6 @@ class Rank:
     size: int
     control: _core.Control
     communicator: _core.Communicator
-    world: _core.InprocWorld
     settings: _core.Settings
     warnings: list[str]
     sets: dict[int, _core.InprocWorld]
@@ -74,7 +73,7 @@ def run(
             if shared or machines:
                 assert communicator.share_memory(machines or [])
             results[rank] = program(
-                Rank(rank, size, control, communicator, world, chosen, warnings, further)
+                Rank(rank, size, control, communicator, chosen, warnings, further)
             )
         except BaseException as error:
             results[rank] = error

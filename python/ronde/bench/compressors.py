@@ -6,14 +6,14 @@ import ast
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import numpy as np
 
 from ronde import compression  # not by a relative import: standalone.py makes this folder a package
 from ronde.compression import Compressor
 
-__all__ = ["everything", "known", "make", "payloads", "split"]
+__all__ = ["everything", "known", "make", "split"]
 
 # Where the defaults say nothing or too little of a family, what stands for it among all.
 _EXAMPLES = {
@@ -66,13 +66,3 @@ def make(text: str) -> Compressor:
         return makers[name](*positional, **named)
     except (TypeError, ValueError) as error:
         raise ValueError(f"'{text}' cannot be: {error}") from None
-
-
-def payloads(compressor: Compressor, values: Any, total: Any) -> tuple[int, int]:
-    """The bytes that a rank's values take, and those of the sum of what all ranks have sent."""
-    part = compressor.compress(values)[0].size
-    if not compressor._core.keeps_sums:
-        return part, part
-    # What is sent of a sum is all that is not 0.
-    whole = compression.threshold(float(np.finfo(np.float32).smallest_subnormal))
-    return part, whole.compress(total)[0].size

@@ -127,11 +127,10 @@ def _in_turns(peer: Peer, job: Job, cells: Sequence[Cell], pool_bytes: int) -> I
     rows, calls, guesses = [], [], []
     for cell in cells:
         row = Row(cell, cell.bytes(ranks), cell.count(ranks), ranks)
+        before = peer.bytes_sent()
         result = _result(peer, cell, buffers)
+        wire = float(np.mean(peer.gather([peer.bytes_sent() - before])))
         error = float(np.linalg.norm(result - right) / np.linalg.norm(right))
-        wire = peer.wire_bytes(cell, buffers.inputs[0], result)
-        if wire is not None:
-            wire = float(np.mean(peer.gather([wire])))
         rows.append(replace(row, wire=wire, error=error))
         calls.append(next(iter(peer.operations(cell, buffers))).calls)
         guesses.append(timing.estimate(peer, calls[-1], job.warmup))

@@ -57,10 +57,9 @@ class Peer(ABC):
     def why_not(self, cell: Cell) -> str:
         """Why the library cannot do a cell; empty if it can. The same on all ranks."""
 
-    def wire_bytes(self, cell: Cell, values: Array, result: Array) -> float | None:
-        """What this rank sends to other machines in an allreduce of these values; None if that is not
-        known."""
-        return None
+    def bytes_sent(self) -> int:
+        """What this rank has sent to other machines so far; always 0 if that is not known."""
+        return 0
 
     @abstractmethod
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:

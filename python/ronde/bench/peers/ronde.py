@@ -67,13 +67,8 @@ class Ronde(Peer):
             return "compression needs float32, and op sum or average"
         return ""
 
-    def wire_bytes(self, cell: Cell, values: Any, result: Any) -> float | None:
-        if cell.compression == "none":
-            payloads = 2 * cell.bytes(self.size)
-        else:
-            compressor = compressors.make(cell.compression)
-            payloads = sum(compressors.payloads(compressor, values, result))
-        return payloads * (self._parties - 1) / self.size
+    def bytes_sent(self) -> int:
+        return ronde.global_process_set._member().bytes_sent
 
     def operations(self, cell: Cell, buffers: Buffers) -> Iterable[Operation]:
         if cell.collective == "memory":
