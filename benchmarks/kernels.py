@@ -1,30 +1,41 @@
-"""How fast one core reduces and copies memory: benchmarks/kernels.py [types] [ops] [stores].
+"""How fast one core works on memory: benchmarks/kernels.py [types] [ops] [stores] [select] [low_rank].
 
-types   every type against float32, per byte, for sums of 2, 4 and 8 inputs
-ops     every operation against the sum, and averages, for each type
-stores  non-temporal stores against normal ones, where Ronde may use them
+types     every type against float32, per byte, for sums of 2, 4 and 8 inputs
+ops       every operation against the sum, and averages, for each type
+stores    non-temporal stores against normal ones, where Ronde may use them
+select    topk with a residual against torch.topk of the absolute values, where torch is installed
+low_rank  the passes of PowerSGD over a square matrix against reading two vectors and writing one
 
 What is compared alternates within one run; ratios are printed as min/median/max over the rounds.
-GB/s counts what is read and what is written, once each.
+GB/s counts what is read and what is written, once each. Compressors by themselves are measured by
+`ronde bench compress`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 from ronde import _core
 
+try:
+    import torch
+except ImportError:
+    torch = None
+
 DType, ReduceOp = _core.DType, _core.ReduceOp
 TYPES = [DType.float32, DType.float64, DType.float16, DType.bfloat16, DType.int8, DType.int32]
 TYPES += [DType.int64, DType.bool]
 ROUNDS = 9
 MIN_SECONDS = 2e-3  # of one measurement; shorter calls are repeated
+COUNT = 25_000_000  # of the values of a gradient
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -36,7 +47,7 @@ def memory(size: int) -> Any:
     return raw[start : start + size]
 
 
-def seconds(call: Callable[[], None]) -> float:
+def seconds(call: Callable[[], object]) -> float:
     repeats = 1
     while True:
         start = time.perf_counter()
@@ -48,12 +59,15 @@ def seconds(call: Callable[[], None]) -> float:
         repeats = max(2 * repeats, int(1.2 * repeats * MIN_SECONDS / max(taken, 1e-9)))
 
 
-def alternate(calls: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds of each call in each round."""
+def alternate(
+    calls: dict[str, Callable[[], object]], begin: Callable[[], object] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each call in each round. Rounds begin with `begin`, which is not timed."""
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
+        begin()
         for name, call in calls.items():
             times[name].append(seconds(call))
     return times
@@ -142,10 +156,66 @@ def stores() -> None:
         compare_stores("2 inputs, other outputs, of 64 MiB", size, walk(size, outs, ins))
 
 
+def gradient() -> tuple[Any, Any]:
+    """Values, and a residual."""
+    random = np.random.default_rng(1)
+    values, residual = (random.standard_normal(COUNT, np.float32) for _ in range(2))
+    residual /= 2
+    return values, residual
+
+
+def select() -> None:
+    if torch is None:
+        print("select needs torch")
+        return
+    torch.set_num_threads(1)
+    values, before = gradient()
+    residual, absolute = before.copy(), torch.from_numpy(np.abs(values))
+    for ratio in (0.001, 0.01):
+        k, topk = round(ratio * COUNT), _core.Compressor.topk(ratio)
+        calls = {
+            "ronde": lambda topk=topk: topk.encode(values, residual),
+            "torch": lambda k=k: torch.topk(absolute, k, sorted=False),
+        }
+        times = alternate(calls, lambda: np.copyto(residual, before))
+        each = "  ".join(f"{name} {median(taken) * 1e3:7.1f} ms" for name, taken in times.items())
+        print(
+            f"select {COUNT} float32, {ratio:.1%}  {each}"
+            f"  torch to ronde {ratios(times['torch'], times['ronde'])}"
+        )
+
+
+def low_rank() -> None:
+    values, residual = gradient()
+    out, side = np.empty_like(values), math.isqrt(COUNT)
+    random = np.random.default_rng(2)
+    moved = {"pass": 12, "project": 12, "back-project": 4, "reconstruct": 12}  # bytes an element
+    for rank in (1, 2, 4, 8):
+        product = _core.LowRank(side, side, rank)
+        left, right = (random.standard_normal((rank, side), np.float32) for _ in range(2))
+        calls = {
+            "pass": reduction(ReduceOp.sum, DType.float32, [residual], [residual, values]),
+            "project": partial(product.project, values, right, residual),
+            "back-project": partial(product.back_project, residual, left),
+            "reconstruct": partial(product.reconstruct, left, right, out, 1, residual, 4),
+        }
+        times = alternate(calls)
+        a_byte = {name: [t / moved[name] for t in taken] for name, taken in times.items()}
+        for name, taken in a_byte.items():
+            print(
+                f"low_rank {side} x {side}, rank {rank}  {name:12}"
+                f" {COUNT / median(taken) / 1e9:6.1f} GB/s"
+                f"  share of the pass {ratios(a_byte['pass'], taken)}"
+            )
+
+
+PARTS = {each.__name__: each for each in (types, ops, stores, select, low_rank)}
+
+
 def main() -> None:
     print(f"instruction set {_core.simd()}, one thread")
-    for name in sys.argv[1:] or ("types", "ops", "stores"):
-        {"types": types, "ops": ops, "stores": stores}[name]()
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Every rank compresses values of its own, all at the same time. A round times, on
     pass        out += values: to read two vectors and write one is what encoding with a residual does at
                 least
     encode      without a residual
-    feedback    with one: values + residual are encoded, the residual becomes what is left out
+    feedback    with one: values + residual are encoded, the residual becomes what is left out. When the
+                round begins it is normal and half as large as the values
     touch       out *= 0.5: to read and write one vector is what decoding with addition does at least
     decode      out = decoded
     add         out += decoded
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -106,13 +108,15 @@ def measure(
     """Measures compressors, named as `compressors.make` takes them, on the values of each rank; rank 0
     reports each row when it is there."""
     residual, out = np.empty_like(values), np.empty_like(values)
+    before = DISTRIBUTIONS["normal"](np.random.default_rng([world.rank, 1]), values.size)
+    before *= np.float32(0.5)
     for name in names:
         compressor = compressors.make(name)
         payload, error = _round_trip(compressor, values, out)
         bias = _bias(compressor, values[:_BLOCK])
         means = np.mean(world.gather([payload, error, *bias]), axis=0)
-        residual[:] = 0
-        times = _times(world, _calls(compressor, values, residual, out), rounds)
+        calls = _calls(compressor, values, residual, out)
+        times = _times(world, calls, partial(np.copyto, residual, before), rounds)
         payload, error, shift, spread = means.tolist()
         spread /= math.sqrt(world.size)
         unbiased = compressor.unbiased
@@ -162,13 +166,20 @@ def _calls(
 
 
 def _times(
-    world: World, calls: dict[str, Callable[[], object]], rounds: int
+    world: World,
+    calls: dict[str, Callable[[], object]],
+    begin: Callable[[], object],
+    rounds: int,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, on the slowest rank."""
+    """Seconds of each call, on the slowest rank. Rounds begin with `begin`, which is not timed."""
     repeated = dict.fromkeys(_CALLS, 1)
+    begin()
     warm = _round(world, calls, repeated)
     repeated = {name: math.ceil(_TIMED_SECONDS / time) for name, time in warm.items()}
-    found = [_round(world, calls, repeated) for _ in range(rounds)]
+    found = []
+    for _ in range(rounds):
+        begin()
+        found.append(_round(world, calls, repeated))
     return {name: [each[name] for each in found] for name in _CALLS}
 
 

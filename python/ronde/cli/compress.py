@@ -48,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=_size,
         default="64M",
         metavar="BYTES",
-        help="of the float32 values of a rank, which holds three such arrays and payloads (default: 64M)",
+        help="of the float32 values of a rank, which holds four such arrays and payloads (default: 64M)",
     )
     what.add_argument(
         "--distribution",
