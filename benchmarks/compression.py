@@ -7,9 +7,9 @@ and with each compressor in turns (those that are not right on average with erro
 of one call on the slowest rank. Written are FOLDER/compression.json and FOLDER/compression.md: for each
 compressor the median time, the bandwidth in bytes before compression, and as median (least to greatest)
 
-    share       of what is possible: the longer of what the wire needs at its full rate for the payloads of
-                the rank that sends most, and of the codec alone, all ranks encoding and decoding at once
-                what they have to
+    share       of what is possible: the longer of what the wire needs at its full rate for what the rank
+                that sends most has sent in a first call, and of the codec alone, all ranks encoding and
+                decoding at once what they have to
     / fp32      exact time over this one's, of the same round; / bf16 alike
     error       of the first result without feedback, relative to the exact one (root of mean squares)
 """
@@ -29,9 +29,8 @@ from typing import Any
 from cluster import launches
 from cluster.hosts import bytes_per_second
 
-# What makes each of them.
-QUANTISED = ("bf16", "fp16", "fp8", "int8", "int4", "qsgd", "ternary", "sign")
-SPARSE = {"topk 1%": ("topk", 0.01), "topk 0.1%": ("topk", 0.001), "randomk 1%": ("randomk", 0.01)}
+NAMES = ("bf16", "fp16", "fp8", "int8", "int4", "qsgd", "ternary", "sign")
+NAMES += ("topk(0.01)", "topk(0.001)", "randomk(0.01)")
 CUT = 1024  # vectors are cut at multiples of it, which all grains divide
 
 
@@ -60,6 +59,7 @@ def _measure(options: argparse.Namespace) -> int:
     import ronde
     from mpi4py import MPI
     from ronde import _core
+    from ronde.bench.compressors import make
 
     ronde.init()
     comm = MPI.COMM_WORLD
@@ -72,9 +72,7 @@ def _measure(options: argparse.Namespace) -> int:
     ]
     spans = [slice(*cut) for cut in pairwise(cuts)]
     nonzero = _core.Compressor.threshold(float(np.finfo(np.float32).tiny))
-    compressors: dict[str, Any] = {name: getattr(ronde.compression, name)() for name in QUANTISED}
-    for name, (maker, ratio) in SPARSE.items():
-        compressors[name] = getattr(ronde.compression, maker)(ratio)
+    members = ronde.global_process_set._member()
 
     def slowest(call: Callable[[], Any]) -> float:
         comm.Barrier()
@@ -85,17 +83,12 @@ def _measure(options: argparse.Namespace) -> int:
     def reducing(compression: Any) -> Callable[[], Any]:
         return lambda: ronde.allreduce(values, ronde.Sum, name="g", compression=compression)
 
-    def payloads(name: str, total: Any) -> tuple[list[Any], list[Any]]:
-        """Of this rank's values, and of their sum over the ranks."""
-        core = compressors[name]._core
-        fitted, sums = core.fitted(values), nonzero if name in SPARSE else core
-        parts = [fitted.encode(values[span], None, 0, span.start) for span in spans]
-        return parts, [sums.encode(total[span]) for span in spans]
-
-    def alone(name: str, parts: list[Any], sums: list[Any]) -> Callable[[], None]:
+    def alone(core: Any, reduced: Any) -> Callable[[], None]:
         """What a rank encodes and decodes in an allreduce: its parts for the others, theirs for it (which
         are like its own), the sum, and the sums of all."""
-        core = compressors[name]._core
+        fitted, of_sums = core.fitted(values), nonzero if core.keeps_sums else core
+        part = fitted.encode(values[spans[comm.rank]], None, 0, spans[comm.rank].start)
+        sums = [of_sums.encode(reduced[span]) for span in spans]
         residual = None if core.unbiased else np.zeros_like(values)
         total = np.empty_like(values[spans[comm.rank]])
 
@@ -104,9 +97,9 @@ def _measure(options: argparse.Namespace) -> int:
             for span in spans:  # of quantised ones the own part stands for the sum
                 left = None if residual is None else residual[span]
                 fitted.encode(values[span], left, 0, span.start)
-            for rank in range(0 if name in SPARSE else 1, comm.size):
-                core.decode(parts[comm.rank], total, rank > 0)
-            if name in SPARSE:
+            for rank in range(0 if core.keeps_sums else 1, comm.size):
+                core.decode(part, total, rank > 0)
+            if core.keeps_sums:
                 nonzero.encode(total)
             for span, payload in zip(spans, sums, strict=True):
                 core.decode(payload, result[span], False)
@@ -115,14 +108,13 @@ def _measure(options: argparse.Namespace) -> int:
 
     ways: dict[str, Callable[[], Any]] = {"fp32": reducing(None)}
     errors, codecs, sent = {}, {}, {}
-    for name, compressor in compressors.items():
+    for name in NAMES:
+        compressor = make(name)
+        before = members.bytes_sent
         got = ronde.allreduce(values, ronde.Sum, compression=compressor)
+        sent[name] = comm.allreduce(members.bytes_sent - before, op=MPI.MAX)
         errors[name] = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
-        parts, sums = payloads(name, got)
-        others = sum(part.size for part in parts) - parts[comm.rank].size
-        mine = others + (comm.size - 1) * sums[comm.rank].size
-        sent[name] = comm.allreduce(mine, op=MPI.MAX)
-        codecs[name] = [slowest(alone(name, parts, sums)) for _ in range(3)]
+        codecs[name] = [slowest(alone(compressor._core, got)) for _ in range(3)]
         feedback = compressor
         if not compressor.unbiased:
             feedback = ronde.compression.ErrorFeedback(compressor)

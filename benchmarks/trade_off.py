@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ronde.bench import chart
+from ronde.bench import chart, compressors
 
 
 def draw(told: dict[str, Any], file: str) -> None:
@@ -21,7 +21,7 @@ def draw(told: dict[str, Any], file: str) -> None:
     size = told["megabytes"] / 1e3
     speeds = {name: size / statistics.median(times) for name, times in told["times"].items()}
     points = [
-        chart.Point(name, speeds[name], error, name in ("qsgd", "ternary"))
+        chart.Point(name, speeds[name], error, compressors.make(name).unbiased)
         for name, error in told["errors"].items()
     ]
     title = f"allreduce of {told['megabytes']} MB of float32, {told['hosts']} emulated hosts, {told['rate']}"

@@ -45,8 +45,7 @@ struct InprocWorld::State {
     std::list<Message> messages;  // in the order of the sends
   };
 
-  State(int size, Faults faults)
-      : faults(faults), mailboxes(size), sent(size), dead(size) {}
+  State(int size, Faults faults) : faults(faults), mailboxes(size), sent(size), dead(size) {}
 
   const Faults faults;
   std::vector<Mailbox> mailboxes;
