@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import jobs
 import pytest
+from commands import figures, launched, ronde
 from ronde.bench import compressors
-from ronde.cli import launch
 
-COMMAND = [sys.executable, "-m", "ronde", "bench", "compress"]
-TIMEOUT = 120  # for hangs
 QUICK = ["--size", "64K", "--rounds", "2"]
-
-
-def compress(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run([*COMMAND, *words], cwd)
-
-
-def launched(ranks: int, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """As `mpirun -n RANKS ronde bench compress ...`."""
-    command, extra = launch.command(ranks, [*COMMAND, *words], mpi=jobs.mpi())
-    return run(command, cwd, launch.environment() | extra)
-
-
-def run(
-    command: Sequence[str], cwd: Path | None, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-
-
-def figures(output: str) -> list[list[str]]:
-    """The words of the lines that are no comment."""
-    return [line.split() for line in output.splitlines() if line and not line.startswith("#")]
+compress = partial(ronde, "bench", "compress")
 
 
 def test_every_compressor_has_a_line(tmp_path: Path) -> None:
@@ -91,7 +57,7 @@ def test_a_line_has_the_columns_that_the_json_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize("own", [True, False], ids=["-np", "mpirun"])
 def test_all_ranks_compress_and_one_speaks(own: bool, tmp_path: Path) -> None:
     words = ["--compressors", "int4,qsgd", *QUICK, "--json", "all.json"]
-    start = partial(compress, "-np", "3") if own else partial(launched, 3)
+    start = partial(compress, "-np", "3") if own else partial(launched, 3, "bench", "compress")
     result = start(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert [words[0] for words in figures(result.stdout)] == ["int4", "qsgd"]
@@ -133,7 +99,7 @@ def test_a_wrong_command_line_is_refused(words: str, complaint: str) -> None:
 
 
 def test_ranks_do_not_start_ranks(tmp_path: Path) -> None:
-    result = launched(2, "-np", "2", cwd=tmp_path)
+    result = launched(2, "bench", "compress", "-np", "2", cwd=tmp_path)
     assert result.returncode == 2
     assert "call `ronde bench compress -np N ...` without mpirun" in result.stderr
     assert result.stderr.count("ronde bench compress: error") == 1

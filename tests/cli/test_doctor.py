@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import ronde
 from ronde import UnavailableError, __version__, _core, cli, settings, tuning
 from ronde.cli import doctor, launch
 
-TIMEOUT = 120
-
 
 def run_doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ronde", "doctor", *words],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    return ronde("doctor", *words, env=os.environ | variables)
 
 
 def marks(output: str) -> dict[str, str]:

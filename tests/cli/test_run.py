@@ -1,108 +1,19 @@
-"""`ronde run`, from the outside: what it starts, what it returns, and that nothing stays behind."""
+"""`ronde run`, from the outside: what it starts, here and on several hosts, and what it refuses."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from jobs import ranks_of, segments_of
+from commands import RONDE, ronde
 from ronde.cli import launch
 
-RONDE = [sys.executable, "-m", "ronde"]
-TIMEOUT = 60  # for hangs; nothing here takes long
 OPEN_MPI = launch.find_library().vendor == "Open MPI"
-
-# Each rank leaves its process number in the folder, does what the test wants, and would wait for ever.
-PROGRAM = """
-import os, signal, subprocess, sys, time
-rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")))
-{body}
-open(f"{{os.getpid()}}.pid", "w").close()
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str], str]:
-    def write(body: str) -> str:
-        file = tmp_path / "program.py"
-        file.write_text(body)
-        return str(file)
-
-    return write
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Starts 3 ranks that run `body` and then wait; the test goes on when all have done so."""
-    jobs = []
-
-    def start(body: str) -> subprocess.Popen[str]:
-        (tmp_path / "program.py").write_text(PROGRAM.format(body=body))
-        job = subprocess.Popen(
-            [*RONDE, "run", "-np", "3", "program.py"],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        jobs.append(job)
-        deadline = time.monotonic() + TIMEOUT
-        while len(pids(tmp_path)) < 3:
-            assert job.poll() is None, job.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return job
-
-    yield start
-    for job in jobs:
-        job.kill()
-    for pid in filter(alive, pids(tmp_path)):
-        os.kill(pid, signal.SIGKILL)
-    for job in jobs:
-        job.communicate(timeout=TIMEOUT)
-
-
-def ronde(
-    *words: str, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RONDE, *words],
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-
-
-def pids(folder: Path) -> list[int]:
-    return [int(file.stem) for file in folder.glob("*.pid")]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def left(folder: Path, seconds: float = 10) -> list[int]:
-    """The ranks that still live after some time."""
-    deadline = time.monotonic() + seconds
-    while (found := list(filter(alive, pids(folder)))) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
-
 
 # ---- what it starts ------------------------------------------------------------------------------
 
@@ -314,150 +225,6 @@ def test_dry_run_shows_the_command_and_runs_nothing(tmp_path: Path) -> None:
     assert "nodea:1,nodeb:1" in result.stdout
     assert result.stdout.endswith("touch made\n")
     assert not (tmp_path / "made").exists()
-
-
-# ---- what it returns, and what stays behind ------------------------------------------------------
-
-WAYS = {
-    "exit": ("os._exit(3)", 3),
-    "exception": ("raise RuntimeError('no such file')", 1),
-    "exit like a signal": ("os._exit(9)", 9),
-    "SIGKILL": ("os.kill(os.getpid(), signal.SIGKILL)", 137),
-}
-INIT = "import ronde; ronde.init()"
-MPI = "import mpi4py.MPI"  # starts it, and does not know of Ronde
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_rank_that_fails_early_ends_those_that_wait_for_it(way: str, tmp_path: Path) -> None:
-    failure, status = WAYS[way]
-    body = f"if rank == 1: {failure}\n{INIT}"
-    (tmp_path / "program.py").write_text(PROGRAM.format(body=body))
-    result = ronde("run", "-np", "2", "program.py", cwd=tmp_path)
-    assert result.returncode == status, result.stderr
-    assert left(tmp_path) == []
-    if way == "exception":
-        assert "RuntimeError: no such file" in result.stderr
-
-
-@pytest.mark.parametrize("way", ["exit", "exception"])
-def test_a_rank_that_fails_later_ends_the_others(way: str, tmp_path: Path) -> None:
-    failure, status = WAYS[way]
-    (tmp_path / "program.py").write_text(PROGRAM.format(body=f"{INIT}\nif rank == 1: {failure}"))
-    result = ronde("run", "-np", "2", "program.py", cwd=tmp_path)
-    assert result.returncode == status, result.stderr
-    assert left(tmp_path) == []
-
-
-def test_a_killed_rank_ends_the_job(
-    job: Callable[[str], subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    running = job(INIT)
-    os.kill(pids(tmp_path)[0], signal.SIGKILL)
-    output, _ = running.communicate(timeout=TIMEOUT)
-    assert running.returncode == 137, output
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize("body", [INIT, MPI])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_every_process(
-    number: signal.Signals,
-    body: str,
-    job: Callable[[str], subprocess.Popen[str]],
-    tmp_path: Path,
-) -> None:
-    running = job(body)
-    segments = set[str]().union(*map(segments_of, pids(tmp_path)))
-    running.send_signal(number)
-    output, _ = running.communicate(timeout=TIMEOUT)
-    assert running.returncode == 128 + number, output
-    assert left(tmp_path) == []
-    assert [path for path in segments if os.path.exists(path)] == []
-
-
-def test_ranks_that_wait_in_vain_for_mpi_leave_no_segment(tmp_path: Path) -> None:
-    body = f"if rank == 1: time.sleep(3); os._exit(3)\n{MPI}"
-    (tmp_path / "program.py").write_text(PROGRAM.format(body=body))
-    segments: set[str] = set()
-    with subprocess.Popen([*RONDE, "run", "-np", "2", "program.py"], cwd=tmp_path) as running:
-        while running.poll() is None:
-            segments.update(*map(segments_of, ranks_of(running.pid)))
-            time.sleep(0.05)
-    assert running.returncode == 3
-    assert [path for path in segments if os.path.exists(path)] == []
-
-
-def test_processes_may_have_names_that_are_no_text(write: Callable[[str], str]) -> None:
-    """All of this host are looked at, now and then and in the end."""
-    set_name = 15  # of prctl(2)
-    body = rf"import ctypes, time; ctypes.CDLL(None).prctl({set_name}, b'\xff', 0, 0, 0)"
-    result = ronde("run", "-np", "1", write(f"{body}; time.sleep(1.5); print('done')"))
-    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
-
-
-STUBBORN = "for number in (1, 2, 15): signal.signal(number, signal.SIG_IGN)"
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_stubborn_ranks_are_killed(
-    times: int, job: Callable[[str], subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    running = job(STUBBORN)
-    for _ in range(times):
-        running.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    running.communicate(timeout=TIMEOUT)
-    assert running.returncode == 130
-    assert left(tmp_path) == []
-
-
-def test_a_background_process_is_ended_too(
-    job: Callable[[str], subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    body = (
-        "child = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
-        "open(f'{child.pid}.pid', 'w').close()"
-    )
-    running = job(body)
-    while len(pids(tmp_path)) < 6:
-        time.sleep(0.02)
-    running.terminate()
-    running.communicate(timeout=TIMEOUT)
-    assert running.returncode == 143
-    assert left(tmp_path) == []
-
-
-def test_nothing_outlives_a_killed_ronde_run(
-    job: Callable[[str], subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    running = job("")
-    running.kill()
-    assert left(tmp_path) == []
-
-
-def test_user_signals_are_passed_on(
-    job: Callable[[str], subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    running = job("signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))")
-    running.send_signal(signal.SIGUSR1)
-    output, _ = running.communicate(timeout=TIMEOUT)
-    assert running.returncode == 0, output
-
-
-def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    """As with nohup."""
-    (tmp_path / "program.py").write_text("import time; time.sleep(1)")
-    job = subprocess.Popen(
-        [*RONDE, "run", "-np", "1", "program.py"],
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )
-    while job.poll() is None:
-        job.send_signal(signal.SIGHUP)
-        time.sleep(0.1)
-    assert job.returncode == 0
 
 
 # ---- what is wrong from the start ----------------------------------------------------------------

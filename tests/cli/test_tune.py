@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import jobs
 import pytest
+from commands import launched, ronde
 from ronde import __version__, _core, settings, tuning
-from ronde.cli import launch
-
-RONDE = [sys.executable, "-m", "ronde"]
-TIMEOUT = 120  # for hangs
 
 
 def tune(ranks: int, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """As `mpirun -n RANKS ronde tune ...`."""
-    command, extra = launch.command(ranks, [*RONDE, "tune", *words], mpi=jobs.mpi())
-    return subprocess.run(
-        command,
-        env=launch.environment() | extra | variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    return launched(ranks, "tune", *words, **variables)
 
 
 def test_it_writes_what_it_has_measured_and_init_reads_it(tmp_path: Path) -> None:
@@ -110,8 +96,6 @@ def test_a_measured_segment_must_win_every_time() -> None:
 
 
 def test_help_says_how_to_start_it() -> None:
-    result = subprocess.run(
-        [*RONDE, "tune", "--help"], capture_output=True, text=True, env=os.environ, timeout=TIMEOUT
-    )
+    result = ronde("tune", "--help")
     assert result.returncode == 0
     assert "mpirun -n 4 ronde tune" in result.stdout

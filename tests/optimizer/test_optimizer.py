@@ -1,53 +1,22 @@
-"""DistributedOptimizer in a world of one rank: kinds, pass-through, accumulation, errors.
+"""DistributedOptimizer in a world of one rank: kinds, pass-through, errors.
 
 What several ranks do together is in tests/mpi/test_training.py.
 """
 
 from __future__ import annotations
 
-import array
 import copy
-import os
 import pickle
-import types
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import ronde
-from ronde import _core, context, optimizer, settings
+from ronde import context, optimizer
 from ronde.process_set import global_process_set
-
-
-@pytest.fixture(autouse=True)
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[context.World]:
-    """A world of one rank without MPI; a world that other tests have is put back."""
-    inproc = _core.InprocWorld(1)
-    loaded = settings.load({})
-    control = _core.Control(inproc.transport(0, 0), context.where, print)
-    communicator = _core.Communicator(control, inproc.transport(0, 1), 0, [0], loaded.core)
-    state = types.SimpleNamespace(settings=loaded, sets={}, pid=os.getpid())
-    monkeypatch.setattr(context, "_world", state)
-    with monkeypatch.context() as attached:
-        for name, value in vars(global_process_set).items():
-            attached.setattr(global_process_set, name, value)  # to be put back
-        global_process_set._attach(0, communicator)
-        yield state
-
-
-class Stepper:
-    """Remembers what it was given."""
-
-    def __init__(self, rate: float = 0.5) -> None:
-        self.rate = rate
-        self.given: list[Any] = []
-
-    def step(self, grads: Any, *further: Any, **named: Any) -> str:
-        self.given.append(grads)
-        self.further = further, named
-        return "stepped"
+from wrapped import Stepper, same, sgd
 
 
 class Updater:
@@ -66,15 +35,6 @@ class HoldingUpdater:
 
     def update_params(self, grads: Any) -> None:
         self.given.append(grads)
-
-
-def sgd(params: np.ndarray, grads: np.ndarray, rate: float = 1.0) -> np.ndarray:
-    """An optimizer that is a function."""
-    return params - rate * grads
-
-
-def same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b)
 
 
 # The kinds
@@ -244,77 +204,6 @@ def test_torch_tensors_stay_tensors() -> None:
     for _ in range(2):
         opt.step([torch.ones(3, dtype=torch.bfloat16)])
     assert torch.equal(inner.given[0][0], torch.full((3,), 2.0, dtype=torch.bfloat16))
-
-
-# Accumulation
-
-
-def test_every_kth_call_updates_with_the_sum_of_the_passes() -> None:
-    inner, buffer = Stepper(), np.zeros(2)
-    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=3)
-    for i in range(7):
-        buffer[:] = i  # a caller may use one array for all passes
-        assert opt.step([buffer]) == ("stepped" if i % 3 == 2 else None)
-    assert [grads[0].tolist() for grads in inner.given] == [[3.0, 3.0], [12.0, 12.0]]
-
-
-def test_calls_that_do_not_update_do_not_communicate(monkeypatch: pytest.MonkeyPatch) -> None:
-    opt = ronde.DistributedOptimizer(Stepper(), backward_passes_per_step=2)
-    opt.step([np.ones(1)])
-    assert opt.communication_seconds == 0.0
-    opt.step([np.ones(1)])
-    assert opt.communication_seconds > 0.0
-
-
-def test_a_callable_that_does_not_update_returns_its_parameters() -> None:
-    opt = ronde.DistributedOptimizer(sgd, backward_passes_per_step=2)
-    params = np.zeros(1)
-    assert opt(params, np.ones(1)) is params
-    assert same(opt(params, np.ones(1)), np.full(1, -2.0))
-
-
-def test_a_missing_gradient_adds_nothing() -> None:
-    inner = Stepper()
-    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
-    opt.step([None, np.ones(1), None])
-    opt.step([np.ones(1), None, None])
-    assert inner.given == [[np.ones(1), np.ones(1), None]]
-
-
-@pytest.mark.parametrize(
-    "ones",
-    [
-        np.float32(1),
-        1.0,
-        np.ones((), np.float16),
-        np.ones((2, 2), order="F"),
-        array.array("d", [1.0]),
-    ],
-    ids=["number", "float", "no_dimensions", "fortran", "buffer"],
-)
-def test_every_kind_of_array_is_added_elementwise(ones: Any) -> None:
-    inner = Stepper()
-    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
-    opt.step(ones)
-    opt.step(ones)
-    assert np.shape(inner.given[0]) == np.shape(ones)
-    assert (np.asarray(inner.given[0]) == 2).all()
-    assert np.asarray(inner.given[0]).dtype == np.asarray(ones).dtype
-
-
-@pytest.mark.parametrize(
-    "second",
-    [np.ones(1), np.ones(3, np.float32), [np.ones(3)] * 2, {"w": np.ones(3)}],
-    ids=["shape", "dtype", "length", "keys"],
-)
-def test_passes_that_do_not_fit_each_other_are_refused(second: Any) -> None:
-    inner = Stepper()
-    opt = ronde.DistributedOptimizer(inner, backward_passes_per_step=2)
-    opt.step(np.ones(3))
-    with pytest.raises(ValueError, match="passes of a step need gradients"):
-        opt.step(second)
-    opt.step(np.ones(3))  # the failed pass was not counted
-    assert same(inner.given[0], np.full(3, 2.0))
 
 
 # Attributes
