@@ -6,6 +6,7 @@ Needs neither MPI nor other ranks: a schedule is data, so it can be priced and d
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -236,7 +237,7 @@ def _compressed(call: Call) -> Iterator[str]:
     """What `ronde.compression.auto` would predict, on ranks that share no memory."""
     exact = predict(None, [(call.items,)], call.ranks, call.link)
     half = predict(compression.bf16(), [(call.items,)], call.ranks, call.link)
-    yield "with compression, codecs as fast as one thread of this machine:"
+    yield "with compression, codecs as fast as one thread of this machine, the vector as a square matrix:"
     yield (
         f"{'compressor':<22}{'sent':>12}{'wire':>12}{'codec':>12}{'predicted':>12}"
         f"{'/ exact':>10}{'/ bf16':>10}"
@@ -247,12 +248,15 @@ def _compressed(call: Call) -> Iterator[str]:
         compression.fp8(),
         compression.int8(),
         compression.int4(),
+        compression.powersgd(32),
         compression.sign(),
         compression.topk(0.01),
         compression.topk(0.001),
     )
+    side = max(1, math.isqrt(call.items))
+    shapes = [(side, call.items // side), (call.items % side,)]
     for compressor in compressors:
-        found = predict(compressor, [(call.items,)], call.ranks, call.link)
+        found = predict(compressor, shapes, call.ranks, call.link)
         ratios = [
             other.seconds / found.seconds if found.seconds else 1.0 for other in (exact, half)
         ]
