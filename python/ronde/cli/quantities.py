@@ -70,7 +70,7 @@ def time_text(seconds: float) -> str:
     for factor, unit in ((1, "s"), (1e3, "ms")):
         if seconds * factor >= 1:
             return f"{seconds * factor:.4g} {unit}"
-    return f"{seconds * 1e6:.4g} us"
+    return f"{round(seconds * 1e6, 3):.4g} us"
 
 
 def rate_text(beta: float) -> str:
