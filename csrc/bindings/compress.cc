@@ -13,6 +13,7 @@
 #include "compress/low_rank.h"
 #include "compress/quantiser.h"
 #include "compress/random_k.h"
+#include "compress/shared_scale.h"
 #include "compress/table.h"
 #include "compress/threshold.h"
 #include "compress/top_k.h"
@@ -78,6 +79,71 @@ void decode(const Compressor& self, const py::array& payload, py::array out, boo
   const ConstBuffer bytes = input_of(payload);
   py::gil_scoped_release release;
   self.decode({bytes.data, bytes.bytes}, values, add ? Store::add : Store::copy);
+}
+
+template <class T>
+std::span<T> integers_of(py::array& array) {
+  const Buffer buffer = output_of(array);
+  return {reinterpret_cast<T*>(buffer.data), buffer.bytes / sizeof(T)};
+}
+
+/// Calls f with the integers of an array, int8 or int16.
+template <class F>
+void with_integers(py::array& array, F f) {
+  const auto dtype = plain_dtype(array);
+  if (dtype == DType::int8)
+    f(integers_of<std::int8_t>(array));
+  else if (dtype == DType::int16)
+    f(integers_of<std::int16_t>(array));
+  else
+    throw ArgumentError("integers must be a contiguous array of int8 or int16");
+}
+
+void bind_shared_scale(py::module_& module) {
+  py::class_<SharedScale, Compressor, std::shared_ptr<SharedScale>>(
+      module, "SharedScale", "Integers of a step that all ranks share.")
+      .def(
+          "maxima",
+          [](const SharedScale& self, const py::array& values, std::optional<py::array> residual) {
+            const auto input = floats_of(values, "values");
+            const auto left = residual_of(residual, input.size());
+            py::array_t<float> maxima(static_cast<py::ssize_t>(self.blocks(input.size())));
+            const std::span<float> found(maxima.mutable_data(), self.blocks(input.size()));
+            {
+              py::gil_scoped_release release;
+              self.maxima(input, left, found);
+            }
+            return maxima;
+          },
+          py::arg("values"), py::arg("residual") = py::none())
+      .def(
+          "quantise",
+          [](const SharedScale& self, const py::array& values, const py::array& maxima,
+             const py::dtype& dtype, std::optional<py::array> residual, std::uint64_t key) {
+            const auto input = floats_of(values, "values");
+            const auto most = floats_of(maxima, "the maxima");
+            const auto left = residual_of(residual, input.size());
+            auto integers = new_array(dtype, {values.size()}, values);
+            with_integers(integers, [&](auto out) {
+              py::gil_scoped_release release;
+              self.quantise(input, most, left, key, out);
+            });
+            return integers;
+          },
+          py::arg("values"), py::arg("maxima"), py::arg("dtype"), py::arg("residual") = py::none(),
+          py::arg("key") = 0)
+      .def(
+          "dequantise",
+          [](const SharedScale& self, py::array sums, const py::array& maxima, py::array out,
+             double factor) {
+            const auto most = floats_of(maxima, "the maxima");
+            const auto to = floats_to_write(out, "out");
+            with_integers(sums, [&]<class T>(std::span<T> from) {
+              py::gil_scoped_release release;
+              self.dequantise(std::span<const T>(from), most, factor, to);
+            });
+          },
+          py::arg("sums"), py::arg("maxima"), py::arg("out"), py::arg("factor") = 1.0);
 }
 
 /// As many vectors as the rank, of one length.
@@ -202,6 +268,13 @@ void bind_compress(py::module_& module) {
             return std::shared_ptr<Compressor>(std::make_shared<RandomK>(ratio, table(simd)));
           },
           py::arg("ratio"), py::kw_only(), py::arg("simd") = "")
+      .def_static(
+          "shared_scale",
+          [](int bits, std::size_t block, Rounding rounding, const std::string& simd) {
+            return std::make_shared<SharedScale>(bits, block, rounding, table(simd));
+          },
+          py::arg("bits"), py::arg("block") = 1024, py::arg("rounding") = Rounding::nearest,
+          py::kw_only(), py::arg("simd") = "")
       .def_property_readonly("grain", &Compressor::grain)
       .def_property_readonly("unbiased", &Compressor::unbiased)
       .def_property_readonly("keeps_sums",
@@ -226,6 +299,7 @@ void bind_compress(py::module_& module) {
           py::arg("values"), py::arg("residual") = py::none(), py::arg("key") = 0,
           py::arg("first") = 0)
       .def("decode", &decode, py::arg("payload"), py::arg("out"), py::arg("add") = false);
+  bind_shared_scale(module);
   bind_low_rank(module);
 }
 

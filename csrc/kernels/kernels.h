@@ -14,6 +14,7 @@
 #include "kernels/codec.h"
 #include "kernels/low_rank.h"
 #include "kernels/select.h"
+#include "kernels/shared_scale.h"
 
 namespace ronde {
 
@@ -30,6 +31,7 @@ struct KernelTable {
   std::array<CodecKernels, kCodes> codecs;
   SelectKernels select;
   LowRankKernels low_rank;
+  SharedScaleKernels shared_scale;
 
   /// See reduce_many below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,

@@ -172,6 +172,10 @@ class Compressor:
     def threshold(value: float, *, simd: str = "") -> Compressor: ...
     @staticmethod
     def randomk(ratio: float, *, simd: str = "") -> Compressor: ...
+    @staticmethod
+    def shared_scale(
+        bits: int, block: int = 1024, rounding: Rounding = ..., *, simd: str = ""
+    ) -> SharedScale: ...
     @property
     def grain(self) -> int: ...
     @property
@@ -199,6 +203,33 @@ class Compressor:
     def decode(
         self, payload: _Bytes, out: npt.NDArray[np.float32], add: builtins.bool = False
     ) -> None: ...
+
+class SharedScale(Compressor):
+    """Integers of a step that all ranks share. csrc/compress/shared_scale.h says more."""
+
+    def maxima(
+        self,
+        values: npt.NDArray[np.float32],
+        residual: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """The greatest absolute value of each block of values + residual."""
+    def quantise(
+        self,
+        values: npt.NDArray[np.float32],
+        maxima: npt.NDArray[np.float32],  # of all ranks
+        dtype: npt.DTypeLike,  # int8 or int16
+        residual: npt.NDArray[np.float32] | None = None,  # changed in place
+        key: int = 0,
+    ) -> npt.NDArray[Any]:
+        """How many steps they are, in one dimension."""
+    def dequantise(
+        self,
+        sums: npt.NDArray[Any],
+        maxima: npt.NDArray[np.float32],
+        out: npt.NDArray[np.float32],
+        factor: float = 1.0,
+    ) -> None:
+        """out = sums * step * factor"""
 
 class LowRank:
     """Products of matrices of one shape with a few vectors. csrc/compress/low_rank.h says more.

@@ -19,6 +19,7 @@ from ronde.bench import compressors
         ("linear(3, block=512, norm='l2')", rc.linear(3, block=512, norm="l2")),
         ("qsgd(seed=4)", rc.qsgd(seed=4)),
         ("threshold(2)", rc.threshold(2.0)),
+        ("shared_scale(bits=8)", rc.shared_scale(8)),
     ],
 )
 def test_names_and_parameters_are_those_of_python(text: str, wanted: rc.Compressor) -> None:

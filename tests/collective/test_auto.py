@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ronde
 from ronde import _core
-from ronde.compression import _auto, auto, bf16, int4, int8, powersgd, sign, topk
+from ronde.compression import _auto, auto, bf16, int4, int8, powersgd, shared_scale, sign, topk
 from ronde.compression.prediction import predict
 from threads import Rank, run_all
 
@@ -46,6 +46,16 @@ def test_sums_of_sparse_payloads_fill_up() -> None:
     assert many == pytest.approx((payload + 4 * n) * 0.999)
 
 
+def test_sums_of_integers_need_wider_ones_for_more_ranks() -> None:
+    n = 1 << 20
+    for ranks, places, bytes_each in ((18, 1, 1), (19, 1, 2), (9, 2, 1), (10, 2, 2)):
+        found = predict(shared_scale(4), [(n,)], ranks, SLOW, places=places, speeds=CODEC)
+        summed = bytes_each * n + 4 * n / 1024
+        assert found.wire_bytes == pytest.approx(2 * (ranks - 1) / ranks * summed / places)
+    with pytest.raises(ValueError, match="4 bits of 4682 ranks do not fit int16"):
+        predict(shared_scale(4), [(n,)], 4682, SLOW, speeds=CODEC)
+
+
 def test_nothing_is_predicted_to_cost_nothing() -> None:
     assert predict(int8(), [(100,)], 1, SLOW, speeds=CODEC).seconds == 0
     assert predict(None, [(0,)], 8, SLOW).seconds == 0
@@ -73,7 +83,7 @@ def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[
 
     def program(me: Rank) -> Any:
         pretend(me, SLOW)
-        method = auto([int8(), int4(), powersgd(), topk(0.01)])
+        method = auto([int8(), shared_scale(), int4(), powersgd(), topk(0.01)])
         results = [reduce(me, method, step) for step in range(steps)]
         choices = method.choices()
         assert list(choices) == [("w",)]

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
-from ronde.compression import ErrorFeedback, auto, dgc, int4, powersgd, randomk, sign, topk
+from ronde.compression import (
+    ErrorFeedback,
+    auto,
+    dgc,
+    int4,
+    powersgd,
+    randomk,
+    shared_scale,
+    sign,
+    topk,
+)
 from threads import Rank, run_all
 
 ronde.init()
@@ -63,6 +73,7 @@ MAKERS: dict[str, Any] = {
     "topk": lambda: topk(0.1),
     "randomk": lambda: randomk(0.1, seed=3),
     "powersgd": lambda: powersgd(2),
+    "shared scale": shared_scale,
     "own": Halves,
     "own sums": Fp16,
 }
@@ -156,7 +167,7 @@ def test_what_is_not_in_the_results_is_in_the_residuals(name: str, job: str, op:
             np.testing.assert_allclose(sent[i] + held[i] / divisor, given[i] / divisor, atol=error)
 
 
-@pytest.mark.parametrize("name", ["int4", "powersgd", "own"])
+@pytest.mark.parametrize("name", ["int4", "powersgd", "shared scale", "own"])
 @pytest.mark.parametrize("after", ["1", "2", "3", "2 x 2"])
 def test_residuals_of_all_compressors_go_to_other_jobs(name: str, after: str) -> None:
     def first(me: Rank) -> Any:
@@ -367,7 +378,8 @@ def test_a_number_may_be_scaled() -> None:
     def program(me: Rank) -> None:
         x = np.array(3.0, np.float32)
         here = process_set(me)
-        for method in (ErrorFeedback(int4()), ErrorFeedback(Halves()), dgc(1.0), powersgd()):
+        ways: list[Any] = [ErrorFeedback(int4()), ErrorFeedback(Halves()), shared_scale(8)]
+        for method in (*ways, dgc(1.0), powersgd()):
             y = ronde.allreduce(
                 x, ronde.Sum, name="w", compression=method, prescale_factor=2, process_set=here
             )

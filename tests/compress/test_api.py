@@ -27,6 +27,8 @@ MAKERS: list[Callable[[], Any]] = [
     lambda: rc.topk(0.1),
     lambda: rc.block_topk(0.1, 128),
     lambda: rc.randomk(0.2, seed=4),
+    lambda: rc.shared_scale(4),
+    lambda: rc.shared_scale(8, block=256, rounding="stochastic", seed=4),
 ]
 
 
@@ -89,6 +91,9 @@ def test_random_numbers_follow_the_seed() -> None:
         (lambda: rc.randomk(1.1), "ratio is above 0 and at most 1"),
         (lambda: rc.block_topk(0.1, 100), "block of top-k is a multiple of 32"),
         (lambda: rc.threshold(-1), "threshold is positive and finite"),
+        (lambda: rc.shared_scale(1), "2 to 8 bits, not 1"),
+        (lambda: rc.shared_scale(4, block=100), "multiple of 128 elements, up to 4096, not 100"),
+        (lambda: rc.shared_scale(4, rounding="up"), "rounding must be one of nearest, stochastic"),
     ],
 )
 def test_what_there_is_not_is_refused(make: Callable[[], Any], message: str) -> None:

@@ -33,6 +33,22 @@ class Quantiser(NamedTuple):
         return f"{self.bits}-bits-of-{self.block}-{self.norm}-{self.rounding}"
 
 
+class Shared(NamedTuple):
+    """The payloads, each with scales of its own, of what is added with shared ones (test_shared_scale.py)."""
+
+    bits: int
+    block: int
+    rounding: str = "nearest"
+    norm = "max"
+
+    def make(self, simd: str = "") -> Any:
+        rounding = Rounding.__members__[self.rounding]
+        return Compressor.shared_scale(self.bits, self.block, rounding, simd=simd)
+
+    def __str__(self) -> str:
+        return f"shared-{self.bits}-bits-of-{self.block}-{self.rounding}"
+
+
 PRESETS = {
     "int8": Quantiser(8, 1024, "max"),
     "int4": Quantiser(4, 256, "max"),
@@ -47,9 +63,11 @@ QUANTISERS = [
     *(Quantiser(bits, 512, norm) for bits in (1, 3, 5) for norm in ("mean", "l2")),
     Quantiser(7, 4096, "mean", "stochastic"),
 ]
+What = str | Quantiser | Shared
 CASTS = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 NAMES = [*PRESETS, "fp8", *CASTS]
-EVERY = [*NAMES, *QUANTISERS]
+SHARED = [Shared(4, 1024), Shared(2, 128), Shared(8, 4096, "stochastic")]
+EVERY = [*NAMES, *QUANTISERS, *SHARED]
 
 kinds = st.sampled_from([*FINITE, "any"])
 finite_kinds = st.sampled_from(FINITE)
@@ -58,8 +76,8 @@ seeds = st.integers(0, 2**20)
 every = st.sampled_from(EVERY)
 
 
-def make(what: str | Quantiser, simd: str = "") -> Any:
-    return what.make(simd) if isinstance(what, Quantiser) else Compressor(what, simd=simd)
+def make(what: What, simd: str = "") -> Any:
+    return Compressor(what, simd=simd) if isinstance(what, str) else what.make(simd)
 
 
 def decode(compressor: Any, payload: Any, count: int) -> Any:
@@ -85,7 +103,7 @@ def test_the_presets_are_what_they_are_called() -> None:
 
 @given(every, kinds, counts, seeds, st.booleans())
 def test_all_instruction_sets_give_the_same_bits(
-    what: str | Quantiser, kind: str, count: int, seed: int, feedback: bool
+    what: What, kind: str, count: int, seed: int, feedback: bool
 ) -> None:
     x, before = vector(kind, count, seed), vector("normal", count, seed + 1)
     results = []
@@ -101,7 +119,7 @@ def test_all_instruction_sets_give_the_same_bits(
 
 
 @given(every, counts)
-def test_payloads_have_the_promised_length(what: str | Quantiser, count: int) -> None:
+def test_payloads_have_the_promised_length(what: What, count: int) -> None:
     compressor = make(what)
     payload = compressor.encode(vector("normal", count))
     assert len(payload) == compressor.capacity(count)
@@ -109,6 +127,8 @@ def test_payloads_have_the_promised_length(what: str | Quantiser, count: int) ->
         group = group_of(what.bits)
         codes = -(-count // group) * group * what.bits // 8
         assert len(payload) == codes + 4 * -(-count // what.block)
+    elif isinstance(what, Shared):
+        assert len(payload) == count + 4 * -(-count // what.block)
     elif what in CASTS:
         assert len(payload) == 2 * count
 
@@ -116,7 +136,7 @@ def test_payloads_have_the_promised_length(what: str | Quantiser, count: int) ->
 @settings(deadline=None)
 @given(every, finite_kinds, counts, seeds)
 def test_what_is_sent_and_the_residual_are_the_input(
-    what: str | Quantiser, kind: str, count: int, seed: int
+    what: What, kind: str, count: int, seed: int
 ) -> None:
     """Exactly, or within one rounding where the rounding is not to the nearest."""
     compressor = make(what)
@@ -137,7 +157,7 @@ def test_what_is_sent_and_the_residual_are_the_input(
 
 @given(every, kinds, counts, seeds)
 def test_without_a_residual_the_payload_is_that_of_a_zero_residual(
-    what: str | Quantiser, kind: str, count: int, seed: int
+    what: What, kind: str, count: int, seed: int
 ) -> None:
     compressor, x = make(what), vector(kind, count, seed) + np.float32(0)  # no minus zero
     zero = np.zeros(count, np.float32)
@@ -146,7 +166,7 @@ def test_without_a_residual_the_payload_is_that_of_a_zero_residual(
 
 @given(every, finite_kinds, st.integers(1, 3), st.integers(0, 2000), seeds)
 def test_spans_cut_at_the_grain_have_the_same_payload(
-    what: str | Quantiser, kind: str, grains: int, rest: int, seed: int
+    what: What, kind: str, grains: int, rest: int, seed: int
 ) -> None:
     compressor = make(what)
     cut = grains * compressor.grain
@@ -163,9 +183,7 @@ def test_spans_cut_at_the_grain_have_the_same_payload(
 
 
 @given(every, kinds, counts, seeds)
-def test_adding_is_decoding_and_adding(
-    what: str | Quantiser, kind: str, count: int, seed: int
-) -> None:
+def test_adding_is_decoding_and_adding(what: What, kind: str, count: int, seed: int) -> None:
     compressor, before = make(what), vector("normal", count, seed)
     payload = compressor.encode(vector(kind, count, seed))
     added = before.copy()
@@ -176,9 +194,7 @@ def test_adding_is_decoding_and_adding(
 @pytest.mark.parametrize("simd", SIMD)
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("what", EVERY, ids=str)
-def test_nan_and_infinity_are_never_silently_finite(
-    what: str | Quantiser, bad: float, simd: str
-) -> None:
+def test_nan_and_infinity_are_never_silently_finite(what: What, bad: float, simd: str) -> None:
     compressor = make(what, simd)
     count, place = 3 * 4096 + 5, 2 * 4096 + 1
     x, residual = vector("normal", count), vector("normal", count, 1)
@@ -199,7 +215,7 @@ def test_nan_and_infinity_are_never_silently_finite(
 
 
 @pytest.mark.parametrize("what", [w for w in EVERY if w not in CASTS], ids=str)
-def test_what_is_too_small_stays_in_the_residual(what: str | Quantiser) -> None:
+def test_what_is_too_small_stays_in_the_residual(what: What) -> None:
     compressor = make(what)
     x, residual = vector("denormal", 1500), np.zeros(1500, np.float32)
     assert (decode(compressor, compressor.encode(x, residual), 1500) == 0).all()
@@ -362,9 +378,7 @@ def test_every_code_of_fp8_has_its_value(simd: str) -> None:
 
 
 @given(every, counts, st.sampled_from([-4, -1, 1, 64]))
-def test_payloads_of_another_length_are_refused(
-    what: str | Quantiser, count: int, more: int
-) -> None:
+def test_payloads_of_another_length_are_refused(what: What, count: int, more: int) -> None:
     compressor = make(what)
     length = compressor.capacity(count) + more
     if length >= 0:
@@ -378,9 +392,7 @@ SCALES = [-1.0, -0.0, np.inf, -np.inf, -np.nan, 1e-39, np.finfo(np.float32).max]
 @pytest.mark.parametrize("scale", [np.float32(s) for s in SCALES], ids=str)
 @pytest.mark.parametrize("simd", SIMD)
 @pytest.mark.parametrize("what", [w for w in EVERY if w not in CASTS], ids=str)
-def test_scales_that_no_encoder_writes_are_refused(
-    what: str | Quantiser, simd: str, scale: Any
-) -> None:
+def test_scales_that_no_encoder_writes_are_refused(what: What, simd: str, scale: Any) -> None:
     compressor = make(what, simd)
     count = compressor.grain + 1
     payload = compressor.encode(vector("normal", count))
@@ -392,7 +404,7 @@ def test_scales_that_no_encoder_writes_are_refused(
 
 @given(every, st.integers(1, 3000), seeds)
 def test_flipped_bits_are_an_error_or_decoded_to_something(
-    what: str | Quantiser, count: int, seed: int
+    what: What, count: int, seed: int
 ) -> None:
     compressor, random = make(what), np.random.default_rng(seed)
     payload = compressor.encode(vector("normal", count))

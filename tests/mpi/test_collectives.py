@@ -51,7 +51,7 @@ def test_a_checkpoint_continues_the_loss_curve(tmp_path: Path, shared: str) -> N
             ranks, "checkpoint.py", str(tmp_path), what, str(steps), RONDE_SHARED_MEMORY=shared
         )
         assert job.status == 0, job.output
-    for name in ("int4", "topk", "dgc", "powersgd"):
+    for name in ("int4", "topk", "dgc", "powersgd", "shared_scale"):
         whole = (tmp_path / f"first-4-{name}").read_text()
         assert (tmp_path / f"resume-4-{name}").read_text() == whole
         losses, _ = ast.literal_eval(whole)

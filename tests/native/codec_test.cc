@@ -13,6 +13,7 @@
 #include "check.h"
 #include "compress/quantiser.h"
 #include "compress/random_k.h"
+#include "compress/shared_scale.h"
 #include "compress/table.h"
 #include "compress/threshold.h"
 #include "compress/top_k.h"
@@ -99,6 +100,8 @@ int main() {
     for (const auto name : compressor_names()) Fuzzer(*make_compressor(name, *table)).run(cases);
     for (int bits = 1; bits <= 8; ++bits)
       Fuzzer(Quantiser({.bits = bits, .block = group_of(bits)}, *table)).run(cases);
+    for (int bits = 2; bits <= 8; ++bits)
+      Fuzzer(SharedScale(bits, 128, Rounding::nearest, *table)).run(cases);
     constexpr std::size_t kLong = 70'000;  // more than a block of offsets
     for (const double ratio : {0.01, 0.3, 0.99}) {
       Fuzzer(TopK(ratio, *table), kLong).run(cases);

@@ -242,9 +242,11 @@ def _compressed(call: Call) -> Iterator[str]:
         f"{'compressor':<22}{'sent':>12}{'wire':>12}{'codec':>12}{'predicted':>12}"
         f"{'/ exact':>10}{'/ bf16':>10}"
     )
+    shared = compression.shared_scale()
     compressors = (
         None,
         compression.bf16(),
+        *([shared] if call.ranks <= shared.most_ranks else []),
         compression.fp8(),
         compression.int8(),
         compression.int4(),

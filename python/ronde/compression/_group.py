@@ -97,11 +97,22 @@ class Group:
         for bucket in self.buckets():
             bucket.allreduce()
 
-    def add_up(self, arrays: Sequence[Floats], detail: str) -> None:
-        """The sum over the ranks of further arrays, exactly and in place."""
+    def split(self, vector: Floats) -> list[Floats]:
+        """The parts of a vector that belong to the arrays, one after another."""
+        ends = np.cumsum([each.size for each in self.inputs])
+        return np.split(vector, ends[:-1])
+
+    def combine(
+        self,
+        arrays: Sequence[Any],
+        detail: str,
+        *,
+        dtype: _core.DType = _core.DType.float32,
+        op: _core.Op = _core.Op.Sum,
+    ) -> None:
+        """Reduces further arrays, which all are of that dtype, over the ranks: exactly and in place."""
         if not arrays:
             return
-        dtype, op = _core.DType.float32, _core.Op.Sum
         self.communicator.allreduce_bucket(
             arrays, arrays, dtype, op, self.call, 1.0, 1.0, None, detail
         )

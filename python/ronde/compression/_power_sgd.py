@@ -68,11 +68,10 @@ class PowerSGD(Predictable):
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         one_machine = bucket.communicator.places == bucket.communicator.size
-        matrices, rest, residuals, waiting, offset = [], [], [], [], 0
+        lefts = None if residual is None else bucket.split(residual)
+        matrices, rest, residuals, waiting = [], [], [], []
         for i, x in enumerate(bucket.inputs):
-            left = np.zeros(x.size, np.float32)
-            if residual is not None:
-                left = residual[offset : offset + x.size]
+            left = np.zeros(x.size, np.float32) if lefts is None else lefts[i]
             if self.worth_it(x.shape) and not one_machine:
                 matrices.append(i)
                 residuals.append(left)
@@ -80,7 +79,6 @@ class PowerSGD(Predictable):
                 rest.append(i)
                 waiting.append(left.copy() if left.any() else None)
                 left[...] = 0
-            offset += x.size
         if rest:
             bucket.part(rest).scaled(waiting).allreduce()
         if not matrices:
@@ -90,7 +88,7 @@ class PowerSGD(Predictable):
             some.inputs,
             residuals,
             some.names,
-            lambda arrays: some.add_up(arrays, f"compression={self!r}"),
+            lambda arrays: some.combine(arrays, f"compression={self!r}"),
             some.communicator.size,
             some.factors[1] / some.divisor,
             some.outputs,

@@ -15,7 +15,7 @@ import numpy as np
 import ronde
 
 GLOBAL_BATCH, INPUTS, HIDDEN = 48, 20, 64
-NAMES = ("int4", "topk", "dgc", "powersgd")
+NAMES = ("int4", "topk", "dgc", "powersgd", "shared_scale")
 
 ronde.init()
 rank, size = ronde.rank(), ronde.size()
@@ -27,6 +27,7 @@ def feedback(name: str) -> Any:
         "topk": lambda: ronde.compression.ErrorFeedback(ronde.compression.topk(0.1)),
         "dgc": lambda: ronde.compression.dgc(0.2, momentum=0.5),
         "powersgd": lambda: ronde.compression.ErrorFeedback(ronde.compression.powersgd(rank=2)),
+        "shared_scale": lambda: ronde.compression.ErrorFeedback(ronde.compression.shared_scale()),
     }
     return makers[name]()
 

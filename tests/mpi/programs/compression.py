@@ -18,6 +18,8 @@ COMPRESSORS = [
     ronde.compression.ternary(seed=3),
     ronde.compression.topk(0.05),
     ronde.compression.randomk(0.05, seed=3),
+    ronde.compression.shared_scale(),
+    ronde.compression.shared_scale(8, rounding="stochastic", seed=3),
 ]
 
 
@@ -71,6 +73,7 @@ def distance(compression: Any) -> float:
 
 assert distance(None) < 1e-5
 assert distance(ronde.compression.int4()) < 0.05
+assert distance(ronde.compression.shared_scale()) < 0.05
 # What is sent seldom comes in bursts, as the ranks have different targets.
 assert distance(ronde.compression.topk(0.2)) < 0.3
 assert distance({1: ronde.compression.sign()}) < 1e-5  # there is no parameter 1
