@@ -3,9 +3,10 @@
     python benchmarks/compression.py --hosts 4 --rate 1gbit --megabytes 100 --output results
 
 starts hosts as benchmarks/cluster does, one rank each, and times allreduces of normal float32 values, exact
-and with each compressor in turns (those that are not right on average with error feedback). A time is that
-of one call on the slowest rank. Written are FOLDER/compression.json and FOLDER/compression.md: for each
-compressor the median time, the bandwidth in bytes before compression, and as median (least to greatest)
+and with each compressor in turns, or with those of --compressors (with error feedback, unless they are right
+on average). A time is that of one call on the slowest rank. Written are FOLDER/compression.json and
+FOLDER/compression.md: for each compressor the median time, the bandwidth in bytes before compression, and as
+median (least to greatest)
 
     share       of what is possible: the longer of what the wire needs at its full rate for what the rank
                 that sends most has sent in a first call, and of the codec alone, all ranks encoding and
@@ -30,7 +31,7 @@ from cluster import launches
 from cluster.hosts import bytes_per_second
 
 NAMES = ("bf16", "fp16", "fp8", "int8", "int4", "qsgd", "ternary", "sign")
-NAMES += ("topk(0.01)", "topk(0.001)", "randomk(0.01)")
+NAMES += ("topk(0.01)", "topk(0.001)", "randomk(0.01)", "shared_scale(6)")
 CUT = 1024  # vectors are cut at multiples of it, which all grains divide
 
 
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of all compressors in turns (5)")
     parser.add_argument(
         "--launches", type=int, default=1, help="of the hosts, one after another (1)"
+    )
+    parser.add_argument(
+        "--compressors", default=",".join(NAMES), help="which, as ronde bench takes them (all)"
     )
     parser.add_argument("--output", type=Path, default=Path("."), help="folder for the results")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # this is a rank; the file for results
@@ -59,7 +63,7 @@ def _measure(options: argparse.Namespace) -> int:
     import ronde
     from mpi4py import MPI
     from ronde import _core
-    from ronde.bench.compressors import make
+    from ronde.bench.compressors import make, split
 
     ronde.init()
     comm = MPI.COMM_WORLD
@@ -106,15 +110,28 @@ def _measure(options: argparse.Namespace) -> int:
 
         return run
 
+    def rounding(shared: Any) -> Callable[[], None]:
+        """What a rank does itself to add integers of shared scales."""
+        core, dtype = shared._core, shared.integers(comm.size)
+        residual = None if core.unbiased else np.zeros_like(values)
+
+        def run() -> None:
+            maxima = core.maxima(values, residual)
+            core.dequantise(core.quantise(values, maxima, dtype, residual), maxima, result)
+
+        return run
+
     ways: dict[str, Callable[[], Any]] = {"fp32": reducing(None)}
     errors, codecs, sent = {}, {}, {}
-    for name in NAMES:
+    for name in split(options.compressors):
         compressor = make(name)
         before = members.bytes_sent
         got = ronde.allreduce(values, ronde.Sum, compression=compressor)
         sent[name] = comm.allreduce(members.bytes_sent - before, op=MPI.MAX)
         errors[name] = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
-        codecs[name] = [slowest(alone(compressor._core, got)) for _ in range(3)]
+        shares = isinstance(compressor._core, _core.SharedScale)
+        codec = rounding(compressor) if shares else alone(compressor._core, got)
+        codecs[name] = [slowest(codec) for _ in range(3)]
         feedback = compressor
         if not compressor.unbiased:
             feedback = ronde.compression.ErrorFeedback(compressor)
@@ -153,7 +170,7 @@ def _drive(options: argparse.Namespace) -> int:
 
 def _launch(options: argparse.Namespace) -> dict[str, Any]:
     program = [sys.executable, __file__, "--megabytes", str(options.megabytes)]
-    program += ["--rounds", str(options.rounds), "--measure"]
+    program += ["--rounds", str(options.rounds), "--compressors", options.compressors, "--measure"]
     found: dict[str, Any] = launches.told(launches.on_hosts(options.hosts, options.rate), program)
     return found
 

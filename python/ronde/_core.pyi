@@ -217,7 +217,7 @@ class SharedScale(Compressor):
         self,
         values: npt.NDArray[np.float32],
         maxima: npt.NDArray[np.float32],  # of all ranks
-        dtype: npt.DTypeLike,  # int8 or int16
+        dtype: np.dtype[Any],  # int8 or int16
         residual: npt.NDArray[np.float32] | None = None,  # changed in place
         key: int = 0,
     ) -> npt.NDArray[Any]:

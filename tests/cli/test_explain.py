@@ -184,7 +184,13 @@ def test_compression_is_predicted_where_there_is_any(capsys: pytest.CaptureFixtu
     lines = output(capsys, "allreduce --bytes 64M --ranks 16 --link 1Gbit")
     head = next(i for i, line in enumerate(lines) if line.startswith("compressor"))
     found = {line.split()[0]: line.split() for line in lines[head + 1 :]}
-    assert list(found)[:5] == ["exact", "bf16()", "fp8()", "int8()", "int4()"]
+    assert list(found)[:5] == [
+        "exact",
+        "bf16()",
+        "fp8()",
+        "int8()",
+        "shared_scale(bits=4)",
+    ]
     faster = {name: float(row[-2]) for name, row in found.items()}
     assert faster["exact"] == 1.0 < faster["bf16()"] < faster["int8()"] < faster["int4()"]
     assert found["exact"][1:3] == ["120", "MiB"]  # 2 (P - 1) / P of 64

@@ -230,8 +230,8 @@ def test_other_parameters_do_not_match() -> None:
 
     for result in run(2, program):
         assert isinstance(result, ronde.MismatchError)
-        assert "shared_scale(bits=4" in str(result)
-        assert "shared_scale(bits=5" in str(result)
+        assert "shared_scale(bits=4)" in str(result)
+        assert "shared_scale(bits=5)" in str(result)
 
 
 def test_a_restored_state_goes_on_bit_for_bit() -> None:

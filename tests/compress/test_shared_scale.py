@@ -17,7 +17,7 @@ from ronde import _core
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # infinity is meant
 
 SIMD = _core.simd_levels()
-DTYPES = (np.int8, np.int16)
+INT8, INT16 = np.dtype(np.int8), np.dtype(np.int16)
 
 kinds = st.sampled_from([*FINITE, "any"])
 finite_kinds = st.sampled_from(FINITE)
@@ -65,7 +65,7 @@ def test_maxima_are_those_of_blocks(
 
 
 @settings(deadline=None)
-@given(bits, blocks, roundings, finite_kinds, counts, seeds, st.sampled_from(DTYPES))
+@given(bits, blocks, roundings, finite_kinds, counts, seeds, st.sampled_from([INT8, INT16]))
 def test_integers_are_those_of_the_reference(
     bits: int, block: int, rounding: str, kind: str, count: int, seed: int, dtype: Any
 ) -> None:
@@ -107,7 +107,7 @@ def test_what_is_sent_and_the_residual_are_the_input(
     residual = np.float32(0.01) * vector(kind, count, seed + 1)
     total = x + residual
     maxima, sent = c.maxima(x, residual), np.empty_like(x)
-    c.dequantise(c.quantise(x, maxima, np.int16, residual, seed), maxima, sent)
+    c.dequantise(c.quantise(x, maxima, INT16, residual, seed), maxima, sent)
     exact = (total.astype(np.float64) - sent).astype(np.float32)
     good = np.isfinite(sent)  # not so where the sum was infinite before
     assert (residual[good] == exact[good]).all()
@@ -119,7 +119,7 @@ def test_integers_are_exact_where_the_step_is_a_power_of_two() -> None:
     xs = [np.rint(random.uniform(-127, 127, 3000)).astype(np.float32) for _ in range(5)]
     maxima = np.full(3, 127, np.float32)  # a step of 1
     residual = np.zeros(3000, np.float32)
-    total = np.sum([c.quantise(x, maxima, np.int16, residual) for x in xs], axis=0, dtype=np.int16)
+    total = np.sum([c.quantise(x, maxima, INT16, residual) for x in xs], axis=0, dtype=np.int16)
     out = np.empty(3000, np.float32)
     for factor in (1.0, 0.5, 1 / 5):
         c.dequantise(total, maxima, out, factor)
@@ -129,7 +129,7 @@ def test_integers_are_exact_where_the_step_is_a_power_of_two() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [INT8, INT16], ids=str)
 def test_blocks_that_are_not_finite_are_nan_and_leave_nothing(bad: float, dtype: Any) -> None:
     """On the rank that has found it, and on the others, which hear of it by the maxima."""
     c = make()
@@ -152,7 +152,7 @@ def test_extremes_stay_finite() -> None:
     c, limits = make(), np.finfo(np.float32)
     x = np.full(1024, limits.max)
     maxima, residual, out = c.maxima(x), np.zeros_like(x), np.empty_like(x)
-    q = c.quantise(x, maxima, np.int8, residual)
+    q = c.quantise(x, maxima, INT8, residual)
     assert (q == 7).all()
     c.dequantise(q * np.int8(3), maxima, out)  # a sum of three of them is more than float32 holds
     assert np.isposinf(out).all()
@@ -161,7 +161,7 @@ def test_extremes_stay_finite() -> None:
     for tiny in (limits.smallest_subnormal, limits.tiny, 0.0):
         x[...] = tiny
         maxima, residual[...] = c.maxima(x), 0
-        c.dequantise(c.quantise(x, maxima, np.int8, residual), maxima, out)
+        c.dequantise(c.quantise(x, maxima, INT8, residual), maxima, out)
         assert not out.any()  # below 2^-126 a step would lose precision
         np.testing.assert_array_equal(residual, x)
 
@@ -174,7 +174,7 @@ def test_stochastic_rounding_is_right_on_average(bits: int) -> None:
     maxima = 2 * c.maxima(x)  # another rank has greater ones
     step, sums = np.float64(steps(maxima, bits)[0]), np.zeros(x.size)
     for key in range(draws):
-        sums += c.quantise(x, maxima, np.int8, None, key)
+        sums += c.quantise(x, maxima, INT8, None, key)
     error = sums / draws - x / step
     above = (x / step) % 1.0
     variance, slack = above * (1 - above), 2**-15
@@ -188,7 +188,7 @@ def test_nothing_outside_is_touched() -> None:
         residual, out = (fence[32:-32] for fence in fences)
         c, x = make(block=128), vector("normal", count)
         maxima = c.maxima(x, residual)
-        c.dequantise(c.quantise(x, maxima, np.int16, residual), maxima, out)
+        c.dequantise(c.quantise(x, maxima, INT16, residual), maxima, out)
         for fence in fences:
             assert (fence[:32] == 3).all()
             assert (fence[-32:] == 3).all()
@@ -199,9 +199,9 @@ def test_wrong_arguments_are_refused() -> None:
     maxima, q, short = c.maxima(x), np.zeros(1500, np.int8), np.zeros(3, np.float32)
     calls: list[tuple[str, Callable[[], object]]] = [
         ("residual has 3 elements, not 1500", lambda: c.maxima(x, short)),
-        ("there are 3 maxima, not 2", lambda: c.quantise(x, short, np.int8)),
-        ("residual has 3 elements, not 1500", lambda: c.quantise(x, maxima, np.int8, short)),
-        ("int8 or int16", lambda: c.quantise(x, maxima, np.int32)),
+        ("there are 3 maxima, not 2", lambda: c.quantise(x, short, INT8)),
+        ("residual has 3 elements, not 1500", lambda: c.quantise(x, maxima, INT8, short)),
+        ("int8 or int16", lambda: c.quantise(x, maxima, np.dtype(np.int32))),
         ("there are 1500 integers, not 3", lambda: c.dequantise(q, maxima[:1], short)),
         ("there are 2 maxima, not 1", lambda: c.dequantise(q, maxima, short)),
         ("int8 or int16", lambda: c.dequantise(x, maxima, x)),

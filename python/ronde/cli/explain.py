@@ -246,9 +246,9 @@ def _compressed(call: Call) -> Iterator[str]:
     compressors = (
         None,
         compression.bf16(),
-        *([shared] if call.ranks <= shared.most_ranks else []),
         compression.fp8(),
         compression.int8(),
+        *([shared] if call.ranks <= shared.most_ranks else []),
         compression.int4(),
         compression.powersgd(32),
         compression.sign(),

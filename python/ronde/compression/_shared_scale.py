@@ -105,10 +105,18 @@ class SharedScale(Compressor):
         residual = None if self.unbiased else np.zeros_like(values)
         start = time.perf_counter()
         maxima = self._kernels.maxima(values, residual)
-        integers = self._kernels.quantise(values, maxima, np.int8, residual)
+        integers = self._kernels.quantise(values, maxima, self.integers(1), residual)
         between = time.perf_counter()
         self._kernels.dequantise(integers, maxima, values)
         return between - start, time.perf_counter() - between
+
+    def __repr__(self) -> str:
+        """With what is not as usual."""
+        shown = f"bits={self.bits}"
+        shown += f", block={self.block}" if self.block != 1024 else ""
+        shown += ", rounding='stochastic'" if self.unbiased else ""
+        shown += f", seed={self._seed}" if self._seed else ""
+        return f"ronde.compression.shared_scale({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, parameters, seed = self._made_of
