@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -168,6 +167,7 @@ void SharedScale::decode(std::span<const std::byte> payload, std::span<float> ou
     throw ArgumentError("a payload of " + std::to_string(out.size()) + " values has " +
                         std::to_string(length) + " bytes, not " + std::to_string(payload.size()));
   const auto decode = kernels_.dequantise[kInteger<std::int8_t>][static_cast<int>(store)];
+  const int levels = static_cast<int>(levels_);
   const std::byte* next = payload.data();
   for_blocks(out.size(), [&](std::size_t, std::size_t offset, std::size_t count) {
     float step;
@@ -175,9 +175,11 @@ void SharedScale::decode(std::span<const std::byte> payload, std::span<float> ou
     check_step(step);
     next += sizeof(step);
     const auto* const integers = reinterpret_cast<const std::int8_t*>(next);
-    int most = 0;
-    for (std::size_t i = 0; i < count; ++i) most = std::max(most, std::abs(int{integers[i]}));
-    if (static_cast<float>(most) > levels_)
+    // From the lowest on, those outside count more than there are: below it they wrap around.
+    std::uint8_t most = 0;
+    for (std::size_t i = 0; i < count; ++i)
+      most = std::max(most, static_cast<std::uint8_t>(integers[i] + levels));
+    if (most > 2 * levels)
       throw ArgumentError("the payload holds an integer that no encoder writes");
     decode(step, integers, out.data() + offset, count);
     next += count;

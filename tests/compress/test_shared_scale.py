@@ -215,7 +215,7 @@ def test_wrong_arguments_are_refused() -> None:
 def test_integers_that_no_encoder_writes_are_refused() -> None:
     c = make(4)
     payload = c.encode(vector("normal", 300))
-    for wrong in (8, -8, -128):
+    for wrong in (8, 127, -8, -128):
         payload[4 + 200] = np.int8(wrong).view(np.uint8)
         with pytest.raises(ValueError, match="holds an integer that no encoder writes"):
             c.decode(payload, np.empty(300, np.float32))
