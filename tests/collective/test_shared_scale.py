@@ -182,9 +182,9 @@ def test_as_many_bytes_are_sent_as_are_promised(bits: int, width: int) -> None:
     def program(me: Rank) -> int:
         x = values(me.rank, count)
         reduce(me, x, shared_scale(bits))
-        before = me.world.bytes_sent(me.rank)
+        before = me.communicator.bytes_sent
         reduce(me, x, shared_scale(bits))
-        return me.world.bytes_sent(me.rank) - before
+        return me.communicator.bytes_sent - before
 
     promised = 2 * (size - 1) / size * shared_scale(bits).summed_bytes(count, size)
     assert shared_scale(bits).summed_bytes(count, size) == width * count + 4 * 391
