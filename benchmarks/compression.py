@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -87,28 +88,43 @@ def _measure(options: argparse.Namespace) -> int:
     def reducing(compression: Any) -> Callable[[], Any]:
         return lambda: ronde.allreduce(values, ronde.Sum, name="g", compression=compression)
 
-    def alone(core: Any, reduced: Any) -> Callable[[], None]:
-        """What a rank encodes and decodes in an allreduce: its parts for the others, theirs for it (which
-        are like its own), the sum, and the sums of all."""
-        fitted, of_sums = core.fitted(values), nonzero if core.keeps_sums else core
-        part = fitted.encode(values[spans[comm.rank]], None, 0, spans[comm.rank].start)
-        sums = [of_sums.encode(reduced[span]) for span in spans]
+    def alone(compressor: Any, total: Any) -> Callable[[], None]:
+        """What a rank encodes and decodes in an allreduce of which `total` is the result. The payloads of
+        others are like its own."""
+        core = compressor._core
         residual = None if core.unbiased else np.zeros_like(values)
-        total = np.empty_like(values[spans[comm.rank]])
+        if core.adds_up:
+            return partial(add, core, core.encode(values), residual)
+        if compressor._gathered(count, comm.size, members.link):
+            return partial(gather, core, core.encode(values), residual)
+        fitted, sums = core.fitted(values), nonzero if core.keeps_sums else core
+        part = fitted.encode(values[spans[comm.rank]], None, 0, spans[comm.rank].start)
+        totals = [sums.encode(total[span]) for span in spans]
+        return partial(split, core, part, totals, residual)
 
-        def run() -> None:
-            fitted = core.fitted(values, residual)
-            for span in spans:  # of quantised ones the own part stands for the sum
-                left = None if residual is None else residual[span]
-                fitted.encode(values[span], left, 0, span.start)
-            for rank in range(0 if core.keeps_sums else 1, comm.size):
-                core.decode(part, total, rank > 0)
-            if core.keeps_sums:
-                nonzero.encode(total)
-            for span, payload in zip(spans, sums, strict=True):
-                core.decode(payload, result[span], False)
+    def add(core: Any, whole: Any, residual: Any) -> None:
+        """Payloads are summed like any other numbers."""
+        core.encode(values, residual)
+        core.decode(whole, result)
 
-        return run
+    def gather(core: Any, whole: Any, residual: Any) -> None:
+        """All get the payloads of all."""
+        core.encode(values, residual)
+        for rank in range(comm.size):
+            core.decode(whole, result, rank > 0)
+
+    def split(core: Any, part: Any, totals: list[Any], residual: Any) -> None:
+        """Parts for the others, theirs for this rank, their sum, and the sums of all."""
+        fitted, own = core.fitted(values, residual), np.empty_like(values[spans[comm.rank]])
+        for span in spans:  # of quantised ones the own part stands for the sum
+            left = None if residual is None else residual[span]
+            fitted.encode(values[span], left, 0, span.start)
+        for rank in range(0 if core.keeps_sums else 1, comm.size):
+            core.decode(part, own, rank > 0)
+        if core.keeps_sums:
+            nonzero.encode(own)
+        for span, payload in zip(spans, totals, strict=True):
+            core.decode(payload, result[span])
 
     def rounding(shared: Any) -> Callable[[], None]:
         """What a rank does itself to add integers of shared scales."""
@@ -130,7 +146,7 @@ def _measure(options: argparse.Namespace) -> int:
         sent[name] = comm.allreduce(members.bytes_sent - before, op=MPI.MAX)
         errors[name] = float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
         shares = isinstance(compressor._core, _core.SharedScale)
-        codec = rounding(compressor) if shares else alone(compressor._core, got)
+        codec = rounding(compressor) if shares else alone(compressor, got)
         codecs[name] = [slowest(codec) for _ in range(3)]
         feedback = compressor
         if not compressor.unbiased:

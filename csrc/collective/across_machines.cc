@@ -9,6 +9,7 @@
 // vector is reduced in the machine, and its sum rides in phase 0 between the machines.
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "collective/communicator.h"
@@ -95,21 +96,18 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
   if (one_machine && !compression.per_rank) return allreduce(call, pieces, reduction);
   const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result,
                               Range place) {
-    const std::size_t count = result.bytes / sizeof(float);
     Compression part = compression;
     part.rank = rank();
     if (!part.residual.empty()) part.residual = part.residual.subspan(place.offset, place.count);
-    const double factor = reduction.postscale / reduction.divisor;
-    const int tag = data_tag();
-    ++sequence_;  // it takes two tags
-    drive(std::make_shared<CompressedAllreduce>(
-              transport, part, std::span(reinterpret_cast<const float*>(values.data), count),
-              std::span(reinterpret_cast<float*>(result.data), count), static_cast<float>(factor),
-              tag, "compressed allreduce"),
-          call);
+    compress_between(transport, call, part,
+                     {reinterpret_cast<const float*>(values.data), place.count},
+                     {reinterpret_cast<float*>(result.data), place.count}, after(reduction));
   };
+  const auto& compressor = *compression.compressor;
   guarded(call, [&] {
     agree(call, false);
+    // By what it costs they choose their ways; for others there is one.
+    if (compressor.for_sums() || compressor.numbers_at()) know_link(call, bytes_of(pieces));
     if (across_ && !compression.per_rank) {
       reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
         compressed(*across_, slice, slice, place);
@@ -128,6 +126,47 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
     compressed(*transport_, values, result, {Where::data, 0, count});
     if (packed) unpack(pieces, result);
   });
+}
+
+/// After phase 0, between ranks that share no memory, or take no notice of it. `after` says what the
+/// sum is scaled by.
+void Communicator::compress_between(Transport& transport, const Call& call, Compression compression,
+                                    std::span<const float> values, std::span<float> result,
+                                    const Reduction& after) {
+  const auto& compressor = *compression.compressor;
+  if (compressor.numbers_at())
+    return add_payloads(transport, call, compression, values, result, after);
+  if (compressor.for_sums()) {
+    // Bits do not depend on it but for the signs of zeros.
+    compression.gathers =
+        !settings_.deterministic &&
+        better_gathered(compressor.capacity_of_whole(values.size()), transport.size(), link_);
+  }
+  const double factor = after.postscale / after.divisor;
+  const int tag = data_tag();
+  ++sequence_;  // it takes two tags
+  drive(std::make_shared<CompressedAllreduce>(transport, std::move(compression), values, result,
+                                              static_cast<float>(factor), tag,
+                                              "compressed allreduce"),
+        call);
+}
+
+/// Where the payload of the sum is the sum of the payloads, it is found like any other sum.
+void Communicator::add_payloads(Transport& transport, const Call& call,
+                                const Compression& compression, std::span<const float> values,
+                                std::span<float> result, const Reduction& after) {
+  const auto& compressor = *compression.compressor;
+  const Buffer payload = allocate(compressor.capacity(values.size())).buffer();
+  const std::size_t length =
+      compressor.encode(values, compression.residual, {.key = compression.key}, payload.data);
+  const std::size_t head = *compressor.numbers_at();
+  const Buffer numbers = payload.slice(head, length - head);
+  const std::size_t count = numbers.bytes / sizeof(float);
+  const Layout layout{
+      .rank = transport.rank(), .chunks = Chunks::even(count, transport.size()), .inputs = {}};
+  run_on(transport, Collective::allreduce, layout, {{}, numbers}, element_of(after), call, {});
+  postscale(after, numbers.data, count);
+  compressor.decode({payload.data, length}, result, Store::copy);
 }
 
 void Communicator::allreduce_short_across(const Call& call, std::span<const Piece> pieces,

@@ -186,6 +186,11 @@ class Communicator {
                         const Between& between);
   void allreduce_short_across(const Call& call, std::span<const Piece> pieces,
                               const Reduction& reduction);
+  void compress_between(Transport& transport, const Call& call, Compression compression,
+                        std::span<const float> values, std::span<float> result,
+                        const Reduction& after);
+  void add_payloads(Transport& transport, const Call& call, const Compression& compression,
+                    std::span<const float> values, std::span<float> result, const Reduction& after);
 
   void reduce_contributions(const Agreement& agreement, std::span<const Piece> pieces,
                             const Reduction& reduction);

@@ -26,6 +26,13 @@ constexpr std::size_t kPlaces = 3;  // for payloads of a segment, to and from ea
 
 }  // namespace
 
+bool better_gathered(std::size_t payload, int ranks, const Link& link) {
+  const double peers = ranks - 1;
+  const double step = link.alpha + std::max(peers - 1, 0.0) * link.overhead;
+  const double sent = static_cast<double>(payload) * link.beta;
+  return step + peers * sent <= 2 * step + 2 * peers / ranks * sent;
+}
+
 CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compression,
                                          std::span<const float> values, std::span<float> result,
                                          float factor, int tag, std::string what)
@@ -41,7 +48,7 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
   cut_segments();
   make_room();
   auto& compressor = compression_.compressor;
-  if (auto fitted = compressor->fitted(values, compression_.residual, compression_.key))
+  if (auto fitted = compressor->fitted(values, compression_.residual))
     compressor = std::move(fitted);
   sums_ = compressor->for_sums();
   distance_ = first_distance();
@@ -92,8 +99,9 @@ Progress CompressedAllreduce::progress() {
   return moved ? Progress::moved : Progress::idle;
 }
 
-/// Slices as even as possible, cut at the grain.
+/// Slices as even as possible, cut at the grain; or all of the vector for everybody.
 CompressedAllreduce::Span CompressedAllreduce::slice(int rank) const {
+  if (compression_.gathers) return {0, values_.size()};
   const std::size_t grain = compression_.compressor->grain();
   const std::size_t grains = (values_.size() + grain - 1) / grain;
   const auto cut = [&](int place) {
@@ -118,7 +126,7 @@ bool CompressedAllreduce::open_segment() {
   now.missing = 0;
   for (int peer = 0; peer < transport_.size(); ++peer) {
     now.parts_in[peer].arrived = now.sums[peer].arrived = false;
-    const auto count = segment(peer, number).count;
+    const auto count = compression_.gathers ? 0 : segment(peer, number).count;
     if (count) ++now.missing;
     if (peer == transport_.rank()) continue;
     if (own) receive(peer, tag_, own, now.parts_in[peer]);
@@ -145,8 +153,8 @@ bool CompressedAllreduce::hear() {
   return moved;
 }
 
-/// Adds what all ranks have sent of the next segment of our slice, and sends the sum. Segments keep
-/// their order, which is that of the messages.
+/// Adds what all ranks have sent of the next segment of our slice, and sends the sum, if others need
+/// it. Segments keep their order, which is that of the messages.
 bool CompressedAllreduce::reduce_next() {
   if (reducing_ == opened_) return false;
   auto& now = under_way(reducing_);
@@ -159,7 +167,18 @@ bool CompressedAllreduce::reduce_next() {
   for (int peer = 0; peer < size; ++peer) {
     if ((peer != rank || sums_) && !now.parts_in[peer].arrived) return false;
   }
-  add_parts(now, own);
+  if (compression_.gathers) {
+    add_parts(now, own, result_.data() + own.offset);
+  } else {
+    add_parts(now, own, total_.data());
+    send_sum(now, own);
+  }
+  ++reducing_;
+  return true;
+}
+
+void CompressedAllreduce::send_sum(Segment& now, const Span& own) {
+  const int rank = transport_.rank(), size = transport_.size();
   auto& sum = now.sums[rank];
   sum.length = encode_sum(own, sum.memory);
   sum.arrived = true;
@@ -167,14 +186,10 @@ bool CompressedAllreduce::reduce_next() {
     const int peer = (rank + distance) % size;
     now.sum_sends[peer] = transport_.send(peer, tag_ + 1, {sum.memory, sum.length, {}});
   }
-  ++reducing_;
-  return true;
 }
 
-/// In the order of the ranks, into `total_`; times the factor at once, before a compressor can
-/// overflow.
-void CompressedAllreduce::add_parts(const Segment& now, const Span& own) {
-  float* const total = total_.data();
+/// In the order of the ranks; times the factor at once, before a compressor can overflow.
+void CompressedAllreduce::add_parts(const Segment& now, const Span& own, float* total) const {
   for (int peer = 0; peer < transport_.size(); ++peer) {
     if (peer != transport_.rank() || sums_) {
       decode(now.parts_in[peer], own, total, peer == 0 ? Store::copy : Store::add, peer);
@@ -200,7 +215,8 @@ std::size_t CompressedAllreduce::encode_sum(const Span& own, std::byte* payload)
   return length;
 }
 
-/// The next part for a rank. Ranks begin with different ones, so that none gets all at once.
+/// The next part for a rank; what is gathered is compressed once, for this rank itself. Ranks begin
+/// with different ones, so that none gets all at once.
 bool CompressedAllreduce::compress_next() {
   if (compressing_ == opened_) return false;
   if (distance_ == transport_.size()) {
@@ -213,10 +229,14 @@ bool CompressedAllreduce::compress_next() {
   if (part.count == 0) return true;
   auto& now = under_way(compressing_);
   const bool own = peer == transport_.rank();
-  auto& message = own ? now.parts_in[peer] : now.parts_out[peer];
-  message.length = encode(values_.data() + part.offset, part, residual(part), message.memory);
-  message.arrived = own;
-  if (!own) message.request = transport_.send(peer, tag_, {message.memory, message.length, {}});
+  auto& message = own || compression_.gathers ? now.parts_in[transport_.rank()] : now.parts_out[peer];
+  if (own || !compression_.gathers)
+    message.length = encode(values_.data() + part.offset, part, residual(part), message.memory);
+  if (own)
+    message.arrived = true;
+  else
+    now.parts_out[peer].request =
+        transport_.send(peer, tag_, {message.memory, message.length, {}});
   return true;
 }
 

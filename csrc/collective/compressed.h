@@ -9,7 +9,9 @@
 //
 // Sparse compressors send sums whole (Compressor::for_sums), so that nothing is selected from a
 // selection; the owner's own values must then be selected too, as they would fill the sum up. This
-// is the split sparse allreduce of SparCML (Renggli et al. 2019).
+// is the split sparse allreduce of SparCML (Renggli et al. 2019). Its other one is here too: sparse
+// payloads of the whole vector are *gathered* by all ranks, each of which adds them up for itself,
+// in the order of the ranks. It is as if all ranks owned one slice, and no sum had to be sent.
 //
 // Slices go in segments, several of which are under way: while one travels, others are compressed
 // and added. Between two looks at what has arrived a rank does one piece of work, what others wait
@@ -33,6 +35,7 @@
 #include "collective/work.h"
 #include "compress/compressor.h"
 #include "core/bytes.h"
+#include "schedule/cost.h"
 #include "transport/transport.h"
 
 namespace ronde {
@@ -44,7 +47,15 @@ struct Compression {
   std::uint64_t key = 0;      // of random numbers, the same on all ranks
   bool per_rank = false;      // each rank's own values are compressed, on one machine too
   int rank = 0;               // in the set: each rank of a machine draws numbers of its own
+  bool gathers = false;       // payloads, which are sparse: see better_gathered()
 };
+
+/// Whether sparse payloads of so many bytes are better gathered by all ranks than reduced by slices:
+/// with m seconds for the messages of a step, m + (P-1) b rather than 2 m + 2 (P-1)/P b, b being the
+/// seconds of a payload on the link (the costs of SparCML, Renggli et al. 2019). The latter holds
+/// where all ranks select the same entries; the less they do, the longer are the sums of slices, up
+/// to P payloads. So gathering is chosen only where it is faster whatever they select.
+bool better_gathered(std::size_t payload, int ranks, const Link& link);
 
 class CompressedAllreduce final : public Work {
  public:
@@ -95,7 +106,8 @@ class CompressedAllreduce final : public Work {
   bool store_next();
   bool close_segment();
 
-  void add_parts(const Segment& now, const Span& own);
+  void add_parts(const Segment& now, const Span& own, float* total) const;
+  void send_sum(Segment& now, const Span& own);
   std::size_t encode_sum(const Span& own, std::byte* payload);
   std::span<float> residual(const Span& span) const;
   bool ended(std::optional<Request>& request) const;

@@ -15,8 +15,8 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "kernels/codec.h"
@@ -38,16 +38,20 @@ class Compressor {
   /// What encodes the spans of this vector, if what becomes of a value depends on all of the
   /// vector; null if this compressor does. `residual` is as for encode(), and may be changed at
   /// once to what encode() would leave. The spans are then encoded in any order, each of them once,
-  /// with the same values and the residual as it is. All ranks give the same `key`.
+  /// with the same values and the residual as it is.
   virtual std::shared_ptr<const Compressor> fitted(std::span<const float> /*values*/,
-                                                   std::span<float> /*residual*/,
-                                                   std::uint64_t /*key*/) const {
+                                                   std::span<float> /*residual*/) const {
     return nullptr;
   }
 
   /// What encodes sums of decoded values, without a residual, if they are to be sent whole; null if
   /// they are encoded like values, with one.
   virtual const Compressor* for_sums() const { return nullptr; }
+
+  /// Where in a payload the numbers begin (float32, up to its end), if those of the payload of a
+  /// sum are the sums of those of the payloads; all that stands before them is the same for the
+  /// same key. Such a compressor encodes vectors as a whole.
+  virtual std::optional<std::size_t> numbers_at() const { return std::nullopt; }
 
   /// Encodes `values`, with the residual if there is one (of as many elements, else empty), which
   /// becomes what is left out. Returns the length of the payload, at most capacity(). Where there

@@ -5,7 +5,6 @@
 #include <cstring>
 #include <limits>
 #include <string>
-#include <utility>
 
 #include "compress/cut.h"
 #include "core/error.h"
@@ -68,14 +67,6 @@ void Picker::take_from(const float* values, const float* residual, std::size_t b
                                                   entries_.places().data() + before,
                                                   entries_.values().data() + before));
   }
-}
-
-void Picker::take_one(std::size_t place) {
-  entries_.reserve(1);
-  if (residual_.empty())
-    entries_.add(static_cast<std::uint32_t>(place), values_[place]);
-  else
-    entries_.add(static_cast<std::uint32_t>(place), std::exchange(residual_[place], 0.0f));
 }
 
 void Picker::put_back(std::size_t first) {

@@ -67,9 +67,6 @@ class Picker {
   /// The same for a part that take() has gone over, and of which nothing is taken any more.
   void take_again(std::size_t begin, std::size_t end, std::int32_t above);
 
-  /// Takes an element of a part that take() has gone over.
-  void take_one(std::size_t place);
-
   /// Undoes the taking of all entries from number `first` on.
   void put_back(std::size_t first);
 

@@ -1,56 +1,72 @@
 #include "compress/random_k.h"
 
 #include <algorithm>
-#include <iterator>
-#include <memory>
-#include <vector>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
 
-#include "compress/places.h"
+#include "compress/picker.h"
+#include "compress/sparse.h"
+#include "core/error.h"
 
 namespace ronde {
-namespace {
 
-/// Sends the entries of places that are known.
-class Drawn final : public Selection {
- public:
-  Drawn(const Places& places, const KernelTable& kernels) : Selection(kernels), places_(places) {}
+RandomK::RandomK(double ratio, const KernelTable& kernels)
+    : ratio_(checked_ratio(ratio)), kernels_(kernels) {}
 
- protected:
-  void select(Picker& picker, Draw draw) const override {
-    std::vector<std::uint32_t> drawn, both;
-    for (std::size_t begin = 0; begin < picker.count(); begin += Picker::kPiece) {
-      const std::size_t end = std::min(begin + Picker::kPiece, picker.count());
-      drawn.clear();
-      const std::uint64_t last = places_.part_of(draw.first + end - 1);
-      for (std::uint64_t part = places_.part_of(draw.first + begin); part <= last; ++part) {
-        const std::uint64_t place = places_.drawn(part) - draw.first;  // wraps where it lies before
-        if (begin <= place && place < end) drawn.push_back(static_cast<std::uint32_t>(place));
-      }
-      const std::size_t first = picker.entries().size();
-      picker.take(begin, end, kGreatestFinite);
-      const auto not_finite = picker.entries().places().subspan(first);
-      both.clear();
-      std::set_union(not_finite.begin(), not_finite.end(), drawn.begin(), drawn.end(),
-                     std::back_inserter(both));
-      picker.put_back(first);
-      for (const std::uint32_t place : both) picker.take_one(place);
-    }
-  }
-
- private:
-  Places places_;
-};
-
-}  // namespace
-
-std::size_t RandomK::capacity_of_whole(std::size_t count) const {
-  return length(share(ratio_, count), count);
+std::size_t RandomK::capacity(std::size_t count) const {
+  return kHead + sizeof(float) * share(ratio_, count);
 }
 
-std::shared_ptr<const Compressor> RandomK::fitted(std::span<const float> values, std::span<float>,
-                                                  std::uint64_t key) const {
-  const std::size_t count = values.size();
-  return std::make_shared<Drawn>(Places{count, share(ratio_, count), key}, kernels_);
+Places RandomK::places(std::size_t count, std::uint64_t key) const {
+  return {count, share(ratio_, count), key};
+}
+
+std::size_t RandomK::encode(std::span<const float> values, std::span<float> residual, Draw draw,
+                            std::byte* payload) const {
+  const Places drawn = places(values.size(), draw.key);
+  std::memcpy(payload, &draw.key, kHead);
+  const auto write = [&](std::uint64_t part, float number) {
+    std::memcpy(payload + kHead + part * sizeof(float), &number, sizeof(float));
+  };
+  Picker picker(values, residual, kernels_);
+  std::uint64_t part = 0;
+  for (std::size_t begin = 0; begin < values.size(); begin += Picker::kPiece) {
+    const std::size_t end = std::min(begin + Picker::kPiece, values.size());
+    picker.take(begin, end, kGreatestFinite);
+    for (; part < drawn.parts; ++part) {
+      const std::uint64_t place = drawn.drawn(part);
+      if (place >= end) break;
+      write(part, residual.empty() ? values[place] : std::exchange(residual[place], 0.0f));
+    }
+  }
+  for (const std::uint32_t place : picker.entries().places())
+    write(drawn.part_of(place), std::numeric_limits<float>::quiet_NaN());
+  return capacity(values.size());
+}
+
+void RandomK::decode(std::span<const std::byte> payload, std::span<float> out, Store store) const {
+  const std::size_t count = out.size();
+  if (payload.size() != capacity(count))
+    throw ArgumentError("the payload of random-k has " + std::to_string(payload.size()) +
+                        " bytes, not the " + std::to_string(capacity(count)) + " of " +
+                        std::to_string(count) + " values");
+  std::uint64_t key;
+  std::memcpy(&key, payload.data(), kHead);
+  const Places drawn = places(count, key);
+  if (store == Store::copy) std::fill(out.begin(), out.end(), 0.0f);
+  for (std::uint64_t part = 0; part < drawn.parts; ++part) {
+    float number;
+    std::memcpy(&number, payload.data() + kHead + part * sizeof(float), sizeof(float));
+    if (std::isfinite(number)) {
+      out[drawn.drawn(part)] += number;
+    } else {
+      for (std::uint64_t place = drawn.begin(part); place < drawn.begin(part + 1); ++place)
+        out[place] += number;
+    }
+  }
 }
 
 }  // namespace ronde

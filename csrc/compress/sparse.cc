@@ -165,15 +165,15 @@ const Compressor* Sparse::for_sums() const {
   return &nonzero;
 }
 
-std::size_t Sparse::encode(std::span<const float> values, std::span<float> residual, Draw draw,
+std::size_t Sparse::encode(std::span<const float> values, std::span<float> residual, Draw,
                            std::byte* payload) const {
-  return fitted(values, residual, draw.key)->encode(values, residual, {.key = draw.key}, payload);
+  return fitted(values, residual)->encode(values, residual, {}, payload);
 }
 
-std::size_t Selection::encode(std::span<const float> values, std::span<float> residual, Draw draw,
+std::size_t Selection::encode(std::span<const float> values, std::span<float> residual, Draw,
                               std::byte* payload) const {
   Picker picker(values, residual, kernels_);
-  select(picker, draw);
+  select(picker);
   return write_payload(picker.entries().between(0, values.size()), 0, values.size(), payload);
 }
 

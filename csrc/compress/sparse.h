@@ -63,8 +63,8 @@ class Selection : public Sparse {
  protected:
   using Sparse::Sparse;
 
-  /// Picks what is sent of a span. `draw.first` is the place of its first element in the vector.
-  virtual void select(Picker& picker, Draw draw) const = 0;
+  /// Picks what is sent of a span.
+  virtual void select(Picker& picker) const = 0;
 };
 
 /// How many of `count` values a ratio stands for: rounded, and at least one unless there is none.

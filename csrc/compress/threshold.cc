@@ -15,6 +15,6 @@ Threshold::Threshold(float least, const KernelTable& kernels)
                         std::to_string(least));
 }
 
-void Threshold::select(Picker& picker, Draw) const { picker.take(0, picker.count(), above_); }
+void Threshold::select(Picker& picker) const { picker.take(0, picker.count(), above_); }
 
 }  // namespace ronde

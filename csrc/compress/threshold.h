@@ -12,7 +12,7 @@ class Threshold final : public Selection {
   explicit Threshold(float least, const KernelTable& kernels = ronde::kernels());
 
  protected:
-  void select(Picker& picker, Draw draw) const override;
+  void select(Picker& picker) const override;
 
  private:
   std::int32_t above_;

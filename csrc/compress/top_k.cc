@@ -85,7 +85,7 @@ std::size_t TopK::capacity_of_whole(std::size_t count) const {
 }
 
 std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
-                                               std::span<float> residual, std::uint64_t) const {
+                                               std::span<float> residual) const {
   return std::make_shared<Chosen>(largest(values, residual, share(ratio_, values.size()), kernels_),
                                   kernels_);
 }
@@ -103,7 +103,7 @@ std::size_t BlockTopK::capacity_of_whole(std::size_t count) const {
 
 /// Most blocks are like the one before: what is well below its k largest is not looked at again
 /// unless too little is left.
-void BlockTopK::select(Picker& picker, Draw) const {
+void BlockTopK::select(Picker& picker) const {
   constexpr std::int32_t kMargin = 1 << 21;  // less by an eighth to a quarter
   std::int32_t above = kBelowAll;
   for (std::size_t begin = 0; begin < picker.count(); begin += block_) {

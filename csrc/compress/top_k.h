@@ -18,8 +18,8 @@ class TopK final : public Sparse {
       : Sparse(kernels), ratio_(checked_ratio(ratio)) {}
 
   std::size_t capacity_of_whole(std::size_t count) const override;
-  std::shared_ptr<const Compressor> fitted(std::span<const float> values, std::span<float> residual,
-                                           std::uint64_t key) const override;
+  std::shared_ptr<const Compressor> fitted(std::span<const float> values,
+                                           std::span<float> residual) const override;
 
  private:
   double ratio_;
@@ -35,7 +35,7 @@ class BlockTopK final : public Selection {
   std::size_t capacity_of_whole(std::size_t count) const override;
 
  protected:
-  void select(Picker& picker, Draw draw) const override;
+  void select(Picker& picker) const override;
 
  private:
   double ratio_;

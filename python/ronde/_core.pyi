@@ -182,6 +182,8 @@ class Compressor:
     def unbiased(self) -> builtins.bool: ...
     @property
     def keeps_sums(self) -> builtins.bool: ...  # sums of payloads are sent whole
+    @property
+    def adds_up(self) -> builtins.bool: ...  # the payload of a sum is the sum of the payloads
     def capacity(self, count: int) -> int:
         """The bytes of a payload of `count` values, at most."""
     def capacity_of_whole(self, count: int) -> int:
@@ -190,7 +192,6 @@ class Compressor:
         self,
         values: npt.NDArray[np.float32],
         residual: npt.NDArray[np.float32] | None = None,  # changed in place
-        key: int = 0,
     ) -> Compressor:
         """What encodes the spans of this vector, in any order, each once."""
     def encode(
@@ -466,6 +467,9 @@ class Link:
     def beta(self) -> float: ...
     @property
     def gamma(self) -> float: ...
+
+def better_gathered(payload: int, ranks: int, link: Link) -> builtins.bool:
+    """Whether sparse payloads of so many bytes are gathered by all ranks, rather than reduced by slices."""
 
 class Control:
     """Notices between all ranks of the job."""

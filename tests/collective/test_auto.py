@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 import ronde
 from ronde import _core
-from ronde.compression import _auto, auto, bf16, int4, int8, powersgd, shared_scale, sign, topk
+from ronde.compression import (
+    _auto,
+    auto,
+    bf16,
+    int4,
+    int8,
+    powersgd,
+    randomk,
+    shared_scale,
+    sign,
+    topk,
+)
 from ronde.compression.prediction import predict
 from threads import Rank, run_all
 
@@ -39,10 +50,10 @@ def test_the_slower_the_link_the_more_is_gained() -> None:
 def test_sums_of_sparse_payloads_fill_up() -> None:
     n = 1 << 20
     few, many = (
-        predict(topk(0.01), [(n,)], ranks, SLOW, speeds=CODEC).wire_bytes for ranks in (2, 1000)
+        predict(topk(0.01), [(n,)], ranks, SLOW, speeds=CODEC).wire_bytes for ranks in (3, 1000)
     )
     payload = topk(0.01).payload_bytes(n)
-    assert few == pytest.approx((payload + 2 * payload) / 2)
+    assert few == pytest.approx((payload + 3 * payload) * 2 / 3)
     assert many == pytest.approx((payload + 4 * n) * 0.999)
 
 
@@ -54,6 +65,21 @@ def test_sums_of_integers_need_wider_ones_for_more_ranks() -> None:
         assert found.wire_bytes == pytest.approx(2 * (ranks - 1) / ranks * summed / places)
     with pytest.raises(ValueError, match="4 bits of 4682 ranks do not fit int16"):
         predict(shared_scale(4), [(n,)], 4682, SLOW, speeds=CODEC)
+
+
+def test_short_sparse_payloads_go_to_all_ranks() -> None:
+    n, ranks = 1 << 14, 4
+    short = predict(topk(0.01), [(n,)], ranks, SLOW, speeds=CODEC)
+    assert short.wire_bytes == 3 * topk(0.01).payload_bytes(n)
+    step = SLOW["alpha"] + 2 * SLOW["overhead"]
+    assert short.wire == pytest.approx(step + short.wire_bytes * SLOW["beta"])
+
+
+def test_random_entries_travel_without_places() -> None:
+    n, ranks = 1 << 20, 4
+    found = predict(randomk(0.01), [(n,)], ranks, SLOW, speeds=CODEC)
+    assert found.wire_bytes == pytest.approx(2 * 3 / 4 * 4 * n / 100, rel=1e-3)
+    assert found.seconds == found.wire + found.codec
 
 
 def test_nothing_is_predicted_to_cost_nothing() -> None:

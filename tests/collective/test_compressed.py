@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ronde import _core, arrays
 from threads import Rank, run, run_all
 
@@ -18,9 +20,14 @@ SPARSE = {
     "topk": _core.Compressor.topk(0.01),
     "block_topk": _core.Compressor.block_topk(0.05, 256),
     "threshold": _core.Compressor.threshold(1.5),
-    "randomk": _core.Compressor.randomk(0.02),
 }
-EVERY = (*NAMES, *SPARSE)
+ADDING = {"randomk": _core.Compressor.randomk(0.02)}  # whose payloads are reduced exactly
+EVERY = (*NAMES, *SPARSE, *ADDING)
+# Links on which messages cost all, or bytes.
+WAYS = {
+    "gathered": _core.Link(1.0, 1.0, 1e-12, 1e-12),
+    "by slices": _core.Link(1e-12, 1e-12, 1.0, 1.0),
+}
 # Nothing, less than a block, several blocks and an odd end, and several segments for every rank.
 COUNTS = (0, 1, 1000, 10_007, 300_001)
 PLACEMENTS = ([0, 0, 1, 1], [0, 1, 0, 1], [2, 0, 1, 1, 2, 0])
@@ -31,7 +38,7 @@ def values(rank: int, count: int, step: int = 0) -> np.ndarray:
 
 
 def make(name: str) -> _core.Compressor:
-    return SPARSE[name] if name in SPARSE else _core.Compressor(name)
+    return (SPARSE | ADDING).get(name) or _core.Compressor(name)
 
 
 def reduce(
@@ -317,7 +324,9 @@ TOGETHER = {
 
 
 @pytest.mark.parametrize("placement", TOGETHER)
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("qsgd", "ternary")])
+@pytest.mark.parametrize(
+    "name", [name for name in (*NAMES, *SPARSE) if name not in ("qsgd", "ternary")]
+)
 def test_per_rank_compresses_as_if_all_were_on_machines_of_their_own(
     name: str, placement: str
 ) -> None:
@@ -443,9 +452,10 @@ def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:
     run_all(2, program)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", SPARSE)
 @pytest.mark.parametrize("size", SIZES[1:])
-def test_sparse_sums_are_those_of_the_book(name: str, size: int) -> None:
+def test_sparse_sums_are_those_of_the_book(name: str, size: int, way: str) -> None:
     """Each rank selects from its own vector as a whole, and the selections are added in the order of the
     ranks. What is not selected stays in the residual, over several steps."""
     compressor, steps = make(name), 3
@@ -456,6 +466,7 @@ def test_sparse_sums_are_those_of_the_book(name: str, size: int) -> None:
         return sent
 
     def program(me: Rank) -> None:
+        me.communicator.set_link(WAYS[way])
         for count in COUNTS:
             residuals = [np.zeros(count, np.float32) for _ in range(size)]
             mine = np.zeros(count, np.float32)
@@ -471,12 +482,14 @@ def test_sparse_sums_are_those_of_the_book(name: str, size: int) -> None:
     run_all(size, program)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("machines", PLACEMENTS, ids=str)
-@pytest.mark.parametrize("name", SPARSE)
-def test_sparse_sums_over_machines_lose_nothing(name: str, machines: list[int]) -> None:
+@pytest.mark.parametrize("name", [*SPARSE, *ADDING])
+def test_sparse_sums_over_machines_lose_nothing(name: str, machines: list[int], way: str) -> None:
     compressor, count, steps = make(name), 70_001, 3
 
     def program(me: Rank) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        me.communicator.set_link(WAYS[way])
         residual = np.zeros(count, np.float32)
         given, got = np.zeros(count), np.zeros(count)
         for step in range(steps):
@@ -499,6 +512,7 @@ def test_sparse_sums_send_no_more_than_split_sparse_allreduce(ratio: float, alik
     compressor, size, count = _core.Compressor.topk(ratio), 8, 400_000
 
     def program(me: Rank) -> tuple[int, int]:
+        me.communicator.set_link(WAYS["by slices"])
         x = values(0 if alike else me.rank, count)
         before = me.communicator.bytes_sent
         result = reduce(me, x, compressor)
@@ -508,3 +522,112 @@ def test_sparse_sums_send_no_more_than_split_sparse_allreduce(ratio: float, alik
     for sent, union in run_all(size, program):
         assert union == k if alike else k < union <= k * size
         assert sent <= 1.2 * 4 * (2 * k + min(2 * union, count)) * (size - 1) / size
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from(["topk", "block_topk", "threshold", "randomk"]),
+    st.sampled_from([2, 3, 4, 8]),
+    st.one_of(st.integers(0, 300), st.sampled_from([4096, 40_001])),
+    st.sampled_from([ronde.Sum, ronde.Average]),
+    st.integers(0, 2**20),
+)
+def test_both_ways_add_up_whole_numbers(
+    name: str, size: int, count: int, op: Any, seed: int
+) -> None:
+    """Which float32 adds without rounding: the same bits, on all ranks and by both ways."""
+    compressor, random = make(name), np.random.default_rng(seed)
+    inputs = random.integers(-9, 10, (size, count)).astype(np.float32)
+    sent = np.zeros((size, count), np.float32)
+    for x, of in zip(inputs, sent, strict=True):
+        compressor.decode(compressor.encode(x, key=seed), of)
+
+    def program(me: Rank) -> tuple[bytes, ...]:
+        found = []
+        for link in WAYS.values():
+            me.communicator.set_link(link)
+            residual = np.zeros(count, np.float32)
+            result = reduce(me, inputs[me.rank], compressor, residual, op=op, key=seed)
+            divisor = size if op is ronde.Average else 1
+            np.testing.assert_allclose(result, sent.sum(axis=0) / divisor, rtol=1e-6)
+            assert (residual == inputs[me.rank] - sent[me.rank]).all()
+            found.append((result + np.float32(0)).tobytes())  # without the signs of zeros
+        return tuple(found)
+
+    results = run_all(size, program)
+    assert len({each for result in results for each in result}) == 1
+
+
+def test_sparse_payloads_are_gathered_where_that_is_faster_whatever_they_hold() -> None:
+    def seconds(payload: int, ranks: int, link: Any) -> tuple[float, float]:
+        step = link.alpha + max(ranks - 2, 0) * link.overhead
+        by_slices = 2 * step + 2 * (ranks - 1) / ranks * payload * link.beta
+        return step + (ranks - 1) * payload * link.beta, by_slices
+
+    links = [_core.Link(a, o, b, 1e-10) for a in (1e-6, 1e-3) for o in (0, 1e-5) for b in (1e-10, 1e-7)]
+    for link in links:
+        for ranks in (1, 2, 3, 4, 8, 64):
+            chosen = []
+            for payload in (0, 1, 100, 10_000, 1_000_000, 100_000_000):
+                gathered, by_slices = seconds(payload, ranks, link)
+                chosen.append(_core.better_gathered(payload, ranks, link))
+                assert chosen[-1] == (gathered <= by_slices)
+            assert chosen[0]
+            assert all(chosen) or ranks > 2
+            assert chosen == sorted(chosen, reverse=True), "from some length on by slices"
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_link_decides_what_travels(way: str, deterministic: bool) -> None:
+    """Where all select the same: all payloads to all, or a slice of them and as much of the sum. In
+    deterministic mode the link has no say."""
+    compressor, size, count = _core.Compressor.topk(0.01), 8, 400_000
+    payload = compressor.capacity_of_whole(count)
+
+    def program(me: Rank) -> int:
+        me.communicator.set_link(WAYS[way])
+        before = me.world.bytes_sent(me.rank)
+        reduce(me, values(0, count), compressor)
+        return int(me.world.bytes_sent(me.rank) - before)
+
+    payloads = size - 1 if way == "gathered" and not deterministic else 2 * (size - 1) / size
+    for sent in run_all(size, program, deterministic=deterministic):
+        assert payloads * payload * 0.8 <= sent <= payloads * payload * 1.2
+
+
+def test_random_entries_travel_without_places() -> None:
+    """2k(P-1)/P words, as an exact allreduce of k numbers."""
+    ratio, size, count = 0.01, 8, 400_000
+    compressor = _core.Compressor.randomk(ratio)
+
+    def program(me: Rank) -> int:
+        me.communicator.set_link(WAYS["by slices"])
+        before = me.world.bytes_sent(me.rank)
+        reduce(me, values(me.rank, count), compressor)
+        return int(me.world.bytes_sent(me.rank) - before)
+
+    words = 2 * ratio * count * (size - 1) / size
+    for sent in run_all(size, program):
+        assert 4 * words <= sent <= 1.1 * 4 * words
+
+
+@pytest.mark.parametrize("machines", [None, *PLACEMENTS], ids=str)
+@pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=str)
+def test_random_entries_are_reduced_exactly(op: Any, machines: list[int] | None) -> None:
+    """Each entry of a result is the sum of all ranks, or 0, and then all of it is in the residuals."""
+    size, count, compressor = len(machines or [0] * 3), 30_001, make("randomk")
+
+    def program(me: Rank) -> tuple[np.ndarray, np.ndarray]:
+        x, residual = np.round(8 * values(me.rank, count)), np.zeros(count, np.float32)
+        return reduce(me, x, compressor, residual, op=op), residual
+
+    results = run_all(size, program, machines=machines)
+    exact = sum(np.round(8 * values(r, count)) for r in range(size))
+    wanted = exact / np.float32(size if op is ronde.Average else 1)
+    held = sum(residual for _, residual in results)
+    for result, _ in results:
+        sent = result != 0
+        np.testing.assert_array_equal(result[sent], wanted[sent])
+        np.testing.assert_array_equal(held, np.where(sent, 0, exact))
+        assert sent.sum() <= 0.02 * count + 3  # k is rounded for each slice

@@ -34,7 +34,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "topk": lambda ratio, **simd: Compressor.topk(ratio, **simd),
     "block_topk": lambda ratio, **simd: Compressor.block_topk(ratio, 64, **simd),
     "threshold": lambda ratio, **simd: Compressor.threshold(1 / ratio, **simd),
-    "randomk": lambda ratio, **simd: Compressor.randomk(ratio, **simd),
 }
 names = st.sampled_from(list(MAKERS))
 
@@ -193,34 +192,6 @@ def test_no_order_of_the_values_misleads(order: str, ratio: float, feedback: boo
 
 
 @settings(deadline=None)
-@given(st.sampled_from(FINITE), counts, ratios, seeds)
-def test_random_entries_are_one_of_each_part(kind: str, count: int, ratio: float, key: int) -> None:
-    compressor = Compressor.randomk(ratio)
-    x = np.arange(1, count + 1, dtype=np.float32)
-    sent = decode(compressor, compressor.encode(x, key=key), count)
-    places = np.flatnonzero(sent)
-    k = share(ratio, count)
-    assert len(places) == k
-    if count:
-        parts = ((places + 1) * k - 1) // count
-        assert np.array_equal(parts, np.arange(k))
-        # The same whatever the values are.
-        other = vector(kind, count, key)
-        theirs = decode(compressor, compressor.encode(other, key=key), count)
-        assert not theirs[sent == 0].any()
-
-
-def test_random_entries_reach_all_places_alike() -> None:
-    compressor, count, keys = Compressor.randomk(0.1), 1000, 2000
-    hits = sum(
-        decode(compressor, compressor.encode(np.ones(count, np.float32), key=key), count)
-        for key in range(keys)
-    )
-    expected, spread = keys / 10, math.sqrt(keys * 0.1 * 0.9)
-    assert (np.abs(hits - expected) < 5.5 * spread).all()
-
-
-@settings(deadline=None)
 @given(names, kinds, st.integers(0, 3 * BLOCK), ratios, seeds)
 def test_spans_of_a_fitted_vector_are_that_vector(
     name: str, kind: str, count: int, ratio: float, seed: int
@@ -230,8 +201,8 @@ def test_spans_of_a_fitted_vector_are_that_vector(
     random = np.random.default_rng(seed)
     x, residual = vector(kind, count, seed), vector("uniform", count, seed + 1)
     whole, left = residual.copy(), residual.copy()
-    wanted = decode(compressor, compressor.encode(x, whole, key=seed), count)
-    fitted = compressor.fitted(x, left, key=seed)
+    wanted = decode(compressor, compressor.encode(x, whole), count)
+    fitted = compressor.fitted(x, left)
     sent = np.empty(count, np.float32)
     grains = -(-count // compressor.grain)
     cuts = sorted(
@@ -242,7 +213,7 @@ def test_spans_of_a_fitted_vector_are_that_vector(
         }
     )
     for begin, end in random.permutation(list(pairwise(cuts))):  # in any order
-        payload = fitted.encode(x[begin:end], left[begin:end], key=99, first=begin)
+        payload = fitted.encode(x[begin:end], left[begin:end], first=begin)
         assert payload.size <= fitted.capacity(end - begin)
         compressor.decode(payload, sent[begin:end])
     assert same_bits(sent[~np.isnan(sent)], wanted[~np.isnan(wanted)])
@@ -260,7 +231,7 @@ def test_sent_and_residual_are_the_input_and_disjoint(
     compressor = MAKERS[name](ratio)
     x, residual = vector(kind, count, seed), vector("normal", count, seed + 1)
     total = x + residual
-    payload = compressor.encode(x, residual, key=seed)
+    payload = compressor.encode(x, residual)
     sent = decode(compressor, payload, count)
     assert np.array_equal(sent + residual, total, equal_nan=True)
     assert not ((sent != 0) & (residual != 0)).any()
@@ -276,7 +247,7 @@ def test_all_instruction_sets_give_the_same_bits(
     results = []
     for simd in SIMD:
         compressor, residual = MAKERS[name](ratio, simd=simd), before.copy()
-        results.append((compressor.encode(x, residual, key=seed).tobytes(), residual.tobytes()))
+        results.append((compressor.encode(x, residual).tobytes(), residual.tobytes()))
     assert len(set(results)) == 1
 
 
@@ -407,7 +378,7 @@ def test_flipped_bits_are_an_error_or_decoded_to_something(form: int, seed: int)
 
 def test_wrong_parameters_are_refused() -> None:
     for ratio in (0.0, -0.1, 1.5, math.nan, math.inf):
-        for make in (Compressor.topk, Compressor.block_topk, Compressor.randomk):
+        for make in (Compressor.topk, Compressor.block_topk):
             with pytest.raises(ValueError, match="ratio is above 0 and at most 1"):
                 make(ratio)
     for block in (0, 1, 33, 1 << 17):

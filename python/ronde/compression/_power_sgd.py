@@ -143,7 +143,9 @@ class PowerSGD(Predictable):
         }
         self._steps = dict(state["steps"])
 
-    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+    def _traffic(
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+    ) -> Traffic:
         sent = encoded = 0
         for shape in shapes:
             if self.worth_it(shape):
@@ -152,7 +154,8 @@ class PowerSGD(Predictable):
                 encoded += rows * columns
             else:
                 sent += math.prod(shape)
-        return Traffic(2 * (ranks - 1) / ranks * 4 * sent / places, encoded, 0)
+        bytes_sent = 2 * (ranks - 1) / ranks * 4 * sent / places
+        return Traffic(bytes_sent, encoded, 0, overlaps=False)
 
     def _seconds(self, values: Floats) -> tuple[float, float]:
         alone, residual = PowerSGD(self.rank), np.zeros(values.size, np.float32)

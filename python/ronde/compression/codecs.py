@@ -44,6 +44,8 @@ class Traffic(NamedTuple):
     wire_bytes: float  # that it sends, and receives
     encoded: float  # elements
     decoded: float
+    steps: int = 2  # in which messages go, each after those of the one before
+    overlaps: bool = True  # codec and wire: while one part travels, others are encoded and decoded
 
 
 class Codec(Method):
@@ -79,7 +81,9 @@ class Predictable(Codec):
     """A codec of which it is known what it would send and take."""
 
     @abstractmethod
-    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+    def _traffic(
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+    ) -> Traffic:
         """Of a rank, where arrays of these shapes go between `ranks` after `places` of them each have been
         reduced in memory."""
 
@@ -134,15 +138,26 @@ class Compressor(Predictable):
         self._calls += 1
         return self._calls - 1
 
-    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+    def _traffic(
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+    ) -> Traffic:
         elements = sum(map(math.prod, shapes)) // places
         payload = sums = self.payload_bytes(elements)
+        share = (ranks - 1) / ranks
+        if self._core.adds_up:
+            return Traffic(share * 2 * payload, elements, elements, overlaps=False)
+        if self._gathered(elements, ranks, link):
+            return Traffic((ranks - 1) * payload, elements, ranks * elements, steps=1)
         if self._core.keeps_sums:  # which hold what all ranks have sent
             sums = min(ranks * payload, 4 * elements)
         # A rank encodes parts for the others and the sum of its own, and decodes the others' parts of
         # its own slice and all sums.
-        share = (ranks - 1) / ranks
         return Traffic(share * (payload + sums), elements, (1 + share) * elements)
+
+    def _gathered(self, elements: int, ranks: int, link: _core.Link) -> bool:
+        """Whether payloads go to all of the ranks, which add them up by themselves."""
+        payload = self.payload_bytes(elements)
+        return self._core.keeps_sums and _core.better_gathered(payload, ranks, link)
 
     def _seconds(self, values: Floats) -> tuple[float, float]:
         flat = values.reshape(-1)
@@ -296,7 +311,9 @@ def randomk(ratio: float = 0.01, *, seed: int = 0) -> Compressor:
     """One value of each 1 / `ratio` neighbours, at random, the same on all ranks; the rest are 0 (Stich et
     al. 2018).
 
-    Values are sent as they are, so what is decoded is too small on average, and right with error feedback.
-    Raises `ValueError` unless `ratio` is above 0 and at most 1.
+    All ranks know which, so nothing but these values travels, and they are reduced exactly. They are sent as
+    they are, so what is decoded is too small on average, and right with error feedback. Where one of the
+    neighbours is NaN or infinite, all of them become NaN. Raises `ValueError` unless `ratio` is above 0 and at
+    most 1.
     """
     return Compressor("randomk", {"ratio": float(ratio)}, seed)

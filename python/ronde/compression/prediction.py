@@ -67,12 +67,12 @@ def predict(
         counts = [elements // ranks + (rank < elements % ranks) for rank in range(ranks)]
         _, cost = _core.candidates("allreduce", counts, 0, 4, **link)[0]
         return Prediction(cost.sent * 4.0, cost.seconds, 0.0, cost.seconds)
-    traffic = codec._traffic(shapes, ranks, places)
+    traffic = codec._traffic(shapes, ranks, places, _core.Link(**link))
     wire = traffic.wire_bytes * link["beta"]
-    wire += 2 * link["alpha"] + 2 * (ranks - 2) * link["overhead"]
+    wire += traffic.steps * (link["alpha"] + (ranks - 2) * link["overhead"])
     encode, decode = speeds or codec_seconds(codec)
     work = traffic.encoded * encode + traffic.decoded * decode
-    if codec.per_rank:  # what it has encoded is reduced then
+    if not traffic.overlaps:
         return Prediction(traffic.wire_bytes, wire, work, wire + work)
     # The shorter of both hides behind the longer, but for the first and the last segments.
     return Prediction(traffic.wire_bytes, wire, work, max(wire, work) + min(wire, work) / 4)
