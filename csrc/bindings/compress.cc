@@ -279,8 +279,8 @@ void bind_compress(py::module_& module) {
       .def_property_readonly("unbiased", &Compressor::unbiased)
       .def_property_readonly("keeps_sums",
                              [](const Compressor& self) { return self.for_sums() != nullptr; })
-      .def_property_readonly(
-          "adds_up", [](const Compressor& self) { return self.numbers_at().has_value(); })
+      .def_property_readonly("adds_up",
+                             [](const Compressor& self) { return self.numbers_at().has_value(); })
       .def("capacity", &Compressor::capacity, py::arg("count"))
       .def("capacity_of_whole", &Compressor::capacity_of_whole, py::arg("count"))
       .def(

@@ -128,8 +128,8 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
   });
 }
 
-/// After phase 0, between ranks that share no memory, or take no notice of it. `after` says what the
-/// sum is scaled by.
+/// After phase 0, between ranks that share no memory, or take no notice of it. `after` says what
+/// the sum is scaled by.
 void Communicator::compress_between(Transport& transport, const Call& call, Compression compression,
                                     std::span<const float> values, std::span<float> result,
                                     const Reduction& after) {

@@ -153,8 +153,8 @@ bool CompressedAllreduce::hear() {
   return moved;
 }
 
-/// Adds what all ranks have sent of the next segment of our slice, and sends the sum, if others need
-/// it. Segments keep their order, which is that of the messages.
+/// Adds what all ranks have sent of the next segment of our slice, and sends the sum, if others
+/// need it. Segments keep their order, which is that of the messages.
 bool CompressedAllreduce::reduce_next() {
   if (reducing_ == opened_) return false;
   auto& now = under_way(reducing_);
@@ -229,14 +229,14 @@ bool CompressedAllreduce::compress_next() {
   if (part.count == 0) return true;
   auto& now = under_way(compressing_);
   const bool own = peer == transport_.rank();
-  auto& message = own || compression_.gathers ? now.parts_in[transport_.rank()] : now.parts_out[peer];
+  auto& message =
+      own || compression_.gathers ? now.parts_in[transport_.rank()] : now.parts_out[peer];
   if (own || !compression_.gathers)
     message.length = encode(values_.data() + part.offset, part, residual(part), message.memory);
   if (own)
     message.arrived = true;
   else
-    now.parts_out[peer].request =
-        transport_.send(peer, tag_, {message.memory, message.length, {}});
+    now.parts_out[peer].request = transport_.send(peer, tag_, {message.memory, message.length, {}});
   return true;
 }
 

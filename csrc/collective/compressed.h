@@ -50,11 +50,12 @@ struct Compression {
   bool gathers = false;       // payloads, which are sparse: see better_gathered()
 };
 
-/// Whether sparse payloads of so many bytes are better gathered by all ranks than reduced by slices:
-/// with m seconds for the messages of a step, m + (P-1) b rather than 2 m + 2 (P-1)/P b, b being the
-/// seconds of a payload on the link (the costs of SparCML, Renggli et al. 2019). The latter holds
-/// where all ranks select the same entries; the less they do, the longer are the sums of slices, up
-/// to P payloads. So gathering is chosen only where it is faster whatever they select.
+/// Whether sparse payloads of so many bytes are better gathered by all ranks than reduced by
+/// slices: with m seconds for the messages of a step, m + (P-1) b rather than 2 m + 2 (P-1)/P b, b
+/// being the seconds of a payload on the link (the costs of SparCML, Renggli et al. 2019). The
+/// latter holds where all ranks select the same entries; the less they do, the longer are the sums
+/// of slices, up to P payloads. So gathering is chosen only where it is faster whatever they
+/// select.
 bool better_gathered(std::size_t payload, int ranks, const Link& link);
 
 class CompressedAllreduce final : public Work {

@@ -91,7 +91,8 @@ std::int32_t Picker::keep_largest(std::size_t first, std::size_t k, std::int32_t
   const auto places = entries_.places();
   const auto values = entries_.values();
   if (values.size() - first <= k) return above;
-  auto [limit, ties] = cut_of(values.subspan(first), k, above, kernels_);
+  const std::int32_t low = std::max(above - 1, kBelowAll);
+  auto [limit, ties] = cut_of(values.subspan(first), k, low, kernels_);
   others_.resize(0);
   others_.reserve(values.size() - first);
   entries_.resize(first);

@@ -71,8 +71,9 @@ class Picker {
   void put_back(std::size_t first);
 
   /// Of the entries from number `first` on, keeps the k largest, of equal ones the first, and all
-  /// that are NaN or infinite, and puts the others back. All are greater than `above`. Returns the
-  /// magnitude that what comes later must exceed to be among the largest, too.
+  /// that are NaN or infinite, and puts the others back. All are greater than `above`, or have been
+  /// kept by a call that returned it. Returns the magnitude that what comes later must exceed to be
+  /// among the largest, too.
   std::int32_t keep_largest(std::size_t first, std::size_t k, std::int32_t above);
 
  private:

@@ -564,7 +564,9 @@ def test_sparse_payloads_are_gathered_where_that_is_faster_whatever_they_hold() 
         by_slices = 2 * step + 2 * (ranks - 1) / ranks * payload * link.beta
         return step + (ranks - 1) * payload * link.beta, by_slices
 
-    links = [_core.Link(a, o, b, 1e-10) for a in (1e-6, 1e-3) for o in (0, 1e-5) for b in (1e-10, 1e-7)]
+    links = [
+        _core.Link(a, o, b, 1e-10) for a in (1e-6, 1e-3) for o in (0, 1e-5) for b in (1e-10, 1e-7)
+    ]
     for link in links:
         for ranks in (1, 2, 3, 4, 8, 64):
             chosen = []

@@ -135,7 +135,13 @@ def test_the_payload_of_a_sum_is_the_sum_of_the_payloads(
 def test_nan_and_infinity_come_out_in_their_whole_part(bad: float, feedback: bool) -> None:
     compressor, count, key = random_k(0.01), 20_000, 5
     drawn, part = places(compressor, count, key), parts(0.01, count)
-    for spoilt in (drawn[7:8], drawn[7:8] + 1, [0, 99, 100, 19_999], slice(None), slice(0, None, 3)):
+    for spoilt in (
+        drawn[7:8],
+        drawn[7:8] + 1,
+        [0, 99, 100, 19_999],
+        slice(None),
+        slice(0, None, 3),
+    ):
         x = vector("normal", count)
         residual = vector("normal", count, 1) if feedback else None
         x[spoilt] = bad
@@ -152,7 +158,7 @@ def test_payloads_of_another_length_are_refused() -> None:
     payload = compressor.encode(vector("normal", count))
     for bad in (payload[:0], payload[:7], payload[:8], payload[:-1], np.append(payload, payload)):
         fence = np.full(count + 64, 3, np.float32)
-        with pytest.raises(ValueError, match="payload of random-k has .* bytes, not the 408"):
+        with pytest.raises(ValueError, match=r"payload of random-k has .* bytes, not the 408"):
             compressor.decode(bad, fence[32:-32])
         assert (fence == 3).all()
 

@@ -150,6 +150,19 @@ def test_exactly_k_where_many_are_equal(
     assert np.array_equal(sent + residual, x)
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_equal_values_stay_where_larger_ones_come_late(level: float) -> None:
+    count, ratio, late = 8 * 16_384, 0.01, 50
+    x = np.full(count, level, np.float32)
+    x[-late:] = 2
+    payload = Compressor.topk(ratio).encode(x)
+    assert header(payload)[1] == share(ratio, count)
+    sent = decode(Compressor.topk(ratio), payload, count)
+    assert np.count_nonzero(sent == 2) == late
+    if level:
+        assert (sent[: share(ratio, count) - late] == level).all()
+
+
 def sampled(count: int) -> Any:
     """The places that top-k looks at first: one of each part, drawn by SplitMix64."""
     parts = min(1 << 14, count // 64)

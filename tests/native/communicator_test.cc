@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "check.h"
+#include "compress/random_k.h"
 #include "compress/table.h"
 #include "compress/top_k.h"
 #include "core/error.h"
@@ -307,9 +308,9 @@ void machines_under_delays(unsigned seed) {
 
 // Each rank on a machine of its own, or machines of two; vectors of a few elements up to more
 // segments than are under way. All must get the same bits, and what the residuals hold is what the
-// results lack.
+// results lack. Sparse payloads go by slices or to all, as the link says.
 void compressed_under_delays(unsigned seed, const std::shared_ptr<const Compressor>& compressor,
-                             bool machines) {
+                             bool machines, const Link& link) {
   constexpr int kSize = 4;
   constexpr std::size_t kCounts[] = {40, 5000, 150000, 1200000};
   InprocWorld world(kSize, {.seed = seed, .delay = 0.2});
@@ -323,6 +324,7 @@ void compressed_under_delays(unsigned seed, const std::shared_ptr<const Compress
     settings.segment_bytes = 4096;
     Communicator communicator(controls[rank], world.transport(rank, 1), 0, first(kSize), settings);
     if (machines) CHECK(communicator.share_memory(std::vector{0, 0, 1, 1}));
+    communicator.set_link(link);
     for (const std::size_t count : kCounts) {
       results[rank].assign(count, 0.0f);
       residuals[rank].assign(count, 0.0f);
@@ -408,9 +410,12 @@ int main() {
   for (unsigned seed = 0; seed < 2; ++seed) machines_under_delays(seed);
   const std::shared_ptr<const Compressor> int4 = make_compressor("int4");
   const std::shared_ptr<const Compressor> topk = std::make_shared<TopK>(0.02);
-  for (const auto& compressor : {int4, topk}) {
-    for (unsigned seed = 0; seed < 2; ++seed)
-      compressed_under_delays(seed, compressor, seed % 2 == 1);
+  const std::shared_ptr<const Compressor> random = std::make_shared<RandomK>(0.02);
+  const Link by_slices{.alpha = 1e-12, .overhead = 1e-12, .beta = 1}, to_all{.alpha = 1};
+  for (unsigned seed = 0; seed < 2; ++seed) {
+    for (const auto& compressor : {int4, topk, random})
+      compressed_under_delays(seed, compressor, seed % 2 == 1, by_slices);
+    compressed_under_delays(seed, topk, seed % 2 == 1, to_all);
   }
   calls_that_differ();
   a_rank_that_never_comes();

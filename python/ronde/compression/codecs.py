@@ -313,7 +313,7 @@ def randomk(ratio: float = 0.01, *, seed: int = 0) -> Compressor:
 
     All ranks know which, so nothing but these values travels, and they are reduced exactly. They are sent as
     they are, so what is decoded is too small on average, and right with error feedback. Where one of the
-    neighbours is NaN or infinite, all of them become NaN. Raises `ValueError` unless `ratio` is above 0 and at
-    most 1.
+    neighbours is NaN or infinite, all of them become NaN. Raises `ValueError` unless `ratio` is above 0 and
+    at most 1.
     """
     return Compressor("randomk", {"ratio": float(ratio)}, seed)
