@@ -106,7 +106,7 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
   const auto& compressor = *compression.compressor;
   guarded(call, [&] {
     agree(call, false);
-    // By what it costs they choose their ways; for others there is one.
+    // Sparse payloads go one of two ways, exact sums one of many: by what the link costs.
     if (compressor.for_sums() || compressor.numbers_at()) know_link(call, bytes_of(pieces));
     if (across_ && !compression.per_rank) {
       reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
