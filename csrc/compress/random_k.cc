@@ -1,6 +1,7 @@
 #include "compress/random_k.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -57,14 +58,22 @@ void RandomK::decode(std::span<const std::byte> payload, std::span<float> out, S
   std::memcpy(&key, payload.data(), kHead);
   const Places drawn = places(count, key);
   if (store == Store::copy) std::fill(out.begin(), out.end(), 0.0f);
-  for (std::uint64_t part = 0; part < drawn.parts; ++part) {
-    float number;
-    std::memcpy(&number, payload.data() + kHead + part * sizeof(float), sizeof(float));
-    if (std::isfinite(number)) {
-      out[drawn.drawn(part)] += number;
-    } else {
-      for (std::uint64_t place = drawn.begin(part); place < drawn.begin(part + 1); ++place)
-        out[place] += number;
+  // The places are far apart: memory fetches those of a batch while others are drawn.
+  constexpr std::uint64_t kBatch = 64;
+  std::array<std::uint64_t, kBatch> batch;
+  for (std::uint64_t first = 0; first < drawn.parts; first += kBatch) {
+    const std::uint64_t last = std::min(first + kBatch, drawn.parts);
+    for (std::uint64_t part = first; part < last; ++part) {
+      batch[part - first] = drawn.drawn(part);
+      __builtin_prefetch(&out[batch[part - first]], 1);
+    }
+    for (std::uint64_t part = first; part < last; ++part) {
+      float number;
+      std::memcpy(&number, payload.data() + kHead + part * sizeof(float), sizeof(float));
+      if (std::isfinite(number))
+        out[batch[part - first]] += number;
+      else
+        for (auto i = drawn.begin(part); i < drawn.begin(part + 1); ++i) out[i] += number;
     }
   }
 }
