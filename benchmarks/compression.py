@@ -100,7 +100,7 @@ def _measure(options: argparse.Namespace) -> int:
         fitted, sums = core.fitted(values), nonzero if core.keeps_sums else core
         part = fitted.encode(values[spans[comm.rank]], None, 0, spans[comm.rank].start)
         totals = [sums.encode(total[span]) for span in spans]
-        return partial(split, core, part, totals, residual)
+        return partial(through_owners, core, part, totals, residual)
 
     def add(core: Any, whole: Any, residual: Any) -> None:
         """Payloads are summed like any other numbers."""
@@ -113,7 +113,7 @@ def _measure(options: argparse.Namespace) -> int:
         for rank in range(comm.size):
             core.decode(whole, result, rank > 0)
 
-    def split(core: Any, part: Any, totals: list[Any], residual: Any) -> None:
+    def through_owners(core: Any, part: Any, totals: list[Any], residual: Any) -> None:
         """Parts for the others, theirs for this rank, their sum, and the sums of all."""
         fitted, own = core.fitted(values, residual), np.empty_like(values[spans[comm.rank]])
         for span in spans:  # of quantised ones the own part stands for the sum
