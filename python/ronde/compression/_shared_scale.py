@@ -96,10 +96,14 @@ class SharedScale(Compressor):
         for total, most, out in zip(sums, maxima, some.outputs, strict=True):
             self._kernels.dequantise(total, most, out, factor)
 
-    def _traffic(self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int) -> Traffic:
+    def _traffic(
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+    ) -> Traffic:
         sizes = [math.prod(shape) for shape in shapes]
         summed = sum(self.summed_bytes(size, ranks * places) for size in sizes)
-        return Traffic(2 * (ranks - 1) / ranks * summed / places, sum(sizes), sum(sizes))
+        bytes_sent = 2 * (ranks - 1) / ranks * summed / places
+        # Maxima, then integers: two allreduces.
+        return Traffic(bytes_sent, sum(sizes), sum(sizes), steps=4, overlaps=False)
 
     def _seconds(self, values: Floats) -> tuple[float, float]:
         residual = None if self.unbiased else np.zeros_like(values)
