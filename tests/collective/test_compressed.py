@@ -589,9 +589,9 @@ def test_the_link_decides_what_travels(way: str, deterministic: bool) -> None:
 
     def program(me: Rank) -> int:
         me.communicator.set_link(WAYS[way])
-        before = me.world.bytes_sent(me.rank)
+        before = me.communicator.bytes_sent
         reduce(me, values(0, count), compressor)
-        return int(me.world.bytes_sent(me.rank) - before)
+        return int(me.communicator.bytes_sent - before)
 
     payloads = size - 1 if way == "gathered" and not deterministic else 2 * (size - 1) / size
     for sent in run_all(size, program, deterministic=deterministic):
@@ -605,9 +605,9 @@ def test_random_entries_travel_without_places() -> None:
 
     def program(me: Rank) -> int:
         me.communicator.set_link(WAYS["by slices"])
-        before = me.world.bytes_sent(me.rank)
+        before = me.communicator.bytes_sent
         reduce(me, values(me.rank, count), compressor)
-        return int(me.world.bytes_sent(me.rank) - before)
+        return int(me.communicator.bytes_sent - before)
 
     words = 2 * ratio * count * (size - 1) / size
     for sent in run_all(size, program):
