@@ -57,7 +57,8 @@ def main() -> None:
         watched = Watched(ErrorFeedback(compressor))
         reached = loss_after(options.steps, watched)
         left, given = MPI.COMM_WORLD.allreduce(np.array(watched.squares))
-        kept = min(each.kept or np.nan for each in watched.descents.values())
+        seen = [each.kept for each in watched.descents.values() if each.kept is not None]
+        kept = min(seen, default=np.nan)
         say(f"{name:<{width}}{np.sqrt(left / given):>20.2f}{kept:>14.2f}{reached / exact:>14.3f}")
 
 
@@ -79,9 +80,7 @@ class Watched(Method):
             self._feedback._reduce(bucket)
             descent.after(bucket)
         norms = self._feedback.norms()
-        # A residual is that of a rank's contribution to an average.
-        left = group.divisor**2 * sum(norms[name] ** 2 for name in group.names)
-        self.squares = left, given
+        self.squares = sum(norms[name] ** 2 for name in group.names), given
 
     def __repr__(self) -> str:  # by which the ranks compare their calls
         return repr(self._feedback)

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
 _FOLDER = Path(__file__).resolve().parent
+PATIENCE = 30.0  # seconds in which a command may clean up
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -33,12 +35,15 @@ def _exit(signum: int, _: FrameType | None) -> None:
 
 def run(command: Sequence[str], environment: dict[str, str], stdout: IO[str] | None = None) -> int:
     """Runs a command to its end and returns its exit status, 128 + N for signal N. If an exception ends
-    this call, the command is told to end, and has ended."""
+    this call, the command is told to end, and has ended, if need be by force."""
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout)
     try:
         status = process.wait()
     finally:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+        process.kill()
         process.wait()
     return status if status >= 0 else 128 - status
 

@@ -22,6 +22,8 @@ std::size_t RandomK::capacity(std::size_t count) const {
 }
 
 Places RandomK::places(std::size_t count, std::uint64_t key) const {
+  if (count > std::numeric_limits<std::uint32_t>::max())
+    throw ArgumentError("random-k takes vectors of less than 2^32 elements");
   return {count, share(ratio_, count), key};
 }
 

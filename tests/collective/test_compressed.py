@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -614,6 +615,25 @@ def test_random_entries_travel_without_places() -> None:
         assert 4 * words <= sent <= 1.1 * 4 * words
 
 
+def test_ranks_that_draw_other_entries_are_told() -> None:
+    """Sums of them would be wrong. What a rank compresses by itself draws nothing from the others' numbers."""
+
+    def program(me: Rank) -> None:
+        here: Any = SimpleNamespace(_communicator=me.communicator)
+        compressor = ronde.compression.randomk(0.1)
+        x = values(0, 1000)
+        if me.rank == 0:
+            compressor.compress(x)
+        same = ronde.allreduce(x, ronde.Sum, name="w", compression=compressor, process_set=here)
+        assert np.count_nonzero(same) == 100
+        if me.rank == 0:
+            compressor = ronde.compression.randomk(0.1)
+        with pytest.raises(ronde.MismatchError, match="draw 1"):
+            ronde.allreduce(x, ronde.Sum, name="w", compression=compressor, process_set=here)
+
+    run_all(2, program)
+
+
 @pytest.mark.parametrize("machines", [None, *PLACEMENTS], ids=str)
 @pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=str)
 def test_random_entries_are_reduced_exactly(op: Any, machines: list[int] | None) -> None:
@@ -630,6 +650,7 @@ def test_random_entries_are_reduced_exactly(op: Any, machines: list[int] | None)
     held = sum(residual for _, residual in results)
     for result, _ in results:
         sent = result != 0
+        assert sent.any()
         np.testing.assert_array_equal(result[sent], wanted[sent])
         np.testing.assert_array_equal(held, np.where(sent, 0, exact))
         assert sent.sum() <= 0.02 * count + 3  # k is rounded for each slice

@@ -25,6 +25,18 @@ def gradient(rank: int, step: int) -> np.ndarray:
     return (SIGNAL + 0.5 * noise).astype(np.float32)
 
 
+def bucket_of(
+    me: Rank,
+    x: np.ndarray,
+    out: np.ndarray,
+    op: _core.Op = _core.Op.Sum,
+    factors: tuple[float, float] = (1.0, 1.0),
+) -> Group:
+    return Group(
+        me.communicator, [x], [out], [_core.DType.float32], ["w"], op, "w", factors, 1 << 20
+    )
+
+
 def followed(
     send: Callable[[np.ndarray, int], np.ndarray],
     op: _core.Op = _core.Op.Average,
@@ -38,9 +50,7 @@ def followed(
         for step in range(steps):
             x = gradient(me.rank, step)
             out = np.empty_like(x)
-            bucket = Group(
-                me.communicator, [x], [out], [_core.DType.float32], ["w"], op, "w", factors, 1 << 20
-            )
+            bucket = bucket_of(me, x, out, op, factors)
             descent.before(bucket)
             bucket.allreduce()
             out[...] = send(out, step)
@@ -80,6 +90,27 @@ def test_noise_that_is_added_does_not_count_for_much() -> None:
         assert not each.is_below(0.9)
 
 
+@pytest.mark.parametrize("part", [1.0, 0.2])
+def test_without_a_descent_nothing_is_lost(part: float) -> None:
+    """Where each gradient answers the one before, as at the end of training."""
+
+    def program(me: Rank) -> Descent:
+        descent = Descent()
+        for step in range(FIRST + 10):
+            x = (-1.0) ** step * gradient(me.rank, step)
+            out = np.empty_like(x)
+            bucket = bucket_of(me, x, out)
+            descent.before(bucket)
+            bucket.allreduce()
+            out *= np.float32(part)
+            descent.after(bucket)
+        return descent
+
+    for each in run_all(SIZE, program):
+        assert each.kept is None
+        assert not each.is_below(0.9)
+
+
 def test_all_ranks_come_to_the_same() -> None:
     first, *others = followed(lambda exact, step: np.float32(0.8) * exact)
     assert all(each._pairs == first._pairs for each in others)
@@ -105,17 +136,7 @@ def test_where_nothing_is_left_to_learn_nothing_is_said() -> None:
         descent = Descent()
         for _ in range(10):
             x = np.zeros(100, np.float32)
-            bucket = Group(
-                me.communicator,
-                [x],
-                [x],
-                [_core.DType.float32],
-                ["w"],
-                _core.Op.Sum,
-                "w",
-                (1.0, 1.0),
-                1 << 20,
-            )
+            bucket = bucket_of(me, x, x)
             descent.before(bucket)
             bucket.allreduce()
             descent.after(bucket)

@@ -166,7 +166,7 @@ class Auto(Method):
                 self._buckets[key] = self._open(bucket)
             known = self._buckets[key]
             index = known.current
-            looks = index > BF16 and not known.waiting
+            looks = index > BF16 and not known.waiting and self.min_descent > 0
             if looks:
                 known.descent.before(bucket)
             start = time.perf_counter()
@@ -270,9 +270,7 @@ class Auto(Method):
             self._choose(known)
 
     def _choose(self, known: Bucket) -> None:
-        times = (
-            known.usable()
-        )  # never empty: exact reduction is not refused, and tried after all others
+        times = known.usable()  # never empty: exact reduction is not refused
         rest = statistics.median(known.rest)
         limit = TIE * (rest + min(times.values()))
         known.chosen = min(index for index, each in times.items() if rest + each <= limit)

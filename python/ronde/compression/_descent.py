@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import _core
 from ._group import Floats, Group, squares
@@ -24,8 +25,9 @@ from ._group import Floats, Group, squares
 __all__ = ["Descent"]
 
 ELEMENTS = 1 << 16  # of a sample, about
+DENSEST = 17  # of small buckets one element of so many, for it is sent exactly
 FIRST = 16  # calls that are all looked at
-EVERY = 4  # further ones: one of so many is
+EVERY = 8  # further ones: one of so many is
 WINDOW = 32  # that count
 FEWEST = 6  # of which anything is said
 DEVIATIONS = 2.5  # standard errors of the mean, for a verdict
@@ -69,20 +71,22 @@ class Descent:
         return float(sent / exact) if len(self._pairs) >= FEWEST and exact > 0 else None
 
     def is_below(self, part: float) -> bool:
-        """Whether less than this part is kept, beyond doubt."""
+        """Whether there is a descent, and less than this part of it is kept, both beyond doubt. Where a
+        constant rate has led to all that it can, there is none: gradients point to and fro."""
         if len(self._pairs) < FEWEST:
             return False
-        over = np.array([sent - part * exact for sent, exact in self._pairs])
-        doubt = np.std(over, ddof=1) / np.sqrt(len(over))
-        return bool(np.mean(over) < -DEVIATIONS * doubt)
+        sent, exact = np.array(self._pairs).T
+        return _is_positive(exact) and _is_positive(part * exact - sent)
 
     def before(self, bucket: Group) -> None:
+        self._exact = None  # of a call that has failed
         if self._last is not None:
             self._compare(bucket, self._last)
             self._last = None
         if self._calls < FIRST or self._calls % EVERY == 0:
             elements = sum(each.size for each in bucket.inputs)
-            stride = elements // ELEMENTS | 1  # odd: not the same columns of each row
+            # Odd: not the same columns of each row.
+            stride = max(DENSEST, elements // ELEMENTS | 1)
             sample = Sample(self._calls % stride, stride)
             own = sample.of(bucket.inputs)
             exact = np.empty_like(own)
@@ -106,3 +110,9 @@ class Descent:
         # Steps with NaN or infinity tell nothing, nor those in which nothing is left to learn.
         if np.isfinite([sent, exact]).all():
             self._pairs.append((float(sent), float(exact)))
+
+
+def _is_positive(values: npt.NDArray[np.float64]) -> bool:
+    """Whether their mean is, beyond doubt."""
+    doubt = np.std(values, ddof=1) / np.sqrt(len(values))
+    return bool(np.mean(values) > DEVIATIONS * doubt)

@@ -43,9 +43,8 @@ class ErrorFeedback(Method):
         self._step: dict[str, int] = {}
 
     def residual(self, name: str) -> Floats:
-        """What has been left out of a parameter, on this rank, in one dimension, as this rank would
-        contribute it: divided by the number of ranks for an average. `KeyError` if it has not been reduced
-        yet."""
+        """What has been left out of a parameter, on this rank, in one dimension, in units of what this rank
+        contributes (for an average too). `KeyError` if it has not been reduced yet."""
         return self._residuals.read(name)
 
     def norms(self) -> dict[str, float]:

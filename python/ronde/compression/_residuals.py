@@ -15,7 +15,7 @@ import numpy as np
 from .. import _core
 from .._calls import communicator_of
 from ..process_set import ProcessSet
-from ._group import Floats, Group, Parts, squares
+from ._group import Floats, Group, Parts
 
 __all__ = ["Residuals", "load", "require_names"]
 
@@ -109,10 +109,6 @@ class Residuals:
 
     def norms(self) -> dict[str, float]:
         return {name: float(np.linalg.norm(self.read(name))) for name in self._left}
-
-    def squares(self, group: Group) -> float:
-        """The sum of the squares of what is left of the group's arrays."""
-        return sum(map(squares, map(self.read, group.names)))
 
     def rescale(self, factor: float) -> None:
         for kept in (*self._left.values(), *self._unplaced.values()):

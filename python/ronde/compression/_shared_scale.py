@@ -124,7 +124,7 @@ class SharedScale(Compressor):
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, parameters, seed = self._made_of
-        return SharedScale, (*parameters.values(), seed), {"_calls": self._calls}
+        return SharedScale, (*parameters.values(), seed), self._state()
 
 
 def _levels(bits: int) -> int:

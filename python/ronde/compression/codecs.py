@@ -110,13 +110,15 @@ class Compressor(Predictable):
         shown = {**parameters, "seed": seed} if seed else parameters
         self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
         self._seed = seed
-        self._calls = 0
+        self._calls = 0  # of collectives, which must be the same on all ranks
+        self._compressed = 0  # by this rank alone
         self.unbiased = self._core.unbiased
 
     def compress(self, x: ArrayLike) -> tuple[npt.NDArray[np.uint8], Any]:
         """The payload of `x`, float32 of any shape, and what `decompress` must know besides."""
         seen = floats_of(view(x))
-        key = key_of(self._seed, self._next_step(), "")
+        key = key_of(self._seed, self._compressed, "compress")
+        self._compressed += 1
         payload = self._core.encode(seen.array.reshape(-1), None, key, 0)
         return payload, (seen.shape, seen.wrap)
 
@@ -170,7 +172,13 @@ class Compressor(Predictable):
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         key = key_of(self._seed, step, bucket.names[0])
-        bucket.allreduce(_core.Compression(self._core, residual, key), f"compression={self!r}")
+        detail = f"compression={self!r}"
+        if self._core.adds_up:  # where all ranks have drawn the same
+            detail += f", draw {step}"
+        bucket.allreduce(_core.Compression(self._core, residual, key), detail)
+
+    def _state(self) -> dict[str, int]:
+        return {"_calls": self._calls, "_compressed": self._compressed}
 
     def __repr__(self) -> str:
         return f"ronde.compression.{self._text}"
@@ -182,7 +190,7 @@ class Compressor(Predictable):
         return hash(self._text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Compressor, self._made_of, {"_calls": self._calls}
+        return Compressor, self._made_of, self._state()
 
 
 def floats_of(seen: View) -> View:
