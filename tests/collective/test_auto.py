@@ -172,7 +172,7 @@ def settled(
             tried.append(index)
         else:
             bucket.descent.is_below = lambda part: True  # type: ignore[method-assign]
-        method._learn(group, bucket, seconds[index], rest)
+        method._learn(group, bucket, _auto.Times(seconds[index], seconds[index], rest))
     return bucket.chosen, tried
 
 
@@ -220,8 +220,9 @@ def test_what_keeps_too_little_is_not_used_however_fast() -> None:
 class Believing(_auto.Auto):
     """Calls take as long as predicted, whatever this machine is busy with."""
 
-    def _learn(self, bucket: Any, known: Any, seconds: float, rest: float) -> Any:
-        return super()._learn(bucket, known, known.predictions[known.current].seconds, 0.0)
+    def _learn(self, bucket: Any, known: Any, times: Any) -> Any:
+        seconds = known.predictions[known.current].seconds
+        return super()._learn(bucket, known, _auto.Times(seconds, seconds, 0.0))
 
 
 def trained(me: Rank, method: Any, steps: int) -> float:
@@ -290,9 +291,10 @@ def test_what_becomes_much_slower_is_tried_again() -> None:
     )  # type: ignore
     group: Any = SimpleNamespace(parts=(), agreed=lambda values, op, detail: values)
     for _ in range(3 * _auto.CHECK_EVERY):
-        assert method._learn(group, bucket, 0.14, 0.0) is bucket
+        assert method._learn(group, bucket, _auto.Times(0.14, 0.14, 0.0)) is bucket
     assert not opened
-    learned = [method._learn(group, bucket, 0.2, 0.0) for _ in range(_auto.CHECK_EVERY)]
+    slow = _auto.Times(0.2, 0.2, 0.0)
+    learned = [method._learn(group, bucket, slow) for _ in range(_auto.CHECK_EVERY)]
     assert learned[-2] is bucket
     assert learned[-1].waiting == [3, 4]
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
 
-TRIALS = 4  # calls of each candidate, of which the first warms up
+TRIALS = 6  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted or seen to take longer is given up
 BF16 = 1  # its place among the candidates, after exact float32
@@ -39,13 +39,14 @@ class Bucket:
     predictions: list[Prediction]  # of each candidate
     waiting: list[int]  # candidates that are still to be tried, the next one first
     refused: set[int] = field(default_factory=set)  # those that keep too little of the descent
-    trials: dict[int, list[float]] = field(default_factory=dict)  # seconds
+    trials: dict[int, list[float]] = field(default_factory=dict)  # seconds of calls
+    took: dict[int, list[float]] = field(default_factory=dict)  # seconds since the call before, too
     chosen: int = 0
     descent: Descent = field(default_factory=Descent)  # of what was chosen
     expected: float = 0.0  # seconds of what was chosen, at that time
     recent: list[float] = field(default_factory=list)  # seconds since the ranks last compared them
     measured: float = 0.0  # the median of the last comparison
-    rest: list[float] = field(default_factory=list)  # seconds between the calls of trials
+    rest: list[float] = field(default_factory=list)  # seconds of a step that others took, in trials
     ended: float | None = None  # when the last call did
     holds: bool = True  # maybe something that has been left out, before it was first used too
 
@@ -53,21 +54,29 @@ class Bucket:
     def current(self) -> int:
         return self.waiting[0] if self.waiting else self.chosen
 
-    def usable(self) -> dict[int, float]:
-        """The seconds of what has been tried and not refused."""
-        return {i: _typical(each) for i, each in self.trials.items() if i not in self.refused}
+    def usable(self, times: Mapping[int, list[float]]) -> dict[int, float]:
+        """The typical ones of what has been tried and not refused."""
+        return {i: _typical(each) for i, each in times.items() if i not in self.refused}
 
     def try_next(self, candidates: Sequence[int]) -> None:
         """These, in this order, unless they have been refused or are hopeless."""
-        limit = HOPELESS * min(self.usable().values(), default=np.inf)
+        limit = HOPELESS * min(self.usable(self.trials).values(), default=np.inf)
         self.waiting = [
             each for each in candidates if each not in self.refused and self._seconds(each) <= limit
         ]
 
     def _seconds(self, index: int) -> float:
-        """As predicted, until there is a trial that was no warming up."""
-        seen = self.trials.get(index, [])
-        return seen[-1] if len(seen) > 1 else self.predictions[index].seconds
+        """Of a call, as last seen; a first trial, which warms up, makes it no slower than predicted."""
+        predicted, seen = self.predictions[index].seconds, self.trials.get(index, [])
+        return seen[-1] if len(seen) > 1 else min([predicted, *seen])
+
+
+class Times(NamedTuple):
+    """Of a call, in seconds."""
+
+    call: float
+    took: float  # since the call before, of whatever bucket: computing gradients is in it, for the first
+    rest: float  # of a step: what other buckets took
 
 
 class Auto(Method):
@@ -105,6 +114,7 @@ class Auto(Method):
         self._residuals = _residuals.Residuals()
         self._buckets: dict[tuple[int, Parts], Bucket] = {}  # by communicator and arrays
         self._step: dict[Parts, int] = {}
+        self._ended: float | None = None  # when the last call of any bucket did
 
     @property
     def feeds_back(self) -> bool:  # type: ignore[override]
@@ -170,13 +180,15 @@ class Auto(Method):
             if looks:
                 known.descent.before(bucket)
             start = time.perf_counter()
-            rest = 0.0 if known.ended is None else start - known.ended
             self._reduce_by(index, bucket, known)
-            known.ended = time.perf_counter()
+            end = time.perf_counter()
+            took = end - (start if self._ended is None else self._ended)
+            rest = 0.0 if known.ended is None else end - known.ended - took
+            self._ended = known.ended = end
             if looks:
                 known.descent.after(bucket)
             if known.predictions[0].wire_bytes:  # else there is nothing to choose
-                self._buckets[key] = self._learn(bucket, known, known.ended - start, rest)
+                self._buckets[key] = self._learn(bucket, known, Times(end - start, took, rest))
 
     def _reduce_by(self, index: int, bucket: Group, known: Bucket) -> None:
         codec = self.candidates[index]
@@ -232,15 +244,17 @@ class Auto(Method):
         tried.sort(key=lambda i: predicted[i])
         return [i for i in tried for _ in range(TRIALS)]
 
-    def _learn(self, bucket: Group, known: Bucket, seconds: float, rest: float) -> Bucket:
-        """What a call tells that took so long, so many seconds after the one before. Returns what is known
-        from now on."""
+    def _learn(self, bucket: Group, known: Bucket, times: Times) -> Bucket:
+        """What a call tells that took so long. Returns what is known from now on."""
         index = known.current
         if known.waiting:
-            # The rank that came last has waited least.
-            times = bucket.agreed([seconds, rest], _core.ReduceOp.min, COMPARED)
-            known.rest.append(float(times[1]))
-            known.trials.setdefault(index, []).append(float(times[0]))
+            # The rank that came last has waited least. But it may have found the cores idle, as the others
+            # had finished their work: what a choice costs is seen from call to call.
+            call = bucket.agreed(times.call, _core.ReduceOp.min, COMPARED)
+            took, rest = bucket.agreed([times.took, times.rest], _core.ReduceOp.max, COMPARED)
+            known.trials.setdefault(index, []).append(float(call))
+            known.took.setdefault(index, []).append(float(took))
+            known.rest.append(float(rest))
             known.try_next(known.waiting[1:])
             if not known.waiting:
                 self._choose(known)
@@ -248,7 +262,7 @@ class Auto(Method):
         if known.descent.is_below(self.min_descent):
             self._refuse(index, known)
             return known
-        known.recent.append(seconds)
+        known.recent.append(times.call)
         if len(known.recent) < CHECK_EVERY:
             return known
         middle = [statistics.median(known.recent)]
@@ -270,11 +284,11 @@ class Auto(Method):
             self._choose(known)
 
     def _choose(self, known: Bucket) -> None:
-        times = known.usable()  # never empty: exact reduction is not refused
+        took = known.usable(known.took)  # never empty: exact reduction is not refused
         rest = statistics.median(known.rest)
-        limit = TIE * (rest + min(times.values()))
-        known.chosen = min(index for index, each in times.items() if rest + each <= limit)
-        known.expected = known.measured = times[known.chosen]
+        limit = TIE * (rest + min(took.values()))
+        known.chosen = min(index for index, each in took.items() if rest + each <= limit)
+        known.expected = known.measured = _typical(known.trials[known.chosen])
         known.descent = Descent()
         known.recent.clear()
 
