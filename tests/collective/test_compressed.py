@@ -616,7 +616,7 @@ def test_random_entries_travel_without_places() -> None:
 
 
 def test_ranks_that_draw_other_entries_are_told() -> None:
-    """Sums of them would be wrong. What a rank compresses by itself draws nothing from the others' numbers."""
+    """Sums of them would be wrong. What a rank compresses by itself leaves its draws as they are."""
 
     def program(me: Rank) -> None:
         here: Any = SimpleNamespace(_communicator=me.communicator)

@@ -108,7 +108,9 @@ def commands_of(launcher: int) -> list[str]:
     found = []
     for pid in ranks_of(launcher):
         with suppress(OSError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " "))
+            found.append(
+                Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+            )
     return found
 
 
