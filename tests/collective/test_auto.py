@@ -156,16 +156,25 @@ def test_within_one_machine_there_is_nothing_to_choose() -> None:
 
 
 def settled(
-    seconds: dict[int, float], predicted: list[float], lossy: int | None = None, rest: float = 0.0
+    seconds: dict[int, float],
+    predicted: list[float],
+    lossy: int | None = None,
+    rest: float = 0.0,
+    others: int = 0,
 ) -> tuple[int, list[int]]:
-    """What is chosen where calls take so long, and what has been tried, in order; `lossy` keeps too little
-    of the descent."""
+    """What is chosen for 10 elements where calls take so long, and what has been tried, in order. `lossy`
+    keeps too little of the descent; `others` are elements of another bucket."""
     method, tried = auto(), []
     bucket = _auto.Bucket(
         [_auto.Prediction(1.0, each, 0.0, each) for each in predicted],
         method._worth_trying(predicted),
     )
-    group: Any = SimpleNamespace(parts=(), agreed=lambda values, op, detail: values)
+    group: Any = SimpleNamespace(
+        communicator=None, parts=(("w", 10),), agreed=lambda values, op, detail: values
+    )
+    method._buckets[id(None), group.parts] = bucket
+    if others:
+        method._buckets[id(None), (("others", others),)] = bucket
     while bucket.waiting or bucket.chosen == lossy:
         index = bucket.current
         if bucket.waiting:
@@ -202,8 +211,14 @@ def test_of_equals_the_more_exact_is_chosen() -> None:
 def test_where_steps_are_long_the_more_exact_is_chosen() -> None:
     times = [9.0, 1.4, 1.3, 1.2, 1.0]
     assert settled(dict(enumerate(times)), times)[0] == 4
-    assert settled(dict(enumerate(times)), times, rest=2.0)[0] == 2  # 3.3 is within 10% of 3.0
+    assert settled(dict(enumerate(times)), times, rest=5.5)[0] == 2  # 6.8 is within 5% of 6.5
     assert settled(dict(enumerate(times)), times, rest=20.0)[0] == 1
+
+
+def test_all_buckets_together_take_no_longer_than_that() -> None:
+    times = [9.0, 1.4, 1.3, 1.2, 1.0]
+    assert settled(dict(enumerate(times)), times, rest=20.0, others=90)[0] == 4
+    assert settled(dict(enumerate(times)), times, rest=45.0, others=90)[0] == 3
 
 
 def test_what_keeps_too_little_is_not_used_however_fast() -> None:

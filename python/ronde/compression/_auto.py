@@ -26,7 +26,7 @@ TRIALS = 6  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted or seen to take longer is given up
 BF16 = 1  # its place among the candidates, after exact float32
-TIE = 1.1  # times the best step: among candidates that take no longer the most exact is chosen
+TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
 CHANGED = 1.5  # times slower than when it was chosen: all is tried again
@@ -86,7 +86,7 @@ class Auto(Method):
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried, a few calls each, the most promising first; what is predicted or seen to take 1.5 times as long
     as the best so far is tried no further. The fastest is used from then on, or a more exact one with which
-    a step, with all that comes between two calls, takes at most 10% longer; so compression that loses
+    a step, with all that comes between two calls, takes at most 5% longer, for all buckets together; so compression that loses
     against exact float32 or bfloat16 is never used for longer than its trials. The ranks compare their
     times again and again, and all is tried anew when it has become much slower. They also look at what
     compression does to training: how much of the descent along the next gradient is kept by what is sent,
@@ -257,10 +257,10 @@ class Auto(Method):
             known.rest.append(float(rest))
             known.try_next(known.waiting[1:])
             if not known.waiting:
-                self._choose(known)
+                self._choose(bucket, known)
             return known
         if known.descent.is_below(self.min_descent):
-            self._refuse(index, known)
+            self._refuse(index, bucket, known)
             return known
         known.recent.append(times.call)
         if len(known.recent) < CHECK_EVERY:
@@ -275,22 +275,29 @@ class Auto(Method):
             return again
         return known
 
-    def _refuse(self, index: int, known: Bucket) -> None:
+    def _refuse(self, index: int, bucket: Group, known: Bucket) -> None:
         """What would have been tried had it not been for this one is tried now."""
         known.refused.add(index)
         worth = self._worth_trying([each.seconds for each in known.predictions])
         known.try_next([each for each in worth if each not in known.trials])
         if not known.waiting:
-            self._choose(known)
+            self._choose(bucket, known)
 
-    def _choose(self, known: Bucket) -> None:
+    def _choose(self, bucket: Group, known: Bucket) -> None:
         took = known.usable(known.took)  # never empty: exact reduction is not refused
         rest = statistics.median(known.rest)
-        limit = TIE * (rest + min(took.values()))
-        known.chosen = min(index for index, each in took.items() if rest + each <= limit)
+        least = min(took.values())
+        limit = least + TIE * (rest + least) * self._share(bucket)
+        known.chosen = min(index for index, each in took.items() if each <= limit)
         known.expected = known.measured = _typical(known.trials[known.chosen])
         known.descent = Descent()
         known.recent.clear()
+
+    def _share(self, bucket: Group) -> float:
+        """Of all elements that this communicator has reduced."""
+        communicator = id(bucket.communicator)
+        all_parts = [parts for each, parts in self._buckets if each == communicator]
+        return _elements(bucket.parts) / max(1, sum(map(_elements, all_parts)))
 
     def _name(self, index: int) -> str:
         codec = self.candidates[index]
@@ -331,6 +338,10 @@ class Auto(Method):
         further = ", ".join(repr(each) for each in self.candidates[2:])
         limit = f", min_descent={self.min_descent!r}" if self.min_descent != 0.9 else ""
         return f"ronde.compression.auto([{further}]{limit})"
+
+
+def _elements(parts: Parts) -> int:
+    return sum(elements for _, elements in parts)
 
 
 def _typical(seconds: Sequence[float]) -> float:
