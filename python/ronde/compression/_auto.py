@@ -85,8 +85,8 @@ class Auto(Method):
     For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried, a few calls each, the most promising first; what is predicted or seen to take 1.5 times as long
-    as the best so far is tried no further. The fastest is used from then on, or a more exact one with which
-    a step, with all that comes between two calls, takes at most 5% longer, for all buckets together; so compression that loses
+    as the best so far is tried no further. The fastest is used from then on, or more exact ones with which
+    a step, with all that comes between two calls, takes at most 5% longer in all; so compression that loses
     against exact float32 or bfloat16 is never used for longer than its trials. The ranks compare their
     times again and again, and all is tried anew when it has become much slower. They also look at what
     compression does to training: how much of the descent along the next gradient is kept by what is sent,
