@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from ronde.bench import chart
@@ -15,6 +15,7 @@ from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, exact_inside_machine, is_to
 
 UNLIMITED, MACHINE = "unlimited", "machine"
 LINKS = ("100mbit", "1gbit", "10gbit", UNLIMITED, MACHINE)
+NEAR = 2  # losses before and after one that are averaged with it
 TARGET = 0.8  # of the steps of exact training, after which it has the loss to reach
 TITLES = {UNLIMITED: "4 hosts, unlimited links", MACHINE: "inside one machine"}
 
@@ -30,9 +31,19 @@ class Run:
     def final(self) -> float:
         return self.points[-1][1]
 
+    def smooth(self) -> list[tuple[float, float, float]]:
+        """Each loss the mean of those around it: from one to the next it moves more than choices differ."""
+        losses = [low for _, low, _ in self.points]
+        around = (losses[max(0, i - NEAR) : i + NEAR + 1] for i in range(len(losses)))
+        return [
+            (step, mean(near), seconds)
+            for (step, _, seconds), near in zip(self.points, around, strict=True)
+        ]
+
     def reaches(self, loss: float) -> tuple[float, float] | None:
-        """The steps and seconds until the loss is first as low; between two points on a straight line."""
-        for (step, high, second), (next_step, low, next_second) in pairwise(self.points):
+        """The steps and seconds until the smooth loss is first as low; between two points on a straight
+        line."""
+        for (step, high, second), (next_step, low, next_second) in pairwise(self.smooth()):
             if low <= loss:
                 part = (high - loss) / (high - low)
                 return step + part * (next_step - step), second + part * (next_second - second)
@@ -75,7 +86,7 @@ def write(found: Mapping[str, Any], loss: float | None, stem: Path) -> str:
     if exact is None:
         raise SystemExit("exact training at unlimited links has not been measured yet")
     if loss is None:
-        loss = next(low for at, low, _ in exact.points if at >= TARGET * exact.points[-1][0])
+        loss = next(low for at, low, _ in exact.smooth() if at >= TARGET * exact.points[-1][0])
     reached = exact.reaches(loss)
     if reached is None:
         raise SystemExit(f"exact training ends at {exact.final:.3f} and does not reach {loss}")

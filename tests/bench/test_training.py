@@ -47,8 +47,11 @@ def test_ranks_have_texts_of_their_own_and_draw_the_same_again() -> None:
 
 
 def test_when_a_loss_is_reached() -> None:
-    run = report.Run([(0, 6.0, 0.0), (10, 4.0, 2.0), (20, 2.0, 6.0), (30, 3.0, 8.0)], [0.2])
-    assert run.reaches(3.0) == (15, 4.0)
-    assert run.reaches(2.0) == (20, 6.0)
-    assert run.reaches(1.9) is None
-    assert run.final == 3.0
+    """By the mean of five losses; at the ends, of those that are there."""
+    losses = [10.0, 8.0, 6.0, 4.0, 2.0, 0.0, 1.0]
+    run = report.Run([(10.0 * i, loss, 2.0 * i) for i, loss in enumerate(losses)], [0.2])
+    assert [low for _, low, _ in run.smooth()] == [8.0, 7.0, 6.0, 4.0, 2.6, 1.75, 1.0]
+    assert run.reaches(5.0) == (25.0, 5.0)
+    assert run.reaches(4.0) == (30.0, 6.0)
+    assert run.reaches(0.9) is None
+    assert run.final == 1.0

@@ -204,21 +204,23 @@ def test_predictions_that_fail_are_found_out() -> None:
 
 
 def test_of_equals_the_more_exact_is_chosen() -> None:
-    chosen, _ = settled({0: 9.0, 1: 1.04, 2: 1.02, 3: 1.0, 4: 1.01}, [1.0, 0.9, 0.8, 0.7, 0.6])
+    chosen, _ = settled({0: 9.0, 1: 1.02, 2: 1.01, 3: 1.0, 4: 1.01}, [1.0, 0.9, 0.8, 0.7, 0.6])
     assert chosen == 1
 
 
+PREDICTED = [9.0, 1.45, 1.15, 1.1, 1.0]
+SEEN = dict(enumerate([9.0, 1.19, 1.15, 1.1, 1.0]))
+
+
 def test_where_steps_are_long_the_more_exact_is_chosen() -> None:
-    times = [9.0, 1.4, 1.3, 1.2, 1.0]
-    assert settled(dict(enumerate(times)), times)[0] == 4
-    assert settled(dict(enumerate(times)), times, rest=5.5)[0] == 2  # 6.8 is within 5% of 6.5
-    assert settled(dict(enumerate(times)), times, rest=20.0)[0] == 1
+    assert settled(SEEN, PREDICTED)[0] == 4
+    assert settled(SEEN, PREDICTED, rest=4.1)[0] == 2  # 5.25 is within 3% of 5.1
+    assert settled(SEEN, PREDICTED, rest=20.0)[0] == 1
 
 
 def test_all_buckets_together_take_no_longer_than_that() -> None:
-    times = [9.0, 1.4, 1.3, 1.2, 1.0]
-    assert settled(dict(enumerate(times)), times, rest=20.0, others=90)[0] == 4
-    assert settled(dict(enumerate(times)), times, rest=45.0, others=90)[0] == 3
+    assert settled(SEEN, PREDICTED, rest=20.0, others=90)[0] == 4
+    assert settled(SEEN, PREDICTED, rest=40.0, others=90)[0] == 3
 
 
 def test_what_keeps_too_little_is_not_used_however_fast() -> None:

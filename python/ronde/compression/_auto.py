@@ -24,9 +24,10 @@ __all__ = ["Auto"]
 
 TRIALS = 6  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
-HOPELESS = 1.5  # times the best so far: what is predicted or seen to take longer is given up
+HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
+SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
 BF16 = 1  # its place among the candidates, after exact float32
-TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
+TIE = 0.03  # of a step, that all buckets together may take longer for the most exact choices
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
 CHANGED = 1.5  # times slower than when it was chosen: all is tried again
@@ -60,15 +61,18 @@ class Bucket:
 
     def try_next(self, candidates: Sequence[int]) -> None:
         """These, in this order, unless they have been refused or are hopeless."""
-        limit = HOPELESS * min(self.usable(self.trials).values(), default=np.inf)
         self.waiting = [
-            each for each in candidates if each not in self.refused and self._seconds(each) <= limit
+            each for each in candidates if each not in self.refused and not self._is_hopeless(each)
         ]
 
-    def _seconds(self, index: int) -> float:
-        """Of a call, as last seen; a first trial, which warms up, makes it no slower than predicted."""
-        predicted, seen = self.predictions[index].seconds, self.trials.get(index, [])
-        return seen[-1] if len(seen) > 1 else min([predicted, *seen])
+    def _is_hopeless(self, index: int) -> bool:
+        """By the prediction of a call, until there is a trial that was no warming up."""
+        if len(self.trials.get(index, [])) > 1:
+            took = self.usable(self.took)
+            return took[index] > SLOWER * min(took.values())
+        calls = self.usable(self.trials)
+        calls.pop(index, None)
+        return self.predictions[index].seconds > HOPELESS * min(calls.values(), default=np.inf)
 
 
 class Times(NamedTuple):
@@ -84,14 +88,15 @@ class Auto(Method):
 
     For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
-    tried, a few calls each, the most promising first; what is predicted or seen to take 1.5 times as long
-    as the best so far is tried no further. The fastest is used from then on, or more exact ones with which
-    a step, with all that comes between two calls, takes at most 5% longer in all; so compression that loses
-    against exact float32 or bfloat16 is never used for longer than its trials. The ranks compare their
-    times again and again, and all is tried anew when it has become much slower. They also look at what
-    compression does to training: how much of the descent along the next gradient is kept by what is sent,
-    on a sample of the elements that is summed exactly (`_descent.py`). What keeps too little is given up,
-    and the next best taken. Whatever is changed, what has been left out is kept and sent later.
+    tried, a few calls each, the most promising first; not what is predicted to take 1.5 times as long as the
+    best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is used from
+    then on, or more exact ones with which a step, with all that comes between two calls, takes at most 3%
+    longer in all; so compression that loses against exact float32 or bfloat16 is never used for longer than
+    its trials. The ranks compare their times again and again, and all is tried anew when it has become much
+    slower. They also look at what compression does to training: how much of the descent along the next
+    gradient is kept by what is sent, on a sample of the elements that is summed exactly (`_descent.py`). What
+    keeps too little is given up, and the next best taken. Whatever is changed, what has been left out is
+    kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
     exact; int8, int4, linear(3, block=512) and powersgd(32) unless given. They get error feedback if they
