@@ -21,8 +21,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import numpy as np
 import ronde
 from mpi4py import MPI
-from ronde.compression import ErrorFeedback, int4, linear, powersgd, sign, topk
-from ronde.compression import _descent
+from ronde.compression import ErrorFeedback, _descent, int4, linear, powersgd, sign, topk
 from ronde.compression._descent import Descent
 from ronde.compression._group import Group, Method
 from training import data, model
