@@ -74,8 +74,8 @@ def auto(candidates: Sequence[Predictable] | None = None, *, min_descent: float 
     """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included, and keeps up
     with training.
 
-    `candidates`: to choose from besides, from the most to the least exact; int8, int4, linear(3, block=512)
-    and powersgd(32) unless given. `min_descent`: what is sent must keep this part of the descent along the
+    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and powersgd(32)
+    unless given. `min_descent`: what is sent must keep this part of the descent along the
     next gradient, of 1. `auto().report()` prints what was predicted, measured and chosen.
     """
     return Auto(candidates, min_descent=min_descent)

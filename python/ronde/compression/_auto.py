@@ -17,17 +17,18 @@ from . import _residuals
 from ._descent import Descent
 from ._group import Group, Method, Parts
 from ._power_sgd import PowerSGD
-from .codecs import Predictable, bf16, int4, int8, linear
+from .codecs import Predictable, bf16, int4, int8
 from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
 
-TRIALS = 6  # calls of each candidate, of which the first warms up
+TRIALS = 5  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
+ENOUGH = 3  # trials, after which a candidate may be given up
 SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
 BF16 = 1  # its place among the candidates, after exact float32
-TIE = 0.03  # of a step, that all buckets together may take longer for the most exact choices
+TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
 CHANGED = 1.5  # times slower than when it was chosen: all is tried again
@@ -66,8 +67,8 @@ class Bucket:
         ]
 
     def _is_hopeless(self, index: int) -> bool:
-        """By the prediction of a call, until there is a trial that was no warming up."""
-        if len(self.trials.get(index, [])) > 1:
+        """By the prediction of a call, until there are some trials."""
+        if len(self.trials.get(index, [])) >= ENOUGH:
             took = self.usable(self.took)
             return took[index] > SLOWER * min(took.values())
         calls = self.usable(self.trials)
@@ -90,7 +91,7 @@ class Auto(Method):
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried, a few calls each, the most promising first; not what is predicted to take 1.5 times as long as the
     best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is used from
-    then on, or more exact ones with which a step, with all that comes between two calls, takes at most 3%
+    then on, or more exact ones with which a step, with all that comes between two calls, takes at most 5%
     longer in all; so compression that loses against exact float32 or bfloat16 is never used for longer than
     its trials. The ranks compare their times again and again, and all is tried anew when it has become much
     slower. They also look at what compression does to training: how much of the descent along the next
@@ -99,14 +100,14 @@ class Auto(Method):
     kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
-    exact; int8, int4, linear(3, block=512) and powersgd(32) unless given. They get error feedback if they
+    exact; int8, int4 and powersgd(32) unless given. They get error feedback if they
     need it. `min_descent`: the part of the descent that must be kept, of 1; with 0 all is good enough.
     """
 
     def __init__(
         self, candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9
     ) -> None:
-        default = int8(), int4(), linear(3, block=512), PowerSGD(32)
+        default = int8(), int4(), PowerSGD(32)
         chosen = default if candidates is None else tuple(candidates)
         if not 0 <= min_descent <= 1:
             raise ValueError(f"min_descent is a part, from 0 to 1, not {min_descent}")
