@@ -100,8 +100,8 @@ class Auto(Method):
     kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
-    exact; int8, int4 and powersgd(32) unless given. They get error feedback if they
-    need it. `min_descent`: the part of the descent that must be kept, of 1; with 0 all is good enough.
+    exact; int8, int4 and powersgd(32) unless given. They get error feedback if they need it. `min_descent`:
+    the part of the descent that must be kept, of 1; with 0 all is good enough.
     """
 
     def __init__(
@@ -172,8 +172,8 @@ class Auto(Method):
         self._buckets.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Choices belong to the communicators of this process.
-        return {**vars(self), "_buckets": {}}
+        # Choices belong to the communicators of this process, and times to its clock.
+        return {**vars(self), "_buckets": {}, "_ended": None}
 
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
