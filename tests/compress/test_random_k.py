@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inputs import COUNTS, FINITE, vector
 from ronde import _core
+from selections import decode, share
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is meant
 
@@ -21,16 +22,6 @@ LONG = (16_383, 16_384, 16_385, 40_000)
 ratios = st.sampled_from([1e-9, 0.001, 0.01, 0.03, 0.1, 0.5, 0.97, 1.0])
 counts = st.one_of(st.sampled_from(COUNTS), st.sampled_from(LONG), st.integers(0, 5000))
 seeds = st.integers(0, 2**20)
-
-
-def share(ratio: float, count: int) -> int:
-    return min(count, max(1, round(ratio * count)))
-
-
-def decode(compressor: Any, payload: Any, count: int) -> Any:
-    out = np.full(count, 7, np.float32)
-    compressor.decode(payload, out)
-    return out
 
 
 def places(compressor: Any, count: int, key: int) -> Any:

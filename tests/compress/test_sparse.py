@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inputs import COUNTS, FINITE, vector
 from ronde import _core
+from selections import decode, share
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # overflow is meant
 
@@ -36,16 +37,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "threshold": lambda ratio, **simd: Compressor.threshold(1 / ratio, **simd),
 }
 names = st.sampled_from(list(MAKERS))
-
-
-def share(ratio: float, count: int) -> int:
-    return min(count, max(1, round(ratio * count)))
-
-
-def decode(compressor: Any, payload: Any, count: int) -> Any:
-    out = np.full(count, 7, np.float32)
-    compressor.decode(payload, out)
-    return out
 
 
 def header(payload: Any) -> tuple[int, int]:
