@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from . import _core
 
-__all__ = ["Job", "begin", "end", "was_forked"]
+__all__ = ["Job", "begin", "end", "give_up", "was_forked"]
 
 
 @dataclass
@@ -64,6 +64,13 @@ def was_forked() -> bool:
 def end(job: Job) -> None:
     """The job has ended in order. Whatever failed before it, the ranks have come together since."""
     del _jobs[: _jobs.index(job) + 1]
+
+
+def give_up(reason: str, code: int) -> None:
+    """Ends the whole job with this exit status, where other ranks may be waiting for this process."""
+    job = _responsible()
+    if job is not None:
+        _abort(job, reason, code)
 
 
 def _responsible() -> Job | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,6 +122,31 @@ def test_a_signal_ends_every_process(
     assert running.returncode == 128 + number, output
     assert left(tmp_path) == []
     assert [path for path in segments if os.path.exists(path)] == []
+
+
+# Belongs to the MPI in use, loses its rank, and says that all went well (as MPICH's at times).
+CARELESS = """#!/bin/sh
+[ "$1" != --version ] || exec "{launcher}" --version
+while [ "$1" != /bin/sh ]; do shift; done
+"$@" &
+until [ -e "{folder}/started" ]; do sleep 0.05; done
+kill -KILL $!
+"""
+
+
+def test_a_launcher_that_lost_its_ranks_is_not_believed(tmp_path: Path) -> None:
+    scripts = {
+        "python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n',
+        "mpirun": CARELESS.format(launcher=jobs.mpi().launcher, folder=tmp_path),
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "program.py").write_text("import time; open('started', 'w'); time.sleep(600)")
+    words = ["run", "--python", f"{tmp_path}/python", "-np", "1", "program.py"]
+    result = ronde(*words, cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert "the launcher left 1 of its ranks before their end" in result.stderr
 
 
 def test_ranks_that_wait_in_vain_for_mpi_leave_no_segment(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def _busy_processes(number: int) -> Iterator[None]:
 
     def prepare() -> None:
         libc.prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for that one
 
     started = [
         subprocess.Popen([sys.executable, "-S", "-c", _SPIN], preexec_fn=prepare)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import __version__, _exits
 from ..errors import RondeError
 from . import bench, compress, doctor, explain, run, tune
 
@@ -34,4 +34,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ronde: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        _exits.give_up("interrupted", 130)
         return 130

@@ -32,15 +32,20 @@ _REPORT_SECONDS = 1.0  # for the other ranks to say what is wrong, after one has
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
-# Runs a rank and notes its failure in a file. A launcher alone is not enough: those of the MPICH
-# family let the others wait for ever when a rank fails before MPI_Init, and return 9 both for exit(9)
-# and for SIGKILL; Open MPI's waits for whatever a dead rank has left in the background.
-# Signals are for the program: the shell outlives them. On other hosts there is no such folder.
+# Runs a rank and notes in a folder how it ended. A launcher alone is not enough: those of the MPICH
+# family let the others wait for ever when a rank fails before MPI_Init, return 9 both for exit(9) and
+# for SIGKILL, and 0 where they have lost their ranks; Open MPI's waits for whatever a dead rank has left
+# in the background. Signals are for the program: the shell outlives them. On other hosts there is no
+# such folder.
 _RANK = """
 trap : INT TERM HUP USR1 USR2
+note() { [ ! -d "$folder" ] || echo "$2" >>"$folder/$1"; }
+folder=$0
+note began
 "$@"
 status=$?
-[ $status -eq 0 ] || [ ! -d "${0%/*}" ] || echo $status ${PMI_RANK:-$OMPI_COMM_WORLD_RANK} >>"$0"
+[ $status -eq 0 ] || note failed "$status ${PMI_RANK:-$OMPI_COMM_WORLD_RANK}"
+note ended
 exit $status
 """
 
@@ -105,10 +110,9 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
-        failed = Path(folder, "failed")
-        noted = ["/bin/sh", "-c", _RANK, str(failed), *program]
+        noted = ["/bin/sh", "-c", _RANK, folder, *program]
         command, extra = launch.command(ranks, noted, mpi=mpi, options=options)
-        return _watched(command, extra, failed)
+        return _watched(command, extra, Path(folder))
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
@@ -281,8 +285,9 @@ class _Segments:
                 os.unlink(path)
 
 
-def _watched(command: Sequence[str], extra: dict[str, str], failed: Path) -> int:
+def _watched(command: Sequence[str], extra: dict[str, str], notes: Path) -> int:
     """Runs the job to its end and returns the exit status."""
+    failed = notes / "failed"
     segments = _Segments()
     with _blocked_signals() as signals:
         job = _start(command, extra)
@@ -293,11 +298,22 @@ def _watched(command: Sequence[str], extra: dict[str, str], failed: Path) -> int
             _end_all()
             segments.remove()
     status = job.wait()
-    if asked is not None and status != 0:
+    lost = _count(notes / "began") - _count(notes / "ended")
+    if asked is not None and (status != 0 or lost):
         return 128 + asked
     with suppress(OSError, ValueError):
         return int(failed.read_text().split()[0])
+    if status == 0 and lost:
+        print(f"ronde: the launcher left {lost} of its ranks before their end", file=sys.stderr)
+        return 1
     return status if status >= 0 else 128 - status
+
+
+def _count(notes: Path) -> int:
+    """How many ranks of this host have written there."""
+    with suppress(FileNotFoundError):
+        return notes.read_bytes().count(b"\n")
+    return 0
 
 
 @contextmanager
