@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "collective/settings.h"
 #include "core/error.h"
 #include "core/round.h"
 #include "kernels/kernels.h"
@@ -12,10 +13,6 @@ namespace {
 
 // Segments under way at once.
 constexpr std::size_t kWindow = 4;
-// The payload of a segment, about. Up to 64 KB with their headers, MPI libraries send a message
-// over TCP at once. A longer one waits until the receiver has answered, and the answer queues
-// behind all that is under way from there.
-constexpr std::size_t kPayloadBytes = 60 << 10;
 // The values of a segment: enough for a message to be worth its latency, and few enough for the sum
 // of one to stay in cache.
 constexpr std::size_t kFewest = 16 << 10, kMost = 256 << 10;
@@ -59,7 +56,7 @@ void CompressedAllreduce::cut_segments() {
   std::size_t longest = 0;
   for (int rank = 0; rank < transport_.size(); ++rank)
     longest = std::max(longest, slice(rank).count);
-  const std::size_t in_payload = kPayloadBytes * kFewest / compressor.capacity_of_whole(kFewest);
+  const std::size_t in_payload = kBetweenMachines * kFewest / compressor.capacity_of_whole(kFewest);
   const std::size_t room =
       kRoom / (kWindow * kPlaces * static_cast<std::size_t>(transport_.size()));
   const std::size_t in_room = room * kFewest / compressor.capacity(kFewest);

@@ -7,8 +7,14 @@
 
 namespace ronde {
 
+/// As long as a message over TCP should be. Up to 64 KB with its headers, MPI libraries send it at
+/// once. A longer one waits until the receiver has answered, and the answer queues behind all that
+/// is under way from there.
+constexpr std::size_t kBetweenMachines = 60 << 10;
+
 struct Settings {
-  std::size_t segment_bytes = 128 << 10;  // RONDE_SEGMENT_BYTES: messages are cut to this size
+  // RONDE_SEGMENT_BYTES: messages are cut to this size
+  std::size_t segment_bytes = kBetweenMachines;
   int window = 32;                        // RONDE_WINDOW: actions of a schedule looked at at once
   bool check = true;                      // RONDE_CHECK: compare the calls of the ranks
   bool deterministic = false;             // RONDE_DETERMINISTIC: same bits at any position

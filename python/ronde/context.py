@@ -139,6 +139,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     if users_comm == MPI.COMM_WORLD:
         _core.remove_segment_names()  # all ranks have started MPI
     loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
+    if not loaded.segment_bytes:
+        machines = len({home.host for home in homes})
+        loaded.core.segment_bytes = settings.usual_segment_bytes(machines)
     tuned = _read_tuning(first, _mpi.name(MPI), homes, loaded)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, everybody, homes, loaded)
@@ -194,7 +197,7 @@ def _read_tuning(
     hosts = [home.host for home in homes]
     if len(homes) == 1 or (len(set(hosts)) == 1 and loaded.shared_memory):
         return None
-    tuned = tuning.agree(first, mpi, hosts, loaded.core, _log.warning)
+    tuned = tuning.agree(first, mpi, hosts, loaded.segment_bytes, _log.warning)
     if tuned is not None:
         loaded.core.segment_bytes = tuned.segment_bytes
     return tuned

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from . import _core
 
-__all__ = ["TUNING_FILE", "VARIABLES", "Settings", "Variable", "cores", "load"]
+__all__ = ["TUNING_FILE", "VARIABLES", "Settings", "Variable", "cores", "load", "usual_segment_bytes"]
 
 T = TypeVar("T")
 
@@ -115,7 +115,11 @@ VARIABLES: dict[str, Variable[Any]] = {
         "raise StalledError after waiting that long; 0 for never",
     ),
     "segment_bytes": Variable(
-        "RONDE_SEGMENT_BYTES", _bytes, 128 << 10, "a size like 128K", "the longest message"
+        "RONDE_SEGMENT_BYTES",
+        _bytes,
+        None,
+        "a size like 128K",
+        "the longest message; if not set, 60K between machines, 512K inside one",
     ),
     "window": Variable(
         "RONDE_WINDOW", _window, 32, "a whole number", "messages of a collective under way at once"
@@ -156,6 +160,7 @@ class Settings:
 
     shared_memory: bool
     fusion_bytes: int
+    segment_bytes: int | None  # if it is set
     core: _core.Settings
     changed: str  # "RONDE_CHECK=False, RONDE_WINDOW=8": all that differ from the defaults
 
@@ -172,14 +177,15 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     _check_deterministic(values)
     core = _core.Settings()
     for field, value in values.items():
-        if field not in _OF_PYTHON:
+        if field not in _OF_PYTHON and value is not None:
             setattr(core, field, value)
     changed = ", ".join(
         f"{variable.name}={values[field]}"
         for field, variable in VARIABLES.items()
         if values[field] != variable.default
     )
-    return Settings(core=core, changed=changed, **{field: values[field] for field in _OF_PYTHON})
+    kept = {field: values[field] for field in (*_OF_PYTHON, "segment_bytes")}
+    return Settings(core=core, changed=changed, **kept)
 
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
@@ -212,6 +218,14 @@ def _check_deterministic(values: Mapping[str, Any]) -> None:
                 f"RONDE_ALGORITHM={collective}:{name} contradicts RONDE_DETERMINISTIC=1: "
                 "its rounding depends on where an element stands"
             )
+
+
+def usual_segment_bytes(machines: int) -> int:
+    """How long messages are if nobody has said it. (settings.h has the reason for those between machines.)"""
+    if machines > 1:
+        return _core.Settings().segment_bytes
+    # Through memory nothing queues, and a message costs more than its length.
+    return 512 << 10
 
 
 def affinity() -> list[int]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .settings import TUNING_FILE, VARIABLES
+from .settings import TUNING_FILE
 
 __all__ = [
     "BETWEEN",
@@ -252,10 +252,10 @@ def agree(
     communicator: _core.Communicator,
     mpi: str,
     hosts: Sequence[str],
-    core: _core.Settings,
+    segment_bytes: int | None,
     warn: Callable[[str], None],
 ) -> Tuning | None:
-    """What rank 0 has read, on all ranks alike, if it holds for this job. A segment size that is set wins.
+    """What rank 0 has read, on all ranks alike, if it holds for this job. `segment_bytes`, if it is set, wins.
 
     `hosts`: of each rank. All ranks must call it.
     """
@@ -263,8 +263,8 @@ def agree(
     file = path() if communicator.rank == 0 else None
     if file is not None:
         mine |= {"mpi": mpi} | _found(file)
-        if os.environ.get(VARIABLES["segment_bytes"].name, "").strip():
-            mine["segment_bytes"] = core.segment_bytes
+        if segment_bytes:
+            mine["segment_bytes"] = segment_bytes
     told = np.frombuffer(json.dumps(mine).encode(), np.uint8)
     call = _core.Call("ronde.init, tuning file")
     lengths, data = communicator.allgather(call, told, told.size, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import jobs
 import pytest
 from commands import launched, ronde
-from ronde import __version__, _core, settings, tuning
+from ronde import __version__, _core, tuning
 
 
 def tune(ranks: int, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -89,10 +89,12 @@ def test_a_file_that_cannot_be_written_is_told_of_before_anything_is_measured(
 def test_a_measured_segment_must_win_every_time() -> None:
     from ronde.cli.tune import Trials
 
-    usual: int = settings.VARIABLES["segment_bytes"].default
-    assert Trials(1, {usual: [1.0, 1.0], 4096: [0.5, 0.5]}).best() == 4096
-    assert Trials(1, {usual: [1.0, 1.0, 1.0], 4096: [0.5, 0.5, 1.0]}).best() == usual
-    assert Trials(1, {usual: [1.0], 4096: [0.99]}).best() == usual
+    def best(usual: list[float], other: list[float]) -> int:
+        return Trials(1, {61440: usual, 4096: other}, usual=61440).best()
+
+    assert best([1.0, 1.0], [0.5, 0.5]) == 4096
+    assert best([1.0, 1.0, 1.0], [0.5, 0.5, 1.0]) == 61440
+    assert best([1.0], [0.99]) == 61440
 
 
 def test_help_says_how_to_start_it() -> None:

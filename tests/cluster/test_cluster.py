@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jobs
 import pytest
-from ronde import tuning
+from ronde import settings, tuning
 
 from benchmarks.cluster import hosts
 
@@ -77,6 +77,7 @@ def test_what_is_tuned_between_hosts_holds_between_hosts(run: Run, tmp_path: Pat
     ranks, output = told(6, 2)  # of three hosts
     assert ranks == [[beta, beta, found.segment_bytes]] * 6
     ranks, output = told(3, 1)
+    assert {segment for *_, segment in ranks} == {settings.usual_segment_bytes(machines=3)}
     assert output.count("is ignored, because it was made with 2 ranks on a machine") == 1
     assert len({tuple(rank) for rank in ranks}) == 1
     assert ranks[0][0] != ranks[0][1] != beta

@@ -266,6 +266,16 @@ def test_measuring_the_link_agrees_on_all_ranks() -> None:
     assert all(value > 0 for value in results[0])
 
 
+def test_a_measurement_stays_what_it_was() -> None:
+    def program(me: Rank) -> None:
+        me.communicator.set_link(_core.Link(1e-6, 1e-6, 1e-9, 1e-10))
+        before = me.communicator.link
+        me.communicator.set_link(_core.Link(2e-6, 1e-6, 1e-9, 1e-10))
+        assert (before.alpha, me.communicator.link.alpha) == (1e-6, 2e-6)
+
+    run_all(2, program)
+
+
 def test_the_first_large_collective_measures_the_link() -> None:
     def program(me: Rank) -> tuple[bool, float, float]:
         default = me.communicator.link.beta

@@ -9,7 +9,7 @@ from typing import Any
 
 import jobs
 import pytest
-from ronde import tuning
+from ronde import settings, tuning
 
 MESSAGES = {"RONDE_SHARED_MEMORY": "0"}
 LINK = {"alpha": 0.001, "overhead": 1e-5, "beta": 1e-8, "gamma": 1e-10}
@@ -72,7 +72,7 @@ def test_it_is_not_read_where_memory_serves(file: Path) -> None:
     file.write_text("not JSON")
     told, output = run(file, RONDE_SHARED_MEMORY="1")
     assert "ignored" not in output
-    assert {rank["segment_bytes"] for rank in told} == {128 << 10}
+    assert {rank["segment_bytes"] for rank in told} == {settings.usual_segment_bytes(machines=1)}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_ignored_with_one_notice(
     assert output.count(f"the tuning file {file} is ignored, because {why}") == 1
     assert output.count("is ignored") == 1
     assert "`ronde tune`" in output
-    assert {rank["segment_bytes"] for rank in told} == {128 << 10}
+    assert {rank["segment_bytes"] for rank in told} == {settings.usual_segment_bytes(machines=1)}
     assert len({tuple(rank["after"][0]) for rank in told}) == 1  # measured, and agreed
 
 

@@ -26,7 +26,7 @@ from .quantities import bytes_text, time_text
 
 __all__ = ["add_parser", "run"]
 
-_SEGMENTS = tuple(size << 10 for size in (32, 64, 128, 256, 512))
+_SEGMENTS = tuple(size << 10 for size in (32, 60, 128, 256, 512))
 _TRIAL_SECONDS = 0.05  # that an allreduce for the choice of the segment should take
 _TRIAL_BYTES = (256 << 10, 8 << 20)
 _TRIAL_ROUNDS, _TRIAL_CALLS = 5, 3
@@ -115,15 +115,15 @@ class Trials(NamedTuple):
 
     size: int
     rounds: dict[int, list[float]]
+    usual: int  # the segment to keep unless another is better
 
     def median(self, segment: int) -> float:
         return statistics.median(self.rounds[segment])
 
     def best(self) -> int:
-        usual: int = settings.VARIABLES["segment_bytes"].default
         best = min(self.rounds, key=self.median)
-        pairs = zip(self.rounds[usual], self.rounds[best], strict=True)
-        return best if all(slow > _BETTER * fast for slow, fast in pairs) else usual
+        pairs = zip(self.rounds[self.usual], self.rounds[best], strict=True)
+        return best if all(slow > _BETTER * fast for slow, fast in pairs) else self.usual
 
 
 def _measure(repeat: int) -> tuple[tuning.Tuning, Trials]:
@@ -184,7 +184,8 @@ def _try_segments(link: dict[str, float]) -> Trials:
             _show(f"trying segments: {bytes_text(segment)}, {number + 1} of {_TRIAL_ROUNDS}")
             _begin_anew(link, segment)
             rounds[segment].append(_seconds_of(array))
-    trials = Trials(size, rounds)
+    machines = len({home.host for home in context.world().homes})
+    trials = Trials(size, rounds, settings.usual_segment_bytes(machines))
     _begin_anew(link, trials.best())
     return trials
 
