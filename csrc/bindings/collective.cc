@@ -244,8 +244,7 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("settings", &Communicator::settings)
       .def_property_readonly("places", &Communicator::places)
       .def_property_readonly("place", &Communicator::place)
-      .def_property_readonly("link",
-                             [](const Communicator& self) -> Link { return self.link(); })
+      .def_property_readonly("link", [](const Communicator& self) -> Link { return self.link(); })
       .def("set_link", &Communicator::set_link, "link"_a)
       .def(
           "share_memory",

@@ -15,12 +15,12 @@ constexpr std::size_t kBetweenMachines = 60 << 10;
 struct Settings {
   // RONDE_SEGMENT_BYTES: messages are cut to this size
   std::size_t segment_bytes = kBetweenMachines;
-  int window = 32;                        // RONDE_WINDOW: actions of a schedule looked at at once
-  bool check = true;                      // RONDE_CHECK: compare the calls of the ranks
-  bool deterministic = false;             // RONDE_DETERMINISTIC: same bits at any position
-  double stall_warning = 60;              // RONDE_STALL_WARNING: seconds, 0 for never
-  double stall_timeout = 600;             // RONDE_STALL_TIMEOUT: seconds, 0 for never
-  bool spin = true;  // false where ranks outnumber cores: a waiting rank yields at once
+  int window = 32;             // RONDE_WINDOW: actions of a schedule looked at at once
+  bool check = true;           // RONDE_CHECK: compare the calls of the ranks
+  bool deterministic = false;  // RONDE_DETERMINISTIC: same bits at any position
+  double stall_warning = 60;   // RONDE_STALL_WARNING: seconds, 0 for never
+  double stall_timeout = 600;  // RONDE_STALL_TIMEOUT: seconds, 0 for never
+  bool spin = true;            // false where ranks outnumber cores: a waiting rank yields at once
   std::map<std::string, std::string> algorithm;  // RONDE_ALGORITHM=allreduce:ring,...
 };
 

@@ -1,6 +1,7 @@
 #include "collective/watch.h"
 
 #include <cstdio>
+#include <exception>
 
 #include "core/error.h"
 #include "core/text.h"
@@ -32,9 +33,12 @@ Watch::Watch(Control& control, const Settings& settings, const std::vector<int>&
       set_(set),
       sequence_(sequence),
       call_(call),
-      patient_(patient) {}
+      patient_(patient),
+      exceptions_(std::uncaught_exceptions()) {}
 
 Watch::~Watch() {
+  // A rank that gives up says that next. The others must not take it for absent until then.
+  if (std::uncaught_exceptions() > exceptions_) return;
   try {
     // After a patient wait the others may have gone.
     if (announced_ && !patient_ && !control_.failed()) control_.announce_resumed(standing());

@@ -15,7 +15,15 @@ from typing import Any, Generic, TypeVar
 
 from . import _core
 
-__all__ = ["TUNING_FILE", "VARIABLES", "Settings", "Variable", "cores", "load", "usual_segment_bytes"]
+__all__ = [
+    "TUNING_FILE",
+    "VARIABLES",
+    "Settings",
+    "Variable",
+    "cores",
+    "load",
+    "usual_segment_bytes",
+]
 
 T = TypeVar("T")
 

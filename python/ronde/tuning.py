@@ -255,7 +255,7 @@ def agree(
     segment_bytes: int | None,
     warn: Callable[[str], None],
 ) -> Tuning | None:
-    """What rank 0 has read, on all ranks alike, if it holds for this job. `segment_bytes`, if it is set, wins.
+    """What rank 0 has read, on all ranks alike, if it holds for this job. `segment_bytes` wins if it is set.
 
     `hosts`: of each rank. All ranks must call it.
     """

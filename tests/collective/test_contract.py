@@ -159,6 +159,19 @@ def test_who_waits_names_the_absent_and_gives_up_in_time(shared: bool) -> None:
         assert f"rank{rank}.py:1" in results[rank][0]
 
 
+def test_who_gives_up_is_not_absent() -> None:
+    """All run out of time at once, and the first to give up needs a while to say so."""
+
+    def program(me: Rank) -> None:
+        if me.rank != 2:
+            with pytest.raises(ronde.StalledError) as raised:
+                allreduce(me, np.ones(3, np.float32))
+            absent = [line for line in str(raised.value).splitlines() if "is absent" in line]
+            assert [line.split(":")[0] for line in absent] == ["  rank 2 is absent"]
+
+    run_all(4, program, stall_warning=0.2, stall_timeout=1.5, slow_where=0.1)
+
+
 @both
 def test_a_late_rank_hears_that_the_others_gave_up(shared: bool) -> None:
     import time

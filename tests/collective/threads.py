@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,13 +49,14 @@ def run(
     shared: bool = False,
     machines: list[int] | None = None,
     faults: dict[str, Any] | None = None,
+    slow_where: float = 0.0,
     **changes: Any,
 ) -> list[Any]:
     """Runs `program` on `size` ranks; returns what each returned or raised.
 
     `sets`: sizes of further worlds, for process sets. `shared`: the ranks share memory, all of them or
     those with the same number in `machines`.
-    `changes`: settings.
+    `slow_where`: seconds that a rank needs to find its place in the program. `changes`: settings.
     """
     world = _core.InprocWorld(size, **(faults or {}))
     further = {number: _core.InprocWorld(members) for number, members in (sets or {}).items()}
@@ -62,9 +64,12 @@ def run(
 
     def rank_main(rank: int) -> None:
         warnings: list[str] = []
-        control = _core.Control(
-            world.transport(rank, 0), lambda: f"rank{rank}.py:1", warnings.append
-        )
+
+        def where() -> str:
+            time.sleep(slow_where)
+            return f"rank{rank}.py:1"
+
+        control = _core.Control(world.transport(rank, 0), where, warnings.append)
         chosen = settings(**changes)
         communicator = _core.Communicator(
             control, world.transport(rank, 1), 0, list(range(size)), chosen
