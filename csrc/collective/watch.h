@@ -38,7 +38,7 @@ class Watch {
   const Call& call_;
   const bool patient_;
   mutable std::string text_;  // of the call and its place, once asked for
-  const int exceptions_;  // under way when this one began
+  const int exceptions_;      // under way when this one began
   bool announced_ = false;
   bool warned_ = false;
 };
