@@ -38,24 +38,34 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
                                     const Reduction& reduction) {
   const std::size_t bytes = bytes_of(pieces);
   guarded(call, [&] {
-    if (bytes <= Board::kShortBytes && carries(bytes)) {
+    if (bytes <= Board::kShortBytes && ride_of(bytes) == Ride::contributions) {
       allreduce_short_across(call, pieces, reduction);
       return;
     }
-    agree(call, false);
-    know_link(call, bytes);
-    reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
-      const Layout layout{.rank = across_->rank(),
-                          .chunks = Chunks::even(place.count, across_->size()),
-                          .inputs = {}};
-      run_on(*across_, Collective::allreduce, layout, {{}, slice}, element_of(reduction), call, {});
-      postscale(reduction, slice.data, place.count);
-    });
+    learn_link(call, bytes);
+    // The same for all places: some may have an element less, or none.
+    const std::size_t item = size_of(reduction.dtype);
+    const Ride ride = ride_of(Chunks::even(bytes / item, board_->size()).largest() * item);
+    reduce_by_slices(call, pieces, before(reduction),
+                     [&](const Extremes& said, Buffer slice, Range place) {
+                       if (ride != Ride::none) {
+                         reduce_riding(call, said, ride, slice, slice, after(reduction));
+                         return;
+                       }
+                       agree_by_messages(call, said, false);
+                       const Layout layout{.rank = across_->rank(),
+                                           .chunks = Chunks::even(place.count, across_->size()),
+                                           .inputs = {}};
+                       run_on(*across_, Collective::allreduce, layout, {{}, slice},
+                              element_of(reduction), call, {});
+                       postscale(reduction, slice.data, place.count);
+                     });
   });
 }
 
-/// After phase 0: the machine reduces, each rank gets a slice of the sum and does with it what is
-/// to be done `between` the machines, and all slices go to all.
+/// The machine reduces, each rank gets a slice of the sum and does with it what is to be done
+/// `between` the machines, and all slices go to all. What comes between begins with the rest of
+/// phase 0: `said` is by the ranks of this machine.
 void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pieces,
                                     const Reduction& before, const Between& between) {
   const std::size_t bytes = bytes_of(pieces), item = size_of(before.dtype);
@@ -68,11 +78,12 @@ void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pie
   const Buffer slice = allocate(own.count * item).buffer();
   std::vector<std::size_t> counts;
   for (int place = 0; place < board_->size(); ++place) counts.push_back(slices.count(place));
-  share(call, bytes, [&](std::uint64_t mine) {
+  ++sequence_;
+  const auto said = meet(call, bytes, [&](std::uint64_t mine) {
     return std::make_unique<SharedReduceScatter>(*board_, mine, input, slice, counts, before);
   });
 
-  between(slice, own);
+  between(said, slice, own);
 
   const auto choose = [&](const Board&) {
     std::vector<Wanted> wanted(board_->size());
@@ -104,16 +115,22 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
                      {reinterpret_cast<float*>(result.data), place.count}, after(reduction));
   };
   const auto& compressor = *compression.compressor;
-  guarded(call, [&] {
-    agree(call, false);
-    // Sparse payloads go one of two ways, exact sums one of many: by what the link costs.
+  // Sparse payloads go one of two ways, exact sums one of many: by what the link costs.
+  const auto know_what_matters = [&] {
     if (compressor.for_sums() || compressor.numbers_at()) know_link(call, bytes_of(pieces));
+  };
+  guarded(call, [&] {
     if (across_ && !compression.per_rank) {
-      reduce_by_slices(call, pieces, before(reduction), [&](Buffer slice, Range place) {
-        compressed(*across_, slice, slice, place);
-      });
+      reduce_by_slices(call, pieces, before(reduction),
+                       [&](const Extremes& said, Buffer slice, Range place) {
+                         agree_by_messages(call, said, false);
+                         know_what_matters();
+                         compressed(*across_, slice, slice, place);
+                       });
       return;
     }
+    agree(call, false);
+    know_what_matters();
     const bool packed = pieces.size() != 1;
     const Buffer result = packed ? pack(pieces) : pieces[0].output;
     const std::size_t count = result.bytes / sizeof(float);
@@ -183,7 +200,8 @@ void Communicator::allreduce_short_across(const Call& call, std::span<const Piec
   const auto said = meet(call, sum.bytes, [&](std::uint64_t mine) {
     return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local), before(reduction));
   });
-  reduce_contributions(*agree_by_messages(call, said, sum, false), pieces, after(reduction));
+  reduce_riding(call, said, Ride::contributions, sum, sum, after(reduction));
+  unpack(pieces, sum);
 }
 
 }  // namespace ronde

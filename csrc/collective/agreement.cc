@@ -1,45 +1,28 @@
 #include "collective/agreement.h"
 
-#include <algorithm>
-#include <bit>
-#include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "core/error.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
 
-Agreement::Agreement(Transport& transport, int tag, const Extremes& known, ConstBuffer mine)
+Agreement::Agreement(Transport& transport, int tag, const Extremes& known,
+                     std::shared_ptr<Rider> rider)
     : transport_(transport),
       tag_(tag),
-      length_(mine.bytes),
+      rider_(std::move(rider)),
       known_(known),
-      contributions_(mine.bytes * transport.size()),
       messages_(2 * kRoom * ceil_log2(transport.size())),
-      rounds_(ceil_log2(transport.size())) {
-  if (length_) std::memcpy(contributions_.data(), mine.data, length_);
-}
-
-std::size_t Agreement::carried(int round) const {
-  const int reached = 1 << round;
-  return length_ * std::min(reached, transport_.size() - reached);
-}
-
-/// The rank so many places back. Places are counted round the ring, or where the number of ranks is
-/// a power of two in bits that differ, so that two ranks are as far from each other both ways.
-int Agreement::peer(int places) const {
-  const int rank = transport_.rank(), size = transport_.size();
-  if (std::has_single_bit(static_cast<unsigned>(size))) return rank ^ std::abs(places);
-  return ((rank - places) % size + size) % size;
-}
+      rounds_(ceil_log2(transport.size())) {}
 
 void Agreement::start_round() {
-  const int to = peer(-(1 << started_)), from = peer(1 << started_);
+  const int rank = transport_.rank(), size = transport_.size();
+  const int to = rank_at(rank, size, -(1 << started_)), from = rank_at(rank, size, 1 << started_);
   std::byte* message = outgoing(started_);
   std::memcpy(message, &known_, sizeof known_);
-  const std::size_t bytes = carried(started_);
-  if (bytes) std::memcpy(message + sizeof known_, contributions_.data(), bytes);
+  const std::size_t bytes = rider_ ? rider_->put(started_, message + sizeof known_) : 0;
   auto& round = rounds_[started_];
   round.send = transport_.send(to, tag_, {message, sizeof known_ + bytes, {}});
   round.recv = transport_.recv(from, tag_, {incoming(started_), kRoom, {}});
@@ -52,12 +35,9 @@ void Agreement::take(int round, std::size_t bytes) {
   Extremes told;
   std::memcpy(&told, incoming(round), sizeof told);
   known_.join(told);
-  // A message of another length is one of another call. The fingerprints say so too, and nobody
-  // will look at the contributions.
-  if (const std::size_t expected = carried(round); bytes == sizeof told + expected && expected) {
-    std::memcpy(contributions_.data() + (length_ << round), incoming(round) + sizeof told,
-                expected);
-  }
+  // What comes from ranks with another call is of another kind, and nobody will look at the result.
+  if (rider_ && known_.equal() && bytes == sizeof told + rider_->expected(round))
+    rider_->take(round, incoming(round) + sizeof told);
 }
 
 bool Agreement::complete() const { return received_ == static_cast<int>(rounds_.size()); }
@@ -79,12 +59,6 @@ Progress Agreement::progress() {
   }
   if (complete() && all_sent) return Progress::done;
   return moved ? Progress::moved : Progress::idle;
-}
-
-ConstBuffer Agreement::contribution(int rank) const {
-  int place = 0;
-  while (peer(place) != rank) ++place;
-  return {contributions_.data() + place * length_, length_};
 }
 
 }  // namespace ronde

@@ -6,12 +6,11 @@
 
 #include "collective/communicator.h"
 #include "collective/memory.h"
+#include "collective/select.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
 namespace {
-
-constexpr int kMostInputs = 64;  // of one reduction (kernels.h)
 
 std::size_t count_of(const Reduction& reduction, const Buffer& data) {
   return data.bytes / size_of(reduction.dtype);
@@ -25,13 +24,24 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
     return allreduce_in_memory(call, pieces, reduction);
   if (across_ && chosen_freely(Collective::allreduce, algorithm))
     return allreduce_across(call, pieces, reduction);
-  if (!board_ && chosen_freely(Collective::allreduce, algorithm) && carries(bytes_of(pieces))) {
-    guarded(call, [&] { carry(call, pieces, reduction); });
-    return;
-  }
-  perform(call, Collective::allreduce, algorithm, [&] {
+  require_algorithm(Collective::allreduce, size(), settings_, algorithm);
+  guarded(call, [&] {
+    const std::size_t bytes = bytes_of(pieces);
     // One piece is reduced where its result belongs; several are packed into one vector.
     const bool packed = pieces.size() != 1;
+    if (!board_ && chosen_freely(Collective::allreduce, algorithm)) {
+      learn_link(call, bytes);
+      if (const Ride ride = ride_of(bytes); ride != Ride::none) {
+        ++sequence_;
+        const Buffer vector = packed ? pack(pieces) : pieces[0].output;
+        const ConstBuffer mine = packed ? vector : pieces[0].input;
+        const auto said = Extremes::of(fingerprint(call, bytes));
+        reduce_riding(call, said, ride, mine, vector, reduction);
+        if (packed) unpack(pieces, vector);
+        return;
+      }
+    }
+    begin(call);
     const Buffer data = packed ? pack(pieces) : pieces[0].output;
     if (!packed) copy(data, pieces[0].input);
     const std::size_t count = count_of(reduction, data);
@@ -43,34 +53,43 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
   });
 }
 
-/// Whether contributions of so many bytes can be reduced in phase 0. In deterministic mode an
-/// element must not be reduced by another tree in a small array than in a large one.
-bool Communicator::carries(std::size_t bytes) const {
-  const int ranks = across_ ? across_->size() : size();
-  return !settings_.deterministic && ranks <= kMostInputs && Agreement::carries(bytes, ranks);
+/// How an allreduce of so many bytes goes in phase 0. In deterministic mode an element must not be
+/// reduced by another tree in a small array than in a large one.
+Ride Communicator::ride_of(std::size_t bytes) const {
+  if (settings_.deterministic) return Ride::none;
+  return cheapest_ride(bytes, outward().size(), link_).ride;
 }
 
-/// An allreduce in phase 0.
-void Communicator::carry(const Call& call, std::span<const Piece> pieces,
-                         const Reduction& reduction) {
-  const ConstBuffer mine = pieces.size() == 1 ? pieces[0].input : pack(pieces);
-  ++sequence_;
-  const auto said = Extremes::of(fingerprint(call, mine.bytes));
-  reduce_contributions(*agree_by_messages(call, said, mine, false), pieces, reduction);
-}
-
-/// Every rank reduces for itself what all have brought, in their order.
-void Communicator::reduce_contributions(const Agreement& agreement, std::span<const Piece> pieces,
-                                        const Reduction& reduction) {
-  std::vector<const void*> contributions;
-  for (int rank = 0; rank < agreement.size(); ++rank)
-    contributions.push_back(agreement.contribution(rank).data);
-  const std::size_t bytes = agreement.contribution(0).bytes;
-  const bool packed = pieces.size() != 1;
-  const Buffer result = packed ? allocate(bytes).buffer() : pieces[0].output;
-  void* out = result.data;
-  reduce_many(reduction, {&out, 1}, contributions, bytes / size_of(reduction.dtype), false);
-  if (packed) unpack(pieces, result);
+/// An allreduce in phase 0, or half of it.
+void Communicator::reduce_riding(const Call& call, const Extremes& said, Ride ride,
+                                 ConstBuffer mine, Buffer result, const Reduction& reduction) {
+  Transport& transport = outward();
+  const std::size_t count = mine.bytes / size_of(reduction.dtype);
+  if (ride == Ride::contributions) {
+    const auto contributions =
+        std::make_shared<Contributions>(transport.rank(), transport.size(), mine);
+    agree_by_messages(call, said, false, contributions);
+    // Every rank reduces for itself, in the order of the ranks.
+    std::vector<const void*> all;
+    for (int rank = 0; rank < transport.size(); ++rank) all.push_back(contributions->of(rank));
+    void* out = result.data;
+    reduce_many(reduction, {&out, 1}, all, count, false);
+    return;
+  }
+  const Chunks chunks = Chunks::even(count, transport.size());
+  const Buffer vector = allocate(mine.bytes).buffer();
+  copy(vector, mine);
+  prescale(reduction, vector.data, count);
+  agree_by_messages(call, said, false,
+                    std::make_shared<Halving>(transport.rank(), chunks, vector, reduction));
+  const auto own = chunks[transport.rank()];
+  const std::size_t item = size_of(reduction.dtype);
+  copy(result.slice(own.offset * item, own.count * item),
+       vector.slice(own.offset * item, own.count * item));
+  const Layout layout{.rank = transport.rank(), .chunks = chunks, .inputs = {}};
+  run_on(transport, Collective::allgather, layout, {{}, result}, Element{item}, call,
+         "halving_doubling");
+  postscale(reduction, result.data, count);
 }
 
 /// The pieces' inputs, one after another, in memory of the call.

@@ -83,13 +83,18 @@ void Communicator::perform(const Call& call, Collective collective, std::string_
                            const std::function<void()>& body) {
   require_algorithm(collective, size(), settings_, algorithm);
   return guarded(call, [&] {
-    if (settings_.check) {
-      agree(call, false);
-    } else {
-      ++sequence_;
-    }
+    begin(call);
     body();
   });
+}
+
+/// Phase 0, unless the user does without.
+void Communicator::begin(const Call& call) {
+  if (settings_.check) {
+    agree(call, false);
+  } else {
+    ++sequence_;
+  }
 }
 
 std::unique_lock<std::mutex> Communicator::take_turn(const Call& call) {
@@ -169,24 +174,22 @@ void Communicator::agree(const Call& call, bool patient) {
         patient);
   }
   if (!board_ || across_) {
-    agree_by_messages(call, said, {}, patient);
+    agree_by_messages(call, said, patient);
   } else if (!said.equal()) {
     raise_mismatch(call);
   }
 }
 
 /// The ranks that messages go to: those of this place where each machine does its part in memory.
-Transport& Communicator::outward() { return across_ ? *across_ : *transport_; }
+Transport& Communicator::outward() const { return across_ ? *across_ : *transport_; }
 
-/// `said`: by this rank, or by those of its machine. Returns what the ranks have brought where
-/// `mine` rides along.
-std::shared_ptr<Agreement> Communicator::agree_by_messages(const Call& call, const Extremes& said,
-                                                           ConstBuffer mine, bool patient) {
-  Transport& transport = outward();
-  auto agreement = std::make_shared<Agreement>(transport, kAgreementTag, said, mine);
+/// `said`: by this rank, or by those of its machine.
+void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
+                                     std::shared_ptr<Rider> rider) {
+  const auto agreement =
+      std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(rider));
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
-  return agreement;
 }
 
 /// Whether a collective goes through memory, phase 0 and all.
@@ -323,9 +326,20 @@ const Communicator::Plan& Communicator::plan(Collective collective, const Layout
   return plans_.emplace(std::move(key), Plan{&algorithm, std::move(schedule)}).first->second;
 }
 
-/// Measures the link before the first collective that is worth it.
+/// Measures the link before the first collective that is worth it, after phase 0.
 void Communicator::know_link(const Call& call, std::size_t bytes) {
-  if (!link_known_ && size() > 1 && bytes >= kWorthMeasuring) keep_link(measured(call, outward()));
+  if (is_worth_measuring(bytes)) keep_link(measured(call, outward()));
+}
+
+/// The same, with a phase 0 of its own.
+void Communicator::learn_link(const Call& call, std::size_t bytes) {
+  if (!is_worth_measuring(bytes)) return;
+  agree(call, false);
+  know_link(call, bytes);
+}
+
+bool Communicator::is_worth_measuring(std::size_t bytes) const {
+  return !link_known_ && size() > 1 && bytes >= kWorthMeasuring;
 }
 
 void Communicator::know_link() {

@@ -1,10 +1,10 @@
 // The collectives of one process set, as one rank sees them.
 //
 // Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
-// the same call. No memory of the caller is written, and nothing of it sent, before all have
-// agreed. Then a schedule is chosen (select.h) and run (execution.h). Where ranks share memory they
-// go through that instead (in_memory.cc, across_machines.cc). While it waits, a rank hears the
-// control channel, polls signals and minds its deadlines.
+// the same call. No memory of the caller is written before all have agreed, and nothing of it sent
+// but what rides along (riding.h). Then a schedule is chosen (select.h) and run (execution.h).
+// Where ranks share memory they go through that instead (in_memory.cc, across_machines.cc). While
+// it waits, a rank hears the control channel, polls signals and minds its deadlines.
 #pragma once
 
 #include <algorithm>
@@ -154,10 +154,12 @@ class Communicator {
 
   void agree(const Call& call, bool patient);
   std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
-  std::shared_ptr<Agreement> agree_by_messages(const Call& call, const Extremes& said,
-                                               ConstBuffer mine, bool patient);
-  bool carries(std::size_t bytes) const;
-  void carry(const Call& call, std::span<const Piece> pieces, const Reduction& reduction);
+  void agree_by_messages(const Call& call, const Extremes& said, bool patient,
+                         std::shared_ptr<Rider> rider = nullptr);
+  void begin(const Call& call);
+  Ride ride_of(std::size_t bytes) const;
+  void reduce_riding(const Call& call, const Extremes& said, Ride ride, ConstBuffer mine,
+                     Buffer result, const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
   using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
@@ -179,7 +181,7 @@ class Communicator {
                               std::size_t row_bytes);
 
   // Over several machines with several ranks each (across_machines.cc).
-  using Between = std::function<void(Buffer slice, Range place)>;
+  using Between = std::function<void(const Extremes& said, Buffer slice, Range place)>;
   void allreduce_across(const Call& call, std::span<const Piece> pieces,
                         const Reduction& reduction);
   void reduce_by_slices(const Call& call, std::span<const Piece> pieces, const Reduction& before,
@@ -192,8 +194,6 @@ class Communicator {
   void add_payloads(Transport& transport, const Call& call, const Compression& compression,
                     std::span<const float> values, std::span<float> result, const Reduction& after);
 
-  void reduce_contributions(const Agreement& agreement, std::span<const Piece> pieces,
-                            const Reduction& reduction);
   Buffer pack(std::span<const Piece> pieces);
   [[noreturn]] void raise_mismatch(const Call& call);
   void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);
@@ -220,11 +220,13 @@ class Communicator {
   void run_on(Transport& transport, Collective collective, const Layout& layout, Operands operands,
               Element element, const Call& call, std::string_view algorithm);
   void know_link(const Call& call, std::size_t bytes);
+  void learn_link(const Call& call, std::size_t bytes);
+  bool is_worth_measuring(std::size_t bytes) const;
   Gathered collect(const Call& call, Collective collective, ConstBuffer mine, std::size_t rows,
                    std::size_t row_bytes, int root, std::string_view algorithm);
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
   std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
-  Transport& outward();
+  Transport& outward() const;
   Link measured(const Call& call, Transport& ring);
   void keep_link(const Link& link);
   double exchange_seconds(const Call& call, Transport& ring, std::size_t bytes, int messages,

@@ -455,6 +455,9 @@ class Reduction:
         postscale: float = 1.0,
     ) -> None: ...
 
+def cheapest_ride(bytes: int, ranks: int, link: Link) -> tuple[str, float] | None:
+    """What rides in phase 0 of an allreduce, halving or contributions, and the predicted seconds."""
+
 class Link:
     """What messages cost: seconds, and seconds per byte."""
 

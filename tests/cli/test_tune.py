@@ -65,7 +65,11 @@ def test_the_table_is_of_what_was_written(tmp_path: Path) -> None:
         for size, unit, name in re.findall(r"(\d+) (KiB|MiB) (\w+)", line):
             items = int(size) << (10 if unit == "KiB" else 20) >> 2
             counts = [items // 3 + (rank < items % 3) for rank in range(3)]
-            assert _core.candidates(collective, counts, 0, 4, **link)[0][0] == name
+            ride = _core.cheapest_ride(4 * items, 3, _core.Link(**link))
+            if collective == "allreduce" and ride:
+                assert name == ride[0]
+            else:
+                assert _core.candidates(collective, counts, 0, 4, **link)[0][0] == name
 
 
 def test_one_rank_has_nothing_to_tune(tmp_path: Path) -> None:

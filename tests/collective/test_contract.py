@@ -206,7 +206,7 @@ def test_sets_that_cross_are_named() -> None:
 def test_a_dead_rank_is_noticed_by_all_others(dies_after: int) -> None:
     def program(me: Rank) -> None:
         for _ in range(30):
-            allreduce(me, np.ones(1000, np.float32))
+            allreduce(me, np.ones(40_000, np.float32))
 
     errors = run(4, program, faults={"dies": 2, "dies_after": dies_after}, segment_bytes=512)
     assert all(isinstance(error, ronde.RankFailedError) for error in errors), errors

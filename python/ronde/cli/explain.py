@@ -227,6 +227,13 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
             f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
             f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
         )
+    ride = _core.cheapest_ride(call.items * item, call.ranks, _core.Link(**link))
+    if call.collective == "allreduce" and len(prices) > 1 and ride is not None:
+        yield ""
+        yield (
+            f"A vector as short as that rides in phase 0 ({ride[0]}), which precedes every collective: "
+            f"{time_text(ride[1])} with it."
+        )
 
 
 def _is_compressible(call: Call) -> bool:

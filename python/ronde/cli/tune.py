@@ -261,7 +261,11 @@ def _changes(collective: str, link: dict[str, float]) -> Iterator[tuple[int, str
     while size <= _SHOWN_BYTES[1]:
         items = size // parts // 4
         counts = [items // ranks + (rank < items % ranks) for rank in range(ranks)]
-        chosen, _ = _core.candidates(collective, counts, 0, 4, **link)[0]
+        ride = _core.cheapest_ride(4 * items, ranks, _core.Link(**link))
+        if collective == "allreduce" and ride is not None:
+            chosen = f"{ride[0]} in phase 0"
+        else:
+            chosen, _ = _core.candidates(collective, counts, 0, 4, **link)[0]
         if chosen != last:
             yield size, chosen
         size, last = 2 * size, chosen

@@ -1,0 +1,204 @@
+"""What rides in phase 0: all contributions, or the first half of halving and doubling."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from threads import Rank, run, run_all
+from values import DTYPES, OPS, contribution, reduced, same_bits
+
+F32, SUM = _core.DType.float32, _core.ReduceOp.sum
+
+# Where bytes cost much, vectors are halved; where latency costs much, contributions go everywhere.
+LINKS = {
+    "halving": _core.Link(alpha=1e-6, overhead=1e-6, beta=1e-6, gamma=1e-10),
+    "contributions": _core.Link(alpha=1e-3, overhead=1e-6, beta=1e-12, gamma=1e-10),
+}
+each_way = pytest.mark.parametrize("way", LINKS)
+HEADER = 16  # bytes of a message of phase 0
+
+
+def allreduce(me: Rank, mine: np.ndarray, output: np.ndarray | None = None) -> np.ndarray:
+    output = np.empty_like(mine) if output is None else output
+    call = _core.Call("allreduce", dtype=F32, shape=[mine.size])
+    me.communicator.allreduce(call, [mine], [output], _core.Reduction(F32, SUM))
+    return output
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("count", [8, 1024, 2048])
+def test_bytes_are_those_of_the_formula(size: int, count: int) -> None:
+    def program(me: Rank, way: str) -> int:
+        me.communicator.set_link(LINKS[way])
+        before = me.communicator.bytes_sent
+        assert (allreduce(me, np.ones(count, np.float32)) == size).all()
+        return me.communicator.bytes_sent - before
+
+    rounds, length = size.bit_length() - 1, 4 * count
+    halved = run_all(size, lambda me: program(me, "halving"))
+    assert halved == [rounds * HEADER + 2 * length * (size - 1) // size] * size
+    carried = run_all(size, lambda me: program(me, "contributions"))
+    assert carried == [rounds * HEADER + length * (size - 1)] * size
+
+
+@each_way
+@pytest.mark.parametrize("size", [2, 3, 4, 7, 8, 16])
+def test_results_are_exact_for_every_dtype_op_and_count(size: int, way: str) -> None:
+    counts = (1, 2, size - 1, size + 1, 1001)
+
+    def program(me: Rank) -> None:
+        me.communicator.set_link(LINKS[way])
+        for count, dtype, op in itertools.product(counts, DTYPES, OPS):
+            everything = [contribution(rank, count, dtype, op) for rank in range(size)]
+            mine = everything[me.rank].copy()
+            for output in (np.empty_like(mine), mine):
+                me.communicator.allreduce(
+                    _core.Call("allreduce", dtype=dtype, shape=[count]),
+                    [mine],
+                    [output],
+                    _core.Reduction(dtype, op),
+                )
+                assert same_bits(output, reduced(everything, op)), (count, dtype, op)
+
+    run_all(size, program)
+
+
+@each_way
+@pytest.mark.parametrize("count", [10_000, 16_384, 20_450, 25_000])  # up to what rides, and beyond
+def test_the_longest_vectors_that_ride_are_right(count: int, way: str) -> None:
+    def program(me: Rank) -> None:
+        me.communicator.set_link(LINKS[way])
+        values = np.arange(count, dtype=np.float32)
+        assert (allreduce(me, values * (me.rank + 1)) == values * 10).all()
+
+    run_all(4, program)
+
+
+@each_way
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1], [0, 0, 1, 1, 2, 2, 3, 3]])
+def test_groups_and_factors(machines: list[int] | None, way: str) -> None:
+    def program(me: Rank) -> None:
+        me.communicator.set_link(LINKS[way])
+        arrays = [np.full(n, float(me.rank + n), np.float32) for n in (2001, 0, 7, 1)]
+        outputs = [np.empty_like(each) for each in arrays]
+        me.communicator.allreduce(
+            _core.Call("group"), arrays, outputs, _core.Reduction(F32, SUM, 0.5, 4.0, 2.0)
+        )
+        ranks = me.size * (me.size - 1) / 2
+        for n, output in zip((2001, 0, 7, 1), outputs, strict=True):
+            assert (output == (ranks + me.size * n) * 0.5 / 4.0 * 2.0).all()
+
+    run_all(len(machines) if machines else 8, program, machines=machines)
+
+
+@each_way
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1, 2, 2, 3, 3]])
+def test_all_ranks_get_the_same_bits_and_every_time(machines: list[int] | None, way: str) -> None:
+    def program(me: Rank) -> set[bytes]:
+        me.communicator.set_link(LINKS[way])
+        noise = np.random.default_rng(me.rank).normal(size=3001).astype(np.float32)
+        return {allreduce(me, noise).tobytes() for _ in range(3)}
+
+    results = run_all(8, program, machines=machines)
+    assert all(len(bits) == 1 for bits in results)
+    assert len(set.union(*results)) == 1
+
+
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1]])
+def test_the_first_vector_that_is_worth_measuring_goes_like_the_next(
+    machines: list[int] | None,
+) -> None:
+    def program(me: Rank) -> None:
+        default = me.communicator.link.beta
+        noise = np.random.default_rng(me.rank).normal(size=5000).astype(np.float32)
+        first = allreduce(me, noise)
+        assert me.communicator.link.beta != default
+        assert same_bits(first, allreduce(me, noise))
+
+    run_all(4, program, machines=machines)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_the_errors_of_halving_stay_within_the_documented_bound(size: int) -> None:
+    """log2 P roundings."""
+    noise = np.random.default_rng(1).normal(size=(size, 2000)).astype(np.float32)
+
+    def program(me: Rank) -> np.ndarray:
+        me.communicator.set_link(LINKS["halving"])
+        return allreduce(me, noise[me.rank])
+
+    exact = noise.astype(np.float64)
+    bound = (size.bit_length() - 1) * 2.0**-24 * np.abs(exact).sum(0) * (1 + 1e-6)
+    for result in run_all(size, program):
+        assert (np.abs(result - exact.sum(0)) <= bound).all()
+
+
+@each_way
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1]])
+@pytest.mark.parametrize("odd", range(4))
+def test_a_rank_that_differs_raises_on_all_and_nothing_is_written(
+    odd: int, machines: list[int] | None, way: str
+) -> None:
+    def program(me: Rank) -> None:
+        me.communicator.set_link(LINKS[way])
+        other = {
+            "another length": lambda: allreduce(me, np.ones(2003, np.float32)),
+            "another collective": lambda: me.communicator.barrier(_core.Call("barrier")),
+            "far longer": lambda: allreduce(me, np.ones(100_000, np.float32)),
+        }
+        for odd_call in other.values():
+            mine = np.full(2001, me.rank, np.float32)
+            with pytest.raises(ronde.MismatchError, match=rf"rank {odd}: "):
+                if me.rank == odd:
+                    odd_call()
+                else:
+                    allreduce(me, mine, mine)
+            assert (mine == me.rank).all()
+            assert (allreduce(me, np.ones(2001, np.float32)) == me.size).all()
+
+    run_all(4, program, machines=machines)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_delays_and_reordering_change_nothing(seed: int) -> None:
+    def program(me: Rank) -> None:
+        for way, count in itertools.product(LINKS, (3, 500, 4000)):
+            me.communicator.set_link(LINKS[way])
+            assert (allreduce(me, np.full(count, me.rank, np.float32)) == 28).all()
+
+    run_all(8, program, faults={"seed": seed, "delay": 0.3})
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 2, 3, 7])
+def test_a_rank_that_dies_on_the_way_is_noticed_by_all(dies_after: int) -> None:
+    def program(me: Rank) -> None:
+        me.communicator.set_link(LINKS["halving"])
+        for _ in range(30):
+            allreduce(me, np.ones(1000, np.float32))
+
+    errors = run(4, program, faults={"dies": 2, "dies_after": dies_after})
+    assert all(isinstance(error, ronde.RankFailedError) for error in errors), errors
+
+
+def test_nothing_rides_in_deterministic_mode() -> None:
+    """There all vectors go by one tree, whatever their length."""
+
+    def program(me: Rank) -> None:
+        me.communicator.set_link(LINKS["contributions"])
+        noise = np.random.default_rng(me.rank).normal(size=50_000).astype(np.float32)
+        assert same_bits(allreduce(me, noise)[:100], allreduce(me, noise[:100]))
+
+    run_all(8, program, deterministic=True)
+
+
+def test_a_prediction_holds_what_was_told_of_the_link() -> None:
+    link = _core.Link(alpha=10e-6, overhead=1e-6, beta=1e-8, gamma=0)
+    assert _core.cheapest_ride(1000, 4, link) == ("contributions", pytest.approx(20e-6 + 30e-6))
+    assert _core.cheapest_ride(8000, 4, link) == ("halving", pytest.approx(40e-6 + 120e-6))
+    assert _core.cheapest_ride(1000, 6, link) == ("contributions", pytest.approx(30e-6 + 50e-6))
+    for bytes_, ranks in ((0, 4), (100, 1), (1 << 20, 4), (16_000, 6)):
+        assert _core.cheapest_ride(bytes_, ranks, link) is None
