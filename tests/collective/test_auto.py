@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,9 +162,11 @@ def settled(
     lossy: int | None = None,
     rest: float = 0.0,
     others: int = 0,
+    busy: Sequence[int] = (),
 ) -> tuple[int, list[int]]:
     """What is chosen for 10 elements where calls take so long, and what has been tried, in order. `lossy`
-    keeps too little of the descent; `others` are elements of another bucket."""
+    keeps too little of the descent; `others` are elements of another bucket; trials of the numbers `busy`
+    take three times as long."""
     method, tried = auto(), []
     bucket = _auto.Bucket(
         [_auto.Prediction(1.0, each, 0.0, each) for each in predicted],
@@ -181,7 +184,8 @@ def settled(
             tried.append(index)
         else:
             bucket.descent.is_below = lambda part: True  # type: ignore[method-assign]
-        method._learn(group, bucket, _auto.Times(seconds[index], seconds[index], rest))
+        took = seconds[index] * (3 if len(tried) in busy else 1)
+        method._learn(group, bucket, _auto.Times(took, took, rest))
     return bucket.chosen, tried
 
 
@@ -195,12 +199,22 @@ def test_the_fastest_is_chosen_and_what_is_hopeless_not_tried() -> None:
 def test_predictions_that_fail_are_found_out() -> None:
     chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 0.26, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
     assert chosen == 3
-    assert tried.count(4) == _auto.TRIALS
+    assert tried.count(4) == _auto.ENOUGH
     chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 3.0, 4: 0.4}, [2.0, 1.0, 0.5, 0.26, 0.1])
     assert (chosen, tried.count(3)) == (4, _auto.ENOUGH)
     # All candidates lose: exact bf16 it is.
     chosen, tried = settled({0: 2.0, 1: 1.0, 2: 1.5, 3: 1.6, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
     assert chosen == 1
+
+
+@pytest.mark.parametrize("begin", range(1, 14))
+def test_a_busy_time_does_not_change_the_choice(begin: int) -> None:
+    chosen, tried = settled(
+        {0: 9.0, 1: 1.4, 2: 1.2, 3: 1.0},
+        [9.0, 1.4, 1.2, 1.0],
+        busy=range(begin, begin + 5),
+    )
+    assert chosen == 3, tried
 
 
 def test_of_equals_the_more_exact_is_chosen() -> None:

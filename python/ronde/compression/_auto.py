@@ -25,7 +25,7 @@ __all__ = ["Auto"]
 TRIALS = 5  # calls of each candidate, of which the first warms up
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
-ENOUGH = 3  # trials, after which a candidate may be given up
+ENOUGH = 4  # trials, after which a candidate may be given up
 SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
 BF16 = 1  # its place among the candidates, after exact float32
 TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
@@ -57,8 +57,8 @@ class Bucket:
         return self.waiting[0] if self.waiting else self.chosen
 
     def usable(self, times: Mapping[int, list[float]]) -> dict[int, float]:
-        """The typical ones of what has been tried and not refused."""
-        return {i: _typical(each) for i, each in times.items() if i not in self.refused}
+        """The least of each that is not refused: what made others longer came from elsewhere."""
+        return {i: min(_warm(each)) for i, each in times.items() if i not in self.refused}
 
     def try_next(self, candidates: Sequence[int]) -> None:
         """These, in this order, unless they have been refused or are hopeless."""
@@ -89,8 +89,8 @@ class Auto(Method):
 
     For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
-    tried, a few calls each, the most promising first; not what is predicted to take 1.5 times as long as the
-    best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is used from
+    tried in turns, a few calls each, the most promising first; not what is predicted to take 1.5 times as
+    long as the best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is used from
     then on, or more exact ones with which a step, with all that comes between two calls, takes at most 5%
     longer in all; so compression that loses against exact float32 or bfloat16 is never used for longer than
     its trials. The ranks compare their times again and again, and all is tried anew when it has become much
@@ -247,8 +247,10 @@ class Auto(Method):
         """Candidates in the order in which to try them, each as often as it is to be tried."""
         exact = min(predicted[: BF16 + 1])
         tried = [i for i, each in enumerate(predicted) if i <= BF16 or each < WORTH * exact]
-        tried.sort(key=lambda i: predicted[i])
-        return [i for i in tried for _ in range(TRIALS)]
+        first, *others = sorted(tried, key=lambda i: predicted[i])
+        # One after the other, so that a busy minute slows all alike; but the first until it has shown
+        # what others must be worth.
+        return [first, first, *others, *[first, *others] * (TRIALS - 2), *others]
 
     def _learn(self, bucket: Group, known: Bucket, times: Times) -> Bucket:
         """What a call tells that took so long. Returns what is known from now on."""
@@ -350,6 +352,10 @@ def _elements(parts: Parts) -> int:
     return sum(elements for _, elements in parts)
 
 
+def _warm(seconds: Sequence[float]) -> Sequence[float]:
+    """Trials without the first, which warms up, if there are others."""
+    return seconds[1:] or seconds
+
+
 def _typical(seconds: Sequence[float]) -> float:
-    """Of some trials; the first one warms up."""
-    return statistics.median(seconds[1:] or seconds)
+    return statistics.median(_warm(seconds))
