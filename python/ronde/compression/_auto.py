@@ -90,8 +90,8 @@ class Auto(Method):
     For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried in turns, a few calls each, the most promising first; not what is predicted to take 1.5 times as
-    long as the best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is used from
-    then on, or more exact ones with which a step, with all that comes between two calls, takes at most 5%
+    long as the best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is
+    used from then on, or more exact ones with which a step, with all that comes between two calls, takes at most 5%
     longer in all; so compression that loses against exact float32 or bfloat16 is never used for longer than
     its trials. The ranks compare their times again and again, and all is tried anew when it has become much
     slower. They also look at what compression does to training: how much of the descent along the next
