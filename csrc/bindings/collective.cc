@@ -201,12 +201,13 @@ void bind_settings(py::module_& module) {
       .def_readonly("gamma", &Link::gamma);
   module.def(
       "cheapest_ride",
-      [](std::size_t bytes, int ranks, const Link& link) -> std::optional<py::tuple> {
-        const auto [ride, seconds] = cheapest_ride(bytes, ranks, link);
+      [](std::size_t bytes, int ranks, const Link& link,
+         double otherwise) -> std::optional<py::tuple> {
+        const auto [ride, seconds] = cheapest_ride(bytes, ranks, link, otherwise);
         if (ride == Ride::none) return std::nullopt;
         return py::make_tuple(ride == Ride::halving ? "halving" : "contributions", seconds);
       },
-      "bytes"_a, "ranks"_a, "link"_a);
+      "bytes"_a, "ranks"_a, "link"_a, "otherwise"_a);
   module.def("better_gathered", &better_gathered, "payload"_a, "ranks"_a, "link"_a);
 }
 

@@ -38,14 +38,14 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
                                     const Reduction& reduction) {
   const std::size_t bytes = bytes_of(pieces);
   guarded(call, [&] {
-    if (bytes <= Board::kShortBytes && ride_of(bytes) == Ride::contributions) {
+    const std::size_t item = size_of(reduction.dtype);
+    if (bytes <= Board::kShortBytes && ride_of(bytes, item) == Ride::contributions) {
       allreduce_short_across(call, pieces, reduction);
       return;
     }
-    learn_link(call, bytes);
+    agree_and_know_link(call, bytes);
     // The same for all places: some may have an element less, or none.
-    const std::size_t item = size_of(reduction.dtype);
-    const Ride ride = ride_of(Chunks::even(bytes / item, board_->size()).largest() * item);
+    const Ride ride = ride_of(Chunks::even(bytes / item, board_->size()).largest() * item, item);
     reduce_by_slices(call, pieces, before(reduction),
                      [&](const Extremes& said, Buffer slice, Range place) {
                        if (ride != Ride::none) {

@@ -14,7 +14,8 @@ Agreement::Agreement(Transport& transport, int tag, const Extremes& known,
       tag_(tag),
       rider_(std::move(rider)),
       known_(known),
-      messages_(2 * kRoom * ceil_log2(transport.size())),
+      outgoing_room_(rider_ ? kRoom : sizeof(Extremes)),
+      messages_((outgoing_room_ + kRoom) * ceil_log2(transport.size())),
       rounds_(ceil_log2(transport.size())) {}
 
 void Agreement::start_round() {
@@ -36,8 +37,10 @@ void Agreement::take(int round, std::size_t bytes) {
   std::memcpy(&told, incoming(round), sizeof told);
   known_.join(told);
   // What comes from ranks with another call is of another kind, and nobody will look at the result.
-  if (rider_ && known_.equal() && bytes == sizeof told + rider_->expected(round))
-    rider_->take(round, incoming(round) + sizeof told);
+  if (!known_.equal()) return;
+  if (bytes != sizeof told + (rider_ ? rider_->expected(round) : 0))
+    throw Error("the ranks made the same call, but sent different lengths with it");
+  if (rider_) rider_->take(round, incoming(round) + sizeof told);
 }
 
 bool Agreement::complete() const { return received_ == static_cast<int>(rounds_.size()); }

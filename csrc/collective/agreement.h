@@ -40,20 +40,23 @@ class Agreement final : public Work {
     bool sent = false;
   };
 
-  /// What every call needs, and the most that rides along.
+  /// For every message that comes: what every call needs, and the most that rides along.
   static constexpr std::size_t kRoom = sizeof(Extremes) + Rider::kMostBytes;
 
   void start_round();
   void take(int round, std::size_t bytes);
   bool complete() const;  // all rounds received
 
-  std::byte* outgoing(int round) const { return messages_.data() + 2 * round * kRoom; }
-  std::byte* incoming(int round) const { return outgoing(round) + kRoom; }
+  std::byte* outgoing(int round) const {
+    return messages_.data() + round * (outgoing_room_ + kRoom);
+  }
+  std::byte* incoming(int round) const { return outgoing(round) + outgoing_room_; }
 
   Transport& transport_;
   const int tag_;
   const std::shared_ptr<Rider> rider_;
   Extremes known_;
+  const std::size_t outgoing_room_;
   const Bytes messages_;
   std::vector<Round> rounds_;
   int started_ = 0;   // rounds whose messages are under way or complete

@@ -30,12 +30,14 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
     // One piece is reduced where its result belongs; several are packed into one vector.
     const bool packed = pieces.size() != 1;
     if (!board_ && chosen_freely(Collective::allreduce, algorithm)) {
-      learn_link(call, bytes);
-      if (const Ride ride = ride_of(bytes); ride != Ride::none) {
+      agree_and_know_link(call, bytes);
+      if (const Ride ride = ride_of(bytes, size_of(reduction.dtype)); ride != Ride::none) {
         ++sequence_;
         const Buffer vector = packed ? pack(pieces) : pieces[0].output;
         const ConstBuffer mine = packed ? vector : pieces[0].input;
-        const auto said = Extremes::of(fingerprint(call, bytes));
+        // Ranks of one mind about the call, but not about the ride, would take data for what it is
+        // not.
+        const auto said = Extremes::of(fingerprint(call, 4 * bytes + static_cast<int>(ride)));
         reduce_riding(call, said, ride, mine, vector, reduction);
         if (packed) unpack(pieces, vector);
         return;
@@ -55,9 +57,18 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
 
 /// How an allreduce of so many bytes goes in phase 0. In deterministic mode an element must not be
 /// reduced by another tree in a small array than in a large one.
-Ride Communicator::ride_of(std::size_t bytes) const {
+Ride Communicator::ride_of(std::size_t bytes, std::size_t item) {
   if (settings_.deterministic) return Ride::none;
-  return cheapest_ride(bytes, outward().size(), link_).ride;
+  const auto found = rides_.find({bytes, item});
+  if (found != rides_.end()) return found->second;
+  if (rides_.size() >= kMaxPlans) rides_.clear();
+  const int ranks = outward().size();
+  const Link& link = link_for(bytes);
+  const Layout layout{.rank = 0, .chunks = Chunks::even(bytes / item, ranks), .inputs = {}};
+  const double phase_0 = settings_.check || across_ ? ceil_log2(ranks) * link.alpha : 0.0;
+  const auto plain = candidates(Collective::allreduce, layout, item, link, settings_).front();
+  const auto riding = cheapest_ride(bytes, ranks, link, phase_0 + plain.cost.seconds);
+  return rides_[{bytes, item}] = riding.ride;
 }
 
 /// An allreduce in phase 0, or half of it.

@@ -21,14 +21,15 @@ namespace ronde {
 namespace {
 
 constexpr std::size_t kTextBytes = 64 << 10;  // of a call in words, at most
-constexpr std::size_t kMaxPlans = 256;
 
 // Messages on their way at once, at least: enough to keep a link busy while one is being reduced.
 constexpr std::size_t kInFlight = 4;
 
-// For a smaller collective the default link will do. A large one takes about as long as finding out
-// what the link costs.
-constexpr std::size_t kWorthMeasuring = 16 << 10;
+// A vector of that length makes the ranks find out what the link costs. For a shorter one an
+// ordinary Ethernet is assumed, whatever is known by then: the same call gives the same bits before
+// and after.
+constexpr std::size_t kWorthMeasuring = 4 << 10;
+constexpr Link kEthernet{.alpha = 20e-6, .overhead = 5e-6, .beta = 8e-9, .gamma = 2e-10};
 
 }  // namespace
 
@@ -320,7 +321,8 @@ const Communicator::Plan& Communicator::plan(Collective collective, const Layout
               layout.chunks, layout.inputs, std::string(named)};
   if (const auto found = plans_.find(key); found != plans_.end()) return found->second;
   if (plans_.size() >= kMaxPlans) plans_.clear();
-  const auto& algorithm = select(collective, layout, element.bytes, link_, settings_, named);
+  const Link& link = link_for(layout.chunks.total() * element.bytes);
+  const auto& algorithm = select(collective, layout, element.bytes, link, settings_, named);
   const auto elements = std::max<std::size_t>(settings_.segment_bytes / element.bytes, 1);
   auto schedule = std::make_shared<Schedule>(segmented(algorithm.build(layout), elements));
   return plans_.emplace(std::move(key), Plan{&algorithm, std::move(schedule)}).first->second;
@@ -332,10 +334,15 @@ void Communicator::know_link(const Call& call, std::size_t bytes) {
 }
 
 /// The same, with a phase 0 of its own.
-void Communicator::learn_link(const Call& call, std::size_t bytes) {
+void Communicator::agree_and_know_link(const Call& call, std::size_t bytes) {
   if (!is_worth_measuring(bytes)) return;
   agree(call, false);
   know_link(call, bytes);
+}
+
+/// By what the algorithm for so many bytes is chosen.
+const Link& Communicator::link_for(std::size_t bytes) const {
+  return bytes >= kWorthMeasuring || link_given_ ? link_ : kEthernet;
 }
 
 bool Communicator::is_worth_measuring(std::size_t bytes) const {

@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "collective/agreement.h"
@@ -104,6 +105,7 @@ class Communicator {
   };
   static constexpr std::size_t kHeaderWords = 80;
   static constexpr int kAllRanks = -1;
+  static constexpr std::size_t kMaxPlans = 256;  // that are kept
 
   /// Cuts the root's `all` into parts.
   Scattered scatter(const Call& call, ConstBuffer all, const Parts& parts, int root,
@@ -123,9 +125,10 @@ class Communicator {
   bool share_memory(std::span<const int> machines = {});
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
-  /// keeps what the slowest found. The first large collective does it by itself, if it is not known
-  /// then what the link costs; until then the defaults of `Link` hold. `rings`: of each member the
-  /// number of the ring in which it exchanges messages, where it shall be another than usual.
+  /// keeps what the slowest found. The first collective of 4 KiB or more does it by itself, if it
+  /// is not known then what the link costs; shorter ones assume an ordinary Ethernet. `rings`: of
+  /// each member the number of the ring in which it exchanges messages, where it shall be another
+  /// than usual.
   void measure_link(std::span<const int> rings = {});
   /// The same, unless the link is known.
   void know_link();
@@ -157,7 +160,7 @@ class Communicator {
   void agree_by_messages(const Call& call, const Extremes& said, bool patient,
                          std::shared_ptr<Rider> rider = nullptr);
   void begin(const Call& call);
-  Ride ride_of(std::size_t bytes) const;
+  Ride ride_of(std::size_t bytes, std::size_t item);
   void reduce_riding(const Call& call, const Extremes& said, Ride ride, ConstBuffer mine,
                      Buffer result, const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
@@ -220,8 +223,9 @@ class Communicator {
   void run_on(Transport& transport, Collective collective, const Layout& layout, Operands operands,
               Element element, const Call& call, std::string_view algorithm);
   void know_link(const Call& call, std::size_t bytes);
-  void learn_link(const Call& call, std::size_t bytes);
+  void agree_and_know_link(const Call& call, std::size_t bytes);
   bool is_worth_measuring(std::size_t bytes) const;
+  const Link& link_for(std::size_t bytes) const;
   Gathered collect(const Call& call, Collective collective, ConstBuffer mine, std::size_t rows,
                    std::size_t row_bytes, int root, std::string_view algorithm);
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
@@ -247,7 +251,8 @@ class Communicator {
   const Settings settings_;
   Link link_;
   bool link_known_ = false;
-  std::mutex mutex_;  // one call at a time; other threads of the process queue up
+  bool link_given_ = false;  // known from the beginning
+  std::mutex mutex_;         // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
   std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
   std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine
@@ -255,6 +260,7 @@ class Communicator {
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
+  std::map<std::pair<std::size_t, std::size_t>, Ride> rides_;  // by bytes, and those of an element
 };
 
 }  // namespace ronde

@@ -123,12 +123,14 @@ void Communicator::measure_link(std::span<const int> rings) {
 void Communicator::set_link(const Link& link) {
   std::lock_guard turn(mutex_);
   keep_link(link);
+  link_given_ = true;
 }
 
 void Communicator::keep_link(const Link& link) {
   link_ = link;
   link_known_ = true;
   plans_.clear();
+  rides_.clear();
 }
 
 }  // namespace ronde

@@ -97,17 +97,18 @@ void Halving::take(int round, const std::byte* message) {
 
 // The choice --------------------------------------------------------------------------------------
 
-Riding cheapest_ride(std::size_t bytes, int size, const Link& link) {
-  if (bytes == 0 || size == 1) return {};
+Riding cheapest_ride(std::size_t bytes, int size, const Link& link, double otherwise) {
+  Riding cheapest{.ride = Ride::none, .seconds = otherwise};
+  if (bytes == 0 || size == 1) return cheapest;
   const double latency = ceil_log2(size) * link.alpha;
-  const double once = static_cast<double>(bytes) * link.beta;
-  const double spread = 2 * once * (size - 1) / size;
-  Riding cheapest{.ride = Ride::none, .seconds = 3 * latency + spread};
+  const double all = static_cast<double>(bytes) * (size - 1), part = all / size;
   const auto consider = [&](Ride ride, bool fits, double seconds) {
     if (fits && seconds < cheapest.seconds) cheapest = {ride, seconds};
   };
-  consider(Ride::halving, Halving::fits(bytes, size), 2 * latency + spread);
-  consider(Ride::contributions, Contributions::fits(bytes, size), latency + (size - 1) * once);
+  consider(Ride::halving, Halving::fits(bytes, size),
+           2 * latency + part * (2 * link.beta + link.gamma));
+  consider(Ride::contributions, Contributions::fits(bytes, size),
+           latency + all * (link.beta + link.gamma));
   return cheapest;
 }
 

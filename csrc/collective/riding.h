@@ -88,8 +88,8 @@ struct Riding {
   double seconds = 0;  // predicted, phase 0 included
 };
 
-/// How a vector of so many bytes is reduced soonest by so many ranks. None: after phase 0, with
-/// what a reduce-scatter and an allgather need at least.
-Riding cheapest_ride(std::size_t bytes, int size, const Link& link);
+/// How a vector of so many bytes is reduced soonest by so many ranks, if that is sooner than
+/// `otherwise`: the seconds that it takes when nothing rides, phase 0 included.
+Riding cheapest_ride(std::size_t bytes, int size, const Link& link, double otherwise);
 
 }  // namespace ronde

@@ -455,8 +455,9 @@ class Reduction:
         postscale: float = 1.0,
     ) -> None: ...
 
-def cheapest_ride(bytes: int, ranks: int, link: Link) -> tuple[str, float] | None:
-    """What rides in phase 0 of an allreduce, halving or contributions, and the predicted seconds."""
+def cheapest_ride(bytes: int, ranks: int, link: Link, otherwise: float) -> tuple[str, float] | None:
+    """What rides in phase 0 of an allreduce, halving or contributions, and the predicted seconds, if they are
+    less than `otherwise`."""
 
 class Link:
     """What messages cost: seconds, and seconds per byte."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _core, settings
 
-__all__ = ["Home", "count_neighbours", "find", "has_a_core_of_its_own"]
+__all__ = ["Home", "count_neighbours", "find", "has_a_core_of_its_own", "machines"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ def has_a_core_of_its_own(home: Home, homes: list[Home]) -> bool:
         machine = here
     cores = len({core for rank in machine for core in rank.cores})
     return len(machine) <= cores and len(here) <= (home.quota or cores)
+
+
+def machines(homes: list[Home]) -> int:
+    """How many there are."""
+    return len({home.host for home in homes})
 
 
 def count_neighbours(homes: list[Home]) -> list[tuple[int, int]]:

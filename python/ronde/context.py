@@ -140,8 +140,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         _core.remove_segment_names()  # all ranks have started MPI
     loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
     if not loaded.segment_bytes:
-        machines = len({home.host for home in homes})
-        loaded.core.segment_bytes = settings.usual_segment_bytes(machines)
+        loaded.core.segment_bytes = settings.usual_segment_bytes(_homes.machines(homes))
     tuned = _read_tuning(first, _mpi.name(MPI), homes, loaded)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, everybody, homes, loaded)

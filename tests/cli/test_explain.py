@@ -60,6 +60,25 @@ def test_one_algorithm_is_shown_with_its_numbers(capsys: pytest.CaptureFixture[s
     assert rows(lines) == [["ring", "30", "30", "120", "MiB", "120", "MiB", "1.02", "s"]]
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("allreduce --bytes 4K --ranks 4", "(contributions)"),
+        ("allreduce --bytes 4K --ranks 4 --link 100Mbit", "(halving)"),
+        ("allreduce --bytes 64M --ranks 4", ""),
+        ("allreduce --bytes 4K --ranks 1", ""),
+        ("allreduce --bytes 4K --ranks 4 --algorithm ring", ""),  # which then is used
+        ("broadcast --bytes 4K --ranks 4", ""),
+    ],
+)
+def test_what_rides_in_phase_0_is_told(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line for line in output(capsys, words) if "rides in phase 0" in line]
+    assert len(lines) == bool(told)
+    assert all(told in line for line in lines)
+
+
 def test_latency_is_read_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
     words = "allreduce --bytes 0 --ranks 8 --algorithm recursive_doubling --alpha 2ms"
     lines = output(capsys, words)

@@ -193,15 +193,15 @@ def test_the_fastest_is_chosen_and_what_is_hopeless_not_tried() -> None:
     # exact, bf16, int8, int4, topk: predictions hold
     times = [2.0, 1.0, 0.5, 0.26, 0.1]
     chosen, tried = settled(dict(enumerate(times)), times)
-    assert (chosen, tried) == (4, [4] * _auto.TRIALS)
+    assert (chosen, tried) == (4, [4, 4] * _auto.TURNS)
 
 
 def test_predictions_that_fail_are_found_out() -> None:
     chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 0.26, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
     assert chosen == 3
-    assert tried.count(4) == _auto.ENOUGH
+    assert tried.count(4) == 2 * _auto.ENOUGH
     chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 3.0, 4: 0.4}, [2.0, 1.0, 0.5, 0.26, 0.1])
-    assert (chosen, tried.count(3)) == (4, _auto.ENOUGH)
+    assert (chosen, tried.count(3)) == (4, 2 * _auto.ENOUGH)
     # All candidates lose: exact bf16 it is.
     chosen, tried = settled({0: 2.0, 1: 1.0, 2: 1.5, 3: 1.6, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
     assert chosen == 1
@@ -242,10 +242,10 @@ def test_what_keeps_too_little_is_not_used_however_fast() -> None:
     chosen, tried = settled(dict(enumerate(times)), times, lossy=4)
     assert chosen == 3
     # bfloat16 and exact reduction are hopeless beside four bits.
-    assert tried == [each for each in (4, 3) for _ in range(_auto.TRIALS)]
+    assert tried == [each for each in (4, 3) for _ in range(2 * _auto.TURNS)]
     # The next best has been tried before.
     chosen, tried = settled(dict(enumerate(times)), [2.0, 1.0, 0.5, 0.11, 0.1], lossy=4)
-    assert (chosen, tried.count(4), tried.count(3)) == (3, _auto.TRIALS, _auto.ENOUGH)
+    assert (chosen, tried.count(4), tried.count(3)) == (3, 2 * _auto.TURNS, 2 * _auto.ENOUGH)
 
 
 class Believing(_auto.Auto):

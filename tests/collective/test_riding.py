@@ -83,6 +83,7 @@ def test_the_longest_vectors_that_ride_are_right(count: int, way: str) -> None:
 def test_groups_and_factors(machines: list[int] | None, way: str) -> None:
     def program(me: Rank) -> None:
         me.communicator.set_link(LINKS[way])
+        assert (allreduce(me, np.ones(1, np.float32)) == me.size).all()  # some slices are empty
         arrays = [np.full(n, float(me.rank + n), np.float32) for n in (2001, 0, 7, 1)]
         outputs = [np.empty_like(each) for each in arrays]
         me.communicator.allreduce(
@@ -196,9 +197,64 @@ def test_nothing_rides_in_deterministic_mode() -> None:
 
 
 def test_a_prediction_holds_what_was_told_of_the_link() -> None:
-    link = _core.Link(alpha=10e-6, overhead=1e-6, beta=1e-8, gamma=0)
-    assert _core.cheapest_ride(1000, 4, link) == ("contributions", pytest.approx(20e-6 + 30e-6))
-    assert _core.cheapest_ride(8000, 4, link) == ("halving", pytest.approx(40e-6 + 120e-6))
-    assert _core.cheapest_ride(1000, 6, link) == ("contributions", pytest.approx(30e-6 + 50e-6))
+    link = _core.Link(alpha=10e-6, overhead=1e-6, beta=1e-8, gamma=1e-9)
+    ride = _core.cheapest_ride
+    assert ride(1000, 4, link, 1) == ("contributions", pytest.approx(20e-6 + 30e-6 + 3e-6))
+    assert ride(8000, 4, link, 1) == ("halving", pytest.approx(40e-6 + 120e-6 + 6e-6))
+    assert ride(1000, 6, link, 1) == ("contributions", pytest.approx(30e-6 + 50e-6 + 5e-6))
+    assert ride(1000, 4, link, 50e-6) is None  # as nothing that rides is sooner
     for bytes_, ranks in ((0, 4), (100, 1), (1 << 20, 4), (16_000, 6)):
-        assert _core.cheapest_ride(bytes_, ranks, link) is None
+        assert ride(bytes_, ranks, link, 1) is None
+
+
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1, 2, 2, 3, 3]])
+def test_a_short_vector_goes_the_same_way_before_and_after_the_link_is_known(
+    machines: list[int] | None,
+) -> None:
+    def program(me: Rank) -> None:
+        noise = np.random.default_rng(me.rank).normal(size=1023).astype(np.float32)
+        before = [allreduce(me, noise[:count]).tobytes() for count in (2, 100, 500, 1023)]
+        default = me.communicator.link.beta
+        allreduce(me, np.ones(5000, np.float32))
+        assert me.communicator.link.beta != default
+        after = [allreduce(me, noise[:count]).tobytes() for count in (2, 100, 500, 1023)]
+        assert before == after
+
+    run_all(8, program, machines=machines)
+
+
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1]])
+@pytest.mark.parametrize("odd", range(4))
+@pytest.mark.parametrize("counts", [(5000, 100), (100, 5000), (5000, 0), (0, 5000)])
+def test_a_rank_that_differs_is_found_before_the_link_is_measured(
+    counts: tuple[int, int], odd: int, machines: list[int] | None
+) -> None:
+    """0 stands for a barrier."""
+
+    def call(me: Rank, count: int) -> None:
+        if count:
+            assert (allreduce(me, np.ones(count, np.float32)) == me.size).all()
+        else:
+            me.communicator.barrier(_core.Call("barrier"))
+
+    def program(me: Rank) -> None:
+        for _ in range(2):
+            with pytest.raises(ronde.MismatchError, match=rf"rank {odd}: "):
+                call(me, counts[me.rank == odd])
+        for count in counts:
+            call(me, count)
+
+    run_all(4, program, machines=machines)
+
+
+@each_way
+@pytest.mark.parametrize("machines", [None, [0, 0, 1, 1]])
+def test_without_the_check_results_are_the_same(machines: list[int] | None, way: str) -> None:
+    def program(me: Rank) -> None:
+        for count in (1, 1000, 5000, 50_000):
+            assert (allreduce(me, np.ones(count, np.float32)) == me.size).all()
+        me.communicator.set_link(LINKS[way])
+        for count in (1, 1000, 5000, 50_000):
+            assert (allreduce(me, np.ones(count, np.float32)) == me.size).all()
+
+    run_all(4, program, machines=machines, check=False)

@@ -35,12 +35,13 @@ _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 # Runs a rank and notes in a folder how it ended. A launcher alone is not enough: those of the MPICH
 # family let the others wait for ever when a rank fails before MPI_Init, return 9 both for exit(9) and
 # for SIGKILL, and 0 where they have lost their ranks; Open MPI's waits for whatever a dead rank has left
-# in the background. Signals are for the program: the shell outlives them. On other hosts there is no
-# such folder.
+# in the background. Signals are for the program: the shell outlives them. Only ranks of this host note
+# anything, whoever else may see the folder.
 _RANK = """
 trap : INT TERM HUP USR1 USR2
-note() { [ ! -d "$folder" ] || echo "$2" >>"$folder/$1"; }
-folder=$0
+[ "$(uname -n)" = "$1" ] && here=yes || here=
+shift
+note() { [ ! "$here" ] || echo "$2" >>"$0/$1"; }
 note began
 "$@"
 status=$?
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
-        noted = ["/bin/sh", "-c", _RANK, folder, *program]
+        noted = ["/bin/sh", "-c", _RANK, folder, os.uname().nodename, *program]
         command, extra = launch.command(ranks, noted, mpi=mpi, options=options)
         return _watched(command, extra, Path(folder))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import statistics
 import sys
@@ -19,7 +20,7 @@ import numpy as np
 
 import ronde
 
-from .. import _core, _mpi, context, settings, tuning
+from .. import _core, _homes, _mpi, context, settings, tuning
 from ..process_set import global_process_set
 from . import progress, quantities
 from .quantities import bytes_text, time_text
@@ -184,8 +185,8 @@ def _try_segments(link: dict[str, float]) -> Trials:
             _show(f"trying segments: {bytes_text(segment)}, {number + 1} of {_TRIAL_ROUNDS}")
             _begin_anew(link, segment)
             rounds[segment].append(_seconds_of(array))
-    machines = len({home.host for home in context.world().homes})
-    trials = Trials(size, rounds, settings.usual_segment_bytes(machines))
+    usual = settings.usual_segment_bytes(_homes.machines(context.world().homes))
+    trials = Trials(size, rounds, usual)
     _begin_anew(link, trials.best())
     return trials
 
@@ -259,13 +260,14 @@ def _changes(collective: str, link: dict[str, float]) -> Iterator[tuple[int, str
         ranks, parts = ronde.cross_size(), ronde.local_size()  # each rank drives a part of it
     size, last = _SHOWN_BYTES[0], ""
     while size <= _SHOWN_BYTES[1]:
-        items = size // parts // 4
+        items = -(-size // parts // 4)  # of the largest slice
         counts = [items // ranks + (rank < items % ranks) for rank in range(ranks)]
-        ride = _core.cheapest_ride(4 * items, ranks, _core.Link(**link))
-        if collective == "allreduce" and ride is not None:
-            chosen = f"{ride[0]} in phase 0"
-        else:
-            chosen, _ = _core.candidates(collective, counts, 0, 4, **link)[0]
+        chosen, cost = _core.candidates(collective, counts, 0, 4, **link)[0]
+        if collective == "allreduce":
+            phase_0 = math.ceil(math.log2(ranks)) * link["alpha"]
+            otherwise = phase_0 + cost.seconds
+            ride = _core.cheapest_ride(4 * items, ranks, _core.Link(**link), otherwise)
+            chosen = f"{ride[0]} in phase 0" if ride else chosen
         if chosen != last:
             yield size, chosen
         size, last = 2 * size, chosen

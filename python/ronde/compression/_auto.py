@@ -22,10 +22,10 @@ from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
 
-TRIALS = 5  # calls of each candidate, of which the first warms up
+TURNS = 3  # of each candidate: two calls, of which the first pays for the change
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
-ENOUGH = 4  # trials, after which a candidate may be given up
+ENOUGH = 2  # turns, after which a candidate may be given up
 SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
 BF16 = 1  # its place among the candidates, after exact float32
 TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
@@ -58,7 +58,7 @@ class Bucket:
 
     def usable(self, times: Mapping[int, list[float]]) -> dict[int, float]:
         """The least of each that is not refused: what made others longer came from elsewhere."""
-        return {i: min(_warm(each)) for i, each in times.items() if i not in self.refused}
+        return {i: min(_settled(each)) for i, each in times.items() if i not in self.refused}
 
     def try_next(self, candidates: Sequence[int]) -> None:
         """These, in this order, unless they have been refused or are hopeless."""
@@ -67,13 +67,13 @@ class Bucket:
         ]
 
     def _is_hopeless(self, index: int) -> bool:
-        """By the prediction of a call, until there are some trials."""
-        if len(self.trials.get(index, [])) >= ENOUGH:
+        """By the prediction of a call, or by its trials when there are enough."""
+        tried = len(self.trials.get(index, []))
+        if tried >= 2 * ENOUGH:
             took = self.usable(self.took)
             return took[index] > SLOWER * min(took.values())
-        calls = self.usable(self.trials)
-        calls.pop(index, None)
-        return self.predictions[index].seconds > HOPELESS * min(calls.values(), default=np.inf)
+        best = min(self.usable(self.trials).values(), default=np.inf)
+        return tried == 0 and self.predictions[index].seconds > HOPELESS * best
 
 
 class Times(NamedTuple):
@@ -91,13 +91,13 @@ class Auto(Method):
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried in turns, a few calls each, the most promising first; not what is predicted to take 1.5 times as
     long as the best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is
-    used from then on, or more exact ones with which a step, with all that comes between two calls, takes at most 5%
-    longer in all; so compression that loses against exact float32 or bfloat16 is never used for longer than
-    its trials. The ranks compare their times again and again, and all is tried anew when it has become much
-    slower. They also look at what compression does to training: how much of the descent along the next
-    gradient is kept by what is sent, on a sample of the elements that is summed exactly (`_descent.py`). What
-    keeps too little is given up, and the next best taken. Whatever is changed, what has been left out is
-    kept and sent later.
+    used from then on, or more exact ones with which a step, with all that comes between two calls, takes at
+    most 5% longer in all; so compression that loses against exact float32 or bfloat16 is never used for
+    longer than its trials. The ranks compare their times again and again, and all is tried anew when it has
+    become much slower. They also look at what compression does to training: how much of the descent along
+    the next gradient is kept by what is sent, on a sample of the elements that is summed exactly
+    (`_descent.py`). What keeps too little is given up, and the next best taken. Whatever is changed, what has
+    been left out is kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
     exact; int8, int4 and powersgd(32) unless given. They get error feedback if they need it. `min_descent`:
@@ -247,10 +247,10 @@ class Auto(Method):
         """Candidates in the order in which to try them, each as often as it is to be tried."""
         exact = min(predicted[: BF16 + 1])
         tried = [i for i, each in enumerate(predicted) if i <= BF16 or each < WORTH * exact]
-        first, *others = sorted(tried, key=lambda i: predicted[i])
-        # One after the other, so that a busy minute slows all alike; but the first until it has shown
-        # what others must be worth.
-        return [first, first, *others, *[first, *others] * (TRIALS - 2), *others]
+        tried.sort(key=lambda i: predicted[i])
+        # In turns, so that a busy time slows all alike. Whoever is next takes over what another has left
+        # out, and only its second call shows what it takes by itself.
+        return [i for i in tried for _ in range(2)] * TURNS
 
     def _learn(self, bucket: Group, known: Bucket, times: Times) -> Bucket:
         """What a call tells that took so long. Returns what is known from now on."""
@@ -352,10 +352,10 @@ def _elements(parts: Parts) -> int:
     return sum(elements for _, elements in parts)
 
 
-def _warm(seconds: Sequence[float]) -> Sequence[float]:
-    """Trials without the first, which warms up, if there are others."""
-    return seconds[1:] or seconds
+def _settled(seconds: Sequence[float]) -> Sequence[float]:
+    """The second call of each turn, if there is one."""
+    return seconds[1::2] or seconds
 
 
 def _typical(seconds: Sequence[float]) -> float:
-    return statistics.median(_warm(seconds))
+    return statistics.median(_settled(seconds))
