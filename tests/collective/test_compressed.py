@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from ronde import _core, arrays
 from threads import Rank, run, run_all
 
+ronde.init()
+
 SIZES = (1, 2, 3, 4, 7)
 NAMES = tuple(_core.compressor_names())
 SPARSE = {
@@ -393,6 +395,34 @@ def test_one_machine_is_exact() -> None:
     exact = ((inputs[0] + inputs[1]) + inputs[2] + inputs[3]) / np.float32(4)
     for result in run_all(4, program, shared=True):
         assert (result == exact).all()
+
+
+@pytest.mark.parametrize("odd", range(4))
+@pytest.mark.parametrize(
+    "differs",
+    [
+        lambda me, x: reduce(me, x, make("int8"), out=x, per_rank=True),
+        lambda me, x: reduce(me, x, make("int8"), out=x, text="d"),
+        lambda me, x: me.communicator.allreduce_bucket(
+            [x], [x], arrays.view(x).dtype, ronde.Sum, None, 1.0, 1.0, None, ""
+        ),
+        lambda me, x: me.communicator.barrier(_core.Call("barrier")),
+    ],
+    ids=["per rank", "another compressor", "exact", "barrier"],
+)
+def test_a_difference_on_one_of_several_machines_raises_on_all(differs: Any, odd: int) -> None:
+    def program(me: Rank) -> None:
+        for count in (300, 30_000):
+            x = values(me.rank, count)
+            with pytest.raises(ronde.MismatchError, match=rf"rank {odd}: "):
+                if me.rank == odd:
+                    differs(me, x)
+                else:
+                    reduce(me, x, make("int8"), out=x)
+            np.testing.assert_array_equal(x, values(me.rank, count))
+            reduce(me, x, make("int8"))
+
+    run_all(4, program, machines=[0, 0, 1, 1])
 
 
 def test_other_compressions_and_no_compression_do_not_match() -> None:
