@@ -22,11 +22,13 @@ from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
 
-TURNS = 2  # of each candidate: two calls, of which the first pays for the change
+TURNS = 3  # of each candidate: two calls, of which the first pays for the change
 WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
 HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
+ENOUGH = 2  # turns, after which a candidate may be given up
+SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
 BF16 = 1  # its place among the candidates, after exact float32
-TIE = 0.03  # of a step, that all buckets together may take longer for the most exact choices
+TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
 CHANGED = 1.5  # times slower than when it was chosen: all is tried again
@@ -65,9 +67,13 @@ class Bucket:
         ]
 
     def _is_hopeless(self, index: int) -> bool:
-        """By the prediction of a call, before the first trial."""
+        """By the prediction of a call, or by its trials when there are enough."""
+        tried = len(self.trials.get(index, []))
+        if tried >= 2 * ENOUGH:
+            took = self.usable(self.took)
+            return took[index] > SLOWER * min(took.values())
         best = min(self.usable(self.trials).values(), default=np.inf)
-        return index not in self.trials and self.predictions[index].seconds > HOPELESS * best
+        return tried == 0 and self.predictions[index].seconds > HOPELESS * best
 
 
 class Times(NamedTuple):
@@ -84,13 +90,14 @@ class Auto(Method):
     For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
     would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
     tried in turns, a few calls each, the most promising first; not what is predicted to take 1.5 times as
-    long as the best so far. The fastest is used from then on, or more exact ones with which a step, with all
-    that comes between two calls, takes at most 3% longer in all; so compression that loses against exact
-    float32 or bfloat16 is never used for longer than its trials. The ranks compare their times again and
-    again, and all is tried anew when it has become much slower. They also look at what compression does to
-    training: how much of the descent along the next gradient is kept by what is sent, on a sample of the
-    elements that is summed exactly (`_descent.py`). What keeps too little is given up, and the next best
-    taken. Whatever is changed, what has been left out is kept and sent later.
+    long as the best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is
+    used from then on, or more exact ones with which a step, with all that comes between two calls, takes at
+    most 5% longer in all; so compression that loses against exact float32 or bfloat16 is never used for
+    longer than its trials. The ranks compare their times again and again, and all is tried anew when it has
+    become much slower. They also look at what compression does to training: how much of the descent along
+    the next gradient is kept by what is sent, on a sample of the elements that is summed exactly
+    (`_descent.py`). What keeps too little is given up, and the next best taken. Whatever is changed, what has
+    been left out is kept and sent later.
 
     `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
     exact; int8, int4 and powersgd(32) unless given. They get error feedback if they need it. `min_descent`:
