@@ -128,6 +128,7 @@ def makers() -> dict[str, Callable[[], Trainer]]:
         "sign": offered.sign,
         "topk 1%": partial(offered.topk, 0.01),
         "powersgd 4": partial(offered.powersgd, 4),
+        "powersgd 24": partial(offered.powersgd, 24),
         "powersgd 32": partial(offered.powersgd, 32),
         DGC: partial(offered.dgc, 0.01, momentum=MOMENTUM),
         AUTO: offered.auto,
