@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "core/buffer.h"
-#include "core/bytes.h"
 #include "core/reduction.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
