@@ -1,7 +1,6 @@
 #include "collective/execution.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/error.h"
 #include "kernels/kernels.h"
@@ -160,7 +159,7 @@ void Execution::apply(const Open& open) {
   const std::byte* other =
       action.verb == Verb::recv_reduce ? open.landing.data() : memory(action.source).data;
   if (action.verb == Verb::copy) {
-    std::memmove(range, other, action.range.count * element_.bytes);
+    copy_bytes(range, other, action.range.count * element_.bytes);
     return;
   }
   const bool range_first = action.order == Order::range_first;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
 #include <span>
 #include <vector>
 
@@ -10,12 +9,13 @@
 #include "core/buffer.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
+#include "kernels/kernels.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
 
 inline void copy(Buffer to, ConstBuffer from) {
-  if (to.data != from.data && from.bytes) std::memcpy(to.data, from.data, from.bytes);
+  if (to.data != from.data && from.bytes) copy_bytes(to.data, from.data, from.bytes);
 }
 
 template <class T>

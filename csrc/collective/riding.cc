@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
-#include <cstring>
 
 #include "kernels/kernels.h"
 
@@ -37,7 +36,7 @@ bool Contributions::fits(std::size_t bytes, int size) {
 
 Contributions::Contributions(int rank, int size, ConstBuffer mine)
     : rank_(rank), size_(size), length_(mine.bytes), all_(mine.bytes * size) {
-  if (length_) std::memcpy(all_.data(), mine.data, length_);
+  copy_bytes(all_.data(), mine.data, length_);
 }
 
 std::size_t Contributions::expected(int round) const {
@@ -47,13 +46,13 @@ std::size_t Contributions::expected(int round) const {
 
 std::size_t Contributions::put(int round, std::byte* message) {
   const std::size_t bytes = expected(round);
-  if (bytes) std::memcpy(message, all_.data(), bytes);
+  copy_bytes(message, all_.data(), bytes);
   return bytes;
 }
 
 void Contributions::take(int round, const std::byte* message) {
   const std::size_t bytes = expected(round);
-  if (bytes) std::memcpy(all_.data() + (length_ << round), message, bytes);
+  copy_bytes(all_.data() + (length_ << round), message, bytes);
 }
 
 const std::byte* Contributions::of(int rank) const {
@@ -82,7 +81,7 @@ Buffer Halving::half(int round, int rank) const {
 
 std::size_t Halving::put(int round, std::byte* message) {
   const Buffer given = half(round, rank_ ^ distance(round, chunks_.size()));
-  if (given.bytes) std::memcpy(message, given.data, given.bytes);
+  copy_bytes(message, given.data, given.bytes);
   return given.bytes;
 }
 

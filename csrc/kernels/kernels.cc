@@ -81,7 +81,7 @@ void KernelTable::copy_bytes(void* to, const void* from, std::size_t bytes, bool
   if (streaming)
     reduce_many({.dtype = DType::uint8}, {&to, 1}, {&from, 1}, bytes, true);
   else
-    std::memcpy(to, from, bytes);
+    copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
 }
 
 }  // namespace ronde

@@ -25,8 +25,11 @@ using ReduceKernel = void (*)(const Reduction& reduction, void* const* outs, std
                               const void* const* ins, std::size_t in_count, std::size_t count,
                               bool streaming);
 
+using CopyKernel = void (*)(std::byte* to, const std::byte* from, std::size_t bytes);
+
 struct KernelTable {
   const char* name;
+  CopyKernel copy;
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
   std::array<CodecKernels, kCodes> codecs;
   SelectKernels select;
@@ -67,8 +70,9 @@ inline void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, st
   kernels().reduce_many(reduction, outs, ins, count, streaming);
 }
 
-/// memcpy, around the caches where `streaming`.
-inline void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) {
+/// memcpy, but fast wherever the two lie in their pages (copy.inc); around the caches where
+/// `streaming`. For everything that may be longer than a few hundred bytes.
+inline void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming = false) {
   kernels().copy_bytes(to, from, bytes, streaming);
 }
 

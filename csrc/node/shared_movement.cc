@@ -1,7 +1,6 @@
 #include "node/shared_movement.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "core/round.h"
@@ -122,8 +121,8 @@ void SharedMovement::copy_in(std::size_t number) {
   std::byte* to = stage(board_.rank(), number);
   const std::size_t from = (stream_.rotation + begin) % stream_.data.bytes;
   const std::size_t first = std::min(length, stream_.data.bytes - from);
-  std::memcpy(to, stream_.data.data + from, first);
-  std::memcpy(to + first, stream_.data.data, length - first);
+  copy_bytes(to, stream_.data.data + from, first);
+  copy_bytes(to + first, stream_.data.data, length - first);
 }
 
 void SharedMovement::copy_out(std::size_t number) {

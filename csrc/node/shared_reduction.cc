@@ -1,7 +1,6 @@
 #include "node/shared_reduction.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "core/round.h"
@@ -40,7 +39,7 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
   if (pieces_.bytes() <= Board::kShortBytes) {
     way_ = Way::brief;
     pieces_.for_range(0, pieces_.bytes(), [&](std::size_t offset, const Piece& piece) {
-      std::memcpy(note.payload + offset, piece.input.data, piece.input.bytes);
+      copy_bytes(note.payload + offset, piece.input.data, piece.input.bytes);
     });
   } else {
     const Piece* whole = pieces_.whole();
@@ -131,7 +130,7 @@ void SharedAllreduce::copy_in(std::size_t number) {
   const Span all = chunk(number), own = slice(all);
   std::byte* stage = board_.stage(board_.rank(), first_chunk_ + number) - all.begin;
   const auto copy = [&](std::size_t offset, const Piece& piece) {
-    std::memcpy(stage + offset, piece.input.data, piece.input.bytes);
+    copy_bytes(stage + offset, piece.input.data, piece.input.bytes);
   };
   pieces_.for_range(all.begin, own.begin, copy);
   pieces_.for_range(own.end, all.end, copy);
@@ -158,7 +157,7 @@ void SharedAllreduce::copy_out(std::size_t number) {
   const Span all = chunk(number), own = slice(all);
   const std::byte* result = board_.result(first_chunk_ + number) - all.begin;
   const auto copy = [&](std::size_t offset, const Piece& piece) {
-    std::memcpy(piece.output.data, result + offset, piece.output.bytes);
+    copy_bytes(piece.output.data, result + offset, piece.output.bytes);
   };
   pieces_.for_range(all.begin, own.begin, copy);
   pieces_.for_range(own.end, all.end, copy);
@@ -225,7 +224,7 @@ void SharedReduceScatter::copy_in(std::size_t number) {
   for (int rank = 0; rank < board_.size(); ++rank) {
     const std::size_t begin = begins_[rank] + number * column_bytes_;
     if (rank == board_.rank() || begin >= begins_[rank + 1]) continue;
-    std::memcpy(stage + rank * column_bytes_, input_.data + begin,
+    copy_bytes(stage + rank * column_bytes_, input_.data + begin,
                 std::min(column_bytes_, begins_[rank + 1] - begin));
   }
 }
