@@ -50,7 +50,8 @@ void copy_array(py::array& to, const py::array& from, bool streaming, const std:
   const auto& chosen = table(simd);
   void* const target = to.mutable_data();
   py::gil_scoped_release release;
-  chosen.copy_bytes(target, from.data(), from.nbytes(), streaming);
+  chosen.copy(static_cast<std::byte*>(target), static_cast<const std::byte*>(from.data()),
+              from.nbytes(), streaming);
 }
 
 std::vector<std::string> simd_levels() {

@@ -77,11 +77,4 @@ void KernelTable::reduce_many(const Reduction& reduction, Outputs outs, Inputs i
       done, outs.data(), outs.size(), ins.data(), ins.size(), count, streaming);
 }
 
-void KernelTable::copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) const {
-  if (streaming)
-    reduce_many({.dtype = DType::uint8}, {&to, 1}, {&from, 1}, bytes, true);
-  else
-    copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
-}
-
 }  // namespace ronde

@@ -25,7 +25,8 @@ using ReduceKernel = void (*)(const Reduction& reduction, void* const* outs, std
                               const void* const* ins, std::size_t in_count, std::size_t count,
                               bool streaming);
 
-using CopyKernel = void (*)(std::byte* to, const std::byte* from, std::size_t bytes);
+using CopyKernel = void (*)(std::byte* to, const std::byte* from, std::size_t bytes,
+                            bool streaming);
 
 struct KernelTable {
   const char* name;
@@ -39,7 +40,6 @@ struct KernelTable {
   /// See reduce_many below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                    bool streaming) const;
-  void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming) const;
 
   const CodecKernels& codec(Code code) const { return codecs[static_cast<int>(code)]; }
 };
@@ -63,8 +63,7 @@ const KernelTable* kernels(const char* name);
 /// is not scaled is copied.
 ///
 /// `streaming`: the results go around the caches, for memory that will not be read soon, and are
-/// visible before what the caller releases next. It takes effect where the outputs are aligned
-/// alike.
+/// visible before what the caller releases next. Of several outputs the first does not.
 inline void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                         bool streaming) {
   kernels().reduce_many(reduction, outs, ins, count, streaming);
@@ -73,7 +72,8 @@ inline void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, st
 /// memcpy, but fast wherever the two lie in their pages (copy.inc); around the caches where
 /// `streaming`. For everything that may be longer than a few hundred bytes.
 inline void copy_bytes(void* to, const void* from, std::size_t bytes, bool streaming = false) {
-  kernels().copy_bytes(to, from, bytes, streaming);
+  kernels().copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes,
+                 streaming);
 }
 
 /// out[i] = left[i] op right[i]

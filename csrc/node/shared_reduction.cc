@@ -65,9 +65,12 @@ std::size_t SharedAllreduce::plan() {
   }
   if (all) {
     way_ = Way::direct;
+    // What others get is a copy of this rank's own result (reduce_many).
+    const int first = root_ == kAllRanks ? board_.rank() : root_;
+    if (root_ == kAllRanks) std::swap(targets_[0], targets_[first]);
     outs_.resize(targets_.size());
     // What is in place has just been read, and is in the caches.
-    streaming_ = sources_[0] != targets_[0] && pieces_.bytes() * board_.size() >= kStreamBytes;
+    streaming_ = sources_[first] != targets_[0] && pieces_.bytes() * board_.size() >= kStreamBytes;
     board_.begin_tickets(chunks_of(pieces_.bytes(), kTicketBytes));
     return 2;
   }
@@ -225,7 +228,7 @@ void SharedReduceScatter::copy_in(std::size_t number) {
     const std::size_t begin = begins_[rank] + number * column_bytes_;
     if (rank == board_.rank() || begin >= begins_[rank + 1]) continue;
     copy_bytes(stage + rank * column_bytes_, input_.data + begin,
-                std::min(column_bytes_, begins_[rank + 1] - begin));
+               std::min(column_bytes_, begins_[rank + 1] - begin));
   }
 }
 
