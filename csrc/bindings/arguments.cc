@@ -74,9 +74,10 @@ void Reducing::require_compressible() const {
   if (op != Op::sum && op != Op::average)
     throw py::value_error(
         std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") + name_of(op));
-  if (reduction.dtype != DType::float32)
-    throw py::type_error("compression needs float32, not " +
-                         std::string(ronde::name_of(reduction.dtype)));
+  if (!is_floating(reduction.dtype))
+    throw py::type_error("compression needs a floating type, not " +
+                         std::string(ronde::name_of(reduction.dtype)) +
+                         "; without it, the reduction is exact");
 }
 
 void bind_op(py::module_& module) {

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import context
-from .arrays import View, is_torch, view
-from .compression import feeding_back, method_of
+from .arrays import View, is_floating, is_torch, view
+from .compression import feeding_back, is_function, method_of
 from .compression._group import Method
 from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
@@ -28,30 +28,36 @@ __all__ = ["Choice", "Reducer"]
 class Choice:
     """Which parameter is compressed how. Compressors that are not right on average get error feedback.
 
-    `compression`: one for all matrices and higher (vectors are biases and norms: too short to gain anything,
-    and sensitive); or a dictionary from labels, the rest staying exact; or a function of label and array.
+    `compression`: one for all matrices and higher of a floating type (vectors are biases and norms: too short
+    to gain anything, and sensitive); or a dictionary from labels, the rest staying exact; or a function of
+    label and array.
     """
 
     def __init__(self, compression: Any) -> None:
         if isinstance(compression, Mapping):
+            for each in compression.values():
+                method_of(each, keeps=True)  # raises for what is none
             self._choose: Callable[[Any, Any], Any] = lambda label, _: compression.get(label)
-        elif callable(compression) and not isinstance(compression, type):
+        elif is_function(compression):
             self._choose = compression
         else:
-            method = method_of(compression)
-            self._choose = lambda _, array: method if np.ndim(array) > 1 else None
+            method_of(compression, keeps=True)
+            self._choose = lambda _, array: compression if _is_matrix(array) else None
         self._compression = compression
-        self._kept: dict[Method, Method] = {}  # what was chosen, as it is used
+        # What was chosen, by itself or by its name, and how it is used.
+        self._kept: dict[Method | str, Method | None] = {}
         self._chosen: dict[Any, Method | None] = {}
 
     def of(self, label: Any, array: Any) -> Method | None:
         """Chosen once for each label: what is chosen keeps state."""
         if label not in self._chosen:
-            method = method_of(self._choose(label, array))
+            given = self._choose(label, array)
             # Equal compressors are one, so that their arrays travel together.
-            if method is not None:
-                method = self._kept.setdefault(method, feeding_back(method))
-            self._chosen[label] = method
+            key = given if isinstance(given, str) else method_of(given)
+            if key is not None and key not in self._kept:
+                method = method_of(given, keeps=True)
+                self._kept[key] = None if method is None else feeding_back(method)
+            self._chosen[label] = None if key is None else self._kept[key]
         return self._chosen[label]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,11 +65,16 @@ class Choice:
 
     @staticmethod
     def _again(
-        compression: Any, kept: dict[Method, Method], chosen: dict[Any, Method | None]
+        compression: Any, kept: dict[Method | str, Method | None], chosen: dict[Any, Method | None]
     ) -> Choice:
         choice = Choice(compression)
         choice._kept, choice._chosen = kept, chosen
         return choice
+
+
+def _is_matrix(array: Any) -> bool:
+    seen = view(array)
+    return len(seen.shape) > 1 and is_floating(seen.dtype)
 
 
 @dataclass

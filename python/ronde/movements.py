@@ -126,7 +126,7 @@ def scatter(
     """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
-    call = _core.Call("scatter", name_of(name), root=process_set.ranks[root])
+    call = _core.Call("scatter", name_of(name), root=int(root_rank))
     if communicator.rank != root:
         count, data, header = communicator.scatter(call, None, [], 0, [], root)
     else:

@@ -29,7 +29,7 @@ def broadcast_object(
     is_root = communicator.rank == root
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8) if is_root else np.empty(0, np.uint8)
     length = np.array([pickled.size])
-    call = _core.Call("broadcast_object", name_of(name), root=process_set.ranks[root])
+    call = _core.Call("broadcast_object", name_of(name), root=int(root_rank))
     communicator.broadcast(call, length, root)
     data = pickled.copy() if is_root else np.empty(length[0], np.uint8)
     communicator.broadcast(_core.Call("broadcast_object, the object", name_of(name)), data, root)
@@ -71,14 +71,14 @@ def broadcast_parameters(
     )
     detail = f"{len(views)} parameters: {listed}"
     communicator.barrier(
-        _core.Call("broadcast_parameters", root=process_set.ranks[root], detail=detail)
+        _core.Call("broadcast_parameters", root=int(root_rank), detail=detail)
     )
     sizes = [each.array.nbytes for each in views]
     limit = context.world().settings.fusion_bytes
     for bucket in buckets([each.dtype for each in views], sizes, limit):
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
-        call = _core.Call("bucket of broadcast_parameters", root=process_set.ranks[root])
+        call = _core.Call("bucket of broadcast_parameters", root=int(root_rank))
         communicator.broadcast(call, packed, root)
         start = 0
         for each in members:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import _core, context
-from ._calls import communicator_of, root_of
-from .arrays import ArrayLike, View, all_finite, view
+from ._calls import communicator_of, factor_of, root_of
+from .arrays import ArrayLike, View, all_finite, is_floating, view
 from .compression import method_of
+from .compression._floats import fits, reduce_in_floats
 from .compression._group import Group, Method
 from .process_set import ProcessSet, global_process_set
 
@@ -154,11 +155,17 @@ Labelled = Sequence[tuple[Method | None, str]]
 
 def _labelled(views: Sequence[View], name: str | None, compression: Any) -> Labelled:
     labels = [f"{name}[{i}]" if name else "" for i in range(len(views))]
-    if not isinstance(compression, (list, tuple)):
-        compression = [compression] * len(views)
-    if len(compression) != len(views):
-        raise ValueError(f"{len(compression)} compressions for {len(views)} arrays")
-    return list(zip(map(method_of, compression), labels, strict=True))
+    if isinstance(compression, (list, tuple)):
+        methods = [method_of(each) for each in compression]
+        if len(methods) != len(views):
+            raise ValueError(
+                f"compression has {len(methods)} entries for {len(views)} arrays; "
+                "give one or None for each, or a single one for all"
+            )
+    else:
+        method = method_of(compression)
+        methods = [method if is_floating(each.dtype) else None for each in views]
+    return list(zip(methods, labels, strict=True))
 
 
 def reduce_group(
@@ -186,6 +193,7 @@ def _reduce_into(
     process_set: ProcessSet,
 ) -> None:
     communicator = communicator_of(process_set)
+    before, after = map(factor_of, ("prescale_factor", "postscale_factor"), factors)
     ways: dict[Method | None, list[int]] = {}
     for i, (method, _) in enumerate(how):
         ways.setdefault(method, []).append(i)
@@ -201,9 +209,11 @@ def _reduce_into(
         context.world().settings.fusion_bytes,
     )
     # Where gradients are not finite the caller may skip the step: what was left out before must then be
-    # left as it is, on all ranks.
+    # left as it is, on all ranks. Nor must float64 become infinite because compression computes in float32.
     feeds_back = any(method.feeds_back for method in ways if method)
-    skipped = communicator.agree_on_group(
+    growth = 2 * communicator.size * max(1.0, abs(before)) * max(1.0, abs(after))
+    fitting = all(fits(views[i], growth) for method in ways if method for i in ways[method])
+    exactly = communicator.agree_on_group(
         kind,
         group.inputs,
         outputs,
@@ -212,14 +222,14 @@ def _reduce_into(
         op,
         name,
         *factors,
-        feeds_back and not all(all_finite(each) for each in views),
+        not fitting or (feeds_back and not all(all_finite(each) for each in views)),
     )
     for method, members in ways.items():
         part = group.part(members)
-        if method is None or skipped:
+        if method is None or exactly:
             part.allreduce_exactly()
         else:
-            method._reduce(part)
+            reduce_in_floats(method, part)
 
 
 def reduce(

@@ -43,6 +43,7 @@ from .codecs import (
     threshold,
     topk,
 )
+from ._names import resolved
 from .custom import codec_of
 
 __all__ = [
@@ -95,17 +96,39 @@ def shared_scale(
     return SharedScale(bits, block, rounding, seed)
 
 
-def method_of(compression: Any) -> Method | None:
-    """What was given as `compression=`, as a way to reduce; None for none."""
-    if compression is None or isinstance(compression, Method):
-        return compression
-    codec = codec_of(compression)
+def method_of(compression: Any, *, keeps: bool = False) -> Method | None:
+    """What was given as `compression=`, as a way to reduce; None for none.
+
+    `keeps`: whether the caller keeps what was made of a name for later calls.
+    """
+    given = resolved("compression", compression)
+    if given is None or isinstance(given, Method):
+        if isinstance(compression, str) and given and not keeps and _keeps_state(given):
+            raise ValueError(
+                f"compression={compression!r} would begin anew in each call, and it has to know of earlier "
+                f"ones; make one, c = ronde.compression.{compression}(), and pass it to all calls"
+            )
+        return given
+    codec = codec_of(given)
     if codec is None:
         raise TypeError(
-            "compression must be one of ronde.compression, an object with compress and decompress, "
-            f"or None, not {compression!r}"
+            "compression must be one of ronde.compression, as compression=ronde.compression.int8(), or its "
+            f"name, or an object with compress and decompress, or None, not {compression!r}"
         )
     return codec
+
+
+def is_function(compression: Any) -> bool:
+    """Whether it is a function that chooses, rather than what reduces."""
+    given = resolved("compression", compression)
+    if given is None or isinstance(given, (Method, type)) or codec_of(given):
+        return False
+    return callable(given)
+
+
+def _keeps_state(method: Method) -> bool:
+    """Whether a call depends on earlier ones: by factors, residuals or random numbers."""
+    return not isinstance(method, Compressor) or method.unbiased or method._core.adds_up
 
 
 def feeding_back(method: Method) -> Method:
