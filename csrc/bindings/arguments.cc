@@ -58,8 +58,8 @@ Reducing::Reducing(const Communicator& communicator, py::handle op_object, DType
   const std::string type(ronde::name_of(dtype));
   if (op == Op::average)
     throw py::type_error("the average of " + type +
-                         " would have to be rounded; use op=ronde.Sum, or convert to a "
-                         "floating type");
+                         " would have to be rounded; use op=ronde.Sum, or a floating type, "
+                         "as np.asarray(x, np.float32)");
   if (reduction.prescale != 1.0 || reduction.postscale != 1.0)
     throw py::type_error("prescale_factor and postscale_factor need a floating type, not " + type);
 }

@@ -36,12 +36,20 @@ def empty(
     warning says so once.
     """
     global _warned
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a type of NumPy, as np.float32, not {dtype!r}") from None
     if kind.hasobject or kind.itemsize == 0 or kind.subdtype is not None:
-        raise TypeError(f"elements of {kind} cannot be shared; they need a fixed size")
-    lengths = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+        raise TypeError(f"dtype {kind}: such elements cannot be shared; they need a fixed size")
+    try:
+        lengths = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+    except TypeError:
+        raise TypeError(
+            f"shape must be a whole number or several, as (2, 3), not {shape!r}"
+        ) from None
     if any(length < 0 for length in lengths):
-        raise ValueError(f"negative dimensions are not allowed: {lengths}")
+        raise ValueError(f"shape {lengths}: negative dimensions are not allowed")
     size = math.prod(lengths) * kind.itemsize
     if size > sys.maxsize:
         raise ValueError(f"an array of {size} bytes is too large")

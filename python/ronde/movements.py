@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._calls import communicator_of, name_of, root_of
-from .arrays import ArrayLike, is_torch, make, view
+from .arrays import ArrayLike, is_torch, listed, make, view
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -90,8 +90,9 @@ def grouped_allgather(
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """`allgather` of each of several arrays."""
+    common = name_of(name) or "group"
     return [
-        allgather(x, f"{name or 'group'}[{i}]", process_set=process_set) for i, x in enumerate(xs)
+        allgather(x, f"{common}[{i}]", process_set=process_set) for i, x in enumerate(listed(xs))
     ]
 
 
@@ -131,7 +132,7 @@ def scatter(
         count, data, header = communicator.scatter(call, None, [], 0, [], root)
     else:
         if x is None:
-            raise TypeError("the root of a scatter must pass an array")
+            raise TypeError("x: the root of a scatter must pass an array, not None")
         seen = view(x)
         if not seen.shape:
             raise TypeError("scatter needs an array of at least one dimension")

@@ -61,13 +61,16 @@ def broadcast_parameters(
     `params`: a dictionary from names to arrays, pairs of names and arrays (torch's `named_parameters()`),
     or arrays alone. Names, shapes, dtypes and their order must be the same on all ranks.
     """
-    names, arrays = _named(params)
+    labels, arrays = _named(params)
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
-    views = [view(x, writable=True) for x in arrays]
+    views = [
+        view(x, f"params[{label}]", writable=True)
+        for label, x in zip(labels, arrays, strict=True)
+    ]
     listed = ", ".join(
-        f"{name}: {each.dtype.name}{list(each.shape)}"
-        for name, each in zip(names, views, strict=True)
+        f"{label}: {each.dtype.name}{list(each.shape)}"
+        for label, each in zip(labels, views, strict=True)
     )
     detail = f"{len(views)} parameters: {listed}"
     communicator.barrier(
@@ -89,11 +92,17 @@ def broadcast_parameters(
 
 
 def _named(params: Any) -> tuple[list[str], list[Any]]:
+    """Labels as Python shows them, and arrays."""
     if isinstance(params, Mapping):
-        return [str(name) for name in params], list(params.values())
+        return list(map(repr, params)), list(params.values())
+    if isinstance(params, (str, bytes)) or not isinstance(params, Iterable):
+        raise TypeError(
+            "params must be a dictionary of arrays, pairs of names and arrays, or a list of arrays, not "
+            f"{params!r}"
+        )
     items = list(params)
     if all(
         isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) for item in items
     ):
-        return [name for name, _ in items], [array for _, array in items]
+        return [repr(name) for name, _ in items], [array for _, array in items]
     return [str(i) for i in range(len(items))], items

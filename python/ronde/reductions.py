@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import _core, context
-from ._calls import communicator_of, factor_of, root_of
-from .arrays import ArrayLike, View, all_finite, is_floating, view
-from .compression import method_of
+from ._calls import communicator_of, factor_of, name_of, root_of
+from .arrays import ArrayLike, View, all_finite, is_floating, listed, view, views
+from .compression import method_of_call
 from .compression._floats import fits, reduce_in_floats
 from .compression._group import Group, Method
 from .process_set import ProcessSet, global_process_set
@@ -74,7 +74,7 @@ def allreduce(
         reduced = communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors)
     else:
         reduced = _core.result_like(seen.array)
-        how = [(method_of(compression), name or "")]
+        how = [(method_of_call(compression), name or "")]
         _reduce_into("allreduce", [reduced], [seen], op, name, factors, how, process_set)
     return seen.wrap(reduced)
 
@@ -98,7 +98,7 @@ def allreduce_(
     if compression is None:
         communicator.allreduce_array(seen.array, seen.array, seen.dtype, op, name, *factors)
     else:
-        how = [(method_of(compression), name or "")]
+        how = [(method_of_call(compression), name or "")]
         _reduce_into("allreduce", [seen.array], [seen], op, name, factors, how, process_set)
     seen.write_back()
     return x
@@ -119,7 +119,7 @@ def grouped_allreduce(
     The arrays may differ in dtype; those of one dtype and compression share buckets. `compression`: for
     all of them, or a list with one or None for each.
     """
-    seen = [view(x) for x in xs]
+    seen = views(listed(xs))
     factors = prescale_factor, postscale_factor
     return reduce_group(seen, op, name, factors, _labelled(seen, name, compression), process_set)
 
@@ -138,15 +138,15 @@ def grouped_allreduce_(
 
     Arrays that share memory with each other are a `ValueError`.
     """
-    xs = list(xs)
-    seen = [view(x, writable=True) for x in xs]
+    arrays = listed(xs)
+    seen = views(arrays, writable=True)
     factors = prescale_factor, postscale_factor
     how = _labelled(seen, name, compression)
     outputs = [each.array for each in seen]
     _reduce_into("grouped_allreduce", outputs, seen, op, name, factors, how, process_set)
     for each in seen:
         each.write_back()
-    return xs
+    return arrays
 
 
 # Of each array of a group, how it is compressed, and its name, under which more may be known of it.
@@ -156,14 +156,14 @@ Labelled = Sequence[tuple[Method | None, str]]
 def _labelled(views: Sequence[View], name: str | None, compression: Any) -> Labelled:
     labels = [f"{name}[{i}]" if name else "" for i in range(len(views))]
     if isinstance(compression, (list, tuple)):
-        methods = [method_of(each) for each in compression]
+        methods = [method_of_call(each) for each in compression]
         if len(methods) != len(views):
             raise ValueError(
                 f"compression has {len(methods)} entries for {len(views)} arrays; "
                 "give one or None for each, or a single one for all"
             )
     else:
-        method = method_of(compression)
+        method = method_of_call(compression)
         methods = [method if is_floating(each.dtype) else None for each in views]
     return list(zip(methods, labels, strict=True))
 
@@ -284,14 +284,15 @@ def grouped_reducescatter(
     process_set: ProcessSet = global_process_set,
 ) -> list[Any]:
     """`reducescatter` of each of several arrays."""
+    common = name_of(name) or "group"
     return [
         reducescatter(
             x,
             op,
-            f"{name or 'group'}[{i}]",
+            f"{common}[{i}]",
             prescale_factor=prescale_factor,
             postscale_factor=postscale_factor,
             process_set=process_set,
         )
-        for i, x in enumerate(xs)
+        for i, x in enumerate(listed(xs))
     ]

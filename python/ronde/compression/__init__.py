@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .. import context
 from ._auto import Auto
 from ._dgc import DGC as dgc
 from ._feedback import ErrorFeedback
@@ -96,24 +97,16 @@ def shared_scale(
     return SharedScale(bits, block, rounding, seed)
 
 
-def method_of(compression: Any, *, keeps: bool = False) -> Method | None:
-    """What was given as `compression=`, as a way to reduce; None for none.
-
-    `keeps`: whether the caller keeps what was made of a name for later calls.
-    """
+def method_of(compression: Any) -> Method | None:
+    """What was given as `compression=`, as a way to reduce; None for none."""
     given = resolved("compression", compression)
     if given is None or isinstance(given, Method):
-        if isinstance(compression, str) and given and not keeps and _keeps_state(given):
-            raise ValueError(
-                f"compression={compression!r} would begin anew in each call, and it has to know of earlier "
-                f"ones; make one, c = ronde.compression.{compression}(), and pass it to all calls"
-            )
         return given
     codec = codec_of(given)
     if codec is None:
         raise TypeError(
-            "compression must be one of ronde.compression, as compression=ronde.compression.int8(), or its "
-            f"name, or an object with compress and decompress, or None, not {compression!r}"
+            "compression must be one of ronde.compression, as compression=ronde.compression.int8(), or the "
+            f"name of one, or an object with compress and decompress, or None, not {compression!r}"
         )
     return codec
 
@@ -126,9 +119,15 @@ def is_function(compression: Any) -> bool:
     return callable(given)
 
 
-def _keeps_state(method: Method) -> bool:
-    """Whether a call depends on earlier ones: by factors, residuals or random numbers."""
-    return not isinstance(method, Compressor) or method.unbiased or method._core.adds_up
+def method_of_call(compression: Any) -> Method | None:
+    """The same for a single call. As calls of one method may depend on each other, a name stands for one
+    method as long as the job."""
+    if not isinstance(compression, str):
+        return method_of(compression)
+    named = context.world().named
+    if compression not in named:
+        named[compression] = method_of(compression)
+    return named[compression]
 
 
 def feeding_back(method: Method) -> Method:

@@ -161,8 +161,11 @@ class Auto(Method):
         process_set: ProcessSet = global_process_set,
     ) -> None:
         """As of `ErrorFeedback`."""
+        states = _residuals.states_of(state, "steps", "codecs")
         first = _residuals.load(
-            state, process_set, self._residuals.load, self._residuals.load_share
+            state if isinstance(state, Mapping) else states,
+            process_set,
+            self._residuals.load, self._residuals.load_share
         )
         self._step = dict(first["steps"])
         for each in filter(None, self.candidates):

@@ -105,7 +105,13 @@ class DGC(Method):
         process_set: ProcessSet = global_process_set,
     ) -> None:
         """As of `ErrorFeedback`. Of another number of ranks, each takes up a share of the velocities too."""
-        first = _residuals.load(state, process_set, self._load_own, self._load_share)
+        states = _residuals.states_of(state, "steps", "velocity")
+        first = _residuals.load(
+            state if isinstance(state, Mapping) else states,
+            process_set,
+            self._load_own,
+            self._load_share,
+        )
         self._step = dict(first["steps"])
 
     def _load_own(self, state: Mapping[str, Any]) -> None:

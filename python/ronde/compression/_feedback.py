@@ -82,9 +82,9 @@ class ErrorFeedback(Method):
         With as many ranks as before, as many of them on a machine, and the same arrays in a call, the run
         goes on bit for bit. With another number of ranks, which needs the list, each rank takes up a share:
         what the residuals of all would still add to the result stays the same, for averages too.
-        Raises `ValueError` for states of another compressor, and where some are missing.
+        Raises `ValueError` for states of another compressor, for what is no state, and where some are missing.
         """
-        states = [state] if isinstance(state, Mapping) else list(state)
+        states = _residuals.states_of(state, "compressor", "steps", "codec")
         for each in states:
             if each["compressor"] != repr(self.compressor):
                 raise ValueError(

@@ -12,7 +12,7 @@ from .. import _core
 from ..arrays import View, is_floating
 from ._group import Floats, Group, Method
 
-__all__ = ["Origin", "fits", "floats_of", "reduce_in_floats"]
+__all__ = ["Origin", "fits", "floats_of", "reduce_in_floats", "room_for"]
 
 DType = _core.DType
 _HALVES = {
@@ -74,6 +74,15 @@ class Origin(NamedTuple):
         array = np.empty(self.shape, self.numpy_dtype)
         from_floats(values, array, self.dtype)
         return self.wrap(array)
+
+
+def room_for(payload: Any, ctx: Any) -> Floats:
+    """For the values of a payload. `TypeError` where the two are nothing that `compress` returns."""
+    if not isinstance(payload, np.ndarray):
+        raise TypeError(f"payload must be the array of bytes that compress() made, not {payload!r}")
+    if not isinstance(ctx, Origin):
+        raise TypeError(f"ctx must be what compress() returned beside the payload, not {ctx!r}")
+    return np.empty(ctx.shape, np.float32)
 
 
 def floats_of(seen: View) -> tuple[Floats, Origin]:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from .. import _core
 from ..arrays import ArrayLike, view
 from ._group import Floats, Group
-from ._floats import floats_of
+from ._floats import floats_of, room_for
 from .codecs import Predictable, Traffic, key_of, whole
 
 __all__ = ["PowerSGD"]
@@ -138,7 +138,9 @@ class PowerSGD(Predictable):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What `state_dict` gave."""
+        """What `state_dict` gave. `ValueError` for anything else."""
+        if not isinstance(state, Mapping) or not {"factors", "steps"} <= state.keys():
+            raise ValueError(f"state is not what state_dict() gave, which has factors and steps: {state!r}")
         self._factors = {
             name: np.array(right, np.float32) for name, right in state["factors"].items()
         }
@@ -188,7 +190,7 @@ class PowerSGD(Predictable):
 
         Raises `ValueError` for what is no payload of such an array.
         """
-        values: Floats = np.empty(ctx.shape, np.float32)
+        values = room_for(payload, ctx)
         if self.worth_it(values.shape):
             matrix = _as_matrix(values)
             rows, columns = matrix.shape

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .. import _core
 from .._calls import factor_of
 from ..arrays import ArrayLike, view
-from ._floats import floats_of
+from ._floats import floats_of, room_for
 from ._group import Floats, Group, Method
 
 __all__ = [
@@ -134,13 +134,13 @@ class Compressor(Predictable):
 
         Raises `ValueError` for what is no payload of such an array.
         """
-        values: Floats = np.empty(ctx.shape, np.float32)
+        values = room_for(payload, ctx)
         self._core.decode(payload, values.reshape(-1), False)
         return ctx.array(values)
 
     def payload_bytes(self, elements: int) -> int:
         """The bytes of the payload of an array of so many finite elements, at most."""
-        return self._core.capacity_of_whole(elements)
+        return self._core.capacity_of_whole(whole("elements", elements))
 
     def _next_step(self) -> int:
         self._calls += 1
