@@ -479,7 +479,11 @@ class Control:
     """Notices between all ranks of the job."""
 
     def __init__(
-        self, transport: Transport, where: Callable[[], str], warn: Callable[[str], object]
+        self,
+        transport: Transport,
+        where: Callable[[], str],
+        warn: Callable[[str], object],
+        log: Callable[[str], object] | None = None,  # takes a line of how a call goes
     ) -> None: ...
     @property
     def failure(self) -> str: ...

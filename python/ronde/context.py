@@ -13,7 +13,7 @@ from functools import cached_property
 from types import FrameType
 from typing import Any
 
-from . import _core, _exits, _homes, _mpi, settings, tuning
+from . import _core, _exits, _homes, _logs, _mpi, settings, tuning
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
 
@@ -54,6 +54,7 @@ class World:
         default_factory=dict
     )  # with its MPI communicator
     next_set: int = 0
+    explained: set[str] = field(default_factory=set)  # what has been said in the log
     named: dict[str, Any] = field(default_factory=dict)  # compressors that calls give by name
 
     @property
@@ -105,6 +106,7 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     _mpi.require_launcher(MPI)
     comm = MPI.COMM_WORLD if comm is None else comm
     _mpi.require_intracomm(MPI, comm)
+    _logs.show(settings.log_level(), comm.Get_rank())
     job = _exits.begin(MPI, shutdown)
     try:
         _world = _connect(job, comm, loaded)
@@ -151,7 +153,12 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     def transport(handle: Any) -> _core.Transport:
         return library.transport(MPI._handleof(handle), handle.Get_rank(), handle.Get_size())
 
-    control = job.control = _core.Control(transport(control_comm), where, _log.warning)
+    control = job.control = _core.Control(
+        transport(control_comm),
+        where,
+        _log.warning,
+        _log.debug if _log.isEnabledFor(logging.DEBUG) else None,
+    )
     everybody = list(range(size))
     # Until all are known to have the same settings, those hold that need no agreement.
     careful = _core.Settings()
@@ -174,6 +181,11 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     world.next_set = 1
     global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
+    if rank == 0:
+        hosts = len({home.host for home in homes})
+        memory = "with shared memory" if shares else "without shared memory"
+        version = _core.__version__
+        _log.info("version %s, %d ranks, hosts: %d, %s, %s", version, size, hosts, memory, _mpi.name(MPI))
     return world
 
 

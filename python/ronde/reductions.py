@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = [
     "reduce",
     "reducescatter",
 ]
+
+_log = logging.getLogger("ronde")
 
 Op = _core.Op
 Sum = Op.Sum
@@ -224,12 +227,31 @@ def _reduce_into(
         *factors,
         not fitting or (feeds_back and not all(all_finite(each) for each in views)),
     )
+    if _log.isEnabledFor(logging.DEBUG):
+        _explain(kind, group, how, exactly)
     for method, members in ways.items():
         part = group.part(members)
         if method is None or exactly:
             part.allreduce_exactly()
         else:
             reduce_in_floats(method, part)
+
+
+def _explain(kind: str, group: Group, how: Labelled, exactly: bool) -> None:
+    """Says once of each array what is done with it."""
+    explained = context.world().explained
+    for i, (x, dtype, (method, label)) in enumerate(
+        zip(group.inputs, group.dtypes, how, strict=True)
+    ):
+        text = "exactly"
+        if method is not None:
+            text = f"by {method!r}" + ("" if dtype.name == "float32" else ", in float32")
+            if exactly:
+                text = "exactly, as some values are not finite or beyond float32, instead of " + text
+        line = f"{kind} {label or f'[{i}]'} ({dtype.name}, shape {x.shape}): {text}"
+        if line not in explained:
+            explained.add(line)
+            _log.debug("%s", line)
 
 
 def reduce(
