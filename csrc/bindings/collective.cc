@@ -235,14 +235,13 @@ void bind_collective(py::module_& module) {
 
   py::class_<Control, std::shared_ptr<Control>>(module, "Control",
                                                 "Notices between all ranks of the job.")
-      .def(
-          py::init([](std::shared_ptr<Transport> transport, py::function where, py::function warn,
-                      std::optional<py::function> log) {
-            return std::make_shared<Control>(
-                std::move(transport),
-                make_hooks(std::move(where), std::move(warn), std::move(log)));
-          }),
-          "transport"_a, "where"_a, "warn"_a, "log"_a = py::none())
+      .def(py::init([](std::shared_ptr<Transport> transport, py::function where, py::function warn,
+                       std::optional<py::function> log) {
+             return std::make_shared<Control>(
+                 std::move(transport),
+                 make_hooks(std::move(where), std::move(warn), std::move(log)));
+           }),
+           "transport"_a, "where"_a, "warn"_a, "log"_a = py::none())
       .def_property_readonly("failure",
                              [](const Control& self) { return to_python(self.failure()); })
       .def(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 __all__ = ["show"]
 
-_handler: logging.StreamHandler[object] | None = None
+_handler: logging.StreamHandler[TextIO] | None = None
 
 
 class _Format(logging.Formatter):

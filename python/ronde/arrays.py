@@ -18,7 +18,17 @@ import numpy.typing as npt
 from . import _core
 from .errors import UnavailableError
 
-__all__ = ["ArrayLike", "View", "all_finite", "is_floating", "is_torch", "listed", "make", "view", "views"]
+__all__ = [
+    "ArrayLike",
+    "View",
+    "all_finite",
+    "is_floating",
+    "is_torch",
+    "listed",
+    "make",
+    "view",
+    "views",
+]
 
 T = TypeVar("T")
 
@@ -132,12 +142,20 @@ def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
     try:
         array = np.asarray(memoryview(x))
     except TypeError:
-        hint = "; np.asarray makes an array of it" if isinstance(x, (list, tuple)) else ""
         raise TypeError(
             f"an array is needed (NumPy, torch, or anything with DLPack or the buffer protocol), "
-            f"not {type(x).__name__}{hint}"
+            f"not {type(x).__name__}{_hint(x)}"
         ) from None
     return array, _dtype_of(array), _as_is
+
+
+def _hint(x: Any) -> str:
+    if isinstance(x, (list, tuple)):
+        return "; np.asarray makes an array of it"
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(x, jax.core.Tracer):
+        return "; call it outside of jax.jit and the like, where there are arrays"
+    return ""
 
 
 def _as_is(out: Array) -> Array:

@@ -185,7 +185,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         hosts = len({home.host for home in homes})
         memory = "with shared memory" if shares else "without shared memory"
         version = _core.__version__
-        _log.info("version %s, %d ranks, hosts: %d, %s, %s", version, size, hosts, memory, _mpi.name(MPI))
+        _log.info(
+            "version %s, %d ranks, hosts: %d, %s, %s", version, size, hosts, memory, _mpi.name(MPI)
+        )
     return world
 
 

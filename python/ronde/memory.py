@@ -7,7 +7,7 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,19 @@ from .errors import UnavailableError
 
 __all__ = ["empty"]
 
+S = TypeVar("S", bound=np.generic)
+
 _log = logging.getLogger("ronde")
 _warned = False
 
 
-def empty(
-    shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32
-) -> np.ndarray[Any, np.dtype[Any]]:
+@overload
+def empty(shape: int | Sequence[int]) -> npt.NDArray[np.float32]: ...
+@overload
+def empty(shape: int | Sequence[int], dtype: type[S] | np.dtype[S]) -> npt.NDArray[S]: ...
+@overload
+def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...
+def empty(shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """A new NumPy array, not filled, in memory that all ranks of this machine can reach.
 
     Inside a machine, collectives reduce and copy large arrays of this kind where they lie, with no copy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -13,15 +13,33 @@ from ._calls import buckets, communicator_of, name_of, root_of
 from .arrays import ArrayLike, view
 from .process_set import ProcessSet, global_process_set
 
+T = TypeVar("T")
+
 __all__ = ["allgather_object", "broadcast_object", "broadcast_parameters"]
 
 
+@overload
+def broadcast_object(
+    obj: None = None,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> Any: ...
+@overload
+def broadcast_object(
+    obj: T | None,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> T: ...
 def broadcast_object(
     obj: Any = None,
     root_rank: int = 0,
     name: str | None = None,
     *,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
 ) -> Any:
     """The object of `root_rank`, pickled there and unpickled elsewhere; the root gets its own back."""
     communicator = communicator_of(process_set)
@@ -37,8 +55,8 @@ def broadcast_object(
 
 
 def allgather_object(
-    obj: Any, name: str | None = None, *, process_set: ProcessSet = global_process_set
-) -> list[Any]:
+    obj: T, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
+) -> list[T]:
     """The objects of all ranks, in the order of the ranks. They are pickled."""
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8)
     call = _core.Call("allgather_object", name_of(name))
@@ -54,7 +72,7 @@ def broadcast_parameters(
     params: Mapping[str, ArrayLike] | Iterable[ArrayLike] | Iterable[tuple[str, ArrayLike]],
     root_rank: int = 0,
     *,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
 ) -> None:
     """Gives all ranks the parameters of `root_rank`, in place.
 
@@ -65,17 +83,14 @@ def broadcast_parameters(
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
     views = [
-        view(x, f"params[{label}]", writable=True)
-        for label, x in zip(labels, arrays, strict=True)
+        view(x, f"params[{label}]", writable=True) for label, x in zip(labels, arrays, strict=True)
     ]
     listed = ", ".join(
         f"{label}: {each.dtype.name}{list(each.shape)}"
         for label, each in zip(labels, views, strict=True)
     )
     detail = f"{len(views)} parameters: {listed}"
-    communicator.barrier(
-        _core.Call("broadcast_parameters", root=int(root_rank), detail=detail)
-    )
+    communicator.barrier(_core.Call("broadcast_parameters", root=int(root_rank), detail=detail))
     sizes = [each.array.nbytes for each in views]
     limit = context.world().settings.fusion_bytes
     for bucket in buckets([each.dtype for each in views], sizes, limit):

@@ -52,9 +52,10 @@ def DistributedOptimizer(
     `wrapped_optimizer`. `communication_seconds` is the time that this rank has spent in reductions,
     waiting for slower ranks included.
 
-    `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes: NumPy arrays, torch tensors
-    on the CPU, JAX arrays), or one array, or such structures in each other (where JAX is imported, all that
-    it knows). They are not modified; the wrapped optimizer gets new ones, in a structure of the same type. An
+    `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes: NumPy arrays, torch
+    tensors on the CPU, JAX arrays), or one array, or such structures in each other (where JAX is imported,
+    all that it knows). They are not modified; the wrapped optimizer gets new ones, in a structure of the same
+    type. An
     entry may be None for a parameter without gradient, and must then be None on all ranks; else all
     raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ. Keys
     are put in order, and compared, by their `repr`.
@@ -289,8 +290,8 @@ _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         lambda obj: callable(getattr(obj, "partial_fit", None)),
         "its partial_fit computes gradients and applies them in one, so that they cannot be averaged in "
-        "between. Train by gradients of your own with an optimizer of scikit-learn, as examples/train.py does, "
-        "or average the parameters after each partial_fit: ronde.allreduce_(model.coef_)",
+        "between. Train by gradients of your own with an optimizer of scikit-learn, as examples/train.py "
+        "does, or average the parameters after each partial_fit: ronde.allreduce_(model.coef_)",
     ),
 )
 """Optimizers that would seem to fit a kind, but mean something else by it, with the reason."""

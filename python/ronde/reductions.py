@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _core, context
 from ._calls import communicator_of, factor_of, name_of, root_of
-from .arrays import ArrayLike, View, all_finite, is_floating, listed, view, views
+from .arrays import View, all_finite, is_floating, listed, view, views
 from .compression import method_of_call
 from .compression._floats import fits, reduce_in_floats
 from .compression._group import Group, Method
@@ -30,6 +30,8 @@ __all__ = [
     "reducescatter",
 ]
 
+T = TypeVar("T")  # of an array or a number: results are of the kind that came in
+
 _log = logging.getLogger("ronde")
 
 Op = _core.Op
@@ -49,15 +51,15 @@ Product = Op.Product
 
 
 def allreduce(
-    x: ArrayLike,
+    x: T,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """The reduction of `x` over all ranks, as a new array of x's kind, shape and dtype.
 
     `x`: an array of the same shape and dtype on all ranks. `name`: shown in errors, and compared.
@@ -79,19 +81,20 @@ def allreduce(
         reduced = _core.result_like(seen.array)
         how = [(method_of_call(compression), name or "")]
         _reduce_into("allreduce", [reduced], [seen], op, name, factors, how, process_set)
-    return seen.wrap(reduced)
+    result: T = seen.wrap(reduced)
+    return result
 
 
 def allreduce_(
-    x: ArrayLike,
+    x: T,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """As `allreduce`, in place: `x` receives the result, and is returned."""
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
@@ -108,15 +111,15 @@ def allreduce_(
 
 
 def grouped_allreduce(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[T],
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> list[Any]:
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]:
     """`allreduce` of each of several arrays, fused into buckets of at most `RONDE_FUSION_BYTES`.
 
     The arrays may differ in dtype; those of one dtype and compression share buckets. `compression`: for
@@ -128,15 +131,15 @@ def grouped_allreduce(
 
 
 def grouped_allreduce_(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[T],
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> list[Any]:
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]:
     """As `grouped_allreduce`, in place: the arrays receive the results, and are returned.
 
     Arrays that share memory with each other are a `ValueError`.
@@ -177,7 +180,7 @@ def reduce_group(
     name: str | None,
     factors: tuple[float, float],
     how: Labelled,
-    process_set: ProcessSet,
+    process_set: ProcessSet | None,
 ) -> list[Any]:
     """`grouped_allreduce` of views."""
     outputs = [_core.result_like(each.array) for each in views]
@@ -193,7 +196,7 @@ def _reduce_into(
     name: str | None,
     factors: tuple[float, float],
     how: Labelled,
-    process_set: ProcessSet,
+    process_set: ProcessSet | None,
 ) -> None:
     communicator = communicator_of(process_set)
     before, after = map(factor_of, ("prescale_factor", "postscale_factor"), factors)
@@ -247,7 +250,9 @@ def _explain(kind: str, group: Group, how: Labelled, exactly: bool) -> None:
         if method is not None:
             text = f"by {method!r}" + ("" if dtype.name == "float32" else ", in float32")
             if exactly:
-                text = "exactly, as some values are not finite or beyond float32, instead of " + text
+                text = (
+                    "exactly, as some values are not finite or beyond float32, instead of " + text
+                )
         line = f"{kind} {label or f'[{i}]'} ({dtype.name}, shape {x.shape}): {text}"
         if line not in explained:
             explained.add(line)
@@ -255,15 +260,15 @@ def _explain(kind: str, group: Group, how: Labelled, exactly: bool) -> None:
 
 
 def reduce(
-    x: ArrayLike,
+    x: T,
     root_rank: int = 0,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T | None:
     """As `allreduce`, with the result at `root_rank` alone; other ranks get None."""
     communicator = communicator_of(process_set)
     seen = view(x)
@@ -275,14 +280,14 @@ def reduce(
 
 
 def reducescatter(
-    x: ArrayLike,
+    x: T,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """The reduction of `x` over all ranks, cut along the first dimension: each rank gets its part.
 
     The parts are as even as possible; lower ranks get a row more where the rows do not divide. An array
@@ -293,18 +298,20 @@ def reducescatter(
     if _core.is_plain(x):
         return communicator.reducescatter_array(x, None, op, name, *factors)
     seen = view(x)
-    return seen.wrap(communicator.reducescatter_array(seen.array, seen.dtype, op, name, *factors))
+    part = communicator.reducescatter_array(seen.array, seen.dtype, op, name, *factors)
+    result: T = seen.wrap(part)
+    return result
 
 
 def grouped_reducescatter(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[T],
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
-) -> list[Any]:
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]:
     """`reducescatter` of each of several arrays."""
     common = name_of(name) or "group"
     return [

@@ -113,9 +113,7 @@ def test_float64_beyond_float32_is_reduced_exactly_on_all_ranks(name: str, large
         for step in range(2):
             x = np.full((3, 4), 1.0 + me.rank)
             x[1, 1] = large if (me.rank == 1 or abs(large) < 3e38) and step else 7.0
-            result = ronde.allreduce(
-                x, ronde.Sum, "g", compression=method, process_set=here(me)
-            )
+            result = ronde.allreduce(x, ronde.Sum, "g", compression=method, process_set=here(me))
         return result
 
     for result in run_all(2, program):

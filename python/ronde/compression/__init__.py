@@ -23,6 +23,7 @@ from ._auto import Auto
 from ._dgc import DGC as dgc
 from ._feedback import ErrorFeedback
 from ._group import Method
+from ._names import resolved
 from ._power_sgd import PowerSGD as powersgd
 from ._shared_scale import SharedScale
 from .codecs import (
@@ -44,7 +45,6 @@ from .codecs import (
     threshold,
     topk,
 )
-from ._names import resolved
 from .custom import codec_of
 
 __all__ = [
@@ -124,7 +124,7 @@ def method_of_call(compression: Any) -> Method | None:
     method as long as the job."""
     if not isinstance(compression, str):
         return method_of(compression)
-    named = context.world().named
+    named: dict[str, Method | None] = context.world().named
     if compression not in named:
         named[compression] = method_of(compression)
     return named[compression]

@@ -16,8 +16,8 @@ from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._descent import Descent
 from ._group import Group, Method, Parts
-from ._power_sgd import PowerSGD
 from ._names import resolved
+from ._power_sgd import PowerSGD
 from .codecs import Predictable, bf16, int4, int8, number
 from .prediction import Prediction, codec_seconds, predict
 
@@ -100,9 +100,9 @@ class Auto(Method):
     (`_descent.py`). What keeps too little is given up, and the next best taken. Whatever is changed, what has
     been left out is kept and sent later.
 
-    `candidates`: compressors, or their names, to choose from besides exact float32 and bfloat16, from the most
-    to the least exact; int8, int4 and powersgd(32) unless given. They get error feedback if they need it. `min_descent`:
-    the part of the descent that must be kept, of 1; with 0 all is good enough.
+    `candidates`: compressors, or their names, to choose from besides exact float32 and bfloat16, from the
+    most to the least exact; int8, int4 and powersgd(32) unless given. They get error feedback if need be.
+    `min_descent`: the part of the descent that must be kept, of 1; with 0 all is good enough.
     """
 
     def __init__(
@@ -165,7 +165,8 @@ class Auto(Method):
         first = _residuals.load(
             state if isinstance(state, Mapping) else states,
             process_set,
-            self._residuals.load, self._residuals.load_share
+            self._residuals.load,
+            self._residuals.load_share,
         )
         self._step = dict(first["steps"])
         for each in filter(None, self.candidates):

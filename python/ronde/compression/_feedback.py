@@ -43,8 +43,8 @@ class ErrorFeedback(Method):
             )
         if codec is None:
             raise TypeError(
-                "compressor must be one of ronde.compression, as ronde.compression.int8(), or its name, or an "
-                f"object with compress and decompress, not {compressor!r}"
+                "compressor must be one of ronde.compression, as ronde.compression.int8(), or its name, or "
+                f"an object with compress and decompress, not {compressor!r}"
             )
         self.compressor: Codec = codec
         self._residuals = _residuals.Residuals()
@@ -82,7 +82,7 @@ class ErrorFeedback(Method):
         With as many ranks as before, as many of them on a machine, and the same arrays in a call, the run
         goes on bit for bit. With another number of ranks, which needs the list, each rank takes up a share:
         what the residuals of all would still add to the result stays the same, for averages too.
-        Raises `ValueError` for states of another compressor, for what is no state, and where some are missing.
+        Raises `ValueError` for states of another compressor, for what is none, and where some are missing.
         """
         states = _residuals.states_of(state, "compressor", "steps", "codec")
         for each in states:

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from .. import _core
 from ..arrays import ArrayLike, view
-from ._group import Floats, Group
 from ._floats import floats_of, room_for
+from ._group import Floats, Group
 from .codecs import Predictable, Traffic, key_of, whole
 
 __all__ = ["PowerSGD"]
@@ -140,7 +140,9 @@ class PowerSGD(Predictable):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What `state_dict` gave. `ValueError` for anything else."""
         if not isinstance(state, Mapping) or not {"factors", "steps"} <= state.keys():
-            raise ValueError(f"state is not what state_dict() gave, which has factors and steps: {state!r}")
+            raise ValueError(
+                f"state is not what state_dict() gave, which has factors and steps: {state!r}"
+            )
         self._factors = {
             name: np.array(right, np.float32) for name, right in state["factors"].items()
         }
