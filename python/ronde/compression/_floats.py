@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +16,14 @@ from ._group import Floats, Group, Method
 __all__ = ["Origin", "fits", "floats_of", "reduce_in_floats", "room_for"]
 
 DType = _core.DType
-_HALVES = {
-    DType.float16: _core.Compressor("fp16"),
-    DType.bfloat16: _core.Compressor("bf16"),  # which NumPy does not know: its bits come
-}
+# Converted by what compresses to them: NumPy does not know bfloat16, and its bits may come alone.
+_HALVES = {DType.float16: "fp16", DType.bfloat16: "bf16"}
 _MOST = float(np.finfo(np.float32).max)
+
+
+@cache
+def _half(dtype: _core.DType) -> _core.Compressor:
+    return _core.Compressor(_HALVES[dtype])
 
 
 def fits(seen: View, growth: float = 1.0) -> bool:
@@ -35,7 +39,7 @@ def to_floats(array: Any, dtype: _core.DType) -> Floats:
     if dtype not in _HALVES:
         return np.asarray(array, np.float32)
     values: Floats = np.empty(array.shape, np.float32)
-    _HALVES[dtype].decode(array.reshape(-1).view(np.uint8), values.reshape(-1), False)
+    _half(dtype).decode(array.reshape(-1).view(np.uint8), values.reshape(-1), False)
     return values
 
 
@@ -44,7 +48,7 @@ def from_floats(values: Floats, array: Any, dtype: _core.DType) -> None:
     if dtype not in _HALVES:
         array[...] = values
         return
-    payload = _HALVES[dtype].encode(np.ascontiguousarray(values).reshape(-1), None, 0, 0)
+    payload = _half(dtype).encode(np.ascontiguousarray(values).reshape(-1), None, 0, 0)
     array.reshape(-1).view(np.uint8)[...] = payload
 
 
