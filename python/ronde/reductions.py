@@ -62,10 +62,14 @@ def allreduce(
 ) -> T:
     """The reduction of `x` over all ranks, as a new array of x's kind, shape and dtype.
 
-    `x`: an array of the same shape and dtype on all ranks. `name`: shown in errors, and compared.
+    `x`: an array of the same shape and dtype on all ranks: of NumPy, a torch tensor on the CPU, anything with
+    DLPack or the buffer protocol, or a number. `name`: shown in errors, and compared.
     `prescale_factor`, `postscale_factor`: multiply the input before and the result after the reduction
-    (floating types only). `compression`: one of `ronde.compression`, for the sum or average of float32;
-    what crosses machines is compressed then.
+    (floating types only). `compression`: one of `ronde.compression`, or its name, for the sum or average of a
+    floating type, computed in float32; what crosses machines is compressed then. `process_set`: None stands
+    for all ranks.
+
+    Raises `TypeError` and `ValueError` for wrong arguments, naming them.
 
     All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says how
     often they are rounded, and gives the error bound of every algorithm.
@@ -123,7 +127,7 @@ def grouped_allreduce(
     """`allreduce` of each of several arrays, fused into buckets of at most `RONDE_FUSION_BYTES`.
 
     The arrays may differ in dtype; those of one dtype and compression share buckets. `compression`: for
-    all of them, or a list with one or None for each.
+    all of them but integers, which are reduced exactly; or a list with one or None for each.
     """
     seen = views(listed(xs))
     factors = prescale_factor, postscale_factor
