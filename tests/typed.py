@@ -43,3 +43,11 @@ def the_rest(state: dict[str, int] | None) -> None:
     assert_type(ronde.empty((2, 3), np.int64), npt.NDArray[np.int64])
     assert_type(ronde.empty(3, "f8"), npt.NDArray[Any])
     assert_type(ronde.rank(), int)
+
+
+def optimizers(inner: Any, x: Floats) -> None:
+    opt = ronde.DistributedOptimizer(inner)
+    assert_type(opt.communication_seconds, float)
+    opt(x, [x])
+    opt.step([x])
+    opt.learning_rate = 0.1

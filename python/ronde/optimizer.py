@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import context
 from ._calls import factor_of, name_of, set_of
@@ -34,7 +34,7 @@ def DistributedOptimizer(
     postscale_factor: float = 1.0,
     process_set: ProcessSet | None = global_process_set,
     name: str | None = None,
-) -> Any:
+) -> _Adapter:
     """Wraps `optimizer` so that it is given the gradients of all ranks, reduced by `op`.
 
     `optimizer`: an object that offers one of the following; the first that it offers counts.
@@ -118,6 +118,10 @@ class _Adapter:
     __slots__ = ("__weakref__", "_ronde_reducer", "_ronde_wrapped")
     _ronde_wrapped: Any
     _ronde_reducer: Reducer
+
+    if TYPE_CHECKING:  # what only some kinds have
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __init__(self, optimizer: Any, reducer: Reducer) -> None:
         object.__setattr__(self, "_ronde_wrapped", optimizer)
