@@ -359,8 +359,8 @@ def _checked(candidates: Any) -> tuple[Predictable, ...]:
     for each in chosen:
         if not isinstance(each, Predictable):
             raise TypeError(
-                "candidates are compressors of ronde.compression of which it can be predicted what they "
-                f"take, as int8() or powersgd(); {each!r} is none"
+                "candidates: a candidate is a ronde.compression.Compressor or powersgd(), as it must be known "
+                f"what it sends, not {each!r}"
             )
     return chosen
 
