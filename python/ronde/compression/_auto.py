@@ -359,8 +359,8 @@ def _checked(candidates: Any) -> tuple[Predictable, ...]:
     for each in chosen:
         if not isinstance(each, Predictable):
             raise TypeError(
-                "candidates: a candidate is a ronde.compression.Compressor or powersgd(), as it must be known "
-                f"what it sends, not {each!r}"
+                "candidates: a candidate is a ronde.compression.Compressor or powersgd(), of which it "
+                f"is known what it sends, not {each!r}"
             )
     return chosen
 
