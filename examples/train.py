@@ -111,6 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=0.003)
     parser.add_argument("--hidden", type=int, default=64, help="width of the hidden layer")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compression", metavar="NAME", help="a ronde.compression: auto, int4 ...")
     parser.add_argument("--curve", metavar="FILE", help="write the loss of each epoch, as JSON")
     return parser.parse_args()
 
@@ -123,7 +124,8 @@ def main() -> None:
     params = new_network(args.hidden, rng)
     # The ranks start from the same parameters, whatever each has drawn or loaded.
     ronde.broadcast_parameters(params)
-    opt = ronde.DistributedOptimizer(AdamOptimizer(params, args.learning_rate), op=ronde.Sum)
+    adam = AdamOptimizer(params, args.learning_rate)
+    opt = ronde.DistributedOptimizer(adam, op=ronde.Sum, compression=args.compression)
 
     start = time.perf_counter()
     curve = train(params, opt, x, y, args)

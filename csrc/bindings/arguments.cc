@@ -58,8 +58,8 @@ Reducing::Reducing(const Communicator& communicator, py::handle op_object, DType
   const std::string type(ronde::name_of(dtype));
   if (op == Op::average)
     throw py::type_error("the average of " + type +
-                         " would have to be rounded; use op=ronde.Sum, or convert to a "
-                         "floating type");
+                         " would have to be rounded; use op=ronde.Sum, or a floating type, "
+                         "as np.asarray(x, np.float32)");
   if (reduction.prescale != 1.0 || reduction.postscale != 1.0)
     throw py::type_error("prescale_factor and postscale_factor need a floating type, not " + type);
 }
@@ -74,9 +74,10 @@ void Reducing::require_compressible() const {
   if (op != Op::sum && op != Op::average)
     throw py::value_error(
         std::string("compression needs op=ronde.Sum or ronde.Average, not ronde.") + name_of(op));
-  if (reduction.dtype != DType::float32)
-    throw py::type_error("compression needs float32, not " +
-                         std::string(ronde::name_of(reduction.dtype)));
+  if (!is_floating(reduction.dtype))
+    throw py::type_error("compression needs a floating type, not " +
+                         std::string(ronde::name_of(reduction.dtype)) +
+                         "; without it, the reduction is exact");
 }
 
 void bind_op(py::module_& module) {

@@ -32,7 +32,7 @@ py::tuple pair_of(Gathered gathered) {
 }
 
 /// The hooks run while the GIL is free, so each takes it.
-Hooks make_hooks(py::function where, py::function warn) {
+Hooks make_hooks(py::function where, py::function warn, std::optional<py::function> log) {
   Hooks hooks;
   hooks.check_signals = [] {
     py::gil_scoped_acquire gil;
@@ -57,6 +57,16 @@ Hooks make_hooks(py::function where, py::function warn) {
       error.discard_as_unraisable("ronde: showing a warning");
     }
   };
+  if (log) {
+    hooks.log = [log = *log](const std::string& line) {
+      py::gil_scoped_acquire gil;
+      try {
+        log(to_python(line));
+      } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("ronde: writing a line of the log");
+      }
+    };
+  }
   return hooks;
 }
 
@@ -225,12 +235,13 @@ void bind_collective(py::module_& module) {
 
   py::class_<Control, std::shared_ptr<Control>>(module, "Control",
                                                 "Notices between all ranks of the job.")
-      .def(
-          py::init([](std::shared_ptr<Transport> transport, py::function where, py::function warn) {
-            return std::make_shared<Control>(std::move(transport),
-                                             make_hooks(std::move(where), std::move(warn)));
-          }),
-          "transport"_a, "where"_a, "warn"_a)
+      .def(py::init([](std::shared_ptr<Transport> transport, py::function where, py::function warn,
+                       std::optional<py::function> log) {
+             return std::make_shared<Control>(
+                 std::move(transport),
+                 make_hooks(std::move(where), std::move(warn), std::move(log)));
+           }),
+           "transport"_a, "where"_a, "warn"_a, "log"_a = py::none())
       .def_property_readonly("failure",
                              [](const Control& self) { return to_python(self.failure()); })
       .def(

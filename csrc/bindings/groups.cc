@@ -126,6 +126,8 @@ void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
     return;
   }
   reducing.require_compressible();
+  if (dtype != DType::float32)
+    throw py::type_error("compression needs float32: other types are converted before");
   compressing->require_fitting(elements);
   if (compressing->per_rank) call.detail += ", per rank";
   const auto compression = compressing->compression();

@@ -159,6 +159,9 @@ void Communicator::compress_between(Transport& transport, const Call& call, Comp
         !settings_.deterministic &&
         better_gathered(compressor.capacity_of_whole(values.size()), transport.size(), link_);
   }
+  if (explains_)
+    explain(call, std::string("over the network, compressed, ") +
+                      (compression.gathers ? "payloads gathered by all ranks" : "by slices"));
   const double factor = after.postscale / after.divisor;
   const int tag = data_tag();
   ++sequence_;  // it takes two tags

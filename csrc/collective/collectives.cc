@@ -38,6 +38,8 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
         // Ranks of one mind about the call, but not about the ride, would take data for what it is
         // not.
         const auto said = Extremes::of(fingerprint(call, 4 * bytes + static_cast<int>(ride)));
+        if (explains_)
+          explain(call, "over the network, with the comparison of the calls: faster than after it");
         reduce_riding(call, said, ride, mine, vector, reduction);
         if (packed) unpack(pieces, vector);
         return;

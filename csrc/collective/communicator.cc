@@ -39,7 +39,8 @@ Communicator::Communicator(std::shared_ptr<Control> control, std::shared_ptr<Tra
       transport_(std::move(transport)),
       set_(set),
       members_(std::move(members)),
-      settings_(std::move(settings)) {}
+      settings_(std::move(settings)),
+      explains_(control_->hooks().log != nullptr) {}
 
 Communicator::~Communicator() {
   // Requests of a failed call may still be under way, and MPI may still write where they point.
@@ -208,6 +209,7 @@ Extremes Communicator::meet(const Call& call, std::uint64_t extent, const MakeEx
                             bool patient) {
   const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));
   drive(work, call, patient);
+  if (explains_ && work->said().equal()) explain_memory(call, work->way());
   return work->said();
 }
 
@@ -342,11 +344,13 @@ void Communicator::agree_and_know_link(const Call& call, std::size_t bytes) {
 
 /// By what the algorithm for so many bytes is chosen.
 const Link& Communicator::link_for(std::size_t bytes) const {
-  return bytes >= kWorthMeasuring || link_given_ ? link_ : kEthernet;
+  return is_long(bytes) || link_given_ ? link_ : kEthernet;
 }
 
+bool Communicator::is_long(std::size_t bytes) { return bytes >= kWorthMeasuring; }
+
 bool Communicator::is_worth_measuring(std::size_t bytes) const {
-  return !link_known_ && size() > 1 && bytes >= kWorthMeasuring;
+  return !link_known_ && size() > 1 && is_long(bytes);
 }
 
 void Communicator::know_link() {
@@ -373,7 +377,10 @@ void Communicator::run(Collective collective, const Layout& layout, Operands ope
 void Communicator::run_on(Transport& transport, Collective collective, const Layout& layout,
                           Operands operands, Element element, const Call& call,
                           std::string_view named) {
-  const auto& [algorithm, schedule] = plan(collective, layout, element, named);
+  const Plan& chosen = plan(collective, layout, element, named);
+  const auto& [algorithm, schedule] = chosen;
+  if (explains_)
+    explain_plan(call, collective, chosen, layout.chunks.total() * element.bytes, named);
   const Depth depth{settings_.window, in_flight()};
   drive(std::make_shared<Execution>(
             transport, schedule, operands, element, data_tag(), depth,

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -197,6 +198,14 @@ class Communicator {
   void add_payloads(Transport& transport, const Call& call, const Compression& compression,
                     std::span<const float> values, std::span<float> result, const Reduction& after);
 
+  // How calls go, in words (explain.cc). To be called only if explains_.
+  struct Plan;
+  void explain(const Call& call, const std::string& how);
+  void explain_memory(const Call& call, const std::string& way);
+  void explain_plan(const Call& call, Collective collective, const Plan& plan, std::size_t bytes,
+                    std::string_view named);
+  void explain_link();
+
   Buffer pack(std::span<const Piece> pieces);
   [[noreturn]] void raise_mismatch(const Call& call);
   void drive(const std::shared_ptr<Work>& work, const Call& call, bool patient = false);
@@ -226,6 +235,7 @@ class Communicator {
   void agree_and_know_link(const Call& call, std::size_t bytes);
   bool is_worth_measuring(std::size_t bytes) const;
   const Link& link_for(std::size_t bytes) const;
+  static bool is_long(std::size_t bytes);
   Gathered collect(const Call& call, Collective collective, ConstBuffer mine, std::size_t rows,
                    std::size_t row_bytes, int root, std::string_view algorithm);
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
@@ -249,6 +259,8 @@ class Communicator {
   const int set_;
   const std::vector<int> members_;
   const Settings settings_;
+  const bool explains_;  // whether somebody reads how calls go
+  std::set<std::string> explained_;
   Link link_;
   bool link_known_ = false;
   bool link_given_ = false;  // known from the beginning

@@ -13,6 +13,8 @@ struct Hooks {
   std::function<std::string()> where = [] { return std::string(); };
   /// Shows a warning to the user.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
+  /// Takes a line of how a call goes; empty where nobody reads it.
+  std::function<void(const std::string&)> log;
 };
 
 }  // namespace ronde

@@ -129,6 +129,7 @@ void Communicator::set_link(const Link& link) {
 void Communicator::keep_link(const Link& link) {
   link_ = link;
   link_known_ = true;
+  explain_link();
   plans_.clear();
   rides_.clear();
 }

@@ -32,6 +32,7 @@ class SharedWork final : public Work {
   void abandon() override { board_->give_up(); }
 
   const Extremes& said() const { return exchange_->said(); }
+  const char* way() const { return exchange_->way(); }
 
  private:
   const std::shared_ptr<Board> board_;

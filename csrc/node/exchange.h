@@ -38,6 +38,9 @@ class Exchange {
   /// same call, and the caller's memory is as it was.
   const Extremes& said() const { return said_; }
 
+  /// Once done: how the data went, in words.
+  virtual const char* way() const { return ""; }
+
  protected:
   explicit Exchange(Board& board) : board_(board) {}
 

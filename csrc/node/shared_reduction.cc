@@ -19,6 +19,10 @@ bool worth_direct(std::size_t bytes, int ranks) {
   return ranks <= 2 || bytes >= std::min<std::size_t>(squared * (32 << 10), 4 << 20);
 }
 
+constexpr const char* kBriefly = "with the comparison of the calls";
+constexpr const char* kDirectly = "where the arrays lie (ronde.empty)";
+constexpr const char* kThroughStages = "through stages";
+
 std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
   return (bytes + chunk_bytes - 1) / chunk_bytes;
 }
@@ -50,6 +54,11 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
     if (!note.input) copy_in(0);
   }
   enter(note, fingerprint);
+}
+
+const char* SharedAllreduce::way() const {
+  if (way_ == Way::brief) return kBriefly;
+  return way_ == Way::direct ? kDirectly : kThroughStages;
 }
 
 std::size_t SharedAllreduce::plan() {
@@ -190,6 +199,8 @@ SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint
   if (!note.input && chunk_count_ > 0) copy_in(0);
   enter(note, fingerprint);
 }
+
+const char* SharedReduceScatter::way() const { return direct_ ? kDirectly : kThroughStages; }
 
 std::size_t SharedReduceScatter::plan() {
   if (chunk_count_ == 0) return 0;

@@ -36,6 +36,8 @@ class SharedAllreduce final : public Exchange {
   SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
                   const Reduction& reduction, int root = kAllRanks);
 
+  const char* way() const override;
+
  private:
   enum class Way { brief, direct, staged };
   struct Span {
@@ -72,6 +74,8 @@ class SharedReduceScatter final : public Exchange {
   /// `input` is cut into `counts` elements for each rank; `output` gets this rank's.
   SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input, Buffer output,
                       const std::vector<std::size_t>& counts, const Reduction& reduction);
+
+  const char* way() const override;
 
  private:
   std::size_t plan() override;

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from . import _core, context
-from .process_set import ProcessSet
+from .process_set import ProcessSet, global_process_set
 
-__all__ = ["buckets", "communicator_of", "name_of", "root_of"]
+__all__ = ["buckets", "communicator_of", "factor_of", "name_of", "root_of", "set_of"]
 
 
 def name_of(name: str | None) -> str:
@@ -19,26 +21,47 @@ def name_of(name: str | None) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def communicator_of(process_set: ProcessSet) -> _core.Communicator:
+def factor_of(what: str, value: Any) -> float:
+    """A number that elements are multiplied by. The native core says the same of calls that it makes."""
+    try:
+        return math.copysign(math.fabs(value), value)
+    except OverflowError:
+        raise ValueError(f"{what} is too large for a float") from None
+    except TypeError:
+        raise TypeError(f"{what} must be a number, not {value!r}") from None
+
+
+def set_of(process_set: ProcessSet | None) -> ProcessSet:
+    """The set that is meant: None stands for all ranks."""
+    if process_set is None:
+        return global_process_set
+    if not isinstance(process_set, ProcessSet):
+        raise TypeError(
+            "process_set must be a ronde.ProcessSet that ronde.add_process_set has returned, or None for "
+            f"all ranks, not {process_set!r}"
+        )
+    return process_set
+
+
+def communicator_of(process_set: ProcessSet | None) -> _core.Communicator:
     # What a process set is attached to is there only while it can be used, in this process.
     communicator = getattr(process_set, "_communicator", None)
     if communicator is not None:
         return communicator  # type: ignore[no-any-return]
     context.world()
-    if not isinstance(process_set, ProcessSet):
-        raise TypeError(f"process_set must be a ronde.ProcessSet, not {type(process_set).__name__}")
-    return process_set._member()
+    return set_of(process_set)._member()
 
 
-def root_of(root_rank: int, process_set: ProcessSet) -> int:
+def root_of(root_rank: int, process_set: ProcessSet | None) -> int:
     """The root's rank in the set, from its rank in the job."""
+    ranks = (process_set or global_process_set).ranks
     try:
-        return process_set.ranks.index(operator.index(root_rank))
+        return ranks.index(operator.index(root_rank))
     except TypeError:
         raise TypeError(f"root_rank must be a whole number, not {root_rank!r}") from None
     except ValueError:
         raise ValueError(
-            f"root_rank {root_rank!r} is none of the ranks {_short(process_set.ranks)}"
+            f"root_rank {root_rank!r} is none of the ranks {_short(ranks)} of the process set"
         ) from None
 
 

@@ -5,12 +5,13 @@ Arrays are contiguous NumPy arrays whose bytes are of the `DType` that the call 
 
 import builtins
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 _Array = npt.NDArray[Any]
+_T = TypeVar("_T")  # of an array, when the result is one like it
 _Bytes = npt.NDArray[np.uint8]
 
 __version__: str
@@ -479,7 +480,11 @@ class Control:
     """Notices between all ranks of the job."""
 
     def __init__(
-        self, transport: Transport, where: Callable[[], str], warn: Callable[[str], object]
+        self,
+        transport: Transport,
+        where: Callable[[], str],
+        warn: Callable[[str], object],
+        log: Callable[[str], object] | None = None,  # takes a line of how a call goes
     ) -> None: ...
     @property
     def failure(self) -> str: ...
@@ -618,14 +623,14 @@ class Communicator:
     # a root as a rank of the set, and as a rank of the job to be shown.
     def allreduce_array(
         self,
-        input: _Array,
-        output: _Array | None,  # None for a new one
+        input: _T,
+        output: _T | None,  # None for a new one
         dtype: DType | None,
         op: Op,
         name: str | None,
         prescale: float,
         postscale: float,
-    ) -> _Array: ...
+    ) -> _T: ...
     # Phase 0 of a call on several arrays, and whether any rank has raised its flag; then the arrays, some
     # of one dtype at a time.
     def agree_on_group(
@@ -655,7 +660,7 @@ class Communicator:
     ) -> None: ...
     def reduce_array(
         self,
-        input: _Array,
+        input: _T,
         dtype: DType | None,
         root: int,
         shown_root: int,
@@ -663,28 +668,28 @@ class Communicator:
         name: str | None,
         prescale: float,
         postscale: float,
-    ) -> _Array | None: ...
+    ) -> _T | None: ...
     def reducescatter_array(
         self,
-        input: _Array,
+        input: _T,
         dtype: DType | None,
         op: Op,
         name: str | None,
         prescale: float,
         postscale: float,
-    ) -> _Array: ...
+    ) -> _T: ...
     def broadcast_array(
         self, data: _Array, dtype: DType | None, root: int, shown_root: int, name: str | None
     ) -> None: ...
-    def allgather_array(self, mine: _Array, dtype: DType | None, name: str | None) -> _Array: ...
+    def allgather_array(self, mine: _T, dtype: DType | None, name: str | None) -> _T: ...
     def gather_array(
-        self, mine: _Array, dtype: DType | None, root: int, shown_root: int, name: str | None
-    ) -> _Array | None: ...
+        self, mine: _T, dtype: DType | None, root: int, shown_root: int, name: str | None
+    ) -> _T | None: ...
     def alltoall_array(
         self,
-        input: _Array,
+        input: _T,
         dtype: DType | None,
         splits: Sequence[int] | None,  # rows for each rank; None for equally many
         name: str | None,
-    ) -> tuple[_Array, list[int]]: ...
+    ) -> tuple[_T, list[int]]: ...
     def barrier_named(self, name: str | None) -> None: ...

@@ -7,51 +7,58 @@ passes to a step.
 from __future__ import annotations
 
 import copy
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import context
-from .arrays import View, is_torch, view
-from .compression import feeding_back, method_of
+from .arrays import View, is_floating, is_torch, view
+from .compression import feeding_back, is_function, method_of
 from .compression._group import Method
 from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
 from .reductions import Op, reduce_group
 
-__all__ = ["Choice", "Reducer"]
+__all__ = ["Choice", "Reducer", "zeros_like"]
 
 
 class Choice:
     """Which parameter is compressed how. Compressors that are not right on average get error feedback.
 
-    `compression`: one for all matrices and higher (vectors are biases and norms: too short to gain anything,
-    and sensitive); or a dictionary from labels, the rest staying exact; or a function of label and array.
+    `compression`: one for all matrices and higher of a floating type (vectors are biases and norms: too short
+    to gain anything, and sensitive); or a dictionary from labels, the rest staying exact; or a function of
+    label and array.
     """
 
     def __init__(self, compression: Any) -> None:
         if isinstance(compression, Mapping):
+            for each in compression.values():
+                method_of(each)  # raises for what is none
             self._choose: Callable[[Any, Any], Any] = lambda label, _: compression.get(label)
-        elif callable(compression) and not isinstance(compression, type):
+        elif is_function(compression):
             self._choose = compression
         else:
-            method = method_of(compression)
-            self._choose = lambda _, array: method if np.ndim(array) > 1 else None
+            method_of(compression)
+            self._choose = lambda _, array: compression if _is_matrix(array) else None
         self._compression = compression
-        self._kept: dict[Method, Method] = {}  # what was chosen, as it is used
+        # What was chosen, by itself or by its name, and how it is used.
+        self._kept: dict[Method | str, Method | None] = {}
         self._chosen: dict[Any, Method | None] = {}
 
     def of(self, label: Any, array: Any) -> Method | None:
         """Chosen once for each label: what is chosen keeps state."""
         if label not in self._chosen:
-            method = method_of(self._choose(label, array))
+            given = self._choose(label, array)
             # Equal compressors are one, so that their arrays travel together.
-            if method is not None:
-                method = self._kept.setdefault(method, feeding_back(method))
-            self._chosen[label] = method
+            key = given if isinstance(given, str) else method_of(given)
+            if key is not None and key not in self._kept:
+                method = method_of(given)
+                self._kept[key] = None if method is None else feeding_back(method)
+            self._chosen[label] = None if key is None else self._kept[key]
         return self._chosen[label]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,11 +66,16 @@ class Choice:
 
     @staticmethod
     def _again(
-        compression: Any, kept: dict[Method, Method], chosen: dict[Any, Method | None]
+        compression: Any, kept: dict[Method | str, Method | None], chosen: dict[Any, Method | None]
     ) -> Choice:
         choice = Choice(compression)
         choice._kept, choice._chosen = kept, chosen
         return choice
+
+
+def _is_matrix(array: Any) -> bool:
+    seen = view(array)
+    return len(seen.shape) > 1 and is_floating(seen.dtype)
 
 
 @dataclass
@@ -100,7 +112,7 @@ class Reducer:
             reduced = self.reduce(args[position])
             args = (*args[:position], reduced, *args[position + 1 :])
         else:
-            raise TypeError("the gradients are missing")
+            raise TypeError("grads: the gradients are missing")
         return otherwise if reduced is None else function(*args, **kwargs)
 
     def reduce(self, grads: Any) -> Any:
@@ -123,7 +135,7 @@ class Reducer:
         try:
             present = gradients.present()
             return reduce_group(
-                [view(array) for _, array in present],
+                [view(array, f"grads[{label!r}]") for label, array in present],
                 self.op,
                 f"{self.name} {gradients.describe()}".rstrip(),
                 (self.prescale_factor, self.postscale_factor),
@@ -162,58 +174,118 @@ def _find_process_set(ranks: list[int] | None) -> ProcessSet:
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Gradients in one order on all ranks: that of a list, or of a dictionary's keys, sorted."""
+    """The arrays of a structure in one order on all ranks: dictionaries in that of their keys' `repr`."""
 
-    keys: list[Any] | None  # of a dictionary
+    labels: list[Any]  # keys or numbers; in structures within structures tuples of these
     arrays: list[Any]  # None where a parameter has no gradient
 
     @staticmethod
     def of(grads: Any) -> _Gradients:
         if grads is None:
-            raise TypeError("gradients are needed, not None")
-        if isinstance(grads, Mapping):
-            keys = sorted(grads, key=repr)
-            return _Gradients(keys, [grads[key] for key in keys])
-        return _Gradients(None, list(grads) if isinstance(grads, (list, tuple)) else [grads])
-
-    def labelled(self) -> list[tuple[Any, Any]]:
-        """All arrays with their keys, or numbers."""
-        labels = range(len(self.arrays)) if self.keys is None else self.keys
-        return list(zip(labels, self.arrays, strict=True))
+            raise TypeError("grads: gradients are needed, not None")
+        found = list(_leaves(grads, ()))
+        return _Gradients([_label(path) for path, _ in found], [array for _, array in found])
 
     def present(self) -> list[tuple[Any, Any]]:
-        return [(label, array) for label, array in self.labelled() if array is not None]
+        """Labels and arrays of those that there are."""
+        pairs = zip(self.labels, self.arrays, strict=True)
+        return [(label, array) for label, array in pairs if array is not None]
 
     def describe(self) -> str:
         """What the shapes do not tell: the ranks compare it."""
-        missing = [label for label, array in self.labelled() if array is None]
-        parts = [] if self.keys is None else [f"for {self.keys}"]
+        are_numbers = self.labels == list(range(len(self.labels)))
+        pairs = zip(self.labels, self.arrays, strict=True)
+        missing = [label for label, array in pairs if array is None]
+        parts = [] if are_numbers else [f"for {self.labels}"]
         return " ".join(parts + ([f"without gradients of {missing}"] if missing else []))
 
     def added_to(self, sums: _Gradients | None) -> _Gradients:
         """The sum of both, in new arrays."""
         if sums is None:
-            return _Gradients(self.keys, [_plus(None, array) for array in self.arrays])
-        if self.keys != sums.keys or len(self.arrays) != len(sums.arrays):
+            return _Gradients(self.labels, [_plus(None, array) for array in self.arrays])
+        if self.labels != sums.labels:
             raise ValueError(
                 "the passes of a step need gradients for the same parameters: "
-                f"{sums.keys or len(sums.arrays)} before, {self.keys or len(self.arrays)} now"
+                f"{sums.labels} before, {self.labels} now"
             )
         pairs = zip(sums.arrays, self.arrays, strict=True)
-        return _Gradients(self.keys, [_plus(total, array) for total, array in pairs])
+        return _Gradients(self.labels, [_plus(total, array) for total, array in pairs])
 
     def like(self, grads: Any, reduced: list[Any]) -> Any:
         """The reduced arrays of those present, in a structure of the type of `grads`."""
         remaining = iter(reduced)
-        arrays = [None if array is None else next(remaining) for array in self.arrays]
-        if self.keys is not None:
-            by_key = dict(zip(self.keys, arrays, strict=True))
-            return {key: by_key[key] for key in grads}
-        if hasattr(grads, "_make"):  # a named tuple
-            return grads._make(arrays)
-        if isinstance(grads, tuple):
-            return tuple(arrays)
-        return arrays if isinstance(grads, list) else arrays[0]
+        return _filled(grads, (None if x is None else next(remaining) for x in self.arrays))
+
+
+def zeros_like(grads: Any) -> Any:
+    """Zeros in a structure of the type of `grads`."""
+    gradients = _Gradients.of(grads)
+    seen = [view(array) for _, array in gradients.present()]
+    return gradients.like(grads, [each.wrap(np.zeros_like(each.array)) for each in seen])
+
+
+# Structures: dictionaries, lists and tuples in each other, and where JAX is there what it knows.
+
+Path = tuple[Any, ...]
+
+
+def _label(path: Path) -> Any:
+    """A key or a number where there is one; 0 for an array that is in no structure."""
+    return path[0] if len(path) == 1 else path or 0
+
+
+def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(tree, Mapping):
+        for key in sorted(tree, key=repr):
+            yield from _leaves(tree[key], (*path, key))
+        return
+    node = None if isinstance(tree, (list, tuple)) else _jax_node(tree)
+    if node is None and not isinstance(tree, (list, tuple)):
+        yield path, tree
+        return
+    for i, child in enumerate(node.children if node else tree):
+        yield from _leaves(child, (*path, i))
+
+
+def _filled(tree: Any, leaves: Iterator[Any]) -> Any:
+    """A structure like this with these leaves, which come in the order of `_leaves`."""
+    if isinstance(tree, Mapping):
+        found = {key: _filled(tree[key], leaves) for key in sorted(tree, key=repr)}
+        return _mapping_like(tree, {key: found[key] for key in tree})
+    if isinstance(tree, (list, tuple)):
+        filled = [_filled(child, leaves) for child in tree]
+        if hasattr(tree, "_make"):  # a named tuple
+            return tree._make(filled)
+        return tuple(filled) if isinstance(tree, tuple) else filled
+    node = _jax_node(tree)
+    if node is None:
+        return next(leaves)
+    return node.make([_filled(child, leaves) for child in node.children])
+
+
+def _mapping_like(tree: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    if type(tree) is dict:
+        return items
+    if isinstance(tree, MutableMapping):
+        made = copy.copy(tree)
+        made.update(items)
+        return made
+    return type(tree)(items)  # type: ignore[call-arg]
+
+
+class _Node(NamedTuple):
+    children: list[Any]
+    make: Callable[[list[Any]], Any]  # a node of the same kind
+
+
+def _jax_node(tree: Any) -> _Node | None:
+    """What JAX takes apart, such as modules of Equinox and data classes of Flax; None for a leaf."""
+    jax = sys.modules.get("jax")
+    if jax is None or tree is None:
+        return None
+    children, structure = jax.tree_util.tree_flatten(tree, is_leaf=lambda each: each is not tree)
+    is_leaf = jax.tree_util.treedef_is_leaf(structure)
+    return None if is_leaf else _Node(children, structure.unflatten)
 
 
 def _plus(total: Any, grad: Any) -> Any:

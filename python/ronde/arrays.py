@@ -8,9 +8,9 @@ without being imported.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,19 @@ import numpy.typing as npt
 from . import _core
 from .errors import UnavailableError
 
-__all__ = ["ArrayLike", "View", "all_finite", "is_floating", "is_torch", "make", "view"]
+__all__ = [
+    "ArrayLike",
+    "View",
+    "all_finite",
+    "is_floating",
+    "is_torch",
+    "listed",
+    "make",
+    "view",
+    "views",
+]
+
+T = TypeVar("T")
 
 DType = _core.DType
 Array = npt.NDArray[Any]
@@ -71,15 +83,23 @@ def all_finite(seen: View) -> bool:
     return not (seen.array.view(exponent.dtype) & exponent == exponent).any()
 
 
-def view(x: ArrayLike, *, writable: bool = False) -> View:
+def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
     """`x` as the core sees it.
 
     Raises `TypeError` for what is no array or has elements of another type, `ValueError` if it must be
-    writable and is not, `UnavailableError` for memory of a device.
+    writable and is not, `UnavailableError` for memory of a device. `what`: the argument, in these errors.
     """
-    array, dtype, wrap = _open(x)
+    try:
+        array, dtype, wrap = _open(x)
+    except (TypeError, UnavailableError) as error:
+        raise type(error)(f"{what}: {error}") from None
     if writable and not array.flags.writeable:
-        raise ValueError("the array is read only, and this operation works in place")
+        if isinstance(x, (bool, int, float, np.generic)):
+            raise TypeError(
+                f"{what}: a number ({x!r}) cannot be changed in place; pass an array, np.asarray({x!r}), or "
+                "use a function that returns the result: allreduce, broadcast, broadcast_object"
+            )
+        raise ValueError(f"{what}: the array is read only, and this operation works in place")
     shape = array.shape
     contiguous = array
     if not array.dtype.isnative:
@@ -88,6 +108,20 @@ def view(x: ArrayLike, *, writable: bool = False) -> View:
         contiguous = contiguous.copy()  # (ascontiguousarray would make one dimension of none)
     source = array if array.flags.writeable else None
     return View(contiguous, dtype, shape, wrap, source)
+
+
+def views(xs: Iterable[ArrayLike], *, writable: bool = False) -> list[View]:
+    """The same of each array of a group `xs`."""
+    return [view(x, f"xs[{i}]", writable=writable) for i, x in enumerate(xs)]
+
+
+def listed(xs: Iterable[T]) -> list[T]:
+    """The arrays of a group `xs`. Raises `TypeError` for what is none."""
+    if isinstance(xs, Mapping):
+        raise TypeError("xs must be a list of arrays, not a dictionary: pass list(xs.values())")
+    if isinstance(xs, (str, bytes)) or not isinstance(xs, Iterable):
+        raise TypeError(f"xs must be a list of arrays, not {xs!r}")
+    return list(xs)
 
 
 def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
@@ -108,12 +142,20 @@ def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
     try:
         array = np.asarray(memoryview(x))
     except TypeError:
-        hint = "; np.asarray(...) makes an array of it" if isinstance(x, (list, tuple)) else ""
         raise TypeError(
             f"an array is needed (NumPy, torch, or anything with DLPack or the buffer protocol), "
-            f"not {type(x).__name__}{hint}"
+            f"not {type(x).__name__}{_hint(x)}"
         ) from None
     return array, _dtype_of(array), _as_is
+
+
+def _hint(x: Any) -> str:
+    if isinstance(x, (list, tuple)):
+        return "; np.asarray makes an array of it"
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(x, jax.core.Tracer):
+        return "; call it outside of jax.jit and the like, where there are arrays"
+    return ""
 
 
 def _as_is(out: Array) -> Array:

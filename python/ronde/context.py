@@ -13,7 +13,7 @@ from functools import cached_property
 from types import FrameType
 from typing import Any
 
-from . import _core, _exits, _homes, _mpi, settings, tuning
+from . import _core, _exits, _homes, _logs, _mpi, settings, tuning
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
 
@@ -54,6 +54,8 @@ class World:
         default_factory=dict
     )  # with its MPI communicator
     next_set: int = 0
+    explained: set[str] = field(default_factory=set)  # what has been said in the log
+    named: dict[str, Any] = field(default_factory=dict)  # compressors that calls give by name
 
     @property
     def pid(self) -> int:
@@ -78,8 +80,8 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     """Starts Ronde on all ranks of `comm`, which all must call it.
 
     `comm`: any mpi4py communicator, MPI's world by default; it is duplicated. Without a launcher the
-    world has one rank. `process_sets`: sets to be added right away. Calling `init` again does nothing
-    until `shutdown`.
+    world has one rank. `process_sets`: sets to be added right away. Until `shutdown`, calling `init` again
+    does nothing, and raises `ValueError` where its arguments ask for something else than there is.
 
     Raises `RondeError` in a `multiprocessing` child and where launcher and MPI library do not fit,
     `UnavailableError` where there is no MPI, `MismatchError` where versions or settings differ between
@@ -88,7 +90,11 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     global _world
     if _exits.was_forked():
         raise RondeError(_FORKED)
+    if isinstance(process_sets, (str, ProcessSet)) or not isinstance(process_sets, Iterable):
+        raise TypeError(f"process_sets must be a list of process sets, not {process_sets!r}")
+    wanted = list(process_sets)
     if _world is not None:
+        _require_same(_world, comm, wanted)
         return
     if multiprocessing.parent_process() is not None:
         raise RondeError(
@@ -100,6 +106,7 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     _mpi.require_launcher(MPI)
     comm = MPI.COMM_WORLD if comm is None else comm
     _mpi.require_intracomm(MPI, comm)
+    _logs.show(settings.log_level(), comm.Get_rank())
     job = _exits.begin(MPI, shutdown)
     try:
         _world = _connect(job, comm, loaded)
@@ -109,11 +116,30 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
         job.failure = f"{type(error).__name__} in ronde.init: {error}"
         raise
     try:
-        for process_set in process_sets:
+        for process_set in wanted:
             add_process_set(process_set)
     except BaseException:
         shutdown()
         raise
+
+
+def _require_same(state: World, comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
+    """Raises unless a second `init` asks for what there is."""
+    if comm is not None:
+        MPI = state.job.MPI
+        _mpi.require_intracomm(MPI, comm)
+        if MPI.Comm.Compare(comm, state.comm) not in (MPI.IDENT, MPI.CONGRUENT):
+            raise ValueError(
+                "comm: ronde.init was called before, with other ranks; call ronde.shutdown() first"
+            )
+    there = [process_set for process_set, _ in state.sets.values()]
+    for each in wanted:
+        known = there if isinstance(each, ProcessSet) else [known.ranks for known in there]
+        if (each if isinstance(each, ProcessSet) else ProcessSet(each).ranks) not in known:
+            raise ValueError(
+                f"process_sets: ronde.init was called before, without {each!r}; add it by "
+                "ronde.add_process_set()"
+            )
 
 
 def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> World:
@@ -127,7 +153,12 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     def transport(handle: Any) -> _core.Transport:
         return library.transport(MPI._handleof(handle), handle.Get_rank(), handle.Get_size())
 
-    control = job.control = _core.Control(transport(control_comm), where, _log.warning)
+    control = job.control = _core.Control(
+        transport(control_comm),
+        where,
+        _log.warning,
+        _log.debug if _log.isEnabledFor(logging.DEBUG) else None,
+    )
     everybody = list(range(size))
     # Until all are known to have the same settings, those hold that need no agreement.
     careful = _core.Settings()
@@ -150,6 +181,13 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     world.next_set = 1
     global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
+    if rank == 0:
+        hosts = len({home.host for home in homes})
+        memory = "with shared memory" if shares else "without shared memory"
+        version = _core.__version__
+        _log.info(
+            "version %s, %d ranks, hosts: %d, %s, %s", version, size, hosts, memory, _mpi.name(MPI)
+        )
     return world
 
 
@@ -320,7 +358,10 @@ def remove_process_set(process_set: ProcessSet) -> None:
     if process_set is global_process_set:
         raise ValueError("the global process set cannot be removed")
     if not isinstance(process_set, ProcessSet):
-        raise TypeError(f"a ronde.ProcessSet is needed, not {type(process_set).__name__}")
+        raise TypeError(
+            "process_set must be a ronde.ProcessSet that ronde.add_process_set has returned, not "
+            f"{process_set!r}"
+        )
     process_set._require()
     set_id = process_set.process_set_id
     assert set_id is not None

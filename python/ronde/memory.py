@@ -7,7 +7,7 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +17,19 @@ from .errors import UnavailableError
 
 __all__ = ["empty"]
 
+S = TypeVar("S", bound=np.generic)
+
 _log = logging.getLogger("ronde")
 _warned = False
 
 
-def empty(
-    shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32
-) -> np.ndarray[Any, np.dtype[Any]]:
+@overload
+def empty(shape: int | Sequence[int]) -> npt.NDArray[np.float32]: ...
+@overload
+def empty(shape: int | Sequence[int], dtype: type[S] | np.dtype[S]) -> npt.NDArray[S]: ...
+@overload
+def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...
+def empty(shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
     """A new NumPy array, not filled, in memory that all ranks of this machine can reach.
 
     Inside a machine, collectives reduce and copy large arrays of this kind where they lie, with no copy
@@ -36,12 +42,20 @@ def empty(
     warning says so once.
     """
     global _warned
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a type of NumPy, as np.float32, not {dtype!r}") from None
     if kind.hasobject or kind.itemsize == 0 or kind.subdtype is not None:
-        raise TypeError(f"elements of {kind} cannot be shared; they need a fixed size")
-    lengths = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+        raise TypeError(f"dtype {kind}: such elements cannot be shared; they need a fixed size")
+    try:
+        lengths = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+    except TypeError:
+        raise TypeError(
+            f"shape must be a whole number or several, as (2, 3), not {shape!r}"
+        ) from None
     if any(length < 0 for length in lengths):
-        raise ValueError(f"negative dimensions are not allowed: {lengths}")
+        raise ValueError(f"shape {lengths}: negative dimensions are not allowed")
     size = math.prod(lengths) * kind.itemsize
     if size > sys.maxsize:
         raise ValueError(f"an array of {size} bytes is too large")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from . import _core
 from ._calls import communicator_of, name_of, root_of
-from .arrays import ArrayLike, is_torch, make, view
+from .arrays import ArrayLike, is_torch, listed, make, view
 from .process_set import ProcessSet, global_process_set
+
+T = TypeVar("T")  # of an array: results are of the kind that came in
+Number = bool | int | float | np.generic
 
 __all__ = [
     "allgather",
@@ -26,26 +30,27 @@ __all__ = [
 
 
 def broadcast(
-    x: ArrayLike,
+    x: T,
     root_rank: int = 0,
     name: str | None = None,
     *,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """The array of `root_rank`, as a new array. All ranks pass one of the same shape and dtype."""
     seen = view(x)
     output = np.array(seen.array)
     _broadcast(output, seen.dtype, root_rank, name, process_set)
-    return seen.wrap(output)
+    result: T = seen.wrap(output)
+    return result
 
 
 def broadcast_(
-    x: ArrayLike,
+    x: T,
     root_rank: int = 0,
     name: str | None = None,
     *,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """As `broadcast`, in place: `x` receives the array of the root, and is returned."""
     if _core.is_plain(x):
         _broadcast(x, None, root_rank, name, process_set)
@@ -61,15 +66,23 @@ def _broadcast(
     dtype: _core.DType | None,
     root_rank: int,
     name: str | None,
-    process_set: ProcessSet,
+    process_set: ProcessSet | None,
 ) -> None:
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
     communicator.broadcast_array(data, dtype, root, root_rank, name)
 
 
+@overload
 def allgather(
-    x: ArrayLike, name: str | None = None, *, process_set: ProcessSet = global_process_set
+    x: Number, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
+) -> npt.NDArray[Any]: ...
+@overload
+def allgather(
+    x: T, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
+) -> T: ...
+def allgather(
+    x: Any, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> Any:
     """The arrays of all ranks, joined along the first dimension in the order of the ranks.
 
@@ -83,24 +96,55 @@ def allgather(
     return seen.wrap(communicator.allgather_array(seen.array, seen.dtype, name))
 
 
+@overload
 def grouped_allgather(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[Number],
     name: str | None = None,
     *,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
+) -> list[npt.NDArray[Any]]: ...
+@overload
+def grouped_allgather(
+    xs: Iterable[T],
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]: ...
+def grouped_allgather(
+    xs: Iterable[Any],
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
 ) -> list[Any]:
     """`allgather` of each of several arrays."""
+    common = name_of(name) or "group"
     return [
-        allgather(x, f"{name or 'group'}[{i}]", process_set=process_set) for i, x in enumerate(xs)
+        allgather(x, f"{common}[{i}]", process_set=process_set) for i, x in enumerate(listed(xs))
     ]
 
 
+@overload
+def gather(
+    x: Number,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> npt.NDArray[Any] | None: ...
+@overload
+def gather(
+    x: T,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> T | None: ...
 def gather(
     x: ArrayLike,
     root_rank: int = 0,
     name: str | None = None,
     *,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
 ) -> Any:
     """As `allgather`, with the result at `root_rank` alone; other ranks get None."""
     communicator = communicator_of(process_set)
@@ -110,13 +154,31 @@ def gather(
     return None if gathered is None else seen.wrap(gathered)
 
 
+@overload
+def scatter(
+    x: None = None,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    splits: Sequence[int] | None = None,
+    process_set: ProcessSet | None = global_process_set,
+) -> Any: ...
+@overload
+def scatter(
+    x: T | None,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    splits: Sequence[int] | None = None,
+    process_set: ProcessSet | None = global_process_set,
+) -> T: ...
 def scatter(
     x: ArrayLike | None = None,
     root_rank: int = 0,
     name: str | None = None,
     *,
     splits: Sequence[int] | None = None,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
 ) -> Any:
     """Cuts the array of `root_rank` along the first dimension; each rank gets its part.
 
@@ -126,12 +188,12 @@ def scatter(
     """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
-    call = _core.Call("scatter", name_of(name), root=process_set.ranks[root])
+    call = _core.Call("scatter", name_of(name), root=int(root_rank))
     if communicator.rank != root:
         count, data, header = communicator.scatter(call, None, [], 0, [], root)
     else:
         if x is None:
-            raise TypeError("the root of a scatter must pass an array")
+            raise TypeError("x: the root of a scatter must pass an array, not None")
         seen = view(x)
         if not seen.shape:
             raise TypeError("scatter needs an array of at least one dimension")
@@ -153,7 +215,9 @@ def _checked_splits(splits: Sequence[int] | None, rows: int, size: int) -> list[
     try:
         counts = [operator.index(n) for n in splits]
     except TypeError:
-        raise TypeError(f"splits must be whole numbers, not {splits!r}") from None
+        raise TypeError(
+            f"splits must be a list of whole numbers, one for each rank, not {splits!r}"
+        ) from None
     if len(counts) != size:
         raise ValueError(f"splits has {len(counts)} entries for {size} ranks")
     if min(counts) < 0 or sum(counts) != rows:
@@ -161,12 +225,28 @@ def _checked_splits(splits: Sequence[int] | None, rows: int, size: int) -> list[
     return counts
 
 
+@overload
+def alltoall(
+    x: T,
+    splits: None = None,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> T: ...
+@overload
+def alltoall(
+    x: T,
+    splits: Sequence[int],
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> tuple[T, list[int]]: ...
 def alltoall(
     x: ArrayLike,
     splits: Sequence[int] | None = None,
     name: str | None = None,
     *,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
 ) -> Any:
     """Sends the rows of `x` to the ranks, the first `splits[0]` of them to rank 0 and so on.
 
@@ -183,6 +263,8 @@ def alltoall(
     return result if splits is None else (result, received)
 
 
-def barrier(name: str | None = None, *, process_set: ProcessSet = global_process_set) -> None:
+def barrier(
+    name: str | None = None, *, process_set: ProcessSet | None = global_process_set
+) -> None:
     """Returns once all ranks have called it."""
     communicator_of(process_set).barrier_named(name)

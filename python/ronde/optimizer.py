@@ -13,10 +13,11 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import context
-from ._gradients import Choice, Reducer
+from ._calls import factor_of, name_of, set_of
+from ._gradients import Choice, Reducer, zeros_like
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op
 
@@ -31,9 +32,9 @@ def DistributedOptimizer(
     backward_passes_per_step: int = 1,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
+    process_set: ProcessSet | None = global_process_set,
     name: str | None = None,
-) -> Any:
+) -> _Adapter:
     """Wraps `optimizer` so that it is given the gradients of all ranks, reduced by `op`.
 
     `optimizer`: an object that offers one of the following; the first that it offers counts.
@@ -41,30 +42,36 @@ def DistributedOptimizer(
     - `update_params(params, grads)`, like scikit-learn's `AdamOptimizer` and `SGDOptimizer`, or
       `update_params(grads)`, as theirs was while they held the parameters;
     - `step(grads)`;
+    - `update(grads, state, params)` and `init(params)`, like the gradient transformations of Optax;
     - being called: `optimizer(params, grads)`.
 
-    The wrapper is called in the same way, and in no other. Further arguments, and all other
+    The wrapper is called in the same way, and in no other, with arrays and not while JAX traces a function.
+    Optimizers of torch and Keras and estimators of scikit-learn, which do not take gradients as arguments,
+    cannot be wrapped; the `TypeError` says what to do instead. Further arguments, and all other
     attributes, read, set or deleted, are those of the wrapped optimizer, which is
     `wrapped_optimizer`. `communication_seconds` is the time that this rank has spent in reductions,
     waiting for slower ranks included.
 
-    `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes), or one array.
-    They are not modified; the wrapped optimizer gets new ones, in a structure of the same type. An
+    `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes: NumPy arrays, torch
+    tensors on the CPU, JAX arrays), or one array, or such structures in each other (where JAX is imported,
+    all that it knows). They are not modified; the wrapped optimizer gets new ones, in a structure of the same
+    type. An
     entry may be None for a parameter without gradient, and must then be None on all ranks; else all
     raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ. Keys
     are put in order, and compared, by their `repr`.
 
-    `compression`: one of `ronde.compression`, for arrays of two dimensions and more, which must be of
-    float32 (biases and norms stay exact); or a dictionary from keys (for a list: from numbers), the rest
-    staying exact; or a function of key and array. Compressors that are not right on average get error
-    feedback. To save and restore what it keeps, pass a `ronde.compression.ErrorFeedback` and use its
-    `state_dict`.
+    `compression`: one of `ronde.compression`, or the name of one, for arrays of two dimensions and more and
+    of a floating type; biases, norms and integers stay exact. Or a dictionary from keys (for a list: from
+    numbers; for structures in each other: from tuples of these), the rest staying exact; or a function of key
+    and array. Compressors that are not right on average get error feedback. It computes in float32, and
+    `RONDE_LOG=debug` shows what is done with each parameter. To save and restore what it keeps, pass a
+    `ronde.compression.ErrorFeedback` and use its `state_dict`.
     `op`, `prescale_factor`, `postscale_factor`, `process_set`: as for `ronde.allreduce`.
     `backward_passes_per_step`: with k, only every k-th call communicates and updates. The gradients
     of the calls before it are added up in copies, on this rank alone. As in Horovod, the *sum* of
     the k passes is averaged over the ranks: it is divided by their number and not by k. For the
     mean of the passes, scale the loss or pass `prescale_factor=1 / k`. A call that does not update
-    returns None, or for a wrapped callable its `params`.
+    returns None; for a wrapped callable its `params`, and for `update` zeros and its `state`.
     `name`: shown in errors, and compared.
 
     A wrapper can be copied and pickled, with the optimizer and the passes so far. Where a process
@@ -77,31 +84,32 @@ def DistributedOptimizer(
     """
     adapter = _adapter(optimizer)
     context.world()
-    _check_options(op, process_set)
+    if not isinstance(op, Op):
+        raise TypeError(f"op must be one of ronde.Sum, Average, Min, Max and Product, not {op!r}")
+    members = set_of(process_set)
+    members.rank()  # raises where this rank is not a member
     reducer = Reducer(
         op,
         _passes(backward_passes_per_step),
-        float(prescale_factor),
-        float(postscale_factor),
-        process_set,
-        name or "DistributedOptimizer",
+        factor_of("prescale_factor", prescale_factor),
+        factor_of("postscale_factor", postscale_factor),
+        members,
+        name_of(name) or "DistributedOptimizer",
         Choice(compression),
     )
     return adapter(optimizer, reducer)
 
 
-def _check_options(op: Op, process_set: ProcessSet) -> None:
-    if not isinstance(op, Op):
-        raise TypeError(f"op must be one of ronde.Sum, Average, Min, Max and Product, not {op!r}")
-    if not isinstance(process_set, ProcessSet):
-        raise TypeError(f"process_set must be a ronde.ProcessSet, not {type(process_set).__name__}")
-    process_set.rank()  # raises where this rank is not a member
-
-
 def _passes(per_step: int) -> int:
-    if operator.index(per_step) < 1:
+    try:
+        passes = operator.index(per_step)
+    except TypeError:
+        raise TypeError(
+            f"backward_passes_per_step must be a whole number, not {per_step!r}"
+        ) from None
+    if passes < 1:
         raise ValueError(f"backward_passes_per_step must be at least 1, not {per_step}")
-    return operator.index(per_step)
+    return passes
 
 
 class _Adapter:
@@ -110,6 +118,10 @@ class _Adapter:
     __slots__ = ("__weakref__", "_ronde_reducer", "_ronde_wrapped")
     _ronde_wrapped: Any
     _ronde_reducer: Reducer
+
+    if TYPE_CHECKING:  # what only some kinds have
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def __init__(self, optimizer: Any, reducer: Reducer) -> None:
         object.__setattr__(self, "_ronde_wrapped", optimizer)
@@ -130,7 +142,7 @@ class _Adapter:
         if name in _OWN_NAMES or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(f"a DistributedOptimizer has no {name!r}", name=name, obj=self)
         value = getattr(self._ronde_wrapped, name)
-        if name in _KINDS and callable(value):
+        if name in _KINDS and _offers(self._ronde_wrapped, name):
             raise AttributeError(
                 f"{name!r} of {_type_name(self._ronde_wrapped)} would update without the gradients "
                 "of other ranks",
@@ -150,8 +162,9 @@ class _Adapter:
         delattr(self._ronde_wrapped, name)
 
     def __dir__(self) -> list[str]:
-        inherited = set(dir(self._ronde_wrapped)) - _KINDS.keys()
-        return sorted(inherited | set(object.__dir__(self)))
+        wrapped = self._ronde_wrapped
+        hidden = {name for name in _KINDS if _offers(wrapped, name)}
+        return sorted(set(dir(wrapped)) - hidden | set(object.__dir__(self)))
 
     def __repr__(self) -> str:
         reducer = self._ronde_reducer
@@ -203,9 +216,23 @@ class _Callable(_Adapter):
         )
 
 
+class _Transformation(_Adapter):
+    """`update(grads, state, params)` and `init(params)`."""
+
+    __slots__ = ()
+
+    def update(self, updates: Any, state: Any, *further: Any, **named: Any) -> Any:
+        """The wrapped `update`, with reduced gradients; zeros and `state` if it was not called."""
+        reduced = self._ronde_reducer.reduce(updates)
+        if reduced is None:
+            return zeros_like(updates), state
+        return self._ronde_wrapped.update(reduced, state, *further, **named)
+
+
 _KINDS: dict[str, type[_Adapter]] = {
     "update_params": _UpdateParams,
     "step": _Step,
+    "update": _Transformation,
     "__call__": _Callable,
 }
 """The adapter for what offers a method of this name. The order is the precedence."""
@@ -221,13 +248,20 @@ def _adapter(optimizer: Any) -> type[_Adapter]:
         if recognises(optimizer):
             raise TypeError(f"{_type_name(optimizer)} cannot be wrapped: {reason}")
     for method, adapter in _KINDS.items():
-        if callable(getattr(optimizer, method, None)):
+        if _offers(optimizer, method):
             _check_names(optimizer)
             return adapter
     raise TypeError(
         f"{_type_name(optimizer)} is no optimizer that Ronde knows how to call: it needs "
-        "update_params(params, grads), step(grads), or to be callable with (params, grads)"
+        "update_params(params, grads), step(grads), update(grads, state, params) with init(params), or to be "
+        "callable with (params, grads)"
     )
+
+
+def _offers(optimizer: Any, method: str) -> bool:
+    # Many objects have an `update` that means something else.
+    needed = ("init", "update") if method == "update" else (method,)
+    return all(callable(getattr(optimizer, name, None)) for name in needed)
 
 
 def _check_names(optimizer: Any) -> None:
@@ -246,17 +280,23 @@ def _comes_from(*packages: str) -> Callable[[Any], bool]:
     )
 
 
-def _is_optax(obj: Any) -> bool:
-    return isinstance(obj, tuple) and hasattr(obj, "init") and hasattr(obj, "update")
-
-
 _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
-    (_comes_from("torch"), "optimizers of torch come with Ronde's torch front end"),
+    (
+        _comes_from("torch"),
+        "its step takes the gradients from the parameters. Average them before it: ronde.grouped_allreduce_("
+        "[p.grad for p in model.parameters() if p.grad is not None])",
+    ),
     (
         _comes_from("keras", "tf_keras", "tensorflow"),
-        "optimizers of Keras are not supported yet",
+        "it takes gradients together with variables. Average them before apply_gradients: "
+        "ronde.grouped_allreduce([g.numpy() for g in gradients])",
     ),
-    (_is_optax, "gradient transformations of Optax are not supported yet"),
+    (
+        lambda obj: callable(getattr(obj, "partial_fit", None)),
+        "its partial_fit computes gradients and applies them in one, so that they cannot be averaged in "
+        "between. Train by gradients of your own with an optimizer of scikit-learn, as examples/train.py "
+        "does, or average the parameters after each partial_fit: ronde.allreduce_(model.coef_)",
+    ),
 )
 """Optimizers that would seem to fit a kind, but mean something else by it, with the reason."""
 

@@ -23,11 +23,11 @@ class ProcessSet:
 
     def __init__(self, ranks: Iterable[int]) -> None:
         if isinstance(ranks, int):
-            raise TypeError("a ProcessSet needs a list of ranks")
+            raise TypeError(f"ranks: a ProcessSet needs a list of ranks, as [{ranks}], not {ranks}")
         try:
             given = [operator.index(rank) for rank in ranks]
         except TypeError:
-            raise TypeError(f"ranks are whole numbers, not {ranks!r}") from None
+            raise TypeError(f"ranks must be a list of whole numbers, not {ranks!r}") from None
         if any(rank < 0 for rank in given):
             raise ValueError(f"ranks are whole numbers from 0 on, not {given}")
         if not given:

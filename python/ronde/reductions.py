@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _core, context
-from ._calls import communicator_of, root_of
-from .arrays import ArrayLike, View, all_finite, view
-from .compression import method_of
+from ._calls import communicator_of, factor_of, name_of, root_of
+from .arrays import View, all_finite, is_floating, listed, view, views
+from .compression import method_of_call
+from .compression._floats import fits, reduce_in_floats
 from .compression._group import Group, Method
 from .process_set import ProcessSet, global_process_set
 
@@ -28,6 +30,10 @@ __all__ = [
     "reducescatter",
 ]
 
+T = TypeVar("T")  # of an array or a number: results are of the kind that came in
+
+_log = logging.getLogger("ronde")
+
 Op = _core.Op
 Sum = Op.Sum
 """The sum. Integers wrap; for bool it is "or"."""
@@ -45,21 +51,25 @@ Product = Op.Product
 
 
 def allreduce(
-    x: ArrayLike,
+    x: T,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """The reduction of `x` over all ranks, as a new array of x's kind, shape and dtype.
 
-    `x`: an array of the same shape and dtype on all ranks. `name`: shown in errors, and compared.
+    `x`: an array of the same shape and dtype on all ranks: of NumPy, a torch tensor on the CPU, anything with
+    DLPack or the buffer protocol, or a number. `name`: shown in errors, and compared.
     `prescale_factor`, `postscale_factor`: multiply the input before and the result after the reduction
-    (floating types only). `compression`: one of `ronde.compression`, for the sum or average of float32;
-    what crosses machines is compressed then.
+    (floating types only). `compression`: one of `ronde.compression`, or its name, for the sum or average of a
+    floating type, computed in float32; what crosses machines is compressed then. `process_set`: None stands
+    for all ranks.
+
+    Raises `TypeError` and `ValueError` for wrong arguments, naming them.
 
     All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says how
     often they are rounded, and gives the error bound of every algorithm.
@@ -73,21 +83,22 @@ def allreduce(
         reduced = communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors)
     else:
         reduced = _core.result_like(seen.array)
-        how = [(method_of(compression), name or "")]
+        how = [(method_of_call(compression), name or "")]
         _reduce_into("allreduce", [reduced], [seen], op, name, factors, how, process_set)
-    return seen.wrap(reduced)
+    result: T = seen.wrap(reduced)
+    return result
 
 
 def allreduce_(
-    x: ArrayLike,
+    x: T,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """As `allreduce`, in place: `x` receives the result, and is returned."""
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
@@ -97,55 +108,55 @@ def allreduce_(
     if compression is None:
         communicator.allreduce_array(seen.array, seen.array, seen.dtype, op, name, *factors)
     else:
-        how = [(method_of(compression), name or "")]
+        how = [(method_of_call(compression), name or "")]
         _reduce_into("allreduce", [seen.array], [seen], op, name, factors, how, process_set)
     seen.write_back()
     return x
 
 
 def grouped_allreduce(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[T],
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> list[Any]:
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]:
     """`allreduce` of each of several arrays, fused into buckets of at most `RONDE_FUSION_BYTES`.
 
     The arrays may differ in dtype; those of one dtype and compression share buckets. `compression`: for
-    all of them, or a list with one or None for each.
+    all of them but integers, which are reduced exactly; or a list with one or None for each.
     """
-    seen = [view(x) for x in xs]
+    seen = views(listed(xs))
     factors = prescale_factor, postscale_factor
     return reduce_group(seen, op, name, factors, _labelled(seen, name, compression), process_set)
 
 
 def grouped_allreduce_(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[T],
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     compression: Any = None,
-    process_set: ProcessSet = global_process_set,
-) -> list[Any]:
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]:
     """As `grouped_allreduce`, in place: the arrays receive the results, and are returned.
 
     Arrays that share memory with each other are a `ValueError`.
     """
-    xs = list(xs)
-    seen = [view(x, writable=True) for x in xs]
+    arrays = listed(xs)
+    seen = views(arrays, writable=True)
     factors = prescale_factor, postscale_factor
     how = _labelled(seen, name, compression)
     outputs = [each.array for each in seen]
     _reduce_into("grouped_allreduce", outputs, seen, op, name, factors, how, process_set)
     for each in seen:
         each.write_back()
-    return xs
+    return arrays
 
 
 # Of each array of a group, how it is compressed, and its name, under which more may be known of it.
@@ -154,11 +165,17 @@ Labelled = Sequence[tuple[Method | None, str]]
 
 def _labelled(views: Sequence[View], name: str | None, compression: Any) -> Labelled:
     labels = [f"{name}[{i}]" if name else "" for i in range(len(views))]
-    if not isinstance(compression, (list, tuple)):
-        compression = [compression] * len(views)
-    if len(compression) != len(views):
-        raise ValueError(f"{len(compression)} compressions for {len(views)} arrays")
-    return list(zip(map(method_of, compression), labels, strict=True))
+    if isinstance(compression, (list, tuple)):
+        methods = [method_of_call(each) for each in compression]
+        if len(methods) != len(views):
+            raise ValueError(
+                f"compression has {len(methods)} entries for {len(views)} arrays; "
+                "give one or None for each, or a single one for all"
+            )
+    else:
+        method = method_of_call(compression)
+        methods = [method if is_floating(each.dtype) else None for each in views]
+    return list(zip(methods, labels, strict=True))
 
 
 def reduce_group(
@@ -167,7 +184,7 @@ def reduce_group(
     name: str | None,
     factors: tuple[float, float],
     how: Labelled,
-    process_set: ProcessSet,
+    process_set: ProcessSet | None,
 ) -> list[Any]:
     """`grouped_allreduce` of views."""
     outputs = [_core.result_like(each.array) for each in views]
@@ -183,9 +200,10 @@ def _reduce_into(
     name: str | None,
     factors: tuple[float, float],
     how: Labelled,
-    process_set: ProcessSet,
+    process_set: ProcessSet | None,
 ) -> None:
     communicator = communicator_of(process_set)
+    before, after = map(factor_of, ("prescale_factor", "postscale_factor"), factors)
     ways: dict[Method | None, list[int]] = {}
     for i, (method, _) in enumerate(how):
         ways.setdefault(method, []).append(i)
@@ -201,9 +219,11 @@ def _reduce_into(
         context.world().settings.fusion_bytes,
     )
     # Where gradients are not finite the caller may skip the step: what was left out before must then be
-    # left as it is, on all ranks.
+    # left as it is, on all ranks. Nor must float64 become infinite because compression computes in float32.
     feeds_back = any(method.feeds_back for method in ways if method)
-    skipped = communicator.agree_on_group(
+    growth = 2 * communicator.size * max(1.0, abs(before)) * max(1.0, abs(after))
+    fitting = all(fits(views[i], growth) for method in ways if method for i in ways[method])
+    exactly = communicator.agree_on_group(
         kind,
         group.inputs,
         outputs,
@@ -212,26 +232,47 @@ def _reduce_into(
         op,
         name,
         *factors,
-        feeds_back and not all(all_finite(each) for each in views),
+        not fitting or (feeds_back and not all(all_finite(each) for each in views)),
     )
+    if _log.isEnabledFor(logging.DEBUG):
+        _explain(kind, group, how, exactly)
     for method, members in ways.items():
         part = group.part(members)
-        if method is None or skipped:
+        if method is None or exactly:
             part.allreduce_exactly()
         else:
-            method._reduce(part)
+            reduce_in_floats(method, part)
+
+
+def _explain(kind: str, group: Group, how: Labelled, exactly: bool) -> None:
+    """Says once of each array what is done with it."""
+    explained = context.world().explained
+    for i, (x, dtype, (method, label)) in enumerate(
+        zip(group.inputs, group.dtypes, how, strict=True)
+    ):
+        text = "exactly"
+        if method is not None:
+            text = f"by {method!r}" + ("" if dtype.name == "float32" else ", in float32")
+            if exactly:
+                text = (
+                    "exactly, as some values are not finite or beyond float32, instead of " + text
+                )
+        line = f"{kind} {label or f'[{i}]'} ({dtype.name}, shape {x.shape}): {text}"
+        if line not in explained:
+            explained.add(line)
+            _log.debug("%s", line)
 
 
 def reduce(
-    x: ArrayLike,
+    x: T,
     root_rank: int = 0,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T | None:
     """As `allreduce`, with the result at `root_rank` alone; other ranks get None."""
     communicator = communicator_of(process_set)
     seen = view(x)
@@ -243,14 +284,14 @@ def reduce(
 
 
 def reducescatter(
-    x: ArrayLike,
+    x: T,
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
-) -> Any:
+    process_set: ProcessSet | None = global_process_set,
+) -> T:
     """The reduction of `x` over all ranks, cut along the first dimension: each rank gets its part.
 
     The parts are as even as possible; lower ranks get a row more where the rows do not divide. An array
@@ -261,27 +302,30 @@ def reducescatter(
     if _core.is_plain(x):
         return communicator.reducescatter_array(x, None, op, name, *factors)
     seen = view(x)
-    return seen.wrap(communicator.reducescatter_array(seen.array, seen.dtype, op, name, *factors))
+    part = communicator.reducescatter_array(seen.array, seen.dtype, op, name, *factors)
+    result: T = seen.wrap(part)
+    return result
 
 
 def grouped_reducescatter(
-    xs: Iterable[ArrayLike],
+    xs: Iterable[T],
     op: Op = Average,
     name: str | None = None,
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-    process_set: ProcessSet = global_process_set,
-) -> list[Any]:
+    process_set: ProcessSet | None = global_process_set,
+) -> list[T]:
     """`reducescatter` of each of several arrays."""
+    common = name_of(name) or "group"
     return [
         reducescatter(
             x,
             op,
-            f"{name or 'group'}[{i}]",
+            f"{common}[{i}]",
             prescale_factor=prescale_factor,
             postscale_factor=postscale_factor,
             process_set=process_set,
         )
-        for i, x in enumerate(xs)
+        for i, x in enumerate(listed(xs))
     ]

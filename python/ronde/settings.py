@@ -7,6 +7,7 @@ without a word between the ranks. `ronde.init` compares and raises `MismatchErro
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "Variable",
     "cores",
     "load",
+    "log_level",
     "usual_segment_bytes",
 ]
 
@@ -158,6 +160,9 @@ _OF_PYTHON = ("shared_memory", "fusion_bytes")  # the others are settings of the
 
 # Read by the native core, and free to differ between ranks.
 _SIMD = "RONDE_SIMD"
+# Free to differ between ranks.
+_LOG = "RONDE_LOG"
+_LEVELS = ("debug", "info", "warning", "error")
 # Read by rank 0 alone (tuning.py).
 TUNING_FILE = "RONDE_TUNING_FILE"
 
@@ -182,6 +187,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     _warn_of_unknown(environment)
     values = {field: variable.read(environment) for field, variable in VARIABLES.items()}
     _check_simd(environment)
+    log_level(environment)
     _check_deterministic(values)
     core = _core.Settings()
     for field, value in values.items():
@@ -197,12 +203,22 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
-    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, TUNING_FILE}
+    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, TUNING_FILE, _LOG}
     for name in sorted(environment):
         if name.startswith("RONDE_") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             warnings.warn(f"Ronde knows no variable {name}{hint}", stacklevel=4)
+
+
+def log_level(environment: Mapping[str, str] | None = None) -> int | None:
+    """What `logging` calls the level that RONDE_LOG names; None where it is not set."""
+    text = (os.environ if environment is None else environment).get(_LOG, "").strip().lower()
+    if not text:
+        return None
+    if text not in _LEVELS:
+        raise ValueError(f"{_LOG}={text!r} is none of {', '.join(_LEVELS)}")
+    return int(getattr(logging, text.upper()))
 
 
 def _check_simd(environment: Mapping[str, str]) -> None:

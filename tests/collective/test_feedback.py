@@ -426,7 +426,7 @@ def test_classes_are_compressors_only_where_they_need_no_object() -> None:
     opt = ronde.DistributedOptimizer(lambda params, grads: grads, compression=Fp16, name="c")
     np.testing.assert_array_equal(opt(None, [x])[0], x)
     for wrong in (powersgd, dgc, Halves):
-        with pytest.raises(TypeError, match="compression must be one of"):
+        with pytest.raises(TypeError, match=r"call it|compression must be one of"):
             ronde.DistributedOptimizer(lambda params, grads: grads, compression=wrong)
-    with pytest.raises(TypeError, match="Compressor is needed"):
+    with pytest.raises(TypeError, match="without ErrorFeedback"):
         ErrorFeedback(dgc())

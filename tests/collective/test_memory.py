@@ -32,8 +32,8 @@ def test_arrays_are_as_asked_for(shape: object, dtype: str) -> None:
         (TypeError, "fixed size", (3, object)),
         (TypeError, "fixed size", (3, "S")),
         (TypeError, "fixed size", (3, "3f4")),
-        (TypeError, "integer", ("3",)),
-        (TypeError, "integer", (2.5,)),
+        (TypeError, "whole number", ("3",)),
+        (TypeError, "whole number", (2.5,)),
     ],
 )
 def test_bad_arguments_are_refused(error: type[Exception], words: str, arguments: tuple) -> None:

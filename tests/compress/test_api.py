@@ -101,14 +101,12 @@ def test_what_there_is_not_is_refused(make: Callable[[], Any], message: str) -> 
         make()
 
 
-def test_only_float32_is_compressed() -> None:
-    for x in (np.ones(3), np.ones(3, np.int32)):
-        with pytest.raises(TypeError, match="compression needs float32"):
-            rc.int8().compress(x)
-        with pytest.raises(TypeError, match="compression needs float32"):
-            ronde.allreduce(x, ronde.Sum, compression=rc.int8())
-    with pytest.raises(TypeError, match=r"one of ronde\.compression"):
-        ronde.allreduce(np.ones(3, np.float32), compression="int8")
+def test_only_sums_of_floating_types_are_compressed() -> None:
+    x = np.ones(3, np.int32)
+    with pytest.raises(TypeError, match="compression needs a floating type"):
+        rc.int8().compress(x)
+    with pytest.raises(TypeError, match="compression needs a floating type"):
+        ronde.allreduce(x, ronde.Sum, compression=rc.int8())
     with pytest.raises(ValueError, match=r"ronde\.Min"):
         ronde.allreduce(np.ones(3, np.float32), ronde.Min, compression=rc.int8())
 
@@ -127,7 +125,7 @@ def test_feedback_needs_a_name_and_keeps_the_shape() -> None:
     ronde.allreduce(normal(5), name="w", compression=feedback)
     with pytest.raises(ValueError, match=r"residual of 'w' has 5 elements, the array 6"):
         ronde.allreduce(normal(6), name="w", compression=feedback)
-    with pytest.raises(TypeError, match="Compressor is needed"):
+    with pytest.raises(TypeError, match="compressor must be"):
         rc.ErrorFeedback(None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"belongs to ronde\.compression\.sign"):
         rc.ErrorFeedback(rc.int8()).load_state_dict(feedback.state_dict())
@@ -139,7 +137,7 @@ def test_groups_may_mix() -> None:
     for y, x in zip(ronde.grouped_allreduce(xs, name="g", compression=ways), xs, strict=True):
         np.testing.assert_array_equal(y, x)  # one rank
     assert list(ways[-1].norms()) == ["g[3]"]
-    with pytest.raises(ValueError, match="2 compressions for 4 arrays"):
+    with pytest.raises(ValueError, match="2 entries for 4 arrays"):
         ronde.grouped_allreduce(xs, compression=[None, None])
 
 

@@ -75,6 +75,20 @@ def test_the_example_learns_the_same_on_any_number_of_ranks(
         assert its_accuracy == accuracy
 
 
+@pytest.mark.parametrize("compression", ["auto", "int4"])
+def test_the_example_learns_with_compression_though_its_gradients_are_float64(
+    mpi: launch.Mpi,
+    example: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compression: str,
+) -> None:
+    monkeypatch.setenv("RONDE_SHARED_MEMORY", "0")  # so that something is compressed
+    curve, accuracy = train(mpi, 2, tmp_path, "--compression", compression)
+    assert accuracy > 0.95
+    assert curve[-1] < 0.2 < 1.0 < curve[0]
+
+
 def test_the_example_is_exact_when_a_batch_leaves_ranks_without_work(
     mpi: launch.Mpi, example: None, tmp_path: Path
 ) -> None:

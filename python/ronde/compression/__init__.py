@@ -18,10 +18,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .. import context
 from ._auto import Auto
 from ._dgc import DGC as dgc
 from ._feedback import ErrorFeedback
 from ._group import Method
+from ._names import resolved
 from ._power_sgd import PowerSGD as powersgd
 from ._shared_scale import SharedScale
 from .codecs import (
@@ -97,15 +99,35 @@ def shared_scale(
 
 def method_of(compression: Any) -> Method | None:
     """What was given as `compression=`, as a way to reduce; None for none."""
-    if compression is None or isinstance(compression, Method):
-        return compression
-    codec = codec_of(compression)
+    given = resolved("compression", compression)
+    if given is None or isinstance(given, Method):
+        return given
+    codec = codec_of(given)
     if codec is None:
         raise TypeError(
-            "compression must be one of ronde.compression, an object with compress and decompress, "
-            f"or None, not {compression!r}"
+            "compression must be one of ronde.compression, as compression=ronde.compression.int8(), or the "
+            f"name of one, or an object with compress and decompress, or None, not {compression!r}"
         )
     return codec
+
+
+def is_function(compression: Any) -> bool:
+    """Whether it is a function that chooses, rather than what reduces."""
+    given = resolved("compression", compression)
+    if given is None or isinstance(given, (Method, type)) or codec_of(given):
+        return False
+    return callable(given)
+
+
+def method_of_call(compression: Any) -> Method | None:
+    """The same for a single call. As calls of one method may depend on each other, a name stands for one
+    method as long as the job."""
+    if not isinstance(compression, str):
+        return method_of(compression)
+    named: dict[str, Method | None] = context.world().named
+    if compression not in named:
+        named[compression] = method_of(compression)
+    return named[compression]
 
 
 def feeding_back(method: Method) -> Method:

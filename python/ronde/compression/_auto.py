@@ -16,8 +16,9 @@ from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._descent import Descent
 from ._group import Group, Method, Parts
+from ._names import resolved
 from ._power_sgd import PowerSGD
-from .codecs import Predictable, bf16, int4, int8
+from .codecs import Predictable, bf16, int4, int8, number
 from .prediction import Prediction, codec_seconds, predict
 
 __all__ = ["Auto"]
@@ -99,22 +100,19 @@ class Auto(Method):
     (`_descent.py`). What keeps too little is given up, and the next best taken. Whatever is changed, what has
     been left out is kept and sent later.
 
-    `candidates`: compressors to choose from besides exact float32 and bfloat16, from the most to the least
-    exact; int8, int4 and powersgd(32) unless given. They get error feedback if they need it. `min_descent`:
-    the part of the descent that must be kept, of 1; with 0 all is good enough.
+    `candidates`: compressors, or their names, to choose from besides exact float32 and bfloat16, from the
+    most to the least exact; int8, int4 and powersgd(32) unless given. They get error feedback if need be.
+    `min_descent`: the part of the descent that must be kept, of 1; with 0 all is good enough.
     """
 
     def __init__(
         self, candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9
     ) -> None:
         default = int8(), int4(), PowerSGD(32)
-        chosen = default if candidates is None else tuple(candidates)
-        if not 0 <= min_descent <= 1:
+        chosen = default if candidates is None else _checked(candidates)
+        self.min_descent = number("min_descent", min_descent)
+        if not 0 <= self.min_descent <= 1:
             raise ValueError(f"min_descent is a part, from 0 to 1, not {min_descent}")
-        self.min_descent = float(min_descent)
-        for each in chosen:
-            if not isinstance(each, Predictable):
-                raise TypeError(f"a candidate is a ronde.compression.Compressor, not {each!r}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
         self._residuals = _residuals.Residuals()
@@ -163,8 +161,12 @@ class Auto(Method):
         process_set: ProcessSet = global_process_set,
     ) -> None:
         """As of `ErrorFeedback`."""
+        states = _residuals.states_of(state, "steps", "codecs")
         first = _residuals.load(
-            state, process_set, self._residuals.load, self._residuals.load_share
+            state if isinstance(state, Mapping) else states,
+            process_set,
+            self._residuals.load,
+            self._residuals.load_share,
         )
         self._step = dict(first["steps"])
         for each in filter(None, self.candidates):
@@ -346,6 +348,21 @@ class Auto(Method):
         further = ", ".join(repr(each) for each in self.candidates[2:])
         limit = f", min_descent={self.min_descent!r}" if self.min_descent != 0.9 else ""
         return f"ronde.compression.auto([{further}]{limit})"
+
+
+def _checked(candidates: Any) -> tuple[Predictable, ...]:
+    if isinstance(candidates, str) or not isinstance(candidates, Iterable):
+        raise TypeError(
+            f"candidates must be a list of compressors, as [ronde.compression.int8()], not {candidates!r}"
+        )
+    chosen = tuple(resolved("candidates", each) for each in candidates)
+    for each in chosen:
+        if not isinstance(each, Predictable):
+            raise TypeError(
+                "candidates: a candidate is a ronde.compression.Compressor or powersgd(), of which it "
+                f"is known what it sends, not {each!r}"
+            )
+    return chosen
 
 
 def _elements(parts: Parts) -> int:

@@ -13,7 +13,7 @@ from ..arrays import ArrayLike
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._group import Floats, Group, Method, squares
-from .codecs import key_of, topk
+from .codecs import key_of, number, ratio_of, topk, whole
 
 __all__ = ["DGC"]
 
@@ -50,14 +50,15 @@ class DGC(Method):
         warmup_steps: int = 0,
     ) -> None:
         self._final = topk(ratio)
-        if not 0 <= momentum < 1:
+        self.ratio, self.momentum = ratio_of(ratio), number("momentum", momentum)
+        self.clip = None if clip is None else number("clip", clip)
+        self.warmup_steps = whole("warmup_steps", warmup_steps)
+        if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is from 0 up to 1, 1 excluded, not {momentum}")
-        if clip is not None and not clip > 0:
+        if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip is positive, or None, not {clip}")
-        if warmup_steps < 0:
+        if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps is 0 or more, not {warmup_steps}")
-        self.ratio, self.momentum, self.clip = float(ratio), float(momentum), clip
-        self.warmup_steps = int(warmup_steps)
         self._velocity = _residuals.Residuals()
         self._accumulated = _residuals.Residuals()
         self._step: dict[str, int] = {}
@@ -104,7 +105,13 @@ class DGC(Method):
         process_set: ProcessSet = global_process_set,
     ) -> None:
         """As of `ErrorFeedback`. Of another number of ranks, each takes up a share of the velocities too."""
-        first = _residuals.load(state, process_set, self._load_own, self._load_share)
+        states = _residuals.states_of(state, "steps", "velocity")
+        first = _residuals.load(
+            state if isinstance(state, Mapping) else states,
+            process_set,
+            self._load_own,
+            self._load_share,
+        )
         self._step = dict(first["steps"])
 
     def _load_own(self, state: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._group import Floats, Group, Method
+from ._names import resolved
 from .codecs import Codec
 from .custom import codec_of
 
@@ -26,17 +27,24 @@ class ErrorFeedback(Method):
     the step is skipped, because a scaled loss has overflown, nothing is lost. After a change of the scale of
     gradients, say so by `rescale`. After a collective that has failed, the residuals are undefined.
 
-    `compressor`: one of `ronde.compression`, or an object with `compress` and `decompress`.
+    `compressor`: one of `ronde.compression`, or its name, or an object with `compress` and `decompress`.
+    Raises `TypeError` for anything else.
     """
 
     feeds_back = True
 
     def __init__(self, compressor: Any) -> None:
-        codec = codec_of(compressor)
+        given = resolved("compressor", compressor)
+        codec = codec_of(given)
+        if codec is None and isinstance(given, Method):
+            raise TypeError(
+                f"{given!r} keeps what it leaves out by itself; pass it as compression=, without "
+                "ErrorFeedback"
+            )
         if codec is None:
             raise TypeError(
-                "a ronde.compression.Compressor is needed, or an object with compress and decompress, "
-                f"not {compressor!r}"
+                "compressor must be one of ronde.compression, as ronde.compression.int8(), or its name, or "
+                f"an object with compress and decompress, not {compressor!r}"
             )
         self.compressor: Codec = codec
         self._residuals = _residuals.Residuals()
@@ -74,9 +82,9 @@ class ErrorFeedback(Method):
         With as many ranks as before, as many of them on a machine, and the same arrays in a call, the run
         goes on bit for bit. With another number of ranks, which needs the list, each rank takes up a share:
         what the residuals of all would still add to the result stays the same, for averages too.
-        Raises `ValueError` for states of another compressor, and where some are missing.
+        Raises `ValueError` for states of another compressor, for what is none, and where some are missing.
         """
-        states = [state] if isinstance(state, Mapping) else list(state)
+        states = _residuals.states_of(state, "compressor", "steps", "codec")
         for each in states:
             if each["compressor"] != repr(self.compressor):
                 raise ValueError(

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from .. import _core
 from ..arrays import ArrayLike, view
+from ._floats import floats_of, room_for
 from ._group import Floats, Group
-from .codecs import Predictable, Traffic, floats_of, key_of
+from .codecs import Predictable, Traffic, key_of, whole
 
 __all__ = ["PowerSGD"]
 
@@ -52,10 +53,10 @@ class PowerSGD(Predictable):
     per_rank = True
 
     def __init__(self, rank: int = 4, *, seed: int = 0) -> None:
-        if not 1 <= rank <= _MAX_RANK:
+        self.rank = whole("rank", rank)
+        if not 1 <= self.rank <= _MAX_RANK:
             raise ValueError(f"the rank is 1 to {_MAX_RANK}, not {rank}")
-        self.rank = rank
-        self.seed = seed
+        self.seed = whole("seed", seed)
         self._factors: dict[str, Floats] = {}
         self._steps: dict[str, int] = {}
 
@@ -137,7 +138,11 @@ class PowerSGD(Predictable):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What `state_dict` gave."""
+        """What `state_dict` gave. `ValueError` for anything else."""
+        if not isinstance(state, Mapping) or not {"factors", "steps"} <= state.keys():
+            raise ValueError(
+                f"state is not what state_dict() gave, which has factors and steps: {state!r}"
+            )
         self._factors = {
             name: np.array(right, np.float32) for name, right in state["factors"].items()
         }
@@ -164,16 +169,15 @@ class PowerSGD(Predictable):
         return time.perf_counter() - start, 0.0
 
     def compress(self, x: ArrayLike) -> tuple[Bytes, Any]:
-        """The payload of `x`, float32 of any shape, and what `decompress` must know besides.
+        """The payload of `x`, of a floating type and any shape, and what `decompress` must know besides.
 
         It is P and Q after two iterations from random vectors, or, where that is not worth it, the values
         themselves. No state is used.
         """
-        seen = floats_of(view(x))
-        ctx = seen.shape, seen.wrap
-        if not self.worth_it(seen.shape):
-            return seen.array.reshape(-1).view(np.uint8).copy(), ctx
-        matrix = _as_matrix(seen.array)
+        values, origin = floats_of(view(x))
+        if not self.worth_it(values.shape):
+            return values.reshape(-1).view(np.uint8).copy(), origin
+        matrix = _as_matrix(values)
         product, right = self._product(matrix.shape), self._random(matrix.shape, 0, "")
         for _ in range(_ITERATIONS):
             _core.orthogonalise(right)
@@ -181,24 +185,23 @@ class PowerSGD(Predictable):
             if not _core.orthogonalise(left):
                 left.fill(np.nan)
             right = product.back_project(matrix, left)
-        return np.concatenate([left, right], axis=None).view(np.uint8), ctx
+        return np.concatenate([left, right], axis=None).view(np.uint8), origin
 
     def decompress(self, payload: Bytes, ctx: Any) -> Any:
-        """The array of a payload, of the kind and shape of what was compressed.
+        """The array of a payload, of the kind, dtype and shape of what was compressed.
 
         Raises `ValueError` for what is no payload of such an array.
         """
-        shape, wrap = ctx
-        values: Floats = np.empty(shape, np.float32)
-        if self.worth_it(shape):
+        values = room_for(payload, ctx)
+        if self.worth_it(values.shape):
             matrix = _as_matrix(values)
             rows, columns = matrix.shape
             rank = self._rank_of(rows, columns)
             left, right = np.split(_numbers(payload, rank * (rows + columns)), [rank * rows])
             self._product(matrix.shape).reconstruct(left, right, matrix)
         else:
-            values[...] = _numbers(payload, values.size).reshape(shape)
-        return wrap(values)
+            values[...] = _numbers(payload, values.size).reshape(values.shape)
+        return ctx.array(values)
 
     def _rank_of(self, rows: int, columns: int) -> int:
         return min(self.rank, rows, columns)

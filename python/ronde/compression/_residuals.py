@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _core
-from .._calls import communicator_of
+from .._calls import communicator_of, factor_of
 from ..process_set import ProcessSet
 from ._group import Floats, Group, Parts
 
-__all__ = ["Residuals", "load", "require_names"]
+__all__ = ["Residuals", "load", "require_names", "states_of"]
 
 State = Mapping[str, Any]
+_KEYS = "where", "residuals", "unplaced", "used", "averaged"
 
 
 class Where(NamedTuple):
@@ -42,6 +43,25 @@ def require_names(names: list[str]) -> None:
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two arrays of this call have the name {twice!r}, and so one residual")
+
+
+def states_of(state: Any, *further: str) -> list[State]:
+    """Of one rank or of several. `TypeError` or `ValueError` for what `state_dict` does not give, which has
+    `further` keys besides those of residuals."""
+    if isinstance(state, (str, bytes)) or not isinstance(state, Iterable):
+        raise TypeError(
+            f"state must be what state_dict() gave, or a list of that of all ranks, not {state!r}"
+        )
+    states = [state] if isinstance(state, Mapping) else list(state)
+    for each in states:
+        if not isinstance(each, Mapping):
+            raise TypeError(f"state must be a list of what state_dict() gave, and has {each!r}")
+        missing = [key for key in (*_KEYS, *further) if key not in each]
+        if missing:
+            raise ValueError(
+                f"state is not what state_dict() of this object gave: it has no {', '.join(missing)}"
+            )
+    return states
 
 
 def load(
@@ -103,6 +123,9 @@ class Residuals:
         self._where: Where | None = None  # when last used
 
     def read(self, name: str) -> Floats:
+        if name not in self._left:
+            known = ", ".join(map(repr, self._left)) or "no arrays yet"
+            raise KeyError(f"name: {name!r} has not been reduced; there are {known}")
         left = self._left[name]
         more = self._unplaced.get(name)
         return left.copy() if more is None else left + more
@@ -111,6 +134,7 @@ class Residuals:
         return {name: float(np.linalg.norm(self.read(name))) for name in self._left}
 
     def rescale(self, factor: float) -> None:
+        factor = factor_of("factor", factor)
         for kept in (*self._left.values(), *self._unplaced.values()):
             kept *= np.float32(factor)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import _core
 from ._group import Floats, Group
-from .codecs import Compressor, Traffic, key_of
+from .codecs import Compressor, Traffic, key_of, whole
 
 __all__ = ["SharedScale"]
 
@@ -41,7 +41,11 @@ class SharedScale(Compressor):
     per_rank = True
 
     def __init__(self, bits: int, block: int, rounding: str, seed: int) -> None:
-        parameters = {"bits": bits, "block": block, "rounding": rounding}
+        parameters = {
+            "bits": whole("bits", bits),
+            "block": whole("block", block),
+            "rounding": rounding,
+        }
         super().__init__("shared_scale", parameters, seed)
         assert isinstance(self._core, _core.SharedScale)
         self._kernels = self._core

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ..arrays import ArrayLike, View, view
+from .._calls import factor_of
+from ..arrays import ArrayLike, view
+from ._floats import floats_of, room_for
 from ._group import Floats, Group, Method
 
 __all__ = [
@@ -93,7 +96,9 @@ class Predictable(Codec):
 
 
 class Compressor(Predictable):
-    """Turns arrays of float32 into payloads of fewer bytes, and back. Make one by its name below.
+    """Turns arrays into payloads of fewer bytes, and back. Make one by its name below.
+
+    Arrays are of float16, bfloat16, float32 or float64; all are compressed as float32.
 
     Compressors are equal if their parameters are. Random numbers depend on `seed` and on how many arrays
     this compressor has compressed before; so keep one, as a new one for each call would draw the same
@@ -109,32 +114,33 @@ class Compressor(Predictable):
         )
         shown = {**parameters, "seed": seed} if seed else parameters
         self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
-        self._seed = seed
+        self._seed = whole("seed", seed)
         self._calls = 0  # of collectives, which must be the same on all ranks
         self._compressed = 0  # by this rank alone
         self.unbiased = self._core.unbiased
 
     def compress(self, x: ArrayLike) -> tuple[npt.NDArray[np.uint8], Any]:
-        """The payload of `x`, float32 of any shape, and what `decompress` must know besides."""
-        seen = floats_of(view(x))
+        """The payload of `x`, of a floating type and any shape, and what `decompress` must know besides.
+
+        Raises `TypeError` for other types, and `ValueError` for float64 beyond the range of float32.
+        """
+        values, origin = floats_of(view(x))
         key = key_of(self._seed, self._compressed, "compress")
         self._compressed += 1
-        payload = self._core.encode(seen.array.reshape(-1), None, key, 0)
-        return payload, (seen.shape, seen.wrap)
+        return self._core.encode(values.reshape(-1), None, key, 0), origin
 
     def decompress(self, payload: npt.NDArray[np.uint8], ctx: Any) -> Any:
-        """The array of a payload, of the kind and shape of what was compressed.
+        """The array of a payload, of the kind, dtype and shape of what was compressed.
 
         Raises `ValueError` for what is no payload of such an array.
         """
-        shape, wrap = ctx
-        values: Floats = np.empty(shape, np.float32)
+        values = room_for(payload, ctx)
         self._core.decode(payload, values.reshape(-1), False)
-        return wrap(values)
+        return ctx.array(values)
 
     def payload_bytes(self, elements: int) -> int:
         """The bytes of the payload of an array of so many finite elements, at most."""
-        return self._core.capacity_of_whole(elements)
+        return self._core.capacity_of_whole(whole("elements", elements))
 
     def _next_step(self) -> int:
         self._calls += 1
@@ -193,16 +199,33 @@ class Compressor(Predictable):
         return Compressor, self._made_of, self._state()
 
 
-def floats_of(seen: View) -> View:
-    if seen.dtype is not _core.DType.float32:
-        raise TypeError(f"compression needs float32, not {seen.dtype.name}")
-    return seen
-
-
 def key_of(seed: int, step: int, name: str) -> int:
     """64 bits that are the same wherever these are."""
     words = f"{seed} {step} {name}".encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+
+
+def number(what: str, value: Any) -> float:
+    """`TypeError` for what is none."""
+    return factor_of(what, value)
+
+
+def whole(what: str, value: Any) -> int:
+    """`TypeError` for what is no whole number."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be a whole number, not {value!r}") from None
+
+
+def ratio_of(ratio: Any) -> float:
+    found = number("ratio", ratio)
+    if not 0 < found <= 1:
+        raise ValueError(
+            "a ratio is above 0 and at most 1, the part of all values that is sent (2 percent are 0.02), "
+            f"not {ratio!r}"
+        )
+    return found
 
 
 def _core_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +238,7 @@ def _core_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for name, members in choices.items():
         if name not in found:
             continue
-        if found[name] not in members:
+        if not isinstance(found[name], str) or found[name] not in members:
             raise ValueError(f"{name} must be one of {', '.join(members)}, not {found[name]!r}")
         found[name] = members[found[name]]
     return found
@@ -282,7 +305,12 @@ def linear(
     bits allow). `norm`: what the step is a part of, the "max" of the absolute values, their "mean", or
     "l2". `rounding`: "nearest" or "stochastic". Raises `ValueError` where there is no such thing.
     """
-    parameters = {"bits": bits, "block": block, "norm": norm, "rounding": rounding}
+    parameters = {
+        "bits": whole("bits", bits),
+        "block": whole("block", block),
+        "norm": norm,
+        "rounding": rounding,
+    }
     return Compressor("linear", parameters, seed)
 
 
@@ -294,7 +322,7 @@ def topk(ratio: float = 0.01) -> Compressor:
     infinity always are, even if they are more. Needs error feedback: what is not sent has to be sent later.
     Raises `ValueError` unless `ratio` is above 0 and at most 1.
     """
-    return Compressor("topk", {"ratio": float(ratio)})
+    return Compressor("topk", {"ratio": ratio_of(ratio)})
 
 
 def block_topk(ratio: float = 0.01, block: int = 1024) -> Compressor:
@@ -303,7 +331,7 @@ def block_topk(ratio: float = 0.01, block: int = 1024) -> Compressor:
     As `topk`, with no look at the whole. Raises `ValueError` unless `ratio` is above 0 and at most 1, and
     `block` a multiple of 32 up to 65536.
     """
-    return Compressor("block_topk", {"ratio": float(ratio), "block": int(block)})
+    return Compressor("block_topk", {"ratio": ratio_of(ratio), "block": whole("block", block)})
 
 
 def threshold(value: float) -> Compressor:
@@ -312,7 +340,7 @@ def threshold(value: float) -> Compressor:
     How much that is depends on the data alone. Needs error feedback. Raises `ValueError` unless `value` is
     positive and finite as a float32.
     """
-    return Compressor("threshold", {"value": float(value)})
+    return Compressor("threshold", {"value": number("value", value)})
 
 
 def randomk(ratio: float = 0.01, *, seed: int = 0) -> Compressor:
@@ -324,4 +352,4 @@ def randomk(ratio: float = 0.01, *, seed: int = 0) -> Compressor:
     neighbours is NaN or infinite, all of them become NaN. Raises `ValueError` unless `ratio` is above 0 and
     at most 1.
     """
-    return Compressor("randomk", {"ratio": float(ratio)}, seed)
+    return Compressor("randomk", {"ratio": ratio_of(ratio)}, seed)
