@@ -10,6 +10,7 @@
 #include "core/buffer.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
+#include "kernels/kernels.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
@@ -28,7 +29,32 @@ inline Buffer chunk_of(Buffer data, const Range& chunk) {
 }
 
 inline Element element_of(const Reduction& reduction) {
-  return {size_of(reduction.dtype), reduction.dtype, reduction.op};
+  return {size_of(reduction.dtype), reduction.dtype, reduction.op, reduction.averages_halves()};
+}
+
+/// What is to be done with each contribution, and then in a reduction of those of `ranks` ranks that
+/// is not the last.
+inline Reduction before(Reduction reduction, int ranks) {
+  const bool mean = reduction.averages_halves();
+  if (mean) reduction.prescale = 1.0;
+  reduction.divisor = mean ? ranks : 1.0;
+  reduction.postscale = 1.0;
+  return reduction;
+}
+
+/// What is to be done after it.
+inline Reduction after(Reduction reduction, int ranks) {
+  if (reduction.averages_halves()) {
+    reduction.postscale *= reduction.prescale;
+    reduction.divisor /= ranks;
+  }
+  reduction.prescale = 1.0;
+  return reduction;
+}
+
+/// In place, when all `ranks` ranks have been reduced.
+inline void finish(const Reduction& reduction, int ranks, Buffer data) {
+  postscale(after(reduction, ranks), data.data, data.bytes / size_of(reduction.dtype));
 }
 
 inline std::size_t bytes_of(std::span<const Piece> pieces) {
