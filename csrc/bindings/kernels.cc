@@ -83,7 +83,7 @@ void bind_kernels(py::module_& module) {
       py::arg("streaming") = false, py::arg("simd") = "",
       "ins[0] op ins[1] op ..., stored to each of outs; contiguous arrays whose bytes are of type "
       "dtype.");
- module.def(
+  module.def(
       "mean",
       [](DType dtype, py::array& out, const py::array& left, int left_held, const py::array& right,
          int right_held, const std::string& simd) {

@@ -32,8 +32,8 @@ inline Element element_of(const Reduction& reduction) {
   return {size_of(reduction.dtype), reduction.dtype, reduction.op, reduction.averages_halves()};
 }
 
-/// What is to be done with each contribution, and then in a reduction of those of `ranks` ranks that
-/// is not the last.
+/// What is to be done with each contribution, and then in a reduction of those of `ranks` ranks
+/// that is not the last.
 inline Reduction before(Reduction reduction, int ranks) {
   const bool mean = reduction.averages_halves();
   if (mean) reduction.prescale = 1.0;

@@ -15,9 +15,7 @@ struct Reduction {
   /// An average of a half type, whose sum may not fit the type that the average fits. So a partial
   /// result that is rounded is the mean of the contributions so far, and as an average is linear,
   /// both factors are applied to the end result.
-  bool averages_halves() const {
-    return op == ReduceOp::sum && divisor != 1.0 && is_half(dtype);
-  }
+  bool averages_halves() const { return op == ReduceOp::sum && divisor != 1.0 && is_half(dtype); }
 };
 
 }  // namespace ronde
