@@ -32,8 +32,8 @@ inline Element element_of(const Reduction& reduction) {
   return {size_of(reduction.dtype), reduction.dtype, reduction.op, reduction.averages_halves()};
 }
 
-/// What is to be done with each contribution, and then in a reduction of those of `ranks` ranks
-/// that is not the last.
+/// Of a reduction that takes several steps: what the reduction of the first `ranks` ranks does. Its
+/// result is a sum, or the mean of an average of halves.
 inline Reduction before(Reduction reduction, int ranks) {
   const bool mean = reduction.averages_halves();
   if (mean) reduction.prescale = 1.0;
@@ -42,7 +42,7 @@ inline Reduction before(Reduction reduction, int ranks) {
   return reduction;
 }
 
-/// What is to be done after it.
+/// What the steps after it do.
 inline Reduction after(Reduction reduction, int ranks) {
   if (reduction.averages_halves()) {
     reduction.postscale *= reduction.prescale;
@@ -52,7 +52,7 @@ inline Reduction after(Reduction reduction, int ranks) {
   return reduction;
 }
 
-/// In place, when all `ranks` ranks have been reduced.
+/// The same in place, where no further rank has to be reduced.
 inline void finish(const Reduction& reduction, int ranks, Buffer data) {
   postscale(after(reduction, ranks), data.data, data.bytes / size_of(reduction.dtype));
 }

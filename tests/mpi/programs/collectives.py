@@ -200,6 +200,8 @@ def process_sets(rank: int, size: int) -> None:
         if evens.included():
             assert evens.rank() == rank // 2
             assert ronde.allreduce(rank, ronde.Sum, process_set=evens) == sum(evens.ranks)
+            largest = np.full(5000, 65504.0, np.float16)
+            check(ronde.allreduce(largest, process_set=evens), largest)
             assert (
                 ronde.broadcast_object(rank, evens.ranks[-1], process_set=evens) == evens.ranks[-1]
             )
