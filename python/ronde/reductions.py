@@ -61,8 +61,9 @@ def allreduce(
     (floating types only). `compression`: one of `ronde.compression`, for the sum or average of float32;
     what crosses machines is compressed then.
 
-    All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says how
-    often they are rounded, and gives the error bound of every algorithm.
+    All ranks get the same bits. float16 and bfloat16 are computed in float32; docs/algorithms.md says how
+    often they are rounded, and gives the error bound of every algorithm. Their average is finite wherever
+    the exact average fits the type; both factors multiply it at the end.
     """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
