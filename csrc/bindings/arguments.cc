@@ -1,5 +1,7 @@
 #include "bindings/arguments.h"
 
+#include <utility>
+
 namespace py = pybind11;
 
 namespace ronde {
@@ -53,7 +55,12 @@ Reducing::Reducing(const Communicator& communicator, py::handle op_object, DType
   reduction.op = core_op(op);
   reduction.prescale = factor_from("prescale_factor", prescale);
   reduction.postscale = factor_from("postscale_factor", postscale);
-  if (op == Op::average) reduction.divisor = communicator.size();
+  if (op == Op::average) {
+    reduction.divisor = communicator.size();
+    // Of one rank too, a half type may not hold what comes between both factors (reduction.h).
+    if (communicator.size() == 1 && is_half(dtype))
+      reduction.postscale *= std::exchange(reduction.prescale, 1.0);
+  }
   if (is_floating(dtype)) return;
   const std::string type(ronde::name_of(dtype));
   if (op == Op::average)

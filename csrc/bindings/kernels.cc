@@ -84,6 +84,19 @@ void bind_kernels(py::module_& module) {
       py::arg("streaming") = false, py::arg("simd") = "",
       "ins[0] op ins[1] op ..., stored to each of outs; contiguous arrays whose bytes are of type "
       "dtype.");
+  module.def(
+      "mean",
+      [](DType dtype, py::array& out, const py::array& left, int left_held, const py::array& right,
+         int right_held, const std::string& simd) {
+        if (!is_half(dtype)) throw ArgumentError("means are those of half types");
+        if (left.nbytes() != out.nbytes() || right.nbytes() != out.nbytes())
+          throw ArgumentError("the arrays differ in size");
+        table(simd).mean(dtype, out.mutable_data(), {left.data(), left_held},
+                         {right.data(), right_held}, out.nbytes() / size_of(dtype));
+      },
+      py::arg("dtype"), py::arg("out"), py::arg("left"), py::arg("left_held"), py::arg("right"),
+      py::arg("right_held"), py::kw_only(), py::arg("simd") = "",
+      "The mean of the contributions whose means are left and right.");
   module.def("copy_bytes", &copy_array, py::arg("to"), py::arg("source"), py::kw_only(),
              py::arg("streaming") = false, py::arg("simd") = "",
              "Copies one array's bytes to another, around the caches where streaming.");

@@ -19,20 +19,6 @@
 #include "node/shared_reduction.h"
 
 namespace ronde {
-namespace {
-
-/// The part of a reduction that comes before the ranks of a machine are done, and the rest.
-Reduction before(Reduction reduction) {
-  reduction.divisor = reduction.postscale = 1.0;
-  return reduction;
-}
-
-Reduction after(Reduction reduction) {
-  reduction.prescale = 1.0;
-  return reduction;
-}
-
-}  // namespace
 
 void Communicator::allreduce_across(const Call& call, std::span<const Piece> pieces,
                                     const Reduction& reduction) {
@@ -46,10 +32,11 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
     agree_and_know_link(call, bytes);
     // The same for all places: some may have an element less, or none.
     const Ride ride = ride_of(Chunks::even(bytes / item, board_->size()).largest() * item, item);
-    reduce_by_slices(call, pieces, before(reduction),
+    const Reduction between = after(reduction, board_->size());
+    reduce_by_slices(call, pieces, before(reduction, board_->size()),
                      [&](const Extremes& said, Buffer slice, Range place) {
                        if (ride != Ride::none) {
-                         reduce_riding(call, said, ride, slice, slice, after(reduction));
+                         reduce_riding(call, said, ride, slice, slice, between);
                          return;
                        }
                        agree_by_messages(call, said, false);
@@ -57,8 +44,8 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
                                            .chunks = Chunks::even(place.count, across_->size()),
                                            .inputs = {}};
                        run_on(*across_, Collective::allreduce, layout, {{}, slice},
-                              element_of(reduction), call, {});
-                       postscale(reduction, slice.data, place.count);
+                              element_of(between), call, {});
+                       finish(between, across_->size(), slice);
                      });
   });
 }
@@ -105,28 +92,39 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
                                         const Compression& compression) {
   const bool one_machine = size() == 1 || (board_ && !across_);
   if (one_machine && !compression.per_rank) return allreduce(call, pieces, reduction);
+  const auto& compressor = *compression.compressor;
+  const bool by_slices = across_ && !compression.per_rank;
+  // For an average, what a machine sends is the mean of its ranks if their sum might not fit.
+  const bool mean = by_slices && reduction.divisor != 1.0 && compressor.overflows();
+  Reduction inside = before(reduction, 1), outside = after(reduction, 1);
+  if (mean) {
+    inside.divisor = board_->size();
+    outside.divisor /= inside.divisor;
+  }
   const auto compressed = [&](Transport& transport, ConstBuffer values, Buffer result,
                               Range place) {
     Compression part = compression;
     part.rank = rank();
-    if (!part.residual.empty()) part.residual = part.residual.subspan(place.offset, place.count);
+    auto& left = part.residual;
+    if (!left.empty()) left = left.subspan(place.offset, place.count);
+    // It is in units of a sum, and meanwhile in those of what is sent.
+    postscale(inside, left.data(), left.size());
     compress_between(transport, call, part,
                      {reinterpret_cast<const float*>(values.data), place.count},
-                     {reinterpret_cast<float*>(result.data), place.count}, after(reduction));
+                     {reinterpret_cast<float*>(result.data), place.count}, outside);
+    prescale({.dtype = DType::float32, .prescale = inside.divisor}, left.data(), left.size());
   };
-  const auto& compressor = *compression.compressor;
   // Sparse payloads go one of two ways, exact sums one of many: by what the link costs.
   const auto know_what_matters = [&] {
     if (compressor.for_sums() || compressor.numbers_at()) know_link(call, bytes_of(pieces));
   };
   guarded(call, [&] {
-    if (across_ && !compression.per_rank) {
-      reduce_by_slices(call, pieces, before(reduction),
-                       [&](const Extremes& said, Buffer slice, Range place) {
-                         agree_by_messages(call, said, false);
-                         know_what_matters();
-                         compressed(*across_, slice, slice, place);
-                       });
+    if (by_slices) {
+      reduce_by_slices(call, pieces, inside, [&](const Extremes& said, Buffer slice, Range place) {
+        agree_by_messages(call, said, false);
+        know_what_matters();
+        compressed(*across_, slice, slice, place);
+      });
       return;
     }
     agree(call, false);
@@ -201,9 +199,10 @@ void Communicator::allreduce_short_across(const Call& call, std::span<const Piec
   ++sequence_;
   // Ranks of this machine that differ are told of between the machines: all must hear of it.
   const auto said = meet(call, sum.bytes, [&](std::uint64_t mine) {
-    return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local), before(reduction));
+    return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local),
+                                             before(reduction, board_->size()));
   });
-  reduce_riding(call, said, Ride::contributions, sum, sum, after(reduction));
+  reduce_riding(call, said, Ride::contributions, sum, sum, after(reduction, board_->size()));
   unpack(pieces, sum);
 }
 

@@ -52,7 +52,7 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
     prescale(reduction, data.data, count);
     const Layout layout{.rank = rank(), .chunks = Chunks::even(count, size()), .inputs = {}};
     run(Collective::allreduce, layout, {{}, data}, element_of(reduction), call, algorithm);
-    postscale(reduction, data.data, count);
+    finish(reduction, size(), data);
     if (packed) unpack(pieces, data);
   });
 }
@@ -102,7 +102,7 @@ void Communicator::reduce_riding(const Call& call, const Extremes& said, Ride ri
   const Layout layout{.rank = transport.rank(), .chunks = chunks, .inputs = {}};
   run_on(transport, Collective::allgather, layout, {{}, result}, Element{item}, call,
          "halving_doubling");
-  postscale(reduction, result.data, count);
+  finish(reduction, transport.size(), result);
 }
 
 /// The pieces' inputs, one after another, in memory of the call.
@@ -130,7 +130,7 @@ void Communicator::reduce_scatter(const Call& call, ConstBuffer input, Buffer ou
     const auto mine = chunks[rank()];
     const std::size_t item = size_of(reduction.dtype);
     copy(output, data.slice(mine.offset * item, mine.count * item));
-    postscale(reduction, output.data, mine.count);
+    finish(reduction, size(), output);
   });
 }
 
@@ -147,7 +147,7 @@ void Communicator::reduce(const Call& call, ConstBuffer input, Buffer output,
     const Layout layout{
         .rank = rank(), .chunks = Chunks::even(count, size()), .inputs = {}, .root = root};
     run(Collective::reduce, layout, {{}, data}, element_of(reduction), call, algorithm);
-    if (is_root) postscale(reduction, output.data, count);
+    if (is_root) finish(reduction, size(), output);
   });
 }
 

@@ -1,6 +1,7 @@
 #include "collective/execution.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "kernels/kernels.h"
@@ -162,9 +163,13 @@ void Execution::apply(const Open& open) {
     copy_bytes(range, other, action.range.count * element_.bytes);
     return;
   }
-  const bool range_first = action.order == Order::range_first;
-  ronde::reduce(element_.op, element_.dtype, range, range_first ? range : other,
-                range_first ? other : range, action.range.count);
+  Mean left{range, action.held.range}, right{other, action.held.other};
+  if (action.order == Order::other_first) std::swap(left, right);
+  const std::size_t count = action.range.count;
+  if (element_.mean)
+    mean(element_.dtype, range, left, right, count);
+  else
+    ronde::reduce(element_.op, element_.dtype, range, left.data, right.data, count);
 }
 
 /// Whether an earlier action in the window still has to read what this one writes, or to write what

@@ -25,11 +25,12 @@
 
 namespace ronde {
 
-/// What an element is. `op` counts where the schedule reduces.
+/// What an element is. The rest counts where the schedule reduces.
 struct Element {
   std::size_t bytes = 1;
   DType dtype = DType::uint8;
   ReduceOp op = ReduceOp::sum;
+  bool mean = false;  // partial results are means of the contributions so far (reduction.h)
 };
 
 struct Operands {

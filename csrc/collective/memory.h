@@ -28,7 +28,32 @@ inline Buffer chunk_of(Buffer data, const Range& chunk) {
 }
 
 inline Element element_of(const Reduction& reduction) {
-  return {size_of(reduction.dtype), reduction.dtype, reduction.op};
+  return {size_of(reduction.dtype), reduction.dtype, reduction.op, reduction.averages_halves()};
+}
+
+/// Of a reduction that takes several steps: what the reduction of the first `ranks` ranks does. Its
+/// result is a sum, or the mean of an average of halves.
+inline Reduction before(Reduction reduction, int ranks) {
+  const bool mean = reduction.averages_halves();
+  if (mean) reduction.prescale = 1.0;
+  reduction.divisor = mean ? ranks : 1.0;
+  reduction.postscale = 1.0;
+  return reduction;
+}
+
+/// What the steps after it do.
+inline Reduction after(Reduction reduction, int ranks) {
+  if (reduction.averages_halves()) {
+    reduction.postscale *= reduction.prescale;
+    reduction.divisor /= ranks;
+  }
+  reduction.prescale = 1.0;
+  return reduction;
+}
+
+/// The same in place, where no further rank has to be reduced.
+inline void finish(const Reduction& reduction, int ranks, Buffer data) {
+  postscale(after(reduction, ranks), data.data, data.bytes / size_of(reduction.dtype));
 }
 
 inline std::size_t bytes_of(std::span<const Piece> pieces) {

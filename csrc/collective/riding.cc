@@ -90,8 +90,12 @@ std::size_t Halving::expected(int round) const { return half(round, rank_).bytes
 void Halving::take(int round, const std::byte* message) {
   const Buffer kept = half(round, rank_);
   const bool lower = rank_ < (rank_ ^ distance(round, chunks_.size()));  // stands left
-  reduce(reduction_.op, reduction_.dtype, kept.data, lower ? kept.data : message,
-         lower ? message : kept.data, kept.bytes / size_of(reduction_.dtype));
+  const void *left = lower ? kept.data : message, *right = lower ? message : kept.data;
+  const std::size_t count = kept.bytes / size_of(reduction_.dtype);
+  if (reduction_.averages_halves())
+    mean(reduction_.dtype, kept.data, {left, 1}, {right, 1}, count);  // of equally many each
+  else
+    reduce(reduction_.op, reduction_.dtype, kept.data, left, right, count);
 }
 
 // The choice --------------------------------------------------------------------------------------

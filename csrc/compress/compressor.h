@@ -65,6 +65,9 @@ class Compressor {
   virtual void decode(std::span<const std::byte> payload, std::span<float> out,
                       Store store) const = 0;
 
+  /// Whether payloads cannot hold all that float32 can: what is too large becomes infinite.
+  virtual bool overflows() const { return false; }
+
   /// Whether the decoded values are right on average. If not, a residual is needed for what is left
   /// out again and again.
   virtual bool unbiased() const = 0;

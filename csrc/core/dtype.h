@@ -38,6 +38,7 @@ constexpr std::string_view name_of(DType dtype) {
 }
 
 constexpr bool is_floating(DType dtype) { return dtype >= DType::float16; }
+constexpr bool is_half(DType dtype) { return dtype == DType::float16 || dtype == DType::bfloat16; }
 
 enum class ReduceOp : std::uint8_t { sum, product, min, max };
 

@@ -11,6 +11,11 @@ struct Reduction {
   double prescale = 1.0;   // multiplies each contribution; floating types only, as are the next two
   double divisor = 1.0;    // divides the result: the number of ranks, for an average
   double postscale = 1.0;  // multiplies what comes then
+
+  /// An average of a half type, whose sum may not fit the type that the average fits. So a partial
+  /// result that is rounded is the mean of the contributions so far, and as an average is linear,
+  /// both factors are applied to the end result.
+  bool averages_halves() const { return op == ReduceOp::sum && divisor != 1.0 && is_half(dtype); }
 };
 
 }  // namespace ronde

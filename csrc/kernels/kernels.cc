@@ -1,6 +1,7 @@
 #include "kernels/kernels.h"
 
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -68,6 +69,13 @@ void KernelTable::reduce_many(const Reduction& reduction, Outputs outs, Inputs i
   const bool scaled =
       reduction.prescale != 1.0 || reduction.divisor != 1.0 || reduction.postscale != 1.0;
   Reduction done = reduction;
+  if (reduction.averages_halves()) {
+    // Inputs of the range of float32 leave room for their sum. A power of two changes no bits.
+    const bool wide = reduction.dtype == DType::bfloat16;
+    done.prescale = wide ? 1.0 / static_cast<double>(std::bit_ceil(ins.size())) : 1.0;
+    done.divisor *= done.prescale;
+    done.postscale *= reduction.prescale;
+  }
   if (ins.size() == 1 && !scaled) {  // a copy, which no type may touch
     if (outs.size() == 1 && outs[0] == ins[0]) return;
     done = {.dtype = DType::uint8};
@@ -75,6 +83,15 @@ void KernelTable::reduce_many(const Reduction& reduction, Outputs outs, Inputs i
   }
   reduce[static_cast<int>(done.op)][static_cast<int>(done.dtype)](
       done, outs.data(), outs.size(), ins.data(), ins.size(), count, streaming);
+}
+
+void KernelTable::mean(DType dtype, void* out, const Mean& left, const Mean& right,
+                       std::size_t count) const {
+  const double all = left.contributions + right.contributions;
+  // Weights rather than counts: the sum of what they multiply may be beyond float32.
+  means[dtype == DType::bfloat16](left.data, static_cast<float>(left.contributions / all),
+                                  right.data, static_cast<float>(right.contributions / all), out,
+                                  count);
 }
 
 }  // namespace ronde

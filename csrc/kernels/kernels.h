@@ -18,6 +18,12 @@
 
 namespace ronde {
 
+/// Of so many contributions to every element.
+struct Mean {
+  const void* data;
+  int contributions;
+};
+
 using Inputs = std::span<const void* const>;
 using Outputs = std::span<void* const>;
 
@@ -28,18 +34,24 @@ using ReduceKernel = void (*)(const Reduction& reduction, void* const* outs, std
 using CopyKernel = void (*)(std::byte* to, const std::byte* from, std::size_t bytes,
                             bool streaming);
 
+/// left x left_weight + right x right_weight
+using MeanKernel = void (*)(const void* left, float left_weight, const void* right,
+                            float right_weight, void* out, std::size_t count);
+
 struct KernelTable {
   const char* name;
   CopyKernel copy;
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
+  std::array<MeanKernel, 2> means;  // of float16 and of bfloat16
   std::array<CodecKernels, kCodes> codecs;
   SelectKernels select;
   LowRankKernels low_rank;
   SharedScaleKernels shared_scale;
 
-  /// See reduce_many below.
+  /// See reduce_many and mean below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                    bool streaming) const;
+  void mean(DType dtype, void* out, const Mean& left, const Mean& right, std::size_t count) const;
 
   const CodecKernels& codec(Code code) const { return codecs[static_cast<int>(code)]; }
 };
@@ -59,8 +71,9 @@ const KernelTable* kernels(const char* name);
 /// and take -0 for less than +0. Integers wrap. bool: sum and max are "or", product and min "and".
 ///
 /// Floating types are scaled as `reduction` says: each input is multiplied by prescale, the result
-/// divided by divisor and multiplied by postscale, in the type of the computation. One input that
-/// is not scaled is copied.
+/// divided by divisor and multiplied by postscale, in the type of the computation; an average of a
+/// half type is multiplied by both factors at the end, and its sum is kept from overflowing in
+/// float32. One input that is not scaled is copied.
 ///
 /// `streaming`: the results go around the caches, for memory that will not be read soon, and are
 /// visible before what the caller releases next. Of several outputs the first does not.
@@ -83,8 +96,14 @@ inline void reduce(ReduceOp op, DType dtype, void* out, const void* left, const 
   reduce_many({.dtype = dtype, .op = op}, {&out, 1}, ins, count, false);
 }
 
+/// The mean of the contributions to both, of a half type: in float32, rounded once.
+inline void mean(DType dtype, void* out, const Mean& left, const Mean& right, std::size_t count) {
+  kernels().mean(dtype, out, left, right, count);
+}
+
 /// Before its reduction: multiplies a contribution, in place.
 inline void prescale(const Reduction& reduction, void* data, std::size_t count) {
+  if (reduction.averages_halves()) return;
   reduce_many({.dtype = reduction.dtype, .prescale = reduction.prescale}, {&data, 1}, {&data, 1},
               count, false);
 }

@@ -10,7 +10,8 @@
 //   allreduce       one, then the other.
 // Each rank sends and receives P-1 chunks in each phase, n(P-1)/P elements: minimal in steps and in
 // volume, for any number of ranks. A range of the view may wrap round the end of the vector: then
-// it is two messages of one step.
+// it is two messages of one step. R[i] never holds more contributions than R[i-1]. Where it holds
+// fewer, and P is no power of two, a message is received first and its chunks reduced one by one.
 //
 // The paper counts the view forwards. Backwards, rank 0 is among those whose ranges wrap whenever
 // any do, so that its cost is the cost of the collective.
@@ -47,13 +48,29 @@ Schedule reduce_scatter(const Layout& layout) {
   const std::vector<int> skip = skips(layout.size());
   const int steps = static_cast<int>(skip.size()) - 1;
   Schedule schedule;
+  std::vector<int> held(layout.size(), 1);  // contributions, by R[i]: the same on all ranks
   for (int step = 0; step < steps; ++step) {
-    const int open = skip[step], kept = skip[step + 1];
+    const int open = skip[step], kept = skip[step + 1], given = open - kept;
     const int to = layout.neighbour(-kept), from = layout.neighbour(kept);
+    const bool alike = held[0] == held[given - 1] && held[kept] == held[open - 1];
     in_pairs(
-        view(layout, kept, open), view(layout, 0, open - kept),
+        view(layout, kept, open), view(layout, 0, given),
         [&](Range range) { schedule.send(step, to, range); },
-        [&](Range range) { schedule.recv_reduce(step, from, range, Order::range_first); });
+        [&](Range range) {
+          if (alike)
+            schedule.recv_reduce(step, from, range, Order::range_first, {held[0], held[kept]});
+          else
+            schedule.recv(step, from, range.in(Where::scratch));
+        });
+    if (!alike) schedule.scratch = layout.chunks.total();
+    for (int i = 0; i < given; ++i) {
+      if (!alike) {
+        const Range chunk = layout.chunks[layout.neighbour(-i)];
+        schedule.reduce(step, chunk, chunk.in(Where::scratch), Order::range_first,
+                        {held[i], held[kept + i]});
+      }
+      held[i] += held[kept + i];
+    }
   }
   return schedule;
 }

@@ -25,6 +25,15 @@ class Fold {
     return core_rank < surplus_ ? 2 * core_rank : core_rank + surplus_;
   }
 
+  /// The contributions that a core rank holds when all core ranks at multiples of this distance
+  /// from it have reduced with each other.
+  int held(int core_rank, int distance) const {
+    int contributions = 0;
+    for (int each = core_rank % distance; each < core_; each += distance)
+      contributions += each < surplus_ ? 2 : 1;
+    return contributions;
+  }
+
   /// One step, none where there is no surplus: what stays of a pair holds both contributions.
   Schedule before(const Layout& layout) const {
     Schedule schedule{.actions = {}, .scratch = 0, .steps = surplus_ > 0};
@@ -32,7 +41,7 @@ class Fold {
     if (folded(layout.rank)) {
       schedule.send(0, layout.rank - 1, whole);
     } else if (paired(layout.rank)) {
-      schedule.recv_reduce(0, layout.rank + 1, whole, Order::range_first);
+      schedule.recv_reduce(0, layout.rank + 1, whole, Order::range_first, {1, 1});
     }
     return schedule;
   }

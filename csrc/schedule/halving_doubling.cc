@@ -29,7 +29,8 @@ Schedule halving(const Fold& fold, int rank, const Chunks& chunks) {
     const int other = self ^ distance, peer = fold.rank_of(other);
     const int given = other / distance * distance, kept = self / distance * distance;
     schedule.send(step, peer, chunks.span(given, given + distance));
-    schedule.recv_reduce(step, peer, chunks.span(kept, kept + distance), lower_first(self, other));
+    schedule.recv_reduce(step, peer, chunks.span(kept, kept + distance), lower_first(self, other),
+                         {fold.held(self, 2 * distance), fold.held(other, 2 * distance)});
   }
   return schedule;
 }

@@ -22,11 +22,11 @@ class RankOrder {
   void reduce(Schedule& schedule, int step) const {
     // The lower ranks gather in the first slot, so that they stand left of our own as one operand.
     for (int peer = 1; peer < rank_; ++peer) {
-      schedule.reduce(step, slot(0), slot(peer), Order::range_first);
+      schedule.reduce(step, slot(0), slot(peer), Order::range_first, {peer, 1});
     }
-    if (rank_ > 0) schedule.reduce(step, own_, slot(0), Order::other_first);
+    if (rank_ > 0) schedule.reduce(step, own_, slot(0), Order::other_first, {1, rank_});
     for (int peer = rank_ + 1; peer < size_; ++peer) {
-      schedule.reduce(step, own_, slot(peer), Order::range_first);
+      schedule.reduce(step, own_, slot(peer), Order::range_first, {peer, 1});
     }
   }
 

@@ -25,7 +25,8 @@ Schedule core(const Fold& fold, int rank, Range whole) {
     schedule.send(step, peer, whole);
     // Not reduced as it comes: what is being sent must not change.
     schedule.recv(step, peer, whole.in(Where::scratch));
-    schedule.reduce(step, whole, whole.in(Where::scratch), lower_first(self, other));
+    schedule.reduce(step, whole, whole.in(Where::scratch), lower_first(self, other),
+                    {fold.held(self, 2 * distance), fold.held(other, 2 * distance)});
   }
   return schedule;
 }

@@ -22,7 +22,7 @@ Schedule reduce_scatter(const Layout& layout) {
     schedule.send(step, next, layout.chunks[layout.neighbour(-1 - step)]);
     // What comes holds step + 1 contributions, and one more when it goes on in the next step.
     const Range arriving = layout.chunks[layout.neighbour(-2 - step)];
-    schedule.recv_reduce(step, previous, arriving, Order::other_first);
+    schedule.recv_reduce(step, previous, arriving, Order::other_first, {1, step + 1});
   }
   return schedule;
 }

@@ -22,6 +22,7 @@ struct Element {
   std::uint64_t sum = 0;   // from which contributions
   int ready = kUndefined;  // the first step whose messages may use it
   int depth = 0;           // reductions on the longest way from a contribution to here
+  int held = 1;            // contributions
 };
 
 inline std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
@@ -35,16 +36,12 @@ inline std::uint64_t leaf(int rank) { return mix(rank); }
 
 /// The tree knows only the rank, so that trees compare across the vector; the sum knows both.
 inline Element original(int rank, std::size_t position) {
-  return {leaf(rank), mix(leaf(rank) + position), 0, 0};
+  return {leaf(rank), mix(leaf(rank) + position), 0, 0, 1};
 }
 
 inline Element combined(const Element& left, const Element& right) {
   return {mix(mix(left.tree) + right.tree), left.sum + right.sum, std::max(left.ready, right.ready),
-          std::max(left.depth, right.depth) + 1};
-}
-
-inline Element reduced(const Element& range, const Element& other, Order order) {
-  return order == Order::range_first ? combined(range, other) : combined(other, range);
+          std::max(left.depth, right.depth) + 1, left.held + right.held};
 }
 
 /// What a schedule did wrong. Never leaves the simulation.
@@ -54,6 +51,15 @@ struct Fault : std::runtime_error {
 
 inline std::string where(int rank, const Action& action) {
   return "rank " + std::to_string(rank) + ", step " + std::to_string(action.step) + ": ";
+}
+
+inline Element reduced(const Element& range, const Element& other, const Action& action, int rank) {
+  if (range.held != action.held.range || other.held != action.held.other) {
+    throw Fault(where(rank, action) + "reduces " + std::to_string(range.held) + " and " +
+                std::to_string(other.held) + " contributions, not " +
+                std::to_string(action.held.range) + " and " + std::to_string(action.held.other));
+  }
+  return action.order == Order::range_first ? combined(range, other) : combined(other, range);
 }
 
 inline bool receives(const Action& action) {

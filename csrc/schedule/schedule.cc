@@ -45,23 +45,23 @@ void add(Schedule& schedule, const Action& action) {
 }  // namespace
 
 void Schedule::send(int step, int peer, Range range) {
-  add(*this, {Verb::send, Order::range_first, step, peer, range, {}});
+  add(*this, {Verb::send, Order::range_first, step, peer, range, {}, {}});
 }
 
 void Schedule::recv(int step, int peer, Range range) {
-  add(*this, {Verb::recv, Order::range_first, step, peer, range, {}});
+  add(*this, {Verb::recv, Order::range_first, step, peer, range, {}, {}});
 }
 
-void Schedule::recv_reduce(int step, int peer, Range range, Order order) {
-  add(*this, {Verb::recv_reduce, order, step, peer, range, {}});
+void Schedule::recv_reduce(int step, int peer, Range range, Order order, Held held) {
+  add(*this, {Verb::recv_reduce, order, step, peer, range, {}, held});
 }
 
 void Schedule::copy(int step, Range to, Range from) {
-  add(*this, {Verb::copy, Order::range_first, step, -1, to, from});
+  add(*this, {Verb::copy, Order::range_first, step, -1, to, from, {}});
 }
 
-void Schedule::reduce(int step, Range to, Range from, Order order) {
-  add(*this, {Verb::reduce, order, step, -1, to, from});
+void Schedule::reduce(int step, Range to, Range from, Order order, Held held) {
+  add(*this, {Verb::reduce, order, step, -1, to, from, held});
 }
 
 Schedule then(Schedule first, const Schedule& second) {

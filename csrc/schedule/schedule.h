@@ -52,6 +52,12 @@ enum class Verb : std::uint8_t {
 /// wherever two ranks compute the same element, so that both get the same bits.
 enum class Order : std::uint8_t { range_first, other_first };
 
+/// How many contributions each operand of a reduction holds: the weights of a mean.
+struct Held {
+  int range = 1;
+  int other = 1;
+};
+
 struct Action {
   Verb verb;
   Order order;
@@ -59,6 +65,7 @@ struct Action {
   int peer;      // -1 for copy and reduce
   Range range;   // what is sent, or what is written
   Range source;  // what copy and reduce read
+  Held held;     // by the operands of recv_reduce and reduce
 };
 
 /// A vector cut into one part for each rank.
@@ -112,9 +119,9 @@ struct Schedule {
   // The five verbs. Empty ranges are left out: both sides of a message see the same emptiness.
   void send(int step, int peer, Range range);
   void recv(int step, int peer, Range range);
-  void recv_reduce(int step, int peer, Range range, Order order);
+  void recv_reduce(int step, int peer, Range range, Order order, Held held);
   void copy(int step, Range to, Range from);
-  void reduce(int step, Range to, Range from, Order order);
+  void reduce(int step, Range to, Range from, Order order, Held held);
 };
 
 /// First one, then the other, with the steps counted on. They share their scratch.

@@ -108,7 +108,7 @@ class World {
         range[i] = source[i];
       } else {
         check_defined(rank, action, range[i]);
-        range[i] = reduced(range[i], source[i], action.order);
+        range[i] = reduced(range[i], source[i], action, rank.layout.rank);
       }
     }
     if (action.verb == Verb::reduce) rank.counted.reduced += action.range.count;
@@ -128,7 +128,7 @@ class World {
       Element arrived = source[i];
       if (receive.verb == Verb::recv_reduce) {
         check_defined(to, receive, range[i]);
-        arrived = reduced(range[i], arrived, receive.order);
+        arrived = reduced(range[i], arrived, receive, to.layout.rank);
       }
       arrived.ready = std::max(arrived.ready, send.step + 1);
       range[i] = arrived;

@@ -33,8 +33,8 @@ struct Simulation {
 
 /// Runs `algorithm` on ranks with these chunk counts (see layout_of). It checks that the schedule
 /// ends, that messages meet receives of their size, that nothing undefined or outside the buffers
-/// is read, that step numbers tell the truth (see schedule.h), and that each rank ends with exactly
-/// what the collective promises.
+/// is read, that step numbers and the numbers of contributions tell the truth (see schedule.h), and
+/// that each rank ends with exactly what the collective promises.
 Simulation simulate(const Algorithm& algorithm, const std::vector<std::size_t>& counts, int root,
                     int window = 2);
 

@@ -29,6 +29,10 @@ class Place {
   bool parent_at(int distance) const {
     return place_ % (2 * distance) == 0 && place_ + distance < size_;
   }
+  /// How many ranks the subtrees on both sides of the edge to the child have, up to this distance.
+  Held held_at(int distance) const {
+    return {distance, std::min(distance, size_ - place_ - distance)};
+  }
   int parent(int distance) const { return layout_.neighbour(-distance); }
   int child(int distance) const { return layout_.neighbour(distance); }
 
@@ -75,7 +79,8 @@ Schedule reduce(const Layout& layout) {
     const int distance = 1 << step;
     if (place.child_at(distance)) schedule.send(step, place.parent(distance), whole);
     if (place.parent_at(distance)) {
-      schedule.recv_reduce(step, place.child(distance), whole, Order::range_first);
+      schedule.recv_reduce(step, place.child(distance), whole, Order::range_first,
+                           place.held_at(distance));
     }
   }
   return schedule;

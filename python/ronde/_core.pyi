@@ -106,6 +106,18 @@ def reduce_many(
 ) -> None:
     """Stores ins[0] op ins[1] op ... to each of outs: contiguous arrays of equally many bytes."""
 
+def mean(
+    dtype: DType,
+    out: _Array,
+    left: _Array,
+    left_held: int,
+    right: _Array,
+    right_held: int,
+    *,
+    simd: str = "",
+) -> None:
+    """Stores the mean of the contributions, of a half type, whose means are left and right."""
+
 def copy_bytes(to: _Array, source: _Array, *, streaming: bool = False, simd: str = "") -> None:
     """Copies one array's bytes to another, around the caches where streaming."""
 

@@ -71,8 +71,9 @@ def allreduce(
 
     Raises `TypeError` and `ValueError` for wrong arguments, naming them.
 
-    All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says how
-    often they are rounded, and gives the error bound of every algorithm.
+    All ranks get the same bits. float16 and bfloat16 are computed in float32; docs/algorithms.md says how
+    often they are rounded, and gives the error bound of every algorithm. Their average is finite wherever
+    the exact average fits the type; both factors multiply it at the end.
     """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor

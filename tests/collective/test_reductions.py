@@ -133,7 +133,7 @@ def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> N
             )
             assert same_bits(output, reduced(everything, op)), algorithm
 
-    for size in (2, 3, 8):
+    for size in (2, 3, 7, 8):
         run_all(size, program, segment_bytes=segment_bytes, window=window)
 
 

@@ -207,12 +207,15 @@ def reference(op: ReduceOp, dtype: DType, ins: list[Any], scaling: dict[str, flo
         return (np.logical_or if either else np.logical_and).reduce(ins)
     wide = np.float32 if dtype in (DType.float16, DType.bfloat16) else result_type.type
     ufunc = {"sum": np.add, "product": np.multiply, "min": np.minimum, "max": np.maximum}[op.name]
-    values = [x.astype(wide) * wide(scaling.get("prescale", 1)) for x in ins]
+    before, divisor, after = (scaling.get(name, 1) for name in ("prescale", "divisor", "postscale"))
+    if wide is not result_type.type and op is ReduceOp.sum and divisor != 1:
+        before, after = 1, before * after
+    values = [x.astype(wide) * wide(before) for x in ins]
     result = values[0]
     for value in values[1:]:
         result = ufunc(result, value)
     if scaling:
-        result = result / wide(scaling.get("divisor", 1)) * wide(scaling.get("postscale", 1))
+        result = result / wide(divisor) * wide(after)
     return result.astype(result_type)
 
 
@@ -315,6 +318,51 @@ def test_scaling_comes_before_and_after_the_reduction(
             expected = reference(op, dtype, ins, scaling)
             _core.reduce_many(op, dtype, [out], ins, simd=simd, **scaling)
             assert_same([out], expected, (op, in_count, count))
+
+
+HALVES = pytest.mark.parametrize("dtype", [DType.float16, DType.bfloat16], ids=lambda d: d.name)
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@HALVES
+@pytest.mark.parametrize("held", [(1, 1), (3, 1), (2, 5), (0, 7)])
+def test_the_mean_of_two_means_is_rounded_once(
+    dtype: DType, held: tuple[int, int], simd: str
+) -> None:
+    pairs = [
+        (any_bits(dtype, 1003, 5), any_bits(dtype, 1003, 6)),
+        (any_bits(dtype, 5, 7), any_bits(dtype, 5, 8)),
+        special_values(dtype),
+    ]
+    weights = [np.float32(each / sum(held)) for each in held]
+    for a, b in pairs:
+        with np.errstate(all="ignore"):
+            left, right = a.astype(np.float32) * weights[0], b.astype(np.float32) * weights[1]
+            exact = (left + right).astype(a.dtype)
+        result = np.empty_like(a)
+        _core.mean(dtype, result, a, held[0], b, held[1], simd=simd)
+        nan = np.isnan(exact)
+        assert (np.isnan(result) == nan).all()
+        assert result[~nan].tobytes() == exact[~nan].tobytes()
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@HALVES
+@pytest.mark.parametrize(
+    "scaling", [{}, {"prescale": 1e30, "postscale": 1e-30}], ids=["", "scaled"]
+)
+def test_averages_of_the_largest_numbers_are_finite(
+    dtype: DType, scaling: dict[str, float], simd: str
+) -> None:
+    largest = ml_dtypes.finfo(numpy_dtype(dtype)).max
+    for in_count in (2, 3, 64):
+        ins = [np.full(100, largest, numpy_dtype(dtype)) for _ in range(in_count)]
+        out = np.empty_like(ins[0])
+        _core.reduce_many(
+            ReduceOp.sum, dtype, [out], ins, divisor=float(in_count), simd=simd,
+            **scaling,
+        )  # fmt: skip
+        assert (out == largest).all(), in_count
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)

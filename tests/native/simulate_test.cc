@@ -92,8 +92,16 @@ Schedule counts_twice(const Layout& layout) {
   Schedule schedule{.actions = {}, .scratch = whole.count, .steps = 0};
   schedule.send(0, peer, whole);
   schedule.recv(0, peer, whole.in(Where::scratch));
-  schedule.reduce(0, whole, whole.in(Where::scratch), Order::range_first);
-  schedule.reduce(0, whole, whole.in(Where::scratch), Order::range_first);
+  schedule.reduce(0, whole, whole.in(Where::scratch), Order::range_first, {1, 1});
+  schedule.reduce(0, whole, whole.in(Where::scratch), Order::range_first, {2, 1});
+  return schedule;
+}
+
+// Takes what comes for a mean of two.
+Schedule weighs_wrongly(const Layout& layout) {
+  Schedule schedule = counts_twice(layout);
+  schedule.actions.pop_back();
+  schedule.actions.back().held.other = 2;
   return schedule;
 }
 
@@ -139,6 +147,8 @@ int main() {
   expect_error(allgather, talks_to_itself, 2, 0, "is no other rank");
   expect_error(Collective::broadcast, hurries, 3, 1, "sends what comes in the same step");
   expect_error(Collective::allreduce, counts_twice, 2, 0, "the result is wrong");
+  expect_error(Collective::allreduce, weighs_wrongly, 2, 0,
+               "step 0: reduces 1 and 1 contributions, not 1 and 2");
 
   const Simulation selfish = run(Collective::allreduce, puts_itself_first, 2);
   expect(selfish.error.empty(), "every contribution counts once");

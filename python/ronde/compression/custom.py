@@ -40,6 +40,8 @@ class Custom(Codec):
     ranks go to all, and each adds up what it decompresses, in the order of the ranks. All payloads of an
     object whose attribute `sums` is true are arrays, whose sum stands for the sum of the values: they are
     added exactly, and the sum is decompressed with the rank's own context, which must be like the others'.
+    Payloads of float16 and bfloat16 are averaged instead, as their sum may not fit, and what is decompressed
+    is then multiplied by the number of ranks if `op` is `Sum`.
     """
 
     def __init__(self, compressor: Any) -> None:
@@ -61,9 +63,9 @@ class Custom(Codec):
         if failed:
             raise RondeError(f"{self!r} has failed on another rank")
         adds = self._adds if getattr(self._compressor, "sums", False) else self._gathers
-        factor = np.float32(bucket.factors[1] / bucket.divisor)
-        for output, total in zip(bucket.outputs, adds(bucket, packed), strict=True):
-            np.multiply(total, factor, out=output)
+        factor = bucket.factors[1] / bucket.divisor
+        for output, (total, ranks) in zip(bucket.outputs, adds(bucket, packed), strict=True):
+            np.multiply(total, np.float32(factor * ranks), out=output)
 
     def _packed(self, bucket: Group, residual: Floats | None) -> list[tuple[Any, Any]]:
         packed, offset = [], 0
@@ -81,7 +83,8 @@ class Custom(Codec):
             offset += x.size
         return packed
 
-    def _gathers(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[Floats]:
+    def _gathers(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[tuple[Floats, int]]:
+        """What all ranks' values add up to, and 1."""
         mine = np.frombuffer(pickle.dumps(packed), np.uint8)
         call = _core.Call("payloads of allreduce", bucket.call or "", detail=repr(self))
         lengths, data = bucket.communicator.allgather(call, mine, mine.size, 1)
@@ -92,9 +95,10 @@ class Custom(Codec):
             theirs = pickle.loads(data[begin:end].tobytes())
             for total, (payload, ctx) in zip(totals, theirs, strict=True):
                 total += self._decompressed(payload, ctx, total.shape)
-        return totals
+        return [(total, 1) for total in totals]
 
-    def _adds(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[Floats]:
+    def _adds(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[tuple[Floats, int]]:
+        """The same divided by a number, and that number."""
         totals = []
         for (payload, ctx), x in zip(packed, bucket.inputs, strict=True):
             seen = view(payload)
@@ -102,9 +106,11 @@ class Custom(Codec):
                 "payload of allreduce", bucket.call or "", seen.dtype, seen.shape, detail=repr(self)
             )
             total = np.empty_like(seen.array)
-            reduction = _core.Reduction(seen.dtype, _core.ReduceOp.sum)
+            half = seen.dtype in (_core.DType.float16, _core.DType.bfloat16)
+            ranks = bucket.communicator.size if half else 1
+            reduction = _core.Reduction(seen.dtype, _core.ReduceOp.sum, divisor=ranks)
             bucket.communicator.allreduce(call, [seen.array], [total], reduction)
-            totals.append(self._decompressed(seen.wrap(total), ctx, x.shape))
+            totals.append((self._decompressed(seen.wrap(total), ctx, x.shape), ranks))
         return totals
 
     def _decompressed(self, payload: Any, ctx: Any, shape: tuple[int, ...]) -> Floats:

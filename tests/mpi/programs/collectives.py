@@ -77,6 +77,22 @@ def averages(rank: int, size: int) -> None:
             raise AssertionError("an average of whole numbers was computed")
 
 
+def largest_averages(rank: int, size: int) -> None:
+    """Of numbers that fit their type, though their sum does not."""
+    for kind, count in itertools.product(("float16", ml_dtypes.bfloat16), (size, 1000, 100_003)):
+        x = np.full(count, ml_dtypes.finfo(kind).max, kind)
+        for result in (
+            ronde.allreduce(x),
+            ronde.allreduce(x, prescale_factor=4.0, postscale_factor=0.25),
+            ronde.allreduce_(x.copy()),
+            *ronde.grouped_allreduce([x, x[:7]]),
+            ronde.reducescatter(x),
+            ronde.reduce(x, size - 1),
+        ):
+            if result is not None:
+                check(result, x[: result.size])
+
+
 def shapes_and_kinds(rank: int, size: int) -> None:
     total = size * (size - 1) // 2
     check(ronde.allreduce(np.array(rank), ronde.Sum), np.array(total))  # no dimensions
@@ -184,6 +200,8 @@ def process_sets(rank: int, size: int) -> None:
         if evens.included():
             assert evens.rank() == rank // 2
             assert ronde.allreduce(rank, ronde.Sum, process_set=evens) == sum(evens.ranks)
+            largest = np.full(5000, 65504.0, np.float16)
+            check(ronde.allreduce(largest, process_set=evens), largest)
             assert (
                 ronde.broadcast_object(rank, evens.ranks[-1], process_set=evens) == evens.ranks[-1]
             )
@@ -207,7 +225,16 @@ def main() -> None:
     assert size == int(sys.argv[1]), size
     assert ronde.local_rank() == rank and ronde.local_size() == size
     assert ronde.cross_rank() == 0 and ronde.cross_size() == 1
-    for part in (reductions, averages, shapes_and_kinds, movements, groups, process_sets):
+    parts = (
+        reductions,
+        averages,
+        largest_averages,
+        shapes_and_kinds,
+        movements,
+        groups,
+        process_sets,
+    )
+    for part in parts:
         part(rank, size)
     ronde.shutdown()
     assert not ronde.is_initialized()
