@@ -264,18 +264,8 @@ void bind_collective(py::module_& module) {
             return self.share_memory(machines);
           },
           "machines"_a = std::vector<int>())
-      .def(
-          "measure_link",
-          [](Communicator& self, const std::vector<int>& rings) {
-            if (!rings.empty() && static_cast<int>(rings.size()) != self.size())
-              throw ArgumentError("a ring for each member is needed");
-            py::gil_scoped_release release;
-            self.measure_link(rings);
-          },
-          "rings"_a = std::vector<int>())
       .def("know_link", py::overload_cast<>(&Communicator::know_link),
            py::call_guard<py::gil_scoped_release>())
-      .def_property_readonly("in_flight", &Communicator::in_flight)
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")

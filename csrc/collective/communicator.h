@@ -124,21 +124,13 @@ class Communicator {
   /// memory is phase 0 and allreduce, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
 
-  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
-  /// keeps what the slowest found. The first collective of 4 KiB or more does it by itself, if it
-  /// is not known then what the link costs; shorter ones assume an ordinary Ethernet. `rings`: of
-  /// each member the number of the ring in which it exchanges messages, where it shall be another
-  /// than usual.
-  void measure_link(std::span<const int> rings = {});
-  /// The same, unless the link is known.
+  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, unless
+  /// they are known, and keeps what the slowest found. The first collective of 4 KiB or more does
+  /// it by itself; shorter ones assume an ordinary Ethernet.
   void know_link();
   const Link& link() const { return link_; }
-  /// All ranks must set the same.
+  /// Instead of measuring, for tests. All ranks must set the same.
   void set_link(const Link& link);
-
-  /// Bytes that are on their way from a rank at once, at most: some segments, and on a long way
-  /// what the link carries while a message and an answer travel.
-  std::size_t in_flight() const;
 
   /// The bytes of all messages that this rank has sent for the set so far.
   std::int64_t bytes_sent() const { return transport_->bytes_sent(); }
@@ -231,11 +223,11 @@ class Communicator {
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
   std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
   Transport& outward() const;
-  Link measured(const Call& call, Transport& ring);
+  Link measured(const Call& call);
   void keep_link(const Link& link);
-  double exchange_seconds(const Call& call, Transport& ring, std::size_t bytes, int messages,
-                          int repeats);
+  double exchange_seconds(const Call& call, std::size_t bytes, int messages, int repeats);
   double slowest(const Call& call, double seconds);
+  std::size_t in_flight() const;
 
   struct Plan {
     const Algorithm* algorithm;
@@ -251,8 +243,7 @@ class Communicator {
   const Settings settings_;
   Link link_;
   bool link_known_ = false;
-  bool link_given_ = false;  // known from the beginning
-  std::mutex mutex_;         // one call at a time; other threads of the process queue up
+  std::mutex mutex_;  // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
   std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
   std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine

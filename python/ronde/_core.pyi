@@ -549,13 +549,8 @@ class Communicator:
     def set_link(self, link: Link) -> None: ...
     # of each member the number of its machine, none if there is only one
     def share_memory(self, machines: Sequence[int] = ()) -> builtins.bool: ...
-    # of each member the number of the ring in which it exchanges, none for the usual one
-    def measure_link(self, rings: Sequence[int] = ()) -> None: ...
     def know_link(self) -> None:
-        """The same, unless the link is known."""
-    @property
-    def in_flight(self) -> int:
-        """Bytes that are on their way from a rank at once, at most."""
+        """Measures the link together with the other ranks, unless it is known."""
     def allreduce(
         self,
         call: Call,

@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 from . import _core
 
 __all__ = [
-    "TUNING_FILE",
     "VARIABLES",
     "Settings",
     "Variable",
@@ -158,8 +157,6 @@ _OF_PYTHON = ("shared_memory", "fusion_bytes")  # the others are settings of the
 
 # Read by the native core, and free to differ between ranks.
 _SIMD = "RONDE_SIMD"
-# Read by rank 0 alone (tuning.py).
-TUNING_FILE = "RONDE_TUNING_FILE"
 
 
 @dataclass(frozen=True)
@@ -197,7 +194,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
-    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, TUNING_FILE}
+    known = {variable.name for variable in VARIABLES.values()} | {_SIMD}
     for name in sorted(environment):
         if name.startswith("RONDE_") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
