@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.cluster import hosts
 
+pytestmark = pytest.mark.cluster
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, str(Path(hosts.__file__).parent)]
 
