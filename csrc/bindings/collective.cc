@@ -199,15 +199,7 @@ void bind_settings(py::module_& module) {
       .def_readonly("overhead", &Link::overhead)
       .def_readonly("beta", &Link::beta)
       .def_readonly("gamma", &Link::gamma);
-  module.def(
-      "cheapest_ride",
-      [](std::size_t bytes, int ranks, const Link& link,
-         double otherwise) -> std::optional<py::tuple> {
-        const auto [ride, seconds] = cheapest_ride(bytes, ranks, link, otherwise);
-        if (ride == Ride::none) return std::nullopt;
-        return py::make_tuple(ride == Ride::halving ? "halving" : "contributions", seconds);
-      },
-      "bytes"_a, "ranks"_a, "link"_a, "otherwise"_a);
+  module.def("riding_seconds", &riding_seconds, "bytes"_a, "ranks"_a, "link"_a);
   module.def("better_gathered", &better_gathered, "payload"_a, "ranks"_a, "link"_a);
 }
 

@@ -186,7 +186,7 @@ Transport& Communicator::outward() const { return across_ ? *across_ : *transpor
 
 /// `said`: by this rank, or by those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                                     std::shared_ptr<Rider> rider) {
+                                     std::shared_ptr<Contributions> rider) {
   const auto agreement =
       std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(rider));
   drive(agreement, call, patient);

@@ -150,11 +150,11 @@ class Communicator {
   void agree(const Call& call, bool patient);
   std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
   void agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                         std::shared_ptr<Rider> rider = nullptr);
+                         std::shared_ptr<Contributions> rider = nullptr);
   void begin(const Call& call);
-  Ride ride_of(std::size_t bytes, std::size_t item);
-  void reduce_riding(const Call& call, const Extremes& said, Ride ride, ConstBuffer mine,
-                     Buffer result, const Reduction& reduction);
+  bool rides(std::size_t bytes, std::size_t item);
+  void reduce_riding(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
+                     const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
   using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
@@ -251,7 +251,7 @@ class Communicator {
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
-  std::map<std::pair<std::size_t, std::size_t>, Ride> rides_;  // by bytes, and those of an element
+  std::map<std::pair<std::size_t, std::size_t>, bool> rides_;  // by bytes, and those of an element
 };
 
 }  // namespace ronde

@@ -455,9 +455,8 @@ class Reduction:
         postscale: float = 1.0,
     ) -> None: ...
 
-def cheapest_ride(bytes: int, ranks: int, link: Link, otherwise: float) -> tuple[str, float] | None:
-    """What rides in phase 0 of an allreduce, halving or contributions, and the predicted seconds, if they are
-    less than `otherwise`."""
+def riding_seconds(bytes: int, ranks: int, link: Link) -> float:
+    """How long an allreduce takes whose data goes with phase 0; infinite where it is too long for that."""
 
 class Link:
     """What messages cost: seconds, and seconds per byte."""

@@ -203,22 +203,21 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
             f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
             f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
         )
-    if call.collective == "allreduce" and len(prices) > 1 and (ride := _ride(call, prices[0])):
+    if call.collective == "allreduce" and len(prices) > 1 and (riding := _riding(call, prices[0])):
         yield ""
         yield (
-            f"A vector as short as that rides in phase 0 ({ride[0]}), which precedes every collective: "
-            f"{time_text(ride[1])} with it."
+            "A vector as short as that rides in phase 0, which precedes every collective: "
+            f"{time_text(riding)} with it."
         )
 
 
-def _ride(call: Call, plain: Price) -> tuple[str, float] | None:
-    """What rides in phase 0, and how long both take."""
+def _riding(call: Call, plain: Price) -> float | None:
+    """The seconds of an allreduce that goes with phase 0, where that is faster."""
     assert plain.cost is not None
     phase_0 = math.ceil(math.log2(call.ranks)) * call.link["alpha"]
     size = call.items * ITEM_BYTES[call.dtype]
-    return _core.cheapest_ride(
-        size, call.ranks, _core.Link(**call.link), phase_0 + plain.cost.seconds
-    )
+    seconds = _core.riding_seconds(size, call.ranks, _core.Link(**call.link))
+    return seconds if seconds < phase_0 + plain.cost.seconds else None
 
 
 def _is_compressible(call: Call) -> bool:
