@@ -28,7 +28,7 @@ demo: .venv/installed ## install into .venv with Open MPI and train on 8 ranks
 # Some tests start the ranks of one MPI with the launcher of another, to see the error, and are skipped
 # where there is only one.
 launcher = $(wildcard $(CURDIR)/$(1)/bin/mpirun)
-quick := -m "not slow and not large and not cluster"
+quick := -m "not large and not cluster"
 
 test: .venv/installed ## run the tests, under Open MPI
 	OTHER_MPIRUN="$(call launcher,.venv-mpich)" .venv/bin/pytest $(quick)
