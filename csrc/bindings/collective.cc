@@ -209,15 +209,7 @@ void bind_settings(py::module_& module) {
       .def_readonly("overhead", &Link::overhead)
       .def_readonly("beta", &Link::beta)
       .def_readonly("gamma", &Link::gamma);
-  module.def(
-      "cheapest_ride",
-      [](std::size_t bytes, int ranks, const Link& link,
-         double otherwise) -> std::optional<py::tuple> {
-        const auto [ride, seconds] = cheapest_ride(bytes, ranks, link, otherwise);
-        if (ride == Ride::none) return std::nullopt;
-        return py::make_tuple(ride == Ride::halving ? "halving" : "contributions", seconds);
-      },
-      "bytes"_a, "ranks"_a, "link"_a, "otherwise"_a);
+  module.def("riding_seconds", &riding_seconds, "bytes"_a, "ranks"_a, "link"_a);
   module.def("better_gathered", &better_gathered, "payload"_a, "ranks"_a, "link"_a);
 }
 
@@ -275,18 +267,8 @@ void bind_collective(py::module_& module) {
             return self.share_memory(machines);
           },
           "machines"_a = std::vector<int>())
-      .def(
-          "measure_link",
-          [](Communicator& self, const std::vector<int>& rings) {
-            if (!rings.empty() && static_cast<int>(rings.size()) != self.size())
-              throw ArgumentError("a ring for each member is needed");
-            py::gil_scoped_release release;
-            self.measure_link(rings);
-          },
-          "rings"_a = std::vector<int>())
       .def("know_link", py::overload_cast<>(&Communicator::know_link),
            py::call_guard<py::gil_scoped_release>())
-      .def_property_readonly("in_flight", &Communicator::in_flight)
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")

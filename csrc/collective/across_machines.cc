@@ -25,18 +25,18 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
   const std::size_t bytes = bytes_of(pieces);
   guarded(call, [&] {
     const std::size_t item = size_of(reduction.dtype);
-    if (bytes <= Board::kShortBytes && ride_of(bytes, item) == Ride::contributions) {
+    if (bytes <= Board::kShortBytes && rides(bytes, item)) {
       allreduce_short_across(call, pieces, reduction);
       return;
     }
     agree_and_know_link(call, bytes);
     // The same for all places: some may have an element less, or none.
-    const Ride ride = ride_of(Chunks::even(bytes / item, board_->size()).largest() * item, item);
+    const bool riding = rides(Chunks::even(bytes / item, board_->size()).largest() * item, item);
     const Reduction between = after(reduction, board_->size());
     reduce_by_slices(call, pieces, before(reduction, board_->size()),
                      [&](const Extremes& said, Buffer slice, Range place) {
-                       if (ride != Ride::none) {
-                         reduce_riding(call, said, ride, slice, slice, between);
+                       if (riding) {
+                         reduce_riding(call, said, slice, slice, between);
                          return;
                        }
                        agree_by_messages(call, said, false);
@@ -202,7 +202,7 @@ void Communicator::allreduce_short_across(const Call& call, std::span<const Piec
     return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local),
                                              before(reduction, board_->size()));
   });
-  reduce_riding(call, said, Ride::contributions, sum, sum, after(reduction, board_->size()));
+  reduce_riding(call, said, sum, sum, after(reduction, board_->size()));
   unpack(pieces, sum);
 }
 

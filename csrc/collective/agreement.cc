@@ -9,7 +9,7 @@
 namespace ronde {
 
 Agreement::Agreement(Transport& transport, int tag, const Extremes& known,
-                     std::shared_ptr<Rider> rider)
+                     std::shared_ptr<Contributions> rider)
     : transport_(transport),
       tag_(tag),
       rider_(std::move(rider)),

@@ -25,9 +25,9 @@ namespace ronde {
 class Agreement final : public Work {
  public:
   /// `known`: of this rank, or of those that it speaks for. Fingerprints that are equal mean that
-  /// what rides along is of the same kind and length.
+  /// as many bytes ride along.
   Agreement(Transport& transport, int tag, const Extremes& known,
-            std::shared_ptr<Rider> rider = nullptr);
+            std::shared_ptr<Contributions> rider = nullptr);
 
   Progress progress() override;
 
@@ -41,7 +41,7 @@ class Agreement final : public Work {
   };
 
   /// For every message that comes: what every call needs, and the most that rides along.
-  static constexpr std::size_t kRoom = sizeof(Extremes) + Rider::kMostBytes;
+  static constexpr std::size_t kRoom = sizeof(Extremes) + Contributions::kMostBytes;
 
   void start_round();
   void take(int round, std::size_t bytes);
@@ -54,7 +54,7 @@ class Agreement final : public Work {
 
   Transport& transport_;
   const int tag_;
-  const std::shared_ptr<Rider> rider_;
+  const std::shared_ptr<Contributions> rider_;
   Extremes known_;
   const std::size_t outgoing_room_;
   const Bytes messages_;

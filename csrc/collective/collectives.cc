@@ -31,16 +31,14 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
     const bool packed = pieces.size() != 1;
     if (!board_ && chosen_freely(Collective::allreduce, algorithm)) {
       agree_and_know_link(call, bytes);
-      if (const Ride ride = ride_of(bytes, size_of(reduction.dtype)); ride != Ride::none) {
+      if (rides(bytes, size_of(reduction.dtype))) {
         ++sequence_;
         const Buffer vector = packed ? pack(pieces) : pieces[0].output;
         const ConstBuffer mine = packed ? vector : pieces[0].input;
-        // Ranks of one mind about the call, but not about the ride, would take data for what it is
-        // not.
-        const auto said = Extremes::of(fingerprint(call, 4 * bytes + static_cast<int>(ride)));
         if (explains_)
           explain(call, "over the network, with the comparison of the calls: faster than after it");
-        reduce_riding(call, said, ride, mine, vector, reduction);
+        // Ranks that agree on the call but not on its length would take data for what it is not.
+        reduce_riding(call, Extremes::of(fingerprint(call, bytes)), mine, vector, reduction);
         if (packed) unpack(pieces, vector);
         return;
       }
@@ -57,10 +55,10 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
   });
 }
 
-/// How an allreduce of so many bytes goes in phase 0. In deterministic mode an element must not be
-/// reduced by another tree in a small array than in a large one.
-Ride Communicator::ride_of(std::size_t bytes, std::size_t item) {
-  if (settings_.deterministic) return Ride::none;
+/// Whether an allreduce of so many bytes goes in phase 0, as that is faster. In deterministic mode
+/// an element must not be reduced by another tree in a small array than in a large one.
+bool Communicator::rides(std::size_t bytes, std::size_t item) {
+  if (settings_.deterministic) return false;
   const auto found = rides_.find({bytes, item});
   if (found != rides_.end()) return found->second;
   if (rides_.size() >= kMaxPlans) rides_.clear();
@@ -69,40 +67,20 @@ Ride Communicator::ride_of(std::size_t bytes, std::size_t item) {
   const Layout layout{.rank = 0, .chunks = Chunks::even(bytes / item, ranks), .inputs = {}};
   const double phase_0 = settings_.check || across_ ? ceil_log2(ranks) * link.alpha : 0.0;
   const auto plain = candidates(Collective::allreduce, layout, item, link, settings_).front();
-  const auto riding = cheapest_ride(bytes, ranks, link, phase_0 + plain.cost.seconds);
-  return rides_[{bytes, item}] = riding.ride;
+  return rides_[{bytes, item}] = riding_seconds(bytes, ranks, link) < phase_0 + plain.cost.seconds;
 }
 
-/// An allreduce in phase 0, or half of it.
-void Communicator::reduce_riding(const Call& call, const Extremes& said, Ride ride,
-                                 ConstBuffer mine, Buffer result, const Reduction& reduction) {
+/// An allreduce in phase 0. Every rank reduces for itself, in the order of the ranks.
+void Communicator::reduce_riding(const Call& call, const Extremes& said, ConstBuffer mine,
+                                 Buffer result, const Reduction& reduction) {
   Transport& transport = outward();
-  const std::size_t count = mine.bytes / size_of(reduction.dtype);
-  if (ride == Ride::contributions) {
-    const auto contributions =
-        std::make_shared<Contributions>(transport.rank(), transport.size(), mine);
-    agree_by_messages(call, said, false, contributions);
-    // Every rank reduces for itself, in the order of the ranks.
-    std::vector<const void*> all;
-    for (int rank = 0; rank < transport.size(); ++rank) all.push_back(contributions->of(rank));
-    void* out = result.data;
-    reduce_many(reduction, {&out, 1}, all, count, false);
-    return;
-  }
-  const Chunks chunks = Chunks::even(count, transport.size());
-  const Buffer vector = allocate(mine.bytes).buffer();
-  copy(vector, mine);
-  prescale(reduction, vector.data, count);
-  agree_by_messages(call, said, false,
-                    std::make_shared<Halving>(transport.rank(), chunks, vector, reduction));
-  const auto own = chunks[transport.rank()];
-  const std::size_t item = size_of(reduction.dtype);
-  copy(result.slice(own.offset * item, own.count * item),
-       vector.slice(own.offset * item, own.count * item));
-  const Layout layout{.rank = transport.rank(), .chunks = chunks, .inputs = {}};
-  run_on(transport, Collective::allgather, layout, {{}, result}, Element{item}, call,
-         "halving_doubling");
-  finish(reduction, transport.size(), result);
+  const auto contributions =
+      std::make_shared<Contributions>(transport.rank(), transport.size(), mine);
+  agree_by_messages(call, said, false, contributions);
+  std::vector<const void*> all;
+  for (int rank = 0; rank < transport.size(); ++rank) all.push_back(contributions->of(rank));
+  void* out = result.data;
+  reduce_many(reduction, {&out, 1}, all, mine.bytes / size_of(reduction.dtype), false);
 }
 
 /// The pieces' inputs, one after another, in memory of the call.

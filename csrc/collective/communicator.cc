@@ -187,7 +187,7 @@ Transport& Communicator::outward() const { return across_ ? *across_ : *transpor
 
 /// `said`: by this rank, or by those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                                     std::shared_ptr<Rider> rider) {
+                                     std::shared_ptr<Contributions> rider) {
   const auto agreement =
       std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(rider));
   drive(agreement, call, patient);
@@ -332,7 +332,7 @@ const Communicator::Plan& Communicator::plan(Collective collective, const Layout
 
 /// Measures the link before the first collective that is worth it, after phase 0.
 void Communicator::know_link(const Call& call, std::size_t bytes) {
-  if (is_worth_measuring(bytes)) keep_link(measured(call, outward()));
+  if (is_worth_measuring(bytes)) keep_link(measured(call));
 }
 
 /// The same, with a phase 0 of its own.
@@ -344,7 +344,7 @@ void Communicator::agree_and_know_link(const Call& call, std::size_t bytes) {
 
 /// By what the algorithm for so many bytes is chosen.
 const Link& Communicator::link_for(std::size_t bytes) const {
-  return is_long(bytes) || link_given_ ? link_ : kEthernet;
+  return is_long(bytes) ? link_ : kEthernet;
 }
 
 bool Communicator::is_long(std::size_t bytes) { return bytes >= kWorthMeasuring; }
@@ -362,6 +362,8 @@ void Communicator::know_link() {
   });
 }
 
+/// Bytes that are on their way from a rank at once, at most: some segments, and on a long link what
+/// it carries while a message and an answer travel.
 std::size_t Communicator::in_flight() const {
   const auto travelling = static_cast<std::size_t>(2 * link_.alpha / link_.beta);
   return std::max(kInFlight * settings_.segment_bytes, travelling);

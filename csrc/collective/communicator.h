@@ -125,21 +125,13 @@ class Communicator {
   /// memory is phase 0 and allreduce, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
 
-  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, and
-  /// keeps what the slowest found. The first collective of 4 KiB or more does it by itself, if it
-  /// is not known then what the link costs; shorter ones assume an ordinary Ethernet. `rings`: of
-  /// each member the number of the ring in which it exchanges messages, where it shall be another
-  /// than usual.
-  void measure_link(std::span<const int> rings = {});
-  /// The same, unless the link is known.
+  /// Measures latency, bandwidth and the speed of reduction together with the other ranks, unless
+  /// they are known, and keeps what the slowest found. The first collective of 4 KiB or more does
+  /// it by itself; shorter ones assume an ordinary Ethernet.
   void know_link();
   const Link& link() const { return link_; }
-  /// All ranks must set the same.
+  /// Instead of measuring, for tests. All ranks must set the same.
   void set_link(const Link& link);
-
-  /// Bytes that are on their way from a rank at once, at most: some segments, and on a long way
-  /// what the link carries while a message and an answer travel.
-  std::size_t in_flight() const;
 
   /// The bytes of all messages that this rank has sent for the set so far.
   std::int64_t bytes_sent() const { return transport_->bytes_sent(); }
@@ -159,11 +151,11 @@ class Communicator {
   void agree(const Call& call, bool patient);
   std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
   void agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                         std::shared_ptr<Rider> rider = nullptr);
+                         std::shared_ptr<Contributions> rider = nullptr);
   void begin(const Call& call);
-  Ride ride_of(std::size_t bytes, std::size_t item);
-  void reduce_riding(const Call& call, const Extremes& said, Ride ride, ConstBuffer mine,
-                     Buffer result, const Reduction& reduction);
+  bool rides(std::size_t bytes, std::size_t item);
+  void reduce_riding(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
+                     const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
   using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
@@ -241,11 +233,11 @@ class Communicator {
   void pass_round(const Call& call, const Chunks& chunks, Buffer data);
   std::vector<std::string> exchange_texts(const Call& call, const std::string& mine);
   Transport& outward() const;
-  Link measured(const Call& call, Transport& ring);
+  Link measured(const Call& call);
   void keep_link(const Link& link);
-  double exchange_seconds(const Call& call, Transport& ring, std::size_t bytes, int messages,
-                          int repeats);
+  double exchange_seconds(const Call& call, std::size_t bytes, int messages, int repeats);
   double slowest(const Call& call, double seconds);
+  std::size_t in_flight() const;
 
   struct Plan {
     const Algorithm* algorithm;
@@ -263,8 +255,7 @@ class Communicator {
   std::set<std::string> explained_;
   Link link_;
   bool link_known_ = false;
-  bool link_given_ = false;  // known from the beginning
-  std::mutex mutex_;         // one call at a time; other threads of the process queue up
+  std::mutex mutex_;  // one call at a time; other threads of the process queue up
   std::uint64_t sequence_ = 0;
   std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
   std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine
@@ -272,7 +263,7 @@ class Communicator {
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
-  std::map<std::pair<std::size_t, std::size_t>, Ride> rides_;  // by bytes, and those of an element
+  std::map<std::pair<std::size_t, std::size_t>, bool> rides_;  // by bytes, and those of an element
 };
 
 }  // namespace ronde

@@ -1,10 +1,10 @@
 // What a link costs, measured by all ranks together.
 //
-// In every exchange each rank sends to the next one of its ring and hears from the one before, so
-// that all links are busy both ways, as they are in a collective. Usually all ranks make one ring;
-// where they drive the network by their places, those of each place do, all rings at once. What is
-// measured is the mean of a batch, since a rank that comes late to a single exchange finds its
-// message waiting.
+// In every exchange each rank sends to the next one of its ring and receives from the one before,
+// so that all links are busy both ways, as they are in a collective. Usually all ranks make one
+// ring. Where several ranks of each machine drive the network, those of each local rank make one,
+// and all rings exchange at once. What is measured is the mean of a batch, since a rank that comes
+// late to a single exchange finds its message waiting.
 
 #include <algorithm>
 #include <chrono>
@@ -31,10 +31,9 @@ constexpr int kMostLargeMessages = 64;
 }  // namespace
 
 /// One exchange of so many messages each way: the mean of `repeats`, in the best of some batches.
-/// A rank alone in its ring has nothing to exchange.
-double Communicator::exchange_seconds(const Call& call, Transport& ring, std::size_t bytes,
-                                      int messages, int repeats) {
-  if (ring.size() == 1) return 0;
+double Communicator::exchange_seconds(const Call& call, std::size_t bytes, int messages,
+                                      int repeats) {
+  Transport& ring = outward();
   // As many places as messages travel at once, so that none waits for another's memory.
   const int places = std::min<int>(messages, 2 * kSmallMessages);
   auto schedule = std::make_shared<Schedule>();
@@ -70,9 +69,9 @@ double Communicator::slowest(const Call& call, double seconds) {
   return *std::max_element(all.begin(), all.end());
 }
 
-Link Communicator::measured(const Call& call, Transport& ring) {
+Link Communicator::measured(const Call& call) {
   const auto exchange = [&](std::size_t bytes, int messages, int repeats) {
-    return slowest(call, exchange_seconds(call, ring, bytes, messages, repeats));
+    return slowest(call, exchange_seconds(call, bytes, messages, repeats));
   };
   Link link;
   link.alpha = exchange(kSmall, 1, 10);
@@ -101,29 +100,9 @@ Link Communicator::measured(const Call& call, Transport& ring) {
   return link;
 }
 
-void Communicator::measure_link(std::span<const int> rings) {
-  if (size() == 1) return;
-  Call call;
-  call.kind = "measurement of the link";
-  guarded(call, [&] {
-    agree(call, false);
-    if (rings.empty()) {
-      keep_link(measured(call, outward()));
-      return;
-    }
-    std::vector<int> members;
-    for (int member = 0; member < size(); ++member)
-      if (rings[member] == rings[rank()]) members.push_back(member);
-    const auto ring = std::make_shared<Group>(transport_, members);
-    temporaries_.push_back(ring);
-    keep_link(measured(call, *ring));
-  });
-}
-
 void Communicator::set_link(const Link& link) {
   std::lock_guard turn(mutex_);
   keep_link(link);
-  link_given_ = true;
 }
 
 void Communicator::keep_link(const Link& link) {

@@ -468,9 +468,8 @@ class Reduction:
         postscale: float = 1.0,
     ) -> None: ...
 
-def cheapest_ride(bytes: int, ranks: int, link: Link, otherwise: float) -> tuple[str, float] | None:
-    """What rides in phase 0 of an allreduce, halving or contributions, and the predicted seconds, if they are
-    less than `otherwise`."""
+def riding_seconds(bytes: int, ranks: int, link: Link) -> float:
+    """How long an allreduce takes whose data goes with phase 0; infinite where it is too long for that."""
 
 class Link:
     """What messages cost: seconds, and seconds per byte."""
@@ -566,13 +565,8 @@ class Communicator:
     def set_link(self, link: Link) -> None: ...
     # of each member the number of its machine, none if there is only one
     def share_memory(self, machines: Sequence[int] = ()) -> builtins.bool: ...
-    # of each member the number of the ring in which it exchanges, none for the usual one
-    def measure_link(self, rings: Sequence[int] = ()) -> None: ...
     def know_link(self) -> None:
-        """The same, unless the link is known."""
-    @property
-    def in_flight(self) -> int:
-        """Bytes that are on their way from a rank at once, at most."""
+        """Measures the link together with the other ranks, unless it is known."""
     def allreduce(
         self,
         call: Call,

@@ -13,7 +13,7 @@ from functools import cached_property
 from types import FrameType
 from typing import Any
 
-from . import _core, _exits, _homes, _logs, _mpi, settings, tuning
+from . import _core, _exits, _homes, _logs, _mpi, settings
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
 
@@ -49,7 +49,6 @@ class World:
     settings: settings.Settings
     homes: list[_homes.Home]  # of all ranks
     shares_memory: bool  # whether those ranks of the global set that are on one machine do
-    tuning: tuning.Tuning | None  # where a file was read that holds for this job
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
     )  # with its MPI communicator
@@ -172,11 +171,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
     if not loaded.segment_bytes:
         loaded.core.segment_bytes = settings.usual_segment_bytes(_homes.machines(homes))
-    tuned = _read_tuning(first, _mpi.name(MPI), homes, loaded)
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, everybody, homes, loaded)
-    _set_link(communicator, everybody, homes, tuned)
-    world = World(job, comm, control_comm, library, control, loaded, homes, shares, tuned)
+    world = World(job, comm, control_comm, library, control, loaded, homes, shares)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = everybody
@@ -225,31 +222,6 @@ def _share_memory(
             " or ".join(host.split()[0] for host in counts),
         )
     return shares
-
-
-def _read_tuning(
-    first: _core.Communicator, mpi: str, homes: list[_homes.Home], loaded: settings.Settings
-) -> tuning.Tuning | None:
-    """What holds for this job of a tuning file, if its ranks send each other messages."""
-    hosts = [home.host for home in homes]
-    if len(homes) == 1 or (len(set(hosts)) == 1 and loaded.shared_memory):
-        return None
-    tuned = tuning.agree(first, mpi, hosts, loaded.segment_bytes, _log.warning)
-    if tuned is not None:
-        loaded.core.segment_bytes = tuned.segment_bytes
-    return tuned
-
-
-def _set_link(
-    communicator: _core.Communicator,
-    members: Iterable[int],
-    homes: list[_homes.Home],
-    tuned: tuning.Tuning | None,
-) -> None:
-    """What messages between the members cost, where it is known. Otherwise they measure it."""
-    hosts = [homes[member].host for member in members]
-    if tuned is not None and (link := tuned.link_between(hosts)) is not None:
-        communicator.set_link(link)
 
 
 def where() -> str:
@@ -345,7 +317,6 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
         )
         own = _core.Communicator(state.control, transport, set_id, members, state.settings.core)
         _share_memory(own, members, state.homes, state.settings)
-        _set_link(own, members, state.homes, state.tuning)
     state.next_set += 1
     state.sets[set_id] = (process_set, comm)
     process_set._attach(set_id, own)

@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar
 from . import _core
 
 __all__ = [
-    "TUNING_FILE",
     "VARIABLES",
     "Settings",
     "Variable",
@@ -163,8 +162,6 @@ _SIMD = "RONDE_SIMD"
 # Free to differ between ranks.
 _LOG = "RONDE_LOG"
 _LEVELS = ("debug", "info", "warning", "error")
-# Read by rank 0 alone (tuning.py).
-TUNING_FILE = "RONDE_TUNING_FILE"
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _warn_of_unknown(environment: Mapping[str, str]) -> None:
-    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, TUNING_FILE, _LOG}
+    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, _LOG}
     for name in sorted(environment):
         if name.startswith("RONDE_") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)

@@ -8,8 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from ronde import _core
 from ronde.bench import values
 from ronde.bench.cells import COLLECTIVES, DTYPES, FLOATING, OPS, Cell
+from values import reduced as exactly_reduced
 
 RANKS = (1, 2, 3, 4, 7, 8, 16)
 COUNTED = [name for name in COLLECTIVES if name not in ("barrier", "memory")]
@@ -28,16 +30,8 @@ def typed(array: Any, dtype: str) -> Any:
 
 
 def reduced(cell: Cell, arrays: list[Any]) -> Any:
-    """In the element type itself, from the first to the last."""
-    if cell.dtype == "bool":
-        combine: Any = np.logical_and if cell.op in ("min", "product") else np.logical_or
-    else:
-        combine = {"min": np.minimum, "max": np.maximum, "product": np.multiply}.get(
-            cell.op, np.add
-        )
-    total = typed(arrays[0], cell.dtype)
-    for array in arrays[1:]:
-        total = combine(total, typed(array, cell.dtype))
+    op = _core.ReduceOp.__members__["sum" if cell.op == "average" else cell.op]
+    total = exactly_reduced([typed(array, cell.dtype) for array in arrays], op)
     if cell.op == "average":
         total = total / np.asarray(len(arrays), total.dtype)
     return total.view(DTYPES[cell.dtype])

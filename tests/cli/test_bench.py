@@ -154,6 +154,7 @@ def test_a_peer_says_which_cells_it_cannot_do() -> None:
     assert "MPI does not reduce bfloat16" in result.stdout
 
 
+@pytest.mark.frameworks
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 def test_gloo_starts_its_own_ranks(tmp_path: Path) -> None:
     words = ["--sizes", "8,4K", "--peers", "gloo", "--rounds", "1", "--json", "gloo.json"]

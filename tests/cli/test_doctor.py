@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from commands import ronde
-from ronde import UnavailableError, __version__, _core, cli, settings, tuning
+from ronde import UnavailableError, __version__, _core, cli, settings
 from ronde.cli import doctor, launch
 
 
@@ -113,30 +111,3 @@ def test_job_that_hangs_is_given_up(
     monkeypatch.setattr(doctor, "_TEST_SECONDS", 3.0)
     assert cli.main(["doctor"]) == 1
     assert "no result within 3 s" in capsys.readouterr().out
-
-
-def test_the_tuning_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "tuning.json"
-
-    def said() -> tuple[str, str]:
-        found = doctor._tuning_file()
-        return found.mark, found.text
-
-    assert said() == ("--", "RONDE_TUNING_FILE says that none is read")
-    monkeypatch.setenv("RONDE_TUNING_FILE", str(path))
-    assert said() == ("--", f"{path} is not there: links are measured in every job")
-    here = tuning.Conditions(launch.find_library().name, [tuning.processor()], 1, [2])
-    for conditions, mark, text in (
-        (here, "ok", f"for 2 ranks on one machine under {here.mpi}, measured today"),
-        (replace(here, mpi="Some MPI 1"), "--", "is ignored: it was made under Some MPI 1"),
-        (replace(here, processors=["Abacus"]), "--", "is ignored: it was made on another machine"),
-        (replace(here, machines=2), "ok", "for several machines with 2 ranks each"),
-    ):
-        tuning.write(str(path), tuning.Tuning(conditions, ["here"], "today", {}, 1 << 17))
-        found, shown = said()
-        assert found == mark
-        assert text in shown
-        assert ("`ronde tune`" in shown) == (mark == "--")
-    path.write_text("no JSON")
-    assert said()[0] == "--"
-    assert f"{path} is ignored: it is no JSON" in said()[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import jobs
 import pytest
-from ronde import settings, tuning
 
 from benchmarks.cluster import hosts
 
+pytestmark = pytest.mark.cluster
 Run = Callable[..., subprocess.CompletedProcess[str]]
 COMMAND = [sys.executable, str(Path(hosts.__file__).parent)]
 
@@ -51,36 +50,6 @@ def test_a_killed_rank_ends_the_job_on_all_hosts(run: Run, cluster: hosts.Cluste
     while names := [name for name in jobs.commands_of(cluster.pid) if "killed.py" in name]:
         assert time.monotonic() < deadline, names
         time.sleep(0.1)
-
-
-def test_what_is_tuned_between_hosts_holds_between_hosts(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "tuning.json"
-    job = run(4, 2, "-m", "ronde", "tune", "--repeat", "1", "--output", str(path))
-    assert job.returncode == 0, job.stdout
-    found = tuning.parse(path.read_text())
-    assert found.made_for == tuning.Conditions(jobs.mpi().name, [tuning.processor()], 2, [2])
-    assert len(found.hosts) == 2
-    assert set(found.links) == {tuning.BETWEEN, tuning.INSIDE}
-    # Both ranks of a host use its link of 1 Gbit/s: neither can have more than the whole of it.
-    assert found.links[tuning.BETWEEN]["beta"] > 8e-9 / 1.5
-
-    def told(ranks: int, per_host: int) -> tuple[list[list[float]], str]:
-        job = run(ranks, per_host, "tuned.py", RONDE_TUNING_FILE=str(path))
-        assert job.returncode == 0, job.stdout
-        [line] = [line for line in job.stdout.splitlines() if line.startswith("told ")]
-        return json.loads(line[5:]), job.stdout
-
-    beta = found.links[tuning.BETWEEN]["beta"]
-    ranks, output = told(4, 2)
-    assert ranks == [[beta, beta, found.segment_bytes]] * 4
-    assert "ignored" not in output
-    ranks, output = told(6, 2)  # of three hosts
-    assert ranks == [[beta, beta, found.segment_bytes]] * 6
-    ranks, output = told(3, 1)
-    assert {segment for *_, segment in ranks} == {settings.usual_segment_bytes(machines=3)}
-    assert output.count("is ignored, because it was made with 2 ranks on a machine") == 1
-    assert len({tuple(rank) for rank in ranks}) == 1
-    assert ranks[0][0] != ranks[0][1] != beta
 
 
 def test_up_run_down(cluster: hosts.Cluster, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ronde.bench import rounds
 
 from benchmarks.cluster import hosts
 
+pytestmark = pytest.mark.cluster
 FOLDER = Path(hosts.__file__).parents[1]
 ENDLESS = "1000000"  # rounds, steps or seconds
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +14,11 @@ import pytest
 import ronde
 from ronde import _core
 from ronde.compression import (
-    _auto,
     auto,
     bf16,
     int4,
     int8,
+    linear,
     powersgd,
     randomk,
     shared_scale,
@@ -137,10 +139,9 @@ def test_where_the_link_is_fast_nothing_is_tried_but_exact_reduction() -> None:
         for step in range(10):
             reduce(me, method, step)
         assert not method.feeds_back
-        assert set(next(iter(method._buckets.values())).trials) <= {0, 1}
         return method.choices()[("w",)]
 
-    assert len(set(run_all(2, program))) == 1
+    assert set(run_all(2, program)) <= {"exact", "bf16()"}
 
 
 def test_within_one_machine_there_is_nothing_to_choose() -> None:
@@ -156,104 +157,104 @@ def test_within_one_machine_there_is_nothing_to_choose() -> None:
     run_all(2, program, shared=True)
 
 
+class Clock(threading.local):
+    """The time of this thread, a rank, on which each byte that it sends takes 80 us, or `slower` times that
+    by what is in use. Beside that, what really happens takes no time."""
+
+    BETA = 8e-5
+    real = staticmethod(time.perf_counter)
+    ticks: Callable[[], float] | None = None
+
+    def start(self, me: Rank, method: Any, slower: Callable[[str], float] = lambda name: 1) -> None:
+        pretend(me, SLOW | {"beta": self.BETA})
+        self.ahead, self.sent = 0.0, me.communicator.bytes_sent
+
+        def ticks() -> float:
+            sent = me.communicator.bytes_sent
+            name = method.choices().get(("w",), "exact")
+            self.ahead += (sent - self.sent) * self.BETA * slower(name)
+            self.sent = sent
+            return self.ahead
+
+        self.ticks = ticks
+
+    def __call__(self) -> float:
+        return self.real() + (self.ticks() if self.ticks else 0.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "perf_counter", made)
+    return made
+
+
+EXACT_SECONDS = 64 * 512 * 4 * Clock.BETA  # of a call of two ranks
+FIVE, SIX = (repr(linear(bits)).removeprefix("ronde.compression.") for bits in (5, 6))
+
+
 def settled(
-    seconds: dict[int, float],
-    predicted: list[float],
-    lossy: int | None = None,
+    clock: Clock,
+    slower: dict[str, float],
     rest: float = 0.0,
-    others: int = 0,
     busy: Sequence[int] = (),
-) -> tuple[int, list[int]]:
-    """What is chosen for 10 elements where calls take so long, and what has been tried, in order. `lossy`
-    keeps too little of the descent; `others` are elements of another bucket; trials of the numbers `busy`
-    take three times as long."""
-    method, tried = auto(), []
-    bucket = _auto.Bucket(
-        [_auto.Prediction(1.0, each, 0.0, each) for each in predicted],
-        method._worth_trying(predicted),
-    )
-    group: Any = SimpleNamespace(
-        communicator=None, parts=(("w", 10),), agreed=lambda values, op, detail: values
-    )
-    method._buckets[id(None), group.parts] = bucket
-    if others:
-        method._buckets[id(None), (("others", others),)] = bucket
-    while bucket.waiting or bucket.chosen == lossy:
-        index = bucket.current
-        if bucket.waiting:
-            tried.append(index)
-        else:
-            bucket.descent.is_below = lambda part: True  # type: ignore[method-assign]
-        took = seconds[index] * (3 if len(tried) in busy else 1)
-        method._learn(group, bucket, _auto.Times(took, took, rest))
-    return bucket.chosen, tried
+) -> tuple[str, list[str]]:
+    """What is chosen of some kinds, and what has been in use, call by call. `slower`: by what factor than
+    predicted; `rest`: seconds between two calls; calls of the numbers `busy` take three times as long."""
+
+    def program(me: Rank) -> tuple[str, list[str]]:
+        used: list[str] = []
+        method = auto([int8(), linear(6), linear(5), int4()], min_descent=0)
+        clock.start(me, method, lambda name: slower.get(name, 1) * (3 if len(used) in busy else 1))
+        for step in range(40):
+            reduce(me, method, step)
+            clock.ahead += rest
+            used.append(method.choices()[("w",)])
+        return used[-1], used
+
+    first, second = run_all(2, program)
+    assert first == second
+    return first
 
 
-def test_the_fastest_is_chosen_and_what_is_hopeless_not_tried() -> None:
-    # exact, bf16, int8, int4, topk: predictions hold
-    times = [2.0, 1.0, 0.5, 0.26, 0.1]
-    chosen, tried = settled(dict(enumerate(times)), times)
-    assert (chosen, tried) == (4, [4, 4] * _auto.TURNS)
+def test_the_fastest_is_chosen_and_what_is_hopeless_not_tried(clock: Clock) -> None:
+    chosen, used = settled(clock, {})
+    assert chosen == "int4()"
+    assert "int4()" in used and not {"exact", "bf16()"} & set(used)
 
 
-def test_predictions_that_fail_are_found_out() -> None:
-    chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 0.26, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
-    assert chosen == 3
-    assert tried.count(4) == 2 * _auto.ENOUGH
-    chosen, tried = settled({0: 2.0, 1: 1.0, 2: 0.5, 3: 3.0, 4: 0.4}, [2.0, 1.0, 0.5, 0.26, 0.1])
-    assert (chosen, tried.count(3)) == (4, 2 * _auto.ENOUGH)
-    # All candidates lose: exact bf16 it is.
-    chosen, tried = settled({0: 2.0, 1: 1.0, 2: 1.5, 3: 1.6, 4: 3.0}, [2.0, 1.0, 0.5, 0.26, 0.1])
-    assert chosen == 1
+def test_predictions_that_fail_are_found_out(clock: Clock) -> None:
+    chosen, used = settled(clock, {"int4()": 3})
+    assert chosen == FIVE
+    assert used.count("int4()") < 10
+    # All candidates lose: bfloat16 it is.
+    assert settled(clock, {"int4()": 9, FIVE: 7, SIX: 6, "int8()": 5})[0] == "bf16()"
 
 
-@pytest.mark.parametrize("begin", range(1, 14))
-def test_a_busy_time_does_not_change_the_choice(begin: int) -> None:
-    chosen, tried = settled(
-        {0: 9.0, 1: 1.4, 2: 1.2, 3: 1.0},
-        [9.0, 1.4, 1.2, 1.0],
-        busy=range(begin, begin + 5),
-    )
-    assert chosen == 3, tried
+@pytest.mark.parametrize("begin", [1, 6, 11])
+def test_a_busy_time_does_not_change_the_choice(clock: Clock, begin: int) -> None:
+    assert settled(clock, {}, busy=range(begin, begin + 5))[0] == "int4()"
 
 
-def test_of_equals_the_more_exact_is_chosen() -> None:
-    chosen, _ = settled({0: 9.0, 1: 1.02, 2: 1.01, 3: 1.0, 4: 1.01}, [1.0, 0.9, 0.8, 0.7, 0.6])
-    assert chosen == 1
+def test_where_steps_are_long_the_more_exact_is_chosen(clock: Clock) -> None:
+    assert settled(clock, {}, rest=0.1 * EXACT_SECONDS)[0] == "int4()"
+    assert settled(clock, {}, rest=2 * EXACT_SECONDS)[0] in (FIVE, SIX)
 
 
-PREDICTED = [9.0, 1.45, 1.15, 1.1, 1.0]
-SEEN = dict(enumerate([9.0, 1.19, 1.15, 1.1, 1.0]))
+def test_what_becomes_much_slower_is_tried_again(clock: Clock) -> None:
+    def program(me: Rank) -> None:
+        method = auto([int8(), int4()], min_descent=0)
+        later: dict[str, float] = {}
+        clock.start(me, method, lambda name: later.get(name, 1))
+        for _ in range(30):
+            reduce(me, method, 0)
+        assert method.choices()[("w",)] == "int4()"
+        later["int4()"] = 10
+        for _ in range(60):
+            reduce(me, method, 0)
+        assert method.choices()[("w",)] == "int8()"
 
-
-def test_where_steps_are_long_the_more_exact_is_chosen() -> None:
-    assert settled(SEEN, PREDICTED)[0] == 4
-    assert settled(SEEN, PREDICTED, rest=2.1)[0] == 2  # 3.25 is within 5% of 3.1
-    assert settled(SEEN, PREDICTED, rest=20.0)[0] == 1
-
-
-def test_all_buckets_together_take_no_longer_than_that() -> None:
-    assert settled(SEEN, PREDICTED, rest=15.0, others=90)[0] == 4
-    assert settled(SEEN, PREDICTED, rest=25.0, others=90)[0] == 3
-
-
-def test_what_keeps_too_little_is_not_used_however_fast() -> None:
-    times = [2.0, 1.0, 0.5, 0.26, 0.1]
-    chosen, tried = settled(dict(enumerate(times)), times, lossy=4)
-    assert chosen == 3
-    # bfloat16 and exact reduction are hopeless beside four bits.
-    assert tried == [each for each in (4, 3) for _ in range(2 * _auto.TURNS)]
-    # The next best has been tried before.
-    chosen, tried = settled(dict(enumerate(times)), [2.0, 1.0, 0.5, 0.11, 0.1], lossy=4)
-    assert (chosen, tried.count(4), tried.count(3)) == (3, 2 * _auto.TURNS, 2 * _auto.ENOUGH)
-
-
-class Believing(_auto.Auto):
-    """Calls take as long as predicted, whatever this machine is busy with."""
-
-    def _learn(self, bucket: Any, known: Any, times: Any) -> Any:
-        seconds = known.predictions[known.current].seconds
-        return super()._learn(bucket, known, _auto.Times(seconds, seconds, 0.0))
+    run_all(2, program)
 
 
 def trained(me: Rank, method: Any, steps: int) -> float:
@@ -270,10 +271,10 @@ def trained(me: Rank, method: Any, steps: int) -> float:
     return float(np.linalg.norm(x - target) / np.linalg.norm(target))
 
 
-def test_training_is_given_what_it_needs() -> None:
+def test_training_is_given_what_it_needs(clock: Clock) -> None:
     def program(me: Rank) -> tuple[str, float]:
-        pretend(me, SLOW)
-        method, file = Believing([int4(), topk(0.001)]), io.StringIO()
+        method, file = auto([int4(), topk(0.001)]), io.StringIO()
+        clock.start(me, method)
         error = trained(me, method, 150)
         method.report(file)
         assert "too lossy" in file.getvalue()
@@ -286,23 +287,23 @@ def test_training_is_given_what_it_needs() -> None:
     assert error < 0.5
 
 
-def test_who_asks_for_no_descent_gets_what_is_fastest() -> None:
+def test_who_asks_for_no_descent_gets_what_is_fastest(clock: Clock) -> None:
     def program(me: Rank) -> str:
-        pretend(me, SLOW)
-        method = Believing([topk(0.001)], min_descent=0.0)
+        method = auto([topk(0.001)], min_descent=0.0)
+        clock.start(me, method)
         trained(me, method, 60)
         return method.choices()[("w",)]
 
     assert set(run_all(2, program)) == {"topk(ratio=0.001)"}
 
 
-def test_training_that_has_come_to_its_end_refuses_nothing() -> None:
+def test_training_that_has_come_to_its_end_refuses_nothing(clock: Clock) -> None:
     """Gradients point to and fro then: those of one step are answered by the next."""
 
     def program(me: Rank) -> str:
         here: Any = SimpleNamespace(_communicator=me.communicator)
-        pretend(me, SLOW)
-        method = Believing([int4()])
+        method = auto([int4()])
+        clock.start(me, method)
         x = np.zeros((64, 512), np.float32)
         for step in range(300):
             noise = np.random.default_rng([step, me.rank]).standard_normal(x.shape)
@@ -311,23 +312,6 @@ def test_training_that_has_come_to_its_end_refuses_nothing() -> None:
         return method.choices()[("w",)]
 
     assert set(run_all(2, program)) == {"int4()"}
-
-
-def test_what_becomes_much_slower_is_tried_again() -> None:
-    method = auto()
-    bucket = _auto.Bucket([_auto.Prediction(1.0, 1.0, 0.0, 1.0)] * 5, [], chosen=3, expected=0.1)
-    opened: list[Any] = []
-    method._open = lambda bucket: (
-        opened.append(bucket) or _auto.Bucket([_auto.Prediction(1.0, 1.0, 0.0, 1.0)] * 5, [3, 4])
-    )  # type: ignore
-    group: Any = SimpleNamespace(parts=(), agreed=lambda values, op, detail: values)
-    for _ in range(3 * _auto.CHECK_EVERY):
-        assert method._learn(group, bucket, _auto.Times(0.14, 0.14, 0.0)) is bucket
-    assert not opened
-    slow = _auto.Times(0.2, 0.2, 0.0)
-    learned = [method._learn(group, bucket, slow) for _ in range(_auto.CHECK_EVERY)]
-    assert learned[-2] is bucket
-    assert learned[-1].waiting == [3, 4]
 
 
 def test_the_report_says_what_was_predicted_measured_and_chosen() -> None:
@@ -408,6 +392,8 @@ def test_process_sets_and_names_are_kept_apart() -> None:
         pretend(me, SLOW)
         for step in range(3):
             reduce(me, method, step)
-        assert len(method._buckets) == 2
+        file = io.StringIO()
+        method.report(file)
+        assert file.getvalue().count(" exact ") == 2
 
     run_all(2, program)

@@ -270,7 +270,7 @@ def test_close_leaves_nothing_open(shared: bool) -> None:
 
 def test_measuring_the_link_agrees_on_all_ranks() -> None:
     def program(me: Rank) -> tuple[float, ...]:
-        me.communicator.measure_link()
+        me.communicator.know_link()
         link = me.communicator.link
         return link.alpha, link.overhead, link.beta, link.gamma
 
@@ -323,22 +323,6 @@ def test_a_link_that_is_set_is_not_measured_and_decides(size: int, alpha: float)
     for error in run(size, program, faults={"truncate": 1.0}, check=False):
         assert isinstance(error, ronde.RondeError)
         assert f"allreduce by {predicted}," in str(error)
-
-
-@pytest.mark.parametrize(("machines", "size"), [([0, 0, 1, 1], 4), ([], 5), ([0, 0, 0, 1], 4)])
-def test_links_are_measured_in_any_rings(machines: list[int], size: int) -> None:
-    """Also where a ring has one rank only."""
-
-    def program(me: Rank) -> tuple[float, ...]:
-        me.communicator.measure_link(machines)
-        link = me.communicator.link
-        return link.alpha, link.overhead, link.beta, link.gamma
-
-    results = run_all(size, program)
-    assert len(set(results)) == 1
-    assert all(value > 0 for value in results[0])
-    for rank in run(2, lambda me: me.communicator.measure_link([0])):
-        assert isinstance(rank, ValueError)
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])

@@ -1,24 +1,26 @@
-"""What rides in phase 0: all contributions, or the first half of halving and doubling."""
+"""Short vectors that ride in phase 0, and those that do not."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import ronde
 from ronde import _core
 from threads import Rank, run, run_all
-from values import DTYPES, OPS, contribution, reduced, same_bits
+from values import CASES, example, numpy_dtype, same_bits
 
 F32, SUM = _core.DType.float32, _core.ReduceOp.sum
 
-# Where bytes cost much, vectors are halved; where latency costs much, contributions go everywhere.
+# Where latency costs much, contributions go everywhere; not where bytes do.
 LINKS = {
-    "halving": _core.Link(alpha=1e-6, overhead=1e-6, beta=1e-6, gamma=1e-10),
-    "contributions": _core.Link(alpha=1e-3, overhead=1e-6, beta=1e-12, gamma=1e-10),
+    "riding": _core.Link(alpha=1e-3, overhead=1e-6, beta=1e-12, gamma=1e-10),
+    "plain": _core.Link(alpha=1e-6, overhead=1e-6, beta=1e-6, gamma=1e-10),
 }
 each_way = pytest.mark.parametrize("way", LINKS)
+LEAST = 4096  # bytes: shorter vectors are judged as on an ordinary Ethernet
 HEADER = 16  # bytes of a message of phase 0
 
 
@@ -30,45 +32,41 @@ def allreduce(me: Rank, mine: np.ndarray, output: np.ndarray | None = None) -> n
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
-@pytest.mark.parametrize("count", [8, 1024, 2048])
+@pytest.mark.parametrize("count", [1024, 2048])
 def test_bytes_are_those_of_the_formula(size: int, count: int) -> None:
-    def program(me: Rank, way: str) -> int:
-        me.communicator.set_link(LINKS[way])
+    def program(me: Rank) -> int:
+        me.communicator.set_link(LINKS["riding"])
         before = me.communicator.bytes_sent
         assert (allreduce(me, np.ones(count, np.float32)) == size).all()
         return me.communicator.bytes_sent - before
 
-    rounds, length = size.bit_length() - 1, 4 * count
-    halved = run_all(size, lambda me: program(me, "halving"))
-    assert halved == [rounds * HEADER + 2 * length * (size - 1) // size] * size
-    carried = run_all(size, lambda me: program(me, "contributions"))
-    assert carried == [rounds * HEADER + length * (size - 1)] * size
+    rounds = size.bit_length() - 1
+    assert run_all(size, program) == [rounds * HEADER + 4 * count * (size - 1)] * size
 
 
 @each_way
 @pytest.mark.parametrize("size", [2, 3, 4, 7, 8, 16])
-def test_results_are_exact_for_every_dtype_op_and_count(size: int, way: str) -> None:
-    counts = (1, 2, size - 1, size + 1, 1001)
-
+def test_results_are_exact_for_every_dtype_and_op(size: int, way: str) -> None:
     def program(me: Rank) -> None:
         me.communicator.set_link(LINKS[way])
-        for count, dtype, op in itertools.product(counts, DTYPES, OPS):
-            everything = [contribution(rank, count, dtype, op) for rank in range(size)]
-            mine = everything[me.rank].copy()
-            for output in (np.empty_like(mine), mine):
-                me.communicator.allreduce(
-                    _core.Call("allreduce", dtype=dtype, shape=[count]),
-                    [mine],
-                    [output],
-                    _core.Reduction(dtype, op),
-                )
-                assert same_bits(output, reduced(everything, op)), (count, dtype, op)
+        for dtype, op in CASES:
+            for count in (1, size + 1, LEAST // numpy_dtype(dtype).itemsize + 1):
+                everything, expected = example(size, count, dtype, op)
+                mine = everything[me.rank].copy()
+                for output in (np.empty_like(mine), mine):
+                    me.communicator.allreduce(
+                        _core.Call("allreduce", dtype=dtype, shape=[count]),
+                        [mine],
+                        [output],
+                        _core.Reduction(dtype, op),
+                    )
+                    assert same_bits(output, expected), (count, dtype, op)
 
     run_all(size, program)
 
 
 @each_way
-@pytest.mark.parametrize("count", [10_000, 16_384, 20_450, 25_000])  # up to what rides, and beyond
+@pytest.mark.parametrize("count", [4096, 5120, 5121, 25_000])  # up to what rides, and beyond
 def test_the_longest_vectors_that_ride_are_right(count: int, way: str) -> None:
     def program(me: Rank) -> None:
         me.communicator.set_link(LINKS[way])
@@ -123,21 +121,6 @@ def test_the_first_vector_that_is_worth_measuring_goes_like_the_next(
     run_all(4, program, machines=machines)
 
 
-@pytest.mark.parametrize("size", [4, 8])
-def test_the_errors_of_halving_stay_within_the_documented_bound(size: int) -> None:
-    """log2 P roundings."""
-    noise = np.random.default_rng(1).normal(size=(size, 2000)).astype(np.float32)
-
-    def program(me: Rank) -> np.ndarray:
-        me.communicator.set_link(LINKS["halving"])
-        return allreduce(me, noise[me.rank])
-
-    exact = noise.astype(np.float64)
-    bound = (size.bit_length() - 1) * 2.0**-24 * np.abs(exact).sum(0) * (1 + 1e-6)
-    for result in run_all(size, program):
-        assert (np.abs(result - exact.sum(0)) <= bound).all()
-
-
 @each_way
 @pytest.mark.parametrize("machines", [None, [0, 0, 1, 1]])
 @pytest.mark.parametrize("odd", range(4))
@@ -164,7 +147,7 @@ def test_a_rank_that_differs_raises_on_all_and_nothing_is_written(
     run_all(4, program, machines=machines)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_delays_and_reordering_change_nothing(seed: int) -> None:
     def program(me: Rank) -> None:
         for way, count in itertools.product(LINKS, (3, 500, 4000)):
@@ -174,12 +157,12 @@ def test_delays_and_reordering_change_nothing(seed: int) -> None:
     run_all(8, program, faults={"seed": seed, "delay": 0.3})
 
 
-@pytest.mark.parametrize("dies_after", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("dies_after", [0, 1, 3])
 def test_a_rank_that_dies_on_the_way_is_noticed_by_all(dies_after: int) -> None:
     def program(me: Rank) -> None:
-        me.communicator.set_link(LINKS["halving"])
+        me.communicator.set_link(LINKS["riding"])
         for _ in range(30):
-            allreduce(me, np.ones(1000, np.float32))
+            allreduce(me, np.ones(1100, np.float32))
 
     errors = run(4, program, faults={"dies": 2, "dies_after": dies_after})
     assert all(isinstance(error, ronde.RankFailedError) for error in errors), errors
@@ -189,7 +172,7 @@ def test_nothing_rides_in_deterministic_mode() -> None:
     """There all vectors go by one tree, whatever their length."""
 
     def program(me: Rank) -> None:
-        me.communicator.set_link(LINKS["contributions"])
+        me.communicator.set_link(LINKS["riding"])
         noise = np.random.default_rng(me.rank).normal(size=50_000).astype(np.float32)
         assert same_bits(allreduce(me, noise)[:100], allreduce(me, noise[:100]))
 
@@ -198,13 +181,10 @@ def test_nothing_rides_in_deterministic_mode() -> None:
 
 def test_a_prediction_holds_what_was_told_of_the_link() -> None:
     link = _core.Link(alpha=10e-6, overhead=1e-6, beta=1e-8, gamma=1e-9)
-    ride = _core.cheapest_ride
-    assert ride(1000, 4, link, 1) == ("contributions", pytest.approx(20e-6 + 30e-6 + 3e-6))
-    assert ride(8000, 4, link, 1) == ("halving", pytest.approx(40e-6 + 120e-6 + 6e-6))
-    assert ride(1000, 6, link, 1) == ("contributions", pytest.approx(30e-6 + 50e-6 + 5e-6))
-    assert ride(1000, 4, link, 50e-6) is None  # as nothing that rides is sooner
-    for bytes_, ranks in ((0, 4), (100, 1), (1 << 20, 4), (16_000, 6)):
-        assert ride(bytes_, ranks, link, 1) is None
+    assert _core.riding_seconds(1000, 4, link) == pytest.approx(20e-6 + 30e-6 + 3e-6)
+    assert _core.riding_seconds(1000, 6, link) == pytest.approx(30e-6 + 50e-6 + 5e-6)
+    for nothing in ((0, 4), (100, 1), (1 << 20, 4), (16_000, 6)):
+        assert _core.riding_seconds(*nothing, link) == math.inf
 
 
 @pytest.mark.parametrize("machines", [None, [0, 0, 1, 1, 2, 2, 3, 3]])

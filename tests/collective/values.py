@@ -12,6 +12,10 @@ from ronde import _core
 DTYPES = list(_core.DType.__members__.values())
 OPS = list(_core.ReduceOp.__members__.values())
 
+# Every type, and every operation, but not all of both: tests/kernels has those.
+CASES = [(dtype, OPS[i % len(OPS)]) for i, dtype in enumerate(DTYPES)]
+CASES += [(_core.DType.float32, op) for op in OPS if (_core.DType.float32, op) not in CASES]
+
 _NUMPY = {_core.DType.bfloat16: np.dtype(ml_dtypes.bfloat16)}
 _UFUNCS = {
     _core.ReduceOp.sum: np.add,
@@ -42,6 +46,13 @@ def reduced(contributions: list[Any], op: _core.ReduceOp) -> Any:
     """The reduction by NumPy in the dtype itself: exact, so the order does not matter."""
     ufunc = _UFUNCS[op]
     return functools.reduce(lambda a, b: ufunc(a, b).astype(a.dtype), contributions)
+
+
+@functools.lru_cache(maxsize=100)
+def example(size: int, count: int, dtype: _core.DType, op: _core.ReduceOp) -> tuple[list[Any], Any]:
+    """What all ranks contribute, and the result. Not to be written to: all ranks get the same arrays."""
+    inputs = [contribution(rank, count, dtype, op) for rank in range(size)]
+    return inputs, reduced(inputs, op)
 
 
 def same_bits(a: Any, b: Any) -> bool:

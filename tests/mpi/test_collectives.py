@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
 def test_all_collectives_on_all_dtypes(ranks: int) -> None:
     job = jobs.run(ranks, "collectives.py", str(ranks))
     assert job.status == 0, job.output
@@ -28,7 +28,7 @@ def test_settings_change_no_result(name: str) -> None:
     assert job.status == 0, job.output
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4, 8])
+@pytest.mark.parametrize("ranks", [3, 4])
 def test_all_algorithms(ranks: int) -> None:
     job = jobs.run(ranks, "algorithms.py")
     assert job.status == 0, job.output
@@ -42,13 +42,12 @@ def test_compressed_training(shared: str) -> None:
     assert "compression is right on 3 ranks" in job.output
 
 
-@pytest.mark.parametrize("shared", ["0", "1"])
-def test_a_checkpoint_continues_the_loss_curve(tmp_path: Path, shared: str) -> None:
+def test_a_checkpoint_continues_the_loss_curve(tmp_path: Path) -> None:
     """At the same size bit for bit; at half of it but for what compression does to single steps."""
     steps = 160
     for ranks, what in ((4, "first"), (4, "resume"), (2, "resume")):
         job = jobs.run(
-            ranks, "checkpoint.py", str(tmp_path), what, str(steps), RONDE_SHARED_MEMORY=shared
+            ranks, "checkpoint.py", str(tmp_path), what, str(steps), RONDE_SHARED_MEMORY="0"
         )
         assert job.status == 0, job.output
     for name in ("int4", "topk", "dgc", "powersgd", "shared_scale"):
@@ -69,12 +68,14 @@ def test_init_takes_any_communicator() -> None:
     assert "any communicator will do" in job.output
 
 
+@pytest.mark.large
 def test_arrays_over_two_gigabytes() -> None:
     job = jobs.run(2, "large.py", timeout=280)
     assert job.status == 0, job.output
     assert "large arrays are right" in job.output
 
 
+@pytest.mark.frameworks
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_tensors_of_torch(ranks: int) -> None:

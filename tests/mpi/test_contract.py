@@ -21,11 +21,7 @@ HASTE = {"RONDE_STALL_WARNING": "0.3", "RONDE_STALL_TIMEOUT": "2"}
     ("case", "usual", "odd"),
     [
         ("kind", "allreduce (float64, shape (1000,)", "allgather (float64, shape (1000,)"),
-        ("dtype", "allreduce (float64", "allreduce (float32"),
         ("sizes", "shape (1310720,)", "shape (655360,)"),
-        ("op", "op=sum", "op=max"),
-        ("root", "root=0", "root=1"),
-        ("names", "allreduce 'a'", "allreduce 'b'"),
         ("group", "float64[6]", "float64[5]"),
         ("members", "ranks [0, 1]", "ranks [1, 2]"),
         ("settings", "no setting changed", "RONDE_SEGMENT_BYTES=4096"),
@@ -154,7 +150,7 @@ def test_ctrl_c_on_one_rank_ends_the_call_on_all() -> None:
     assert "rank 1 gave up: interrupted in allreduce 'gradient'" in job.output
 
 
-@pytest.mark.parametrize("victim", [0, 1, 3])
+@pytest.mark.parametrize("victim", [0, 3])
 def test_a_killed_rank_ends_the_job(victim: int) -> None:
     with jobs.started(4, "trouble.py", "killed") as process:
         assert process.stdout is not None
@@ -210,7 +206,7 @@ def test_a_launcher_that_promises_more_ranks_than_mpi_sees_is_the_wrong_one(vari
 
 
 @pytest.mark.skipif(
-    "OTHER_MPIRUN" not in os.environ,
+    not os.environ.get("OTHER_MPIRUN"),
     reason="OTHER_MPIRUN does not name the launcher of another MPI",
 )
 def test_the_launcher_of_another_mpi_is_told_from_the_own() -> None:

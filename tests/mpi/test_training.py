@@ -68,7 +68,7 @@ def test_the_example_learns_the_same_on_any_number_of_ranks(
     alone, accuracy = train(mpi, 0, tmp_path)
     assert accuracy > 0.95
     assert alone[-1] < 0.2 < 1.0 < alone[0]
-    for ranks in (1, 3, 8):
+    for ranks in (3, 8):
         together, its_accuracy = train(mpi, ranks, tmp_path)
         # The ranks' sums are rounded in another order than the sum over one whole batch.
         np.testing.assert_allclose(together, alone, rtol=1e-9)
@@ -101,7 +101,7 @@ def test_the_example_is_exact_when_a_batch_leaves_ranks_without_work(
 # DistributedOptimizer
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_update_like_the_reference(mpi: launch.Mpi, ranks: int) -> None:
     output = run(mpi, ranks, __file__, *CHECKS)
     assert output.splitlines() == list(CHECKS)

@@ -197,6 +197,7 @@ def test_integers_have_a_sum_and_no_average() -> None:
         ronde.DistributedOptimizer(inner).step([np.arange(3)])
 
 
+@pytest.mark.frameworks
 def test_torch_tensors_stay_tensors() -> None:
     torch = pytest.importorskip("torch")
     inner = Stepper()

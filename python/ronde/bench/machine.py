@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import subprocess
 from pathlib import Path
 
-from .. import __version__, settings, tuning
+from .. import __version__, settings
 
 __all__ = ["describe"]
 
@@ -20,9 +21,17 @@ def describe() -> dict[str, str]:
         "version": f"ronde {__version__}" + (f" ({commit})" if commit else ""),
         "date": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
         "host": platform.node(),
-        "CPU": f"{tuning.cpu()}, {settings.cores()} of {os.cpu_count()} cores usable",
+        "CPU": f"{_cpu()}, {settings.cores()} of {os.cpu_count()} cores usable",
         "kernel": platform.release(),
     }
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def _commit() -> str:

@@ -1,4 +1,4 @@
-"""`ronde`: start a job, look at an installation, explain a schedule, measure, tune."""
+"""`ronde`: start a job, look at an installation, explain a schedule, measure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from .. import __version__, _exits
 from ..errors import RondeError
-from . import bench, compress, doctor, explain, run, tune
+from . import bench, compress, doctor, explain, run
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ronde", description=__doc__)
     parser.add_argument("--version", action="version", version=f"ronde {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="")
-    for command in (run, doctor, explain, bench, compress, tune):
+    for command in (run, doctor, explain, bench, compress):
         command.add_parser(commands)
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:2] == ["bench", "compress"]:  # a command of its own

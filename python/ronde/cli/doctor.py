@@ -12,10 +12,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 
-from .. import _core, settings, tuning
+from .. import _core, settings
 from ..errors import UnavailableError
 from . import launch
 
@@ -30,7 +30,6 @@ total = ronde.allreduce(numpy.full(1000, 1.0 + ronde.rank()), op=ronde.Sum)
 assert ronde.size() == 2 and (total == 3).all(), (ronde.size(), total)
 """
 _TEST_SECONDS = 60.0
-_RENEW = "`ronde tune`, started as a program is, writes it anew"
 _BY_HAND = "ronde run --verbose -np 2 python -c 'import ronde; ronde.init(); ronde.barrier()'"
 
 
@@ -87,7 +86,6 @@ def _examine() -> Iterator[Finding]:
     yield from _packages()
     needed = [simd, *_variables(), *_mpi()]
     yield from needed[1:]
-    yield _tuning_file()
     if any(finding.mark == BROKEN for finding in needed):
         yield Finding(ABSENT, "job of 2 ranks", "not tried, because of what is broken")
     else:
@@ -184,28 +182,6 @@ def _mpi() -> Iterator[Finding]:
         yield Finding(OK, "launcher", launch.find_launcher(mpi))
     except UnavailableError as error:
         yield _broken("launcher", error)
-
-
-def _tuning_file() -> Finding:
-    """As far as this host can tell: how many ranks a job has on a machine is known when it runs."""
-    name, path = "tuning file", tuning.path()
-    if path is None:
-        return Finding(ABSENT, name, f"{settings.TUNING_FILE} says that none is read")
-    try:
-        found = tuning.parse(tuning.read(path))
-    except FileNotFoundError:
-        return Finding(ABSENT, name, f"{path} is not there: links are measured in every job")
-    except (OSError, ValueError) as error:
-        return Finding(ABSENT, name, f"{path} is ignored: {error}\n{_RENEW}")
-    made = here = found.made_for
-    with suppress(UnavailableError):
-        here = replace(here, mpi=launch.find_library().name)
-    if tuning.processor() not in made.processors:
-        here = replace(here, processors=[tuning.processor()])
-    why = tuning.why_not(found, here)
-    if why:
-        return Finding(ABSENT, name, f"{path} is ignored: {why}\n{_RENEW}")
-    return Finding(OK, name, f"{path}, for {found.summary}")
 
 
 def _broken(name: str, error: Exception) -> Finding:

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ronde import _core, compression, tuning
+from ronde import _core, compression
 from ronde.compression.prediction import predict
 
 from . import quantities
@@ -48,8 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "explain",
         help="show the algorithms for a collective, their cost and their steps",
         description="Lists the algorithms for a collective, cheapest first: the steps, messages "
-        "and bytes of the busiest rank, and the time that a link of that speed would take. Where "
-        "nothing is said of the link, it is the one that `ronde tune` has measured, if it has.",
+        "and bytes of the busiest rank, and the time that a link of that speed would take.",
     )
     parser.add_argument("collective", choices=COLLECTIVES)
     parser.add_argument(
@@ -128,7 +127,6 @@ class Call(NamedTuple):
     ranks: int
     root: int
     link: dict[str, float]
-    measured: str  # by whom and when; empty where it is assumed
 
 
 def _call_of(args: argparse.Namespace) -> Call:
@@ -141,30 +139,10 @@ def _call_of(args: argparse.Namespace) -> Call:
         raise ValueError(f"root {args.root} is no rank of {args.ranks}")
     if args.root and args.collective not in ROOTED:
         raise ValueError(f"{args.collective} has no root")
-    link, measured = _core.default_link(), ""
+    link = _core.default_link()
     given = {name: vars(args)[name] for name in link if vars(args)[name] is not None}
-    if not given:
-        link, measured = _tuned() or (link, measured)
     items = args.bytes // item
-    return Call(args.collective, items, args.dtype, args.ranks, args.root, link | given, measured)
-
-
-def _tuned() -> tuple[dict[str, float], str] | None:
-    """The link of the tuning file, between machines if there is one, and where it is from."""
-    path = tuning.path()
-    if path is None:
-        return None
-    try:
-        found = tuning.parse(tuning.read(path))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        print(f"ronde explain: {path} is ignored: {error}", file=sys.stderr)
-        return None
-    for name in (tuning.BETWEEN, tuning.INSIDE):
-        if name in found.links:
-            return found.links[name], f"of {path}: {found.summary}"
-    return None
+    return Call(args.collective, items, args.dtype, args.ranks, args.root, link | given)
 
 
 # ---- the table -----------------------------------------------------------------------------------
@@ -212,8 +190,6 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
         f"beta {link['beta'] * 1e9:.3g} ns/byte{rate_text(link['beta'])}, "
         f"gamma {link['gamma'] * 1e9:.3g} ns/byte reduced"
     )
-    if call.measured:
-        yield call.measured
     yield ""
     yield (
         f"{'algorithm':<22}{'steps':>6}{'messages':>10}{'sent':>12}{'received':>12}{'predicted':>12}"
@@ -227,22 +203,21 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
             f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
             f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
         )
-    if call.collective == "allreduce" and len(prices) > 1 and (ride := _ride(call, prices[0])):
+    if call.collective == "allreduce" and len(prices) > 1 and (riding := _riding(call, prices[0])):
         yield ""
         yield (
-            f"A vector as short as that rides in phase 0 ({ride[0]}), which precedes every collective: "
-            f"{time_text(ride[1])} with it."
+            "A vector as short as that rides in phase 0, which precedes every collective: "
+            f"{time_text(riding)} with it."
         )
 
 
-def _ride(call: Call, plain: Price) -> tuple[str, float] | None:
-    """What rides in phase 0, and how long both take."""
+def _riding(call: Call, plain: Price) -> float | None:
+    """The seconds of an allreduce that goes with phase 0, where that is faster."""
     assert plain.cost is not None
     phase_0 = math.ceil(math.log2(call.ranks)) * call.link["alpha"]
     size = call.items * ITEM_BYTES[call.dtype]
-    return _core.cheapest_ride(
-        size, call.ranks, _core.Link(**call.link), phase_0 + plain.cost.seconds
-    )
+    seconds = _core.riding_seconds(size, call.ranks, _core.Link(**call.link))
+    return seconds if seconds < phase_0 + plain.cost.seconds else None
 
 
 def _is_compressible(call: Call) -> bool:

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import array
-import functools
 import itertools
 import sys
+from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import ronde
 
+sys.path.append(str(Path(__file__).parents[2] / "collective"))
+from values import CASES, DTYPES, example, numpy_dtype
+
 COUNTS = (0, 1, 3, 1000, 8192)
-DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
-DTYPES += ["float16", "float32", "float64"]
-OPS = {
-    ronde.Sum: np.add,
-    ronde.Product: np.multiply,
-    ronde.Min: np.minimum,
-    ronde.Max: np.maximum,
-}
+OPS = {op: getattr(ronde, name.title()) for name, op in ronde._core.ReduceOp.__members__.items()}
 
 
 def dtypes() -> list[np.dtype]:
-    return [np.dtype(name) for name in DTYPES] + [np.dtype(ml_dtypes.bfloat16)]
-
-
-def values(rank: int, count: int, dtype: np.dtype, op: ronde.Op) -> np.ndarray:
-    """Whole numbers so small that every order of operations gives the same result."""
-    generator = np.random.default_rng([rank, count])
-    numbers = (
-        generator.integers(1, 3, count) if op is ronde.Product else generator.integers(0, 4, count)
-    )
-    return (numbers > 1 if dtype.kind == "b" else numbers).astype(dtype)
-
-
-def reference(size: int, count: int, dtype: np.dtype, op: ronde.Op) -> np.ndarray:
-    everything = [values(rank, count, dtype, op) for rank in range(size)]
-    return functools.reduce(lambda a, b: OPS[op](a, b).astype(dtype), everything)
+    return [numpy_dtype(dtype) for dtype in DTYPES]
 
 
 def check(result: np.ndarray, expected: np.ndarray) -> None:
@@ -47,17 +28,18 @@ def check(result: np.ndarray, expected: np.ndarray) -> None:
 
 
 def reductions(rank: int, size: int) -> None:
-    for count, dtype, op in itertools.product(COUNTS, dtypes(), OPS):
-        mine, expected = values(rank, count, dtype, op), reference(size, count, dtype, op)
-        check(ronde.allreduce(mine, op), expected)
+    for count, (dtype, reduce_op) in itertools.product(COUNTS, CASES):
+        inputs, expected = example(size, count, dtype, reduce_op)
+        mine, op = inputs[rank].copy(), OPS[reduce_op]
+        check(ronde.allreduce(inputs[rank], op), expected)
         assert ronde.allreduce_(mine, op) is mine
         check(mine, expected)
-        result = ronde.reduce(values(rank, count, dtype, op), size - 1, op)
+        result = ronde.reduce(inputs[rank], size - 1, op)
         if rank == size - 1:
             check(result, expected)
         else:
             assert result is None
-        part = ronde.reducescatter(values(rank, count, dtype, op), op)
+        part = ronde.reducescatter(inputs[rank], op)
         start = rank * (count // size) + min(rank, count % size)
         check(part, expected[start : start + count // size + (rank < count % size)])
 

@@ -45,17 +45,8 @@ elif case == "kind":
     if rank == 1:
         ronde.allgather(ones)
     ronde.allreduce(ones)
-elif case == "dtype":
-    ronde.allreduce(ones.astype(np.float32) if rank == 1 else ones)
 elif case == "sizes":
     ronde.allreduce(np.ones((5 if rank == 1 else 10) << 17))
-elif case == "op":
-    ronde.allreduce(ones, ronde.Max if rank == 1 else ronde.Sum)
-elif case == "root":
-    ronde.broadcast(ones, 1 if rank == 1 else 0)
-elif case == "names":
-    for name in ("b", "a") if rank == 1 else ("a", "b"):
-        ronde.allreduce(ones, name=name)
 elif case == "group":
     ronde.grouped_allreduce([ones, ones[: 5 if rank == 1 else 6]])
 elif case == "members":
