@@ -37,8 +37,9 @@ std::string new_label() {
 
 /// Gives a file its pages. Throws UnavailableError.
 ///
-/// Beyond the limit of a container or a machine the system does not refuse but kills. So what is free
-/// is looked at first, and again after each step, because other ranks may reserve at the same time.
+/// Beyond the limit of a container or a machine the system does not refuse but kills. So what is
+/// free is looked at first, and again after each step, because other ranks may reserve at the same
+/// time.
 void reserve(int file, std::size_t bytes) {
   constexpr std::size_t kRanks = 64;  // that may do a step at once
   constexpr std::size_t kSmallestStep = 1 << 20, kLargestStep = 64 << 20;
@@ -79,7 +80,8 @@ std::shared_ptr<Segment> Segment::create(std::size_t bytes) {
     if (!data) throw UnavailableError("it cannot be mapped");
   } catch (const UnavailableError& error) {
     if (file >= 0) close(file);
-    throw UnavailableError("no shared memory of " + std::to_string(bytes) + " bytes: " + error.what());
+    throw UnavailableError("no shared memory of " + std::to_string(bytes) +
+                           " bytes: " + error.what());
   }
   const std::shared_ptr<Segment> segment(new Segment(file, label, data, bytes));
   std::lock_guard lock(own_mutex);

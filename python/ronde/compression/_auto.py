@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from .. import _core
+from .._text import printable
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._descent import Descent
@@ -329,7 +330,7 @@ class Auto(Method):
         norms = self._residuals.norms()
         for parts, bucket in self._known():
             first, *others = [name for name, _ in parts]
-            label = f"{first[:22]}{f' and {len(others)} more' if others else ''}"
+            label = f"{printable(first[:22])}{f' and {len(others)} more' if others else ''}"
             left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))
             kept = "-" if bucket.descent.kept is None else f"{bucket.descent.kept:.3f}"
             for index, predicted in enumerate(bucket.predictions):
