@@ -50,7 +50,11 @@ std::size_t field(const std::string& text, std::string_view name, std::size_t ot
   return otherwise;
 }
 
-std::size_t difference(std::size_t a, std::size_t b) { return a - std::min(a, b); }
+/// Up to near the limit: other memory is taken meanwhile, in this process too.
+std::size_t free_below(std::size_t limit, std::size_t used) {
+  const auto usable = limit - limit / 16;
+  return usable - std::min(usable, used);
+}
 
 std::size_t free_in(const std::string& group, const Version& version) {
   const auto limit = number(content(group + version.limit), kUnlimited);
@@ -59,7 +63,7 @@ std::size_t free_in(const std::string& group, const Version& version) {
   const auto files =
       field(statistics, version.inactive_files, 0) + field(statistics, version.active_files, 0);
   const auto used = number(content(group + version.used), 0);
-  return difference(limit, difference(used, files));
+  return free_below(limit, used - std::min(used, files));
 }
 
 /// Of a group and all above it. Inside a container the path may be one that only the host can see;
@@ -77,8 +81,10 @@ std::size_t free_in_all(const std::string& root, std::string_view path, const Ve
 }  // namespace
 
 std::size_t free_memory(const std::string& root) {
-  const auto kilobytes = field(content(root + "/proc/meminfo"), "MemAvailable:", kUnlimited);
-  std::size_t least = kilobytes == kUnlimited ? kUnlimited : kilobytes * 1024;
+  const auto machine = content(root + "/proc/meminfo");
+  const auto total = field(machine, "MemTotal:", 0);  // both in KiB
+  const auto available = field(machine, "MemAvailable:", total);
+  std::size_t least = total ? 1024 * free_below(total, total - available) : kUnlimited;
   const auto groups = content(root + "/proc/self/cgroup");
   for (std::string_view rest = groups; !rest.empty();) {  // lines like 4:memory:/path and 0::/path
     const auto line = rest.substr(0, rest.find('\n'));

@@ -38,16 +38,13 @@ std::string new_label() {
 /// Gives a file its pages. Throws UnavailableError.
 ///
 /// Beyond the limit of a container or a machine the system does not refuse but kills. So what is
-/// free is looked at first, and again after each step, because other ranks may reserve at the same
-/// time.
+/// free is looked at before each step: other ranks may reserve at the same time.
 void reserve(int file, std::size_t bytes) {
   constexpr std::size_t kRanks = 64;  // that may do a step at once
   constexpr std::size_t kSmallestStep = 1 << 20, kLargestStep = 64 << 20;
-  std::size_t room = free_memory();
-  const std::size_t spare = room / 8;  // for all else
-  for (std::size_t done = 0; done < bytes; room = free_memory()) {
-    const std::size_t missing = bytes - done;
-    if (room < spare || room - spare < missing)
+  for (std::size_t done = 0; done < bytes;) {
+    const std::size_t missing = bytes - done, room = free_memory();
+    if (room < missing)
       throw UnavailableError("the memory limit leaves " + std::to_string(room) + " bytes");
     const auto step = std::min(missing, std::clamp(room / kRanks, kSmallestStep, kLargestStep));
     int error;

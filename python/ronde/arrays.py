@@ -120,8 +120,9 @@ def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
         raise _no_dtype(f"elements of format {memory.format!r}") from None
     if isinstance(x, PythonArray):
         return array, _dtype_of(array), lambda out: PythonArray(x.typecode, out.tobytes())
-    wrap: Callable[[Array], Any] = memoryview if isinstance(x, memoryview) else _as_is
-    return array, _dtype_of(array), wrap
+    if isinstance(x, memoryview):
+        return array, _dtype_of(array), lambda out: memoryview(out)
+    return array, _dtype_of(array), _as_is
 
 
 def _as_is(out: Array) -> Array:
