@@ -271,6 +271,11 @@ def test_a_wrong_command_line_is_refused(words: str, complaint: str) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_names_are_shown_in_one_line() -> None:
+    result = ronde("run", "-np", "1", "grün\x1b[2J\n")
+    assert result.stderr == "ronde run: error: grün\\x1b[2J\\n does not exist\n"
+
+
 def test_without_an_mpi_it_says_what_to_install() -> None:
     broken = os.environ | {"MPI4PY_LIBMPI": "/nonexistent/libmpi.so"}
     result = ronde("run", "-np", "2", "python", env=broken)
