@@ -104,6 +104,7 @@ _FORWARDED = re.compile(
 # A host that does not answer, or asks for a password, is an error within seconds.
 _SSH = ("-oBatchMode=yes", "-oConnectTimeout=15")
 _SSH_FAILED = 255  # ssh itself, not the command there
+_SSH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,13 @@ def silent_hosts(options: Options) -> Iterator[tuple[str, str]]:
         if not _is_here(name)
     }
     for name, process in asked.items():
-        said = process.communicate()[1].strip().rpartition("\n")[2]
+        try:
+            said = process.communicate(timeout=_SSH_SECONDS)[1].strip().rpartition("\n")[2]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            yield name, f"ssh waited {_SSH_SECONDS:.0f} s"
+            continue
         if process.returncode == _SSH_FAILED:
             yield name, said
 

@@ -115,7 +115,8 @@ def run(args: argparse.Namespace) -> int:
     noted = ["/bin/sh", "-c", _RANK, notes.path, notes.target, *program]
     command, extra = launch.command(ranks, noted, mpi=mpi, options=options)
     status = _watched(command, extra, notes)
-    if status != 0 and not notes.failed:  # the launcher failed, and not a rank of this host
+    # Not after a signal, and not where it was a rank of this host.
+    if (0 < status < 128 or status == 255) and not notes.failed:
         for host, said in launch.silent_hosts(options):
             print(f"ronde: host {host} did not answer: {printable(said)}", file=sys.stderr)
     return status
