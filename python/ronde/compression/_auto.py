@@ -178,7 +178,10 @@ class Auto(Method):
 
     def __getstate__(self) -> dict[str, Any]:
         # Choices belong to the communicators of this process, and times to its clock.
-        return {**vars(self), "_buckets": WeakKeyDictionary(), "_ended": None}
+        return {**vars(self), "_buckets": None, "_ended": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _buckets=WeakKeyDictionary())
 
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
