@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <string_view>
 
+#include "core/text.h"
+
 namespace ronde {
 namespace {
 
@@ -79,7 +81,7 @@ std::string Call::text() const {
   if (!name.empty()) text += " '" + name + "'";
   for (std::size_t i = 0; i < fields.size(); ++i) text += (i ? ", " : " (") + fields[i];
   if (!fields.empty()) text += ")";
-  return text;
+  return printable(text);
 }
 
 }  // namespace ronde

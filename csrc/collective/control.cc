@@ -116,8 +116,9 @@ void Control::poll(const Standing& mine) {
 }
 
 void Control::handle(const Notice& notice, const Standing& mine) {
-  const std::string text(notice.text, std::min<std::size_t>(notice.length, sizeof notice.text));
-  Standing theirs{notice.set, notice.sequence, text};
+  const auto text =
+      printable_lines({notice.text, std::min<std::size_t>(notice.length, sizeof notice.text)});
+  Standing theirs{notice.set, notice.sequence, printable(text)};
   switch (notice.kind) {
     case Kind::waiting:
       waiting_[{notice.rank, notice.set}] = std::move(theirs);

@@ -48,8 +48,7 @@ void Communicator::explain_plan(const Call& call, Collective collective, const P
   } else if (settings_.deterministic) {
     why = "the first that RONDE_DETERMINISTIC=1 allows";
   } else {
-    const char* known = link_given_ ? "given" : "measured";
-    why = "the cheapest by the link, " + std::string(is_long(bytes) ? known : "assumed") + " as " +
+    why = "the cheapest by the link, " + std::string(is_long(bytes) ? "measured" : "assumed") + " as " +
           text_of(link_for(bytes));
   }
   explain(call, "over the network, " + name + " of " + std::to_string(bytes) + " bytes by " +

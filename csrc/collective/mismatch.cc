@@ -74,8 +74,8 @@ std::string mismatch_message(const std::vector<Described>& calls, const std::vec
   if (set != 0) message += " on process set " + std::to_string(set);
   message += groups.size() > 1 ? ":" : ", though they look alike:";
   for (const auto& [described, ranks] : groups) {
-    message += "\n  " + list_ranks(ranks) + ": " + excerpt(described.call, difference);
-    if (!described.place.empty()) message += " at " + described.place;
+    message += "\n  " + list_ranks(ranks) + ": " + printable(excerpt(described.call, difference));
+    if (!described.place.empty()) message += " at " + printable(described.place);
   }
   return message;
 }

@@ -51,7 +51,8 @@ Standing Watch::standing() const {
   if (text_.empty()) {
     text_ = shortened(call_.text(), kCallBytes);
     if (set_ != 0) text_ += " on process set " + std::to_string(set_);
-    if (const auto where = control_.hooks().where(); !where.empty()) text_ += " at " + where;
+    if (const auto where = control_.hooks().where(); !where.empty())
+      text_ += " at " + printable(where);
   }
   return {set_, sequence_, text_};
 }

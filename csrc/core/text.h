@@ -1,4 +1,4 @@
-// Text that is cut to fit.
+// Text that is cut to fit, and text from elsewhere that is shown.
 #pragma once
 
 #include <string>
@@ -17,5 +17,12 @@ inline std::string_view cut(std::string_view text, std::size_t bytes) {
 inline std::string shortened(std::string_view text, std::size_t bytes) {
   return text.size() <= bytes ? std::string(text) : std::string(cut(text, bytes)) + " ...";
 }
+
+/// A text of a user or a peer, in one line: what could change the look of other lines, or a
+/// terminal, is written like \x1b. Other UTF-8 stays as it is.
+std::string printable(std::string_view text);
+
+/// The same of each line of a text.
+std::string printable_lines(std::string_view text);
 
 }  // namespace ronde

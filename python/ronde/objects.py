@@ -1,21 +1,57 @@
-"""Collectives for things that are no array: any object that can be pickled, and sets of parameters."""
+"""Collectives for things that are no array: objects, and sets of parameters.
+
+Objects are pickled, or whatever `RONDE_OBJECTS` says: to unpickle is to run code of the sender
+(docs/security.md).
+"""
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from . import _core, context
+from . import _core, context, settings
 from ._calls import buckets, communicator_of, name_of, root_of
 from .arrays import ArrayLike, view
+from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
 
 T = TypeVar("T")
 
 __all__ = ["allgather_object", "broadcast_object", "broadcast_parameters"]
+
+
+def pack(obj: Any) -> npt.NDArray[np.uint8]:
+    """The bytes that an object travels as.
+
+    Raises `RondeError` where `RONDE_OBJECTS` is "refuse", `TypeError` for what is not of JSON where it is
+    "json".
+    """
+    form = _form()
+    if form == "refuse":
+        raise RondeError("objects are refused: RONDE_OBJECTS is refuse on all ranks")
+    if form == "pickle":
+        return np.frombuffer(pickle.dumps(obj), np.uint8)
+    try:
+        return np.frombuffer(json.dumps(obj).encode(), np.uint8)
+    except TypeError as error:
+        raise TypeError(f"{error}, and RONDE_OBJECTS is json") from None
+
+
+def unpack(data: npt.NDArray[np.uint8]) -> Any:
+    """The object that `pack` has made these bytes of."""
+    return json.loads(data.tobytes()) if _form() == "json" else pickle.loads(data.tobytes())
+
+
+def _form() -> str:
+    if context.is_initialized():
+        return context.world().settings.objects
+    form: str = settings.VARIABLES["objects"].default
+    return form
 
 
 @overload
@@ -41,31 +77,32 @@ def broadcast_object(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> Any:
-    """The object of `root_rank`, pickled there and unpickled elsewhere; the root gets its own back."""
+    """The object of `root_rank`, pickled there and unpickled elsewhere; the root gets its own back.
+
+    Where `RONDE_OBJECTS` is "json", all ranks get what JSON makes of it: lists of tuples, and texts of keys.
+    """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
     is_root = communicator.rank == root
-    pickled = np.frombuffer(pickle.dumps(obj), np.uint8) if is_root else np.empty(0, np.uint8)
-    length = np.array([pickled.size])
+    packed = pack(obj if is_root else None)
+    length = np.array([packed.size])
     call = _core.Call("broadcast_object", name_of(name), root=int(root_rank))
     communicator.broadcast(call, length, root)
-    data = pickled.copy() if is_root else np.empty(length[0], np.uint8)
+    data = packed.copy() if is_root else np.empty(length[0], np.uint8)
     communicator.broadcast(_core.Call("broadcast_object, the object", name_of(name)), data, root)
-    return obj if is_root else pickle.loads(data.tobytes())
+    return obj if is_root and _form() == "pickle" else unpack(data)
 
 
 def allgather_object(
     obj: T, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> list[T]:
-    """The objects of all ranks, in the order of the ranks. They are pickled."""
-    pickled = np.frombuffer(pickle.dumps(obj), np.uint8)
+    """The objects of all ranks, in the order of the ranks. They travel as in `broadcast_object`."""
+    packed = pack(obj)
     call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
-    lengths, data = communicator.allgather(call, pickled, pickled.size, 1)
+    lengths, data = communicator.allgather(call, packed, packed.size, 1)
     ends = np.cumsum(lengths)
-    return [
-        pickle.loads(data[end - n : end].tobytes()) for n, end in zip(lengths, ends, strict=True)
-    ]
+    return [unpack(data[end - n : end]) for n, end in zip(lengths, ends, strict=True)]
 
 
 def broadcast_parameters(

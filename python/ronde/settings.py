@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from . import _core
+from ._text import printable
 
 __all__ = [
     "VARIABLES",
@@ -55,6 +56,10 @@ def _window(text: str) -> int:
     if not 2 <= value <= 1024:
         raise ValueError("must be 2 to 1024")
     return value
+
+
+def _objects(text: str) -> str:
+    return {"pickle": "pickle", "json": "json", "refuse": "refuse"}[text.lower()]
 
 
 def _algorithms(text: str) -> dict[str, str]:
@@ -147,6 +152,13 @@ VARIABLES: dict[str, Variable[Any]] = {
         "a size like 32M",
         "the largest bucket of arrays that are reduced as one",
     ),
+    "objects": Variable(
+        "RONDE_OBJECTS",
+        _objects,
+        "pickle",
+        "pickle, json or refuse",
+        "how objects travel; unpickling runs code of the sender",
+    ),
     "algorithm": Variable(
         "RONDE_ALGORITHM",
         _algorithms,
@@ -155,7 +167,11 @@ VARIABLES: dict[str, Variable[Any]] = {
         "use these algorithms instead of shared memory and of the cheapest by measurement",
     ),
 }
-_OF_PYTHON = ("shared_memory", "fusion_bytes")  # the others are settings of the native core
+_OF_PYTHON = (
+    "shared_memory",
+    "fusion_bytes",
+    "objects",
+)  # the others are settings of the native core
 
 # Read by the native core, and free to differ between ranks.
 _SIMD = "RONDE_SIMD"
@@ -170,6 +186,7 @@ class Settings:
 
     shared_memory: bool
     fusion_bytes: int
+    objects: str  # "pickle", "json" or "refuse"
     segment_bytes: int | None  # if it is set
     core: _core.Settings
     changed: str  # "RONDE_CHECK=False, RONDE_WINDOW=8": all that differ from the defaults
@@ -205,7 +222,7 @@ def _warn_of_unknown(environment: Mapping[str, str]) -> None:
         if name.startswith("RONDE_") and name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
-            warnings.warn(f"Ronde knows no variable {name}{hint}", stacklevel=4)
+            warnings.warn(f"Ronde knows no variable {printable(name)}{hint}", stacklevel=4)
 
 
 def log_level(environment: Mapping[str, str] | None = None) -> int | None:

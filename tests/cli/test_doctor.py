@@ -65,6 +65,13 @@ def test_wrong_and_unknown_variables_are_named() -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_names_from_the_environment_imitate_no_finding() -> None:
+    result = run_doctor(**{"RONDE_\x1b[2J\nok      MPI": "1", "MPI4PY_LIBMPI": "/no\x1b[2J"})
+    assert "RONDE_\\x1b[2J\\nok      MPI" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert marks(result.stdout)["MPI"] == "BROKEN"
+
+
 def test_no_mpi() -> None:
     result = run_doctor(MPI4PY_LIBMPI="/nonexistent/libmpi.so")
     assert result.returncode == 1

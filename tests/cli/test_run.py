@@ -214,7 +214,9 @@ def test_a_hostfile_of_this_host(text: str, write: Callable[[str], str], tmp_pat
 def test_a_host_that_does_not_exist_is_an_error_that_names_it(write: Callable[[str], str]) -> None:
     result = ronde("run", "-H", "no-such-host.invalid:2", write("pass"))
     assert result.returncode not in (0, 124)
-    assert "no-such-host.invalid" in result.stderr + result.stdout
+    assert result.stderr.splitlines()[-1].startswith(
+        "ronde: host no-such-host.invalid did not answer: "
+    )
 
 
 def test_dry_run_shows_the_command_and_runs_nothing(tmp_path: Path) -> None:
@@ -267,6 +269,11 @@ def test_a_wrong_command_line_is_refused(words: str, complaint: str) -> None:
     assert result.returncode == 2
     assert complaint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_names_are_shown_in_one_line() -> None:
+    result = ronde("run", "-np", "1", "grün\x1b[2J\n")
+    assert result.stderr == "ronde run: error: grün\\x1b[2J\\n does not exist\n"
 
 
 def test_without_an_mpi_it_says_what_to_install() -> None:

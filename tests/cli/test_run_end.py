@@ -29,12 +29,15 @@ time.sleep(600)
 def job(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     """Starts 3 ranks that run `body` and then wait; the test goes on when all have done so."""
     started = []
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
 
     def start(body: str) -> subprocess.Popen[str]:
         (tmp_path / "program.py").write_text(PROGRAM.format(body=body))
         job = subprocess.Popen(
             [*RONDE, "run", "-np", "3", "program.py"],
             cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(temporary)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -183,6 +186,7 @@ def test_stubborn_ranks_are_killed(
     running.communicate(timeout=TIMEOUT)
     assert running.returncode == 130
     assert left(tmp_path) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_background_process_is_ended_too(
@@ -207,6 +211,7 @@ def test_nothing_outlives_a_killed_ronde_run(
     running = job("")
     running.kill()
     assert left(tmp_path) == []
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_user_signals_are_passed_on(

@@ -381,6 +381,21 @@ def test_a_step_that_is_not_finite_loses_nothing_in_exact_calls_too() -> None:
     run_all(2, program)
 
 
+def test_a_new_communicator_at_the_address_of_an_old_one_is_unknown() -> None:
+    """It may get that address on some ranks only, and the others would begin with trials."""
+    method = auto()
+    first: Any = Communicator()
+    method._buckets[first] = {(("w", 10),): _auto.Bucket([], [])}
+    address = id(first)
+    del first
+    others: list[Any] = [Communicator()]
+    while id(others[-1]) != address and len(others) < 1000:
+        others.append(Communicator())
+    assert id(others[-1]) == address
+    assert others[-1] not in method._buckets
+    assert not method.choices()
+
+
 def test_process_sets_and_names_are_kept_apart() -> None:
     with pytest.raises(ValueError, match="needs a name"):
         ronde.allreduce(np.ones((3, 4), np.float32), compression=auto())

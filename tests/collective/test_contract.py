@@ -345,3 +345,35 @@ def test_a_small_allreduce_that_meets_another_call_raises_on_all(size: int) -> N
         assert (allreduce(me, np.ones(8, np.float32)) == size).all()
 
     run_all(size, program)
+
+
+HOSTILE, SHOWN = "größe\x1b[2J\nrank 0: all is well", "größe\\x1b[2J\\nrank 0: all is well"
+
+
+def is_shown(text: str) -> bool:
+    return SHOWN in text and "\x1b" not in text and "\nrank 0: all" not in text
+
+
+@both
+def test_names_and_reasons_of_peers_cannot_imitate_other_lines(shared: bool) -> None:
+    def differs(me: Rank) -> None:
+        me.communicator.barrier(_core.Call("barrier", name=HOSTILE if me.rank else ""))
+
+    def stalls(me: Rank) -> None:
+        if me.rank:
+            allreduce(me, np.ones(3, np.float32), name=HOSTILE)
+
+    def fails(me: Rank) -> None:
+        if me.rank == 0:
+            me.control.fail(f"it is over\x1b[2J: {SHOWN}")
+            return
+        allreduce(me, np.ones(3, np.float32), name=HOSTILE)
+
+    for program, error in (
+        (differs, ronde.MismatchError),
+        (stalls, ronde.StalledError),
+        (fails, ronde.RankFailedError),
+    ):
+        for found in run(3, program, shared=shared, stall_timeout=1.0)[1:]:
+            assert isinstance(found, error)
+            assert is_shown(str(found)), str(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -9,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 import ronde
-from ronde import _core
+from ronde import _core, memory
 from threads import Rank, run, run_all
 
 
@@ -39,6 +40,16 @@ def test_arrays_are_as_asked_for(shape: object, dtype: str) -> None:
 def test_bad_arguments_are_refused(error: type[Exception], words: str, arguments: tuple) -> None:
     with pytest.raises(error, match=words):
         ronde.empty(*arguments)
+
+
+def test_more_than_there_is_gives_ordinary_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The system would reserve page by page, and then kill."""
+    monkeypatch.setattr(memory, "_warned", False)
+    with contextlib.suppress(MemoryError):  # NumPy's, where the system refuses that too
+        ronde.empty(1 << 46, np.uint8)
+    assert "ronde.empty gives ordinary memory: no shared memory of" in caplog.text
 
 
 def test_arrays_do_not_overlap_and_memory_is_used_again() -> None:

@@ -289,3 +289,10 @@ def test_a_setting_that_does_not_exist_is_warned_of() -> None:
     result = python("import ronde; ronde.init()", RONDE_SEGMENT_BITES="4")
     assert result.returncode == 0, result.stderr
     assert "did you mean RONDE_SEGMENT_BYTES?" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["pickle", "json", "refuse"])
+def test_objects_travel_as_ronde_objects_says(form: str) -> None:
+    job = jobs.run(3, "objects.py", RONDE_OBJECTS=form)
+    assert job.status == 0 and "objects travel as they should" in job.output, job.output
+    assert ("code of rank" in job.output) == (form == "pickle")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jobs
@@ -106,3 +107,35 @@ exec '{sys.executable}' -c "$code" "$@"
     words = maps.read_text().split()
     assert "mpi4py" in maps.read_text()
     assert left({word for word in words if word.startswith("/dev/shm/")}) == []
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group of 600 MiB that processes can enter."""
+    groups = dict(
+        (controllers, path)
+        for _, controllers, path in (
+            line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()
+        )
+    )
+    folder, limit = f"/sys/fs/cgroup{groups.get('', '')}", "memory.max"
+    if "memory" in groups:
+        folder, limit = f"/sys/fs/cgroup/memory{groups['memory']}", "memory.limit_in_bytes"
+    group = Path(folder, f"ronde-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        try:
+            (group / limit).write_text("600M")
+        except OSError as error:
+            pytest.skip(f"no memory limit can be set here: {error}")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_memory_limit_is_not_run_into(small_group: Path) -> None:
+    job = jobs.run(4, "limited.py", str(small_group))
+    assert job.status == 0 and "nobody was killed" in job.output, job.output

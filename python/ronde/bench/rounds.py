@@ -13,7 +13,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import settings
+from .._text import printable
 from ..cli import launch
 from ..errors import RondeError
 from .cells import Job, Row
@@ -193,7 +193,7 @@ def _environment(ranks: int) -> dict[str, str]:
 def _commands(kind: str, program: list[str], ranks: int, store: Path) -> list[list[str]]:
     """What is to be started: a launcher, or the ranks themselves where none is needed."""
     if kind != "gloo":
-        start = [sys.executable, "-m", "ronde", "run", "-np", str(ranks), "--python", program[0]]
+        start = launch.ronde("run", "-np", str(ranks), "--python", program[0])
         return [[*start, *program]]
     variables = [f"GLOO_STORE={store}", f"WORLD_SIZE={ranks}", "GLOO_SOCKET_IFNAME=lo"]
     return [["env", *variables, f"RANK={rank}", *program] for rank in range(ranks)]
@@ -248,6 +248,5 @@ def _reason(log: str, statuses: Sequence[int]) -> str:
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     ours = [line.removeprefix("ronde: ") for line in lines if line.startswith("ronde: ")]
     status = next((each for each in statuses if each), 0)
-    return (errors or ours or lines or [f"it ended with status {status} before the job was done"])[
-        -1
-    ]
+    found = errors or ours or lines
+    return printable((found or [f"it ended with status {status} before the job was done"])[-1])

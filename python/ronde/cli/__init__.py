@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__, _exits
+from .._text import printable_lines
 from ..errors import RondeError
 from . import bench, compress, doctor, explain, run
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         return status
     except (RondeError, ValueError) as error:
-        print(f"ronde: {error}", file=sys.stderr)
+        print(f"ronde: {printable_lines(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         _exits.give_up("interrupted", 130)

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from .. import _core, settings
+from .._text import printable
 from ..errors import UnavailableError
 from . import launch
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _shown(finding: Finding) -> str:
     remedy = f"repair: {finding.remedy}" if finding.remedy else ""
-    first, *rest = [*finding.text.splitlines(), *remedy.splitlines()]
+    first, *rest = map(printable, [*finding.text.splitlines(), *remedy.splitlines()])
     return "\n".join(
         [f"{finding.mark:<8}{finding.name:<22}{first}", *(f"{'':30}{x}" for x in rest)]
     )
@@ -147,7 +147,10 @@ def _variables() -> Iterator[Finding]:
             remedy = f"correct {variable.name}, or unset it; it means: {variable.meaning}"
             yield Finding(BROKEN, variable.name, str(error), remedy)
             continue
-        shown = os.environ.get(variable.name, "").strip() or f"{_shown_value(value)} (default)"
+        shown = (
+            printable(os.environ.get(variable.name, "").strip())
+            or f"{_shown_value(value)} (default)"
+        )
         yield Finding(OK, variable.name, f"{shown}: {variable.meaning}")
     with warnings.catch_warnings(record=True) as unknown, suppress(ValueError):
         warnings.simplefilter("always")
@@ -193,11 +196,11 @@ def _job() -> Finding:
     """Started as a user would start it."""
     name = "job of 2 ranks"
     # An allocation of Slurm may have room for one rank only.
-    start = [sys.executable, "-m", "ronde", "run", "-np", "2", "--oversubscribe"]
+    start = launch.ronde("run", "-np", "2", "--oversubscribe")
     remedy = f"try it by hand: {_BY_HAND}"
     try:
         job = subprocess.run(
-            [*start, sys.executable, "-c", _TEST],
+            [*start, *launch.helper(_TEST)],
             env=launch.environment(),  # also where this is a rank itself
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

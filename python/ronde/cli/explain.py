@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ronde import _core, compression
+from ronde._text import printable
 from ronde.compression.prediction import predict
 
 from . import quantities
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             chosen = next(price for price in prices if price.cost is not None)
             print("\n" + "\n".join(_drawing(call, chosen.algorithm)))
     except ValueError as error:
-        print(f"ronde explain: error: {error}", file=sys.stderr)
+        print(f"ronde explain: error: {printable(error)}", file=sys.stderr)
         return 2
     return 0
 

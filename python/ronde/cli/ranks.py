@@ -7,8 +7,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 
+from .._text import printable
 from ..bench import chart, compressors
-from . import quantities
+from . import launch, quantities
 
 __all__ = [
     "about",
@@ -57,7 +58,7 @@ def refuse(command: str, error: ValueError) -> int:
         return (
             0  # a launcher ends the job at the first status that is not 0: rank 0 must have spoken
         )
-    print(f"{command}: error: {error}", file=sys.stderr)
+    print(f"{command}: error: {printable(error)}", file=sys.stderr)
     return 2
 
 
@@ -89,14 +90,13 @@ def start(ranks: int) -> int:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-np", "-n", "--np")
     _, words = own.parse_known_args(sys.argv[1:])
-    program = [sys.executable, "-m", "ronde", *words]
-    return main(["run", "-np", str(ranks), "--", *program])
+    return main(["run", "-np", str(ranks), "--", *launch.ronde(*words)])
 
 
 def about(facts: dict[str, str], ranks: int) -> Iterator[str]:
     """The lines above a table: what its figures depend on."""
     for name, value in {"ranks": str(ranks), **facts}.items():
-        yield f"# {name + ':':<11}{value}"
+        yield f"# {name + ':':<11}{printable(value)}"
 
 
 def say(lines: Iterable[str]) -> None:

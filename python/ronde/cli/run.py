@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import _core
+from .._text import printable
 from . import hosts, launch
 
 __all__ = ["add_parser", "run"]
@@ -32,21 +33,21 @@ _REPORT_SECONDS = 1.0  # for the other ranks to say what is wrong, after one has
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
-# Runs a rank and notes in a folder how it ended. A launcher alone is not enough: those of the MPICH
-# family let the others wait for ever when a rank fails before MPI_Init, return 9 both for exit(9) and
-# for SIGKILL, and 0 where they have lost their ranks; Open MPI's waits for whatever a dead rank has left
-# in the background. Signals are for the program: the shell outlives them. Only ranks of this host note
-# anything, whoever else may see the folder.
+# Runs a rank and notes how it went. A launcher alone is not enough: those of the MPICH family let the
+# others wait for ever when a rank fails before MPI_Init, return 9 both for exit(9) and for SIGKILL, and 0
+# where they have lost their ranks; Open MPI's waits for whatever a dead rank has left in the background.
+# Signals are for the program: the shell outlives them. Notes go to a file of this process that has no name,
+# so that nothing is left of it however the job ends; on other hosts another process may have this number.
 _RANK = """
 trap : INT TERM HUP USR1 USR2
-[ "$(uname -n)" = "$1" ] && here=yes || here=
+[ "$(readlink "$0")" = "$1" ] && here=yes || here=
 shift
-note() { [ ! "$here" ] || echo "$2" >>"$0/$1"; }
-note began
+note() { [ ! "$here" ] || echo "$@" >>"$0"; }
+note began 2>/dev/null
 "$@"
 status=$?
-[ $status -eq 0 ] || note failed "$status ${PMI_RANK:-$OMPI_COMM_WORLD_RANK}"
-note ended
+[ $status -eq 0 ] || note failed "$status" "${PMI_RANK:-$OMPI_COMM_WORLD_RANK}" 2>/dev/null
+note ended 2>/dev/null
 exit $status
 """
 
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         program = _runnable(args.program, python)
         ranks, options = _planned(args)
     except ValueError as error:
-        print(f"ronde run: error: {error}", file=sys.stderr)
+        print(f"ronde run: error: {printable(error)}", file=sys.stderr)
         return 2
     mpi = launch.find_mpi(python)
     command, extra = launch.command(ranks, program, mpi=mpi, options=options)
@@ -110,10 +111,15 @@ def run(args: argparse.Namespace) -> int:
         print(" ".join([*words, shlex.join(command)]), file=file, flush=True)
     if args.dry_run:
         return 0
-    with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
-        noted = ["/bin/sh", "-c", _RANK, folder, os.uname().nodename, *program]
-        command, extra = launch.command(ranks, noted, mpi=mpi, options=options)
-        return _watched(command, extra, Path(folder))
+    notes = _Notes()
+    noted = ["/bin/sh", "-c", _RANK, notes.path, notes.target, *program]
+    command, extra = launch.command(ranks, noted, mpi=mpi, options=options)
+    status = _watched(command, extra, notes)
+    # Not after a signal, and not where it was a rank of this host.
+    if (0 < status < 128 or status == 255) and not notes.failed:
+        for host, said in launch.silent_hosts(options):
+            print(f"ronde: host {host} did not answer: {printable(said)}", file=sys.stderr)
+    return status
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
@@ -286,35 +292,50 @@ class _Segments:
                 os.unlink(path)
 
 
-def _watched(command: Sequence[str], extra: dict[str, str], notes: Path) -> int:
+class _Notes:
+    """What the ranks of this host note: lines like `began`, `failed STATUS RANK` and `ended`."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.memfd_create(f"ronde-{os.urandom(8).hex()}"), "rb")
+        self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        self.target = os.readlink(self.path)  # what the path leads to here, and nowhere else
+
+    def count(self, word: str) -> int:
+        return sum(line[0] == word for line in self._lines())
+
+    @property
+    def failed(self) -> list[str]:
+        """The status of the rank that failed first and, if the launcher has told it, its rank."""
+        return next((line[1:] for line in self._lines() if line[0] == "failed"), [])
+
+    def _lines(self) -> list[list[str]]:
+        self._file.seek(0)
+        return [line.split() for line in self._file.read().decode().splitlines()]
+
+
+def _watched(command: Sequence[str], extra: dict[str, str], notes: _Notes) -> int:
     """Runs the job to its end and returns the exit status."""
-    failed = notes / "failed"
     segments = _Segments()
     with _blocked_signals() as signals:
         job = _start(command, extra)
         try:
-            asked = _wait(job, failed, signals, segments)
+            asked = _wait(job, notes, signals, segments)
         finally:
             segments.look()
             _end_all()
             segments.remove()
+            # Open MPI's launcher leaves it where it is killed.
+            shutil.rmtree(Path(tempfile.gettempdir(), f"ompi.{job.pid}"), ignore_errors=True)
     status = job.wait()
-    lost = _count(notes / "began") - _count(notes / "ended")
+    lost = notes.count("began") - notes.count("ended")
     if asked is not None and (status != 0 or lost):
         return 128 + asked
-    with suppress(OSError, ValueError):
-        return int(failed.read_text().split()[0])
+    if notes.failed:
+        return int(notes.failed[0])
     if status == 0 and lost:
         print(f"ronde: the launcher left {lost} of its ranks before their end", file=sys.stderr)
         return 1
     return status if status >= 0 else 128 - status
-
-
-def _count(notes: Path) -> int:
-    """How many ranks of this host have written there."""
-    with suppress(FileNotFoundError):
-        return notes.read_bytes().count(b"\n")
-    return 0
 
 
 @contextmanager
@@ -333,12 +354,12 @@ def _blocked_signals() -> Iterator[set[signal.Signals]]:
 
 
 def _wait(
-    job: subprocess.Popen[bytes], failed: Path, signals: set[signal.Signals], segments: _Segments
+    job: subprocess.Popen[bytes], notes: _Notes, signals: set[signal.Signals], segments: _Segments
 ) -> int | None:
     """Until the launcher has ended, or has not although it should. Returns the signal it was asked
     to end with, if any."""
     asked = None
-    deadline = float("inf")
+    deadline = report = float("inf")
     while job.poll() is None and time.monotonic() < deadline:
         segments.look_at_times()
         received = signal.sigtimedwait(signals, 0.2)
@@ -352,17 +373,13 @@ def _wait(
             segments.look()
             if received.si_pid != 0:  # else it is from the terminal, and the launcher has it too
                 job.send_signal(number)
-        elif deadline == float("inf") and _age(failed) > _REPORT_SECONDS:
-            status, *rank = failed.read_text().split()[:2]
+        elif report == float("inf") and notes.failed:
+            report = time.monotonic() + _REPORT_SECONDS
+        elif deadline == float("inf") and time.monotonic() > report:
+            status, *rank = notes.failed
             who = f"rank {rank[0]}" if rank else "a rank"
             print(f"ronde: {who} ended with status {status}; ending the others", file=sys.stderr)
             segments.look()
             job.terminate()
             deadline = time.monotonic() + _GRACE_SECONDS
     return asked
-
-
-def _age(file: Path) -> float:
-    with suppress(FileNotFoundError):
-        return time.time() - file.stat().st_mtime
-    return 0.0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TextIO
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from .. import _core
+from .._text import printable
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._descent import Descent
@@ -116,15 +118,18 @@ class Auto(Method):
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
         self._residuals = _residuals.Residuals()
-        self._buckets: dict[tuple[int, Parts], Bucket] = {}  # by communicator and arrays
+        # Of each communicator, by the arrays. (Its address is no key: another may get it, on some ranks.)
+        self._buckets: WeakKeyDictionary[_core.Communicator, dict[Parts, Bucket]]
+        self._buckets = WeakKeyDictionary()
         self._step: dict[Parts, int] = {}
         self._ended: float | None = None  # when the last call of any bucket did
 
     @property
     def feeds_back(self) -> bool:  # type: ignore[override]
         """Whether something may be left behind, or has been; exact reduction leaves nothing."""
-        return not self._buckets or any(
-            bucket.holds or self._gets_feedback(bucket.current) for bucket in self._buckets.values()
+        known = [bucket for _, bucket in self._known()]
+        return not known or any(
+            bucket.holds or self._gets_feedback(bucket.current) for bucket in known
         )
 
     def norms(self) -> dict[str, float]:
@@ -139,7 +144,7 @@ class Auto(Method):
         """What is chosen for each bucket, by the names of its arrays."""
         return {
             tuple(name for name, _ in parts): self._name(bucket.current)
-            for (_, parts), bucket in self._buckets.items()
+            for parts, bucket in self._known()
         }
 
     def report(self, file: TextIO | None = None) -> None:
@@ -175,14 +180,17 @@ class Auto(Method):
 
     def __getstate__(self) -> dict[str, Any]:
         # Choices belong to the communicators of this process, and times to its clock.
-        return {**vars(self), "_buckets": {}, "_ended": None}
+        return {**vars(self), "_buckets": None, "_ended": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _buckets=WeakKeyDictionary())
 
     def _reduce(self, group: Group) -> None:
         for bucket in group.buckets():
-            key = id(bucket.communicator), bucket.parts
-            if key not in self._buckets:
-                self._buckets[key] = self._open(bucket)
-            known = self._buckets[key]
+            buckets = self._buckets.setdefault(bucket.communicator, {})
+            if bucket.parts not in buckets:
+                buckets[bucket.parts] = self._open(bucket)
+            known = buckets[bucket.parts]
             index = known.current
             looks = index > BF16 and not known.waiting and self.min_descent > 0
             if looks:
@@ -196,7 +204,7 @@ class Auto(Method):
             if looks:
                 known.descent.after(bucket)
             if known.predictions[0].wire_bytes:  # else there is nothing to choose
-                self._buckets[key] = self._learn(bucket, known, Times(end - start, took, rest))
+                buckets[bucket.parts] = self._learn(bucket, known, Times(end - start, took, rest))
 
     def _reduce_by(self, index: int, bucket: Group, known: Bucket) -> None:
         codec = self.candidates[index]
@@ -303,11 +311,14 @@ class Auto(Method):
         known.descent = Descent()
         known.recent.clear()
 
+    def _known(self) -> Iterator[tuple[Parts, Bucket]]:
+        for buckets in self._buckets.values():
+            yield from buckets.items()
+
     def _share(self, bucket: Group) -> float:
         """Of all elements that this communicator has reduced."""
-        communicator = id(bucket.communicator)
-        all_parts = [parts for each, parts in self._buckets if each == communicator]
-        return _elements(bucket.parts) / max(1, sum(map(_elements, all_parts)))
+        elements = sum(map(_elements, self._buckets[bucket.communicator]))
+        return _elements(bucket.parts) / max(1, elements)
 
     def _name(self, index: int) -> str:
         codec = self.candidates[index]
@@ -322,9 +333,9 @@ class Auto(Method):
             f"{'MB sent':>10}{'residual':>11}{'descent':>9}"
         ]
         norms = self._residuals.norms()
-        for (_, parts), bucket in self._buckets.items():
+        for parts, bucket in self._known():
             first, *others = [name for name, _ in parts]
-            label = f"{first[:22]}{f' and {len(others)} more' if others else ''}"
+            label = f"{printable(first[:22])}{f' and {len(others)} more' if others else ''}"
             left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))
             kept = "-" if bucket.descent.kept is None else f"{bucket.descent.kept:.3f}"
             for index, predicted in enumerate(bucket.predictions):

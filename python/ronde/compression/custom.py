@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from .. import _core
 from ..arrays import view
 from ..errors import RondeError
+from ..objects import pack, unpack
 from ._group import Floats, Group, Method
 from .codecs import Codec
 
@@ -85,14 +85,14 @@ class Custom(Codec):
 
     def _gathers(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[tuple[Floats, int]]:
         """What all ranks' values add up to, and 1."""
-        mine = np.frombuffer(pickle.dumps(packed), np.uint8)
+        mine = pack(packed)
         call = _core.Call("payloads of allreduce", bucket.call or "", detail=repr(self))
         lengths, data = bucket.communicator.allgather(call, mine, mine.size, 1)
         totals = [np.zeros(each.shape, np.float32) for each in bucket.inputs]
         end = 0
         for length in lengths:
             begin, end = end, end + length
-            theirs = pickle.loads(data[begin:end].tobytes())
+            theirs = unpack(data[begin:end])
             for total, (payload, ctx) in zip(totals, theirs, strict=True):
                 total += self._decompressed(payload, ctx, total.shape)
         return [(total, 1) for total in totals]
