@@ -240,6 +240,18 @@ void bind_collective(py::module_& module) {
             self.announce_failure({-1, 0, why}, false);
           },
           "why"_a)
+      .def("listen",
+           [](Control& self) {
+             {
+               py::gil_scoped_release release;
+               try {
+                 self.poll({});
+               } catch (const Error&) {
+                 // It is what `failure` says.
+               }
+             }
+             return to_python(self.failure());
+           })
       .def("close", &Control::close, py::call_guard<py::gil_scoped_release>());
 
   py::class_<Communicator> communicator(module, "Communicator",

@@ -87,7 +87,7 @@ def test_latency_is_read_with_its_unit(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_needs_a_power_of_two_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = output(capsys, "reduce_scatter --bytes 1K --ranks 6")
+    lines = output(capsys, "reducescatter --bytes 1K --ranks 6")
     assert lines[-1].split(maxsplit=1) == ["halving_doubling", "needs a power of two of ranks"]
 
 
@@ -104,7 +104,7 @@ def test_every_collective_can_be_explained_and_drawn(
 
 
 def test_grid_names_chunks_and_peers_of_each_step(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = output(capsys, "reduce_scatter --bytes 1K --ranks 3 --algorithm ring --steps")
+    lines = output(capsys, "reducescatter --bytes 1K --ranks 3 --algorithm ring --steps")
     assert lines[-5:] == [
         "step  rank 0  rank 1  rank 2",
         "0     2>1     0>2     1>0",
