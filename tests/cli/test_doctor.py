@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,24 @@ def test_wrong_and_unknown_variables_are_named() -> None:
     assert "repair: correct RONDE_WINDOW" in result.stdout
     assert "repair: set RONDE_SIMD to one of" in result.stdout
     assert "RONDE_CHEK; did you mean RONDE_CHECK?" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_without_numpy_it_says_how_to_get_it(tmp_path: Path) -> None:
+    for installed in Path(launch.__file__).parents[2].iterdir():
+        if not installed.name.startswith("numpy"):
+            (tmp_path / installed.name).symlink_to(installed)
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "ronde", "doctor"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert marks(result.stdout)["numpy"] == "BROKEN"
+    assert "repair: `pip install numpy`" in result.stdout
+    assert marks(result.stdout)["job of 2 ranks"] == "--"
     assert "Traceback" not in result.stderr
 
 

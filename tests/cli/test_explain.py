@@ -79,6 +79,18 @@ def test_what_rides_in_phase_0_is_told(
     assert all(told in line for line in lines)
 
 
+@pytest.mark.parametrize("size", ["67108864", "64M", "64MB", "64MiB", "64 MiB", "0.0625g"])
+@pytest.mark.parametrize("rate", ["10Gbit", "10Gbps", "10 Gbit/s", "10000mbit"])
+def test_quantities_are_read_as_they_are_printed(
+    size: str, rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--ranks", "4", "--bytes", size, "--link", rate, "--gamma", "0.2 ns/byte"]
+    assert explained("reduce_scatter", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("reducescatter on 4 ranks: 64 MiB of float32")
+    assert lines[2] == "beta 0.8 ns/byte (10 Gbit/s), gamma 0.2 ns/byte reduced"
+
+
 def test_latency_is_read_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
     words = "allreduce --bytes 0 --ranks 8 --algorithm recursive_doubling --alpha 2ms"
     lines = output(capsys, words)
@@ -112,6 +124,13 @@ def test_grid_names_chunks_and_peers_of_each_step(capsys: pytest.CaptureFixture[
         "1     1>1     2>2     0>0",
         "      0<2+    1<0+    2<1+",
     ]
+
+
+def test_a_grid_that_is_too_wide_continues_below(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "allreduce --bytes 1M --ranks 16 --algorithm ring --steps")
+    assert max(map(len, lines)) <= 100
+    heads = [line.split()[1:] for line in lines if line.startswith("step")]
+    assert [word for head in heads for word in head if word != "rank"] == list(map(str, range(16)))
 
 
 def test_grid_draws_folded_ranks(capsys: pytest.CaptureFixture[str]) -> None:

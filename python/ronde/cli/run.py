@@ -69,7 +69,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         dest="ranks",
         type=int,
         metavar="N",
-        help="how many (default: all slots, or usable cores)",
+        help="how many (default: all slots or cores)",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("-H", "--hosts", metavar="HOSTS", help="on these: node1:4,node2:4")
