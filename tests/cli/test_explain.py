@@ -174,11 +174,11 @@ def test_what_cannot_be_is_said_in_one_line(
 @pytest.mark.parametrize(
     "words, complaint",
     [
-        ("allreduce --bytes 4Q --ranks 4", "'4Q' is not like 8, 4K, 64M or 1G"),
+        ("allreduce --bytes 4Q --ranks 4", "'4Q' is not like 8, 4K, 64M or 64MiB"),
         ("allreduce --bytes 0.3 --ranks 4", "'0.3' is no whole number of bytes"),
         ("allreduce --bytes 4K --ranks 0", "'0' is no positive number"),
         ("allreduce --bytes 4K --ranks -3", "'-3' is no positive number"),
-        ("allreduce --bytes 4K --ranks 4 --link fast", "'fast' is not like 100Mbit or 1Gbit"),
+        ("allreduce --bytes 4K --ranks 4 --link fast", "'fast' is not like 100Mbit or 10Gbps"),
         ("allreduce --bytes 4K --ranks 4 --link 0Gbit", "a link has a speed"),
         ("allreduce --bytes 4K --ranks 4 --alpha 3days", "'3days' is not like 20us or 1ms"),
         ("allreduce --bytes 4K --ranks 4 --link 1Gbit --beta 1e-9", "not allowed with"),
