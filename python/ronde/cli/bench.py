@@ -251,8 +251,11 @@ class _Printer:
     def __call__(self, row: Row) -> None:
         self._rows.append(row)
         if not _is_compressed(self._args, row.cell):
-            bound = self._job.bound
-            self._head(table.title(row.cell, row.ranks), table.header(bound=bound))
+            bound = self._job.bound and row.cell.collective == "allreduce"
+            self._head(
+                table.title(row.cell, row.ranks),
+                table.header(bound=bound, rooted=row.cell.kind.rooted),
+            )
             ranks.say([table.line(row, bound=bound)])
             return
         self._turns.append(row)
