@@ -233,13 +233,6 @@ void bind_collective(py::module_& module) {
           "transport"_a, "where"_a, "warn"_a)
       .def_property_readonly("failure",
                              [](const Control& self) { return to_python(self.failure()); })
-      .def(
-          "fail",
-          [](Control& self, const std::string& why) {
-            py::gil_scoped_release release;
-            self.announce_failure({-1, 0, why}, false);
-          },
-          "why"_a)
       .def("listen",
            [](Control& self) {
              {
@@ -252,6 +245,13 @@ void bind_collective(py::module_& module) {
              }
              return to_python(self.failure());
            })
+      .def(
+          "fail",
+          [](Control& self, const std::string& why) {
+            py::gil_scoped_release release;
+            self.announce_failure({-1, 0, why}, false);
+          },
+          "why"_a)
       .def("close", &Control::close, py::call_guard<py::gil_scoped_release>());
 
   py::class_<Communicator> communicator(module, "Communicator",

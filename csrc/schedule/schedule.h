@@ -139,7 +139,7 @@ Layout layout_of(Collective collective, std::span<const std::size_t> counts, int
 
 constexpr std::string_view name_of(Collective collective) {
   constexpr std::string_view names[kCollectiveCount] = {"allreduce", "reducescatter", "allgather",
-                                                        "broadcast", "reduce",         "gather",
+                                                        "broadcast", "reduce",        "gather",
                                                         "scatter",   "alltoall"};
   return names[static_cast<int>(collective)];
 }

@@ -139,10 +139,7 @@ def _at_exit() -> None:
             failure = f"{type(error).__name__}: {error}"
     if job is not None:
         with contextlib.suppress(Exception):
-            if _is_shown_elsewhere(job, failure):
-                _say_the_same(job, failure)
-            else:
-                print(f"ronde: rank {job.rank} ends the job: {failure}", file=sys.stderr)
+            print(f"ronde: rank {job.rank} ends the job: {failure}", file=sys.stderr)
         _abort(job, failure, 1)
 
 
