@@ -147,6 +147,9 @@ def _call_of(args: argparse.Namespace) -> Call:
         raise ValueError(
             f"{args.bytes} bytes are no whole number of {args.dtype} ({item} bytes each)"
         )
+    most = 1 << (12 if args.collective == "alltoall" else 16)  # which are explained within seconds
+    if args.ranks > most:
+        raise ValueError(f"{args.ranks} ranks are too many: {args.collective} takes up to {most}")
     if not 0 <= args.root < args.ranks:
         raise ValueError(f"root {args.root} is no rank of {args.ranks}")
     if args.root and args.collective not in ROOTED:
