@@ -158,7 +158,10 @@ def test_grid_of_many_ranks_becomes_the_list_of_one(capsys: pytest.CaptureFixtur
         ("allreduce --bytes 8 --ranks 4 --algorithm star", "no algorithm called 'star'; there are"),
         ("allgather --bytes 8 --ranks 6 --algorithm halving_doubling", "needs a power of two"),
         ("broadcast --bytes 8 --ranks 4 --root 4", "root 4 is no rank of 4"),
-        ("allreduce --bytes 8 --ranks 70000", "70000 ranks are too many: allreduce takes up to 65536"),
+        (
+            "allreduce --bytes 8 --ranks 70000",
+            "70000 ranks are too many: allreduce takes up to 65536",
+        ),
         ("allreduce --bytes 8 --ranks 4 --root 1", "allreduce has no root"),
     ],
 )
