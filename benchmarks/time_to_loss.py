@@ -24,7 +24,7 @@ Losses are of held-out files; evaluating them is not in the times, encoding and 
                                the final loss, against exact training at unlimited links
     FOLDER/time_to_loss.png    loss against wall time
 
-It needs `pip install "ronde[bench]"`, about 10 GB of memory, and about an hour.
+It needs `pip install matplotlib`, about 10 GB of memory, and about an hour.
 """
 
 from __future__ import annotations

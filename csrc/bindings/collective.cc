@@ -236,6 +236,18 @@ void bind_collective(py::module_& module) {
            "transport"_a, "where"_a, "warn"_a, "log"_a = py::none())
       .def_property_readonly("failure",
                              [](const Control& self) { return to_python(self.failure()); })
+      .def("listen",
+           [](Control& self) {
+             {
+               py::gil_scoped_release release;
+               try {
+                 self.poll({});
+               } catch (const Error&) {
+                 // It is what `failure` says.
+               }
+             }
+             return to_python(self.failure());
+           })
       .def(
           "fail",
           [](Control& self, const std::string& why) {

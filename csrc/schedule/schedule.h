@@ -145,8 +145,8 @@ inline constexpr int kCollectiveCount = 8;
 Layout layout_of(Collective collective, std::span<const std::size_t> counts, int rank, int root);
 
 constexpr std::string_view name_of(Collective collective) {
-  constexpr std::string_view names[kCollectiveCount] = {"allreduce", "reduce_scatter", "allgather",
-                                                        "broadcast", "reduce",         "gather",
+  constexpr std::string_view names[kCollectiveCount] = {"allreduce", "reducescatter", "allgather",
+                                                        "broadcast", "reduce",        "gather",
                                                         "scatter",   "alltoall"};
   return names[static_cast<int>(collective)];
 }

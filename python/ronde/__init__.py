@@ -18,57 +18,61 @@ arguments that are wrong by themselves. After a stall or a failure, results in p
 
 from __future__ import annotations
 
-from . import compression
+from typing import TYPE_CHECKING
+
 from ._core import __version__
-from .context import (
-    add_process_set,
-    cross_rank,
-    cross_size,
-    init,
-    is_initialized,
-    local_rank,
-    local_size,
-    rank,
-    remove_process_set,
-    shutdown,
-    size,
-)
-from .errors import (
-    MismatchError,
-    RankFailedError,
-    RondeError,
-    StalledError,
-    UnavailableError,
-)
-from .memory import empty
-from .movements import (
-    allgather,
-    alltoall,
-    barrier,
-    broadcast,
-    broadcast_,
-    gather,
-    grouped_allgather,
-    scatter,
-)
-from .objects import allgather_object, broadcast_object, broadcast_parameters
-from .optimizer import DistributedOptimizer
-from .process_set import ProcessSet, global_process_set
-from .reductions import (
-    Average,
-    Max,
-    Min,
-    Op,
-    Product,
-    Sum,
-    allreduce,
-    allreduce_,
-    grouped_allreduce,
-    grouped_allreduce_,
-    grouped_reducescatter,
-    reduce,
-    reducescatter,
-)
+
+if TYPE_CHECKING:
+    from . import compression
+    from .context import (
+        add_process_set,
+        cross_rank,
+        cross_size,
+        init,
+        is_initialized,
+        local_rank,
+        local_size,
+        rank,
+        remove_process_set,
+        shutdown,
+        size,
+    )
+    from .errors import (
+        MismatchError,
+        RankFailedError,
+        RondeError,
+        StalledError,
+        UnavailableError,
+    )
+    from .memory import empty
+    from .movements import (
+        allgather,
+        alltoall,
+        barrier,
+        broadcast,
+        broadcast_,
+        gather,
+        grouped_allgather,
+        scatter,
+    )
+    from .objects import allgather_object, broadcast_object, broadcast_parameters
+    from .optimizer import DistributedOptimizer
+    from .process_set import ProcessSet, global_process_set
+    from .reductions import (
+        Average,
+        Max,
+        Min,
+        Op,
+        Product,
+        Sum,
+        allreduce,
+        allreduce_,
+        grouped_allreduce,
+        grouped_allreduce_,
+        grouped_reducescatter,
+        reduce,
+        reducescatter,
+    )
 
 __all__ = [
     "Average",
@@ -118,3 +122,31 @@ __all__ = [
     "shutdown",
     "size",
 ]
+
+if not TYPE_CHECKING:
+    # Loaded at the first use of a name, so that `ronde --version` and `ronde doctor` need no NumPy.
+    _MODULES = (
+        "compression",
+        "context",
+        "errors",
+        "memory",
+        "movements",
+        "objects",
+        "optimizer",
+        "process_set",
+        "reductions",
+    )
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
+        for module in map(__getattr__, _MODULES if name in __all__ else ()):
+            if name in module.__all__:
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return [*__all__, *_MODULES]

@@ -500,6 +500,8 @@ class Control:
     @property
     def failure(self) -> str: ...
     def fail(self, why: str) -> None: ...
+    def listen(self) -> str:
+        """Reads what has come, and returns `failure`."""
     def close(self) -> bool:
         """Whether nothing is under way any more."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -89,16 +90,39 @@ def _install_excepthook() -> None:
         if job is None or hasattr(sys, "ps1") or sys.flags.interactive:
             previous(kind, error, trace)
             return
+        reason = f"{kind.__name__}: {error}"
         with contextlib.suppress(Exception):  # standard error may be closed
-            if previous is sys.__excepthook__:
+            if previous is not sys.__excepthook__:
+                previous(kind, error, trace)
+            elif _is_shown_elsewhere(job, reason):
+                _say_the_same(job, reason)
+            else:
                 # In one piece, so that the tracebacks of several ranks do not mix.
                 lines = traceback.format_exception(kind, error, trace)
                 sys.stderr.write(f"ronde: rank {job.rank} ends the job:\n{''.join(lines)}")
-            else:
-                previous(kind, error, trace)
-        _abort(job, f"{kind.__name__}: {error}", 130 if kind is KeyboardInterrupt else 1)
+        _abort(job, reason, 130 if kind is KeyboardInterrupt else 1)
 
     sys.excepthook = end_job
+
+
+def _is_shown_elsewhere(job: Job, reason: str) -> bool:
+    """Whether another rank has shown this error, as it does before it tells the others that it gives up.
+
+    Where several ranks fail alike, the lowest shows the error: the higher a rank, the longer it listens.
+    """
+    reporter = re.match(r"(?:\w+: )?rank (\d+) (?:gave up|has waited)", reason)
+    if reporter or job.control is None:
+        return reporter is not None and int(reporter[1]) != job.rank
+    deadline = time.monotonic() + min(0.05 * job.rank, 1.0)
+    while not (heard := job.control.listen()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    their_reason = heard.partition(" gave up: ")[2]  # which may have been cut
+    return their_reason != "" and reason.startswith(their_reason)
+
+
+def _say_the_same(job: Job, reason: str) -> None:
+    """All of it but the traceback, in one line: the output of the other rank may be elsewhere."""
+    sys.stderr.write(f"ronde: rank {job.rank} ends too: {' '.join(reason.split())}\n")
 
 
 def _at_exit() -> None:

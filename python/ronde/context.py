@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -148,6 +149,8 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     comm = _mpi.duplicate(MPI, users_comm, *deadlines, _log.warning)
     control_comm = _mpi.duplicate(MPI, users_comm, *deadlines, _log.warning)
     rank, size = comm.Get_rank(), comm.Get_size()
+    for text in settings.unknown() if rank == 0 else ():
+        warnings.warn(text, stacklevel=3)
     library = _mpi.library(MPI)
 
     def transport(handle: Any) -> _core.Transport:

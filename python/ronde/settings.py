@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-import warnings
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,7 @@ __all__ = [
     "cores",
     "load",
     "log_level",
+    "unknown",
     "usual_segment_bytes",
 ]
 
@@ -37,8 +38,10 @@ def _flag(text: str) -> bool:
 
 
 def _bytes(text: str) -> int:
-    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper(), 1)
-    value = int(text[:-1] if factor > 1 else text) * factor
+    found = re.fullmatch(r"(\d+)\s*([KMG]?)(I?B)?", text.upper())
+    if found is None:
+        raise KeyError(text)
+    value = int(found[1]) * {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}[found[2]]
     if not 1 <= value <= 1 << 30:
         raise ValueError("must be 1 to 1G")
     return value
@@ -68,6 +71,7 @@ def _algorithms(text: str) -> dict[str, str]:
     chosen = {}
     for item in filter(None, text.split(",")):
         collective, _, name = item.strip().partition(":")
+        collective = collective.replace("reduce_scatter", "reducescatter")
         if (collective, name) not in known:
             names = sorted(n for c, n in known if c == collective)
             hint = (
@@ -173,6 +177,7 @@ _OF_PYTHON = (
     "objects",
 )  # the others are settings of the native core
 
+_PREFIX = "RONDE_"
 # Read by the native core, and free to differ between ranks.
 _SIMD = "RONDE_SIMD"
 # Free to differ between ranks.
@@ -193,12 +198,11 @@ class Settings:
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
-    """Reads the environment.
+    """Reads the environment. Names that it does not know are left to `unknown`.
 
     Raises `ValueError` that names the variable and the form it should have.
     """
     environment = os.environ if environment is None else environment
-    _warn_of_unknown(environment)
     values = {field: variable.read(environment) for field, variable in VARIABLES.items()}
     _check_simd(environment)
     log_level(environment)
@@ -216,13 +220,20 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     return Settings(core=core, changed=changed, **kept)
 
 
-def _warn_of_unknown(environment: Mapping[str, str]) -> None:
+def unknown(environment: Mapping[str, str] | None = None) -> list[str]:
+    """A warning for each variable that begins with RONDE_ and is none of Ronde's."""
+    environment = os.environ if environment is None else environment
     known = {variable.name for variable in VARIABLES.values()} | {_SIMD, _LOG}
+    texts = []
     for name in sorted(environment):
-        if name.startswith("RONDE_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            warnings.warn(f"Ronde knows no variable {printable(name)}{hint}", stacklevel=4)
+        if name.startswith(_PREFIX) and name not in known:
+            # Without the prefix, in which all are alike.
+            near = difflib.get_close_matches(
+                name.removeprefix(_PREFIX), [each.removeprefix(_PREFIX) for each in known], n=1
+            )
+            hint = f"; did you mean {_PREFIX}{near[0]}?" if near else ""
+            texts.append(f"Ronde knows no variable {printable(name)}{hint}")
+    return texts
 
 
 def log_level(environment: Mapping[str, str] | None = None) -> int | None:

@@ -97,7 +97,7 @@ def test_peers_are_compared_with_compression(tmp_path: Path) -> None:
     words = ["--sizes", "8K", "--peers", "mpi", "--compression", "int8", "--rounds", "2"]
     result = bench("allreduce", "-np", "2", *words, *QUICK)
     assert result.returncode == 0, result.stdout + result.stderr
-    labels = [" ".join(words[5 : words.index("|")]) for words in figures(result.stdout)]
+    labels = [" ".join(words[4 : words.index("|")]) for words in figures(result.stdout)]
     assert labels == ["ronde", "ronde bf16", "ronde int8", "mpi"]
 
 

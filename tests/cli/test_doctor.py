@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from commands import ronde
@@ -70,6 +72,24 @@ def test_names_from_the_environment_imitate_no_finding() -> None:
     assert "RONDE_\\x1b[2J\\nok      MPI" in result.stdout
     assert "\x1b" not in result.stdout
     assert marks(result.stdout)["MPI"] == "BROKEN"
+
+
+def test_without_numpy_it_says_how_to_get_it(tmp_path: Path) -> None:
+    for installed in Path(launch.__file__).parents[2].iterdir():
+        if not installed.name.startswith("numpy"):
+            (tmp_path / installed.name).symlink_to(installed)
+    result = subprocess.run(
+        [sys.executable, "-S", "-m", "ronde", "doctor"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    assert marks(result.stdout)["numpy"] == "BROKEN"
+    assert "repair: `pip install numpy`" in result.stdout
+    assert marks(result.stdout)["job of 2 ranks"] == "--"
+    assert "Traceback" not in result.stderr
 
 
 def test_no_mpi() -> None:

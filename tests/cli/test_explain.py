@@ -76,6 +76,18 @@ def test_what_rides_in_phase_0_is_told(
     assert any("rides in phase 0" in line for line in output(capsys, words)) == told
 
 
+@pytest.mark.parametrize("size", ["67108864", "64M", "64MB", "64MiB", "64 MiB", "0.0625g"])
+@pytest.mark.parametrize("rate", ["10Gbit", "10Gbps", "10 Gbit/s", "10000mbit"])
+def test_quantities_are_read_as_they_are_printed(
+    size: str, rate: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--ranks", "4", "--bytes", size, "--link", rate, "--gamma", "0.2 ns/byte"]
+    assert explained("reduce_scatter", *words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("reducescatter on 4 ranks: 64 MiB of float32")
+    assert lines[2] == "beta 0.8 ns/byte (10 Gbit/s), gamma 0.2 ns/byte reduced"
+
+
 def test_latency_is_read_with_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
     words = "allreduce --bytes 0 --ranks 8 --algorithm recursive_doubling --alpha 2ms"
     lines = output(capsys, words)
@@ -84,7 +96,7 @@ def test_latency_is_read_with_its_unit(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_needs_a_power_of_two_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = output(capsys, "reduce_scatter --bytes 1K --ranks 6")
+    lines = output(capsys, "reducescatter --bytes 1K --ranks 6")
     assert lines[-1].split(maxsplit=1) == ["halving_doubling", "needs a power of two of ranks"]
 
 
@@ -101,7 +113,7 @@ def test_every_collective_can_be_explained_and_drawn(
 
 
 def test_grid_names_chunks_and_peers_of_each_step(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = output(capsys, "reduce_scatter --bytes 1K --ranks 3 --algorithm ring --steps")
+    lines = output(capsys, "reducescatter --bytes 1K --ranks 3 --algorithm ring --steps")
     assert lines[-5:] == [
         "step  rank 0  rank 1  rank 2",
         "0     2>1     0>2     1>0",
@@ -109,6 +121,13 @@ def test_grid_names_chunks_and_peers_of_each_step(capsys: pytest.CaptureFixture[
         "1     1>1     2>2     0>0",
         "      0<2+    1<0+    2<1+",
     ]
+
+
+def test_a_grid_that_is_too_wide_continues_below(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "allreduce --bytes 1M --ranks 16 --algorithm ring --steps")
+    assert max(map(len, lines)) <= 100
+    heads = [line.split()[1:] for line in lines if line.startswith("step")]
+    assert [word for head in heads for word in head if word != "rank"] == list(map(str, range(16)))
 
 
 def test_grid_draws_folded_ranks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +155,10 @@ def test_grid_of_many_ranks_becomes_the_list_of_one(capsys: pytest.CaptureFixtur
         ("allreduce --bytes 8 --ranks 4 --algorithm star", "no algorithm called 'star'; there are"),
         ("allgather --bytes 8 --ranks 6 --algorithm halving_doubling", "needs a power of two"),
         ("broadcast --bytes 8 --ranks 4 --root 4", "root 4 is no rank of 4"),
+        (
+            "allreduce --bytes 8 --ranks 70000",
+            "70000 ranks are too many: allreduce takes up to 65536",
+        ),
         ("allreduce --bytes 8 --ranks 4 --root 1", "allreduce has no root"),
     ],
 )
@@ -152,11 +175,11 @@ def test_what_cannot_be_is_said_in_one_line(
 @pytest.mark.parametrize(
     "words, complaint",
     [
-        ("allreduce --bytes 4Q --ranks 4", "'4Q' is not like 8, 4K, 64M or 1G"),
+        ("allreduce --bytes 4Q --ranks 4", "'4Q' is not like 8, 4K, 64M or 64MiB"),
         ("allreduce --bytes 0.3 --ranks 4", "'0.3' is no whole number of bytes"),
         ("allreduce --bytes 4K --ranks 0", "'0' is no positive number"),
         ("allreduce --bytes 4K --ranks -3", "'-3' is no positive number"),
-        ("allreduce --bytes 4K --ranks 4 --link fast", "'fast' is not like 100Mbit or 1Gbit"),
+        ("allreduce --bytes 4K --ranks 4 --link fast", "'fast' is not like 100Mbit or 10Gbps"),
         ("allreduce --bytes 4K --ranks 4 --link 0Gbit", "a link has a speed"),
         ("allreduce --bytes 4K --ranks 4 --alpha 3days", "'3days' is not like 20us or 1ms"),
         ("allreduce --bytes 4K --ranks 4 --link 1Gbit --beta 1e-9", "not allowed with"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import RONDE, ronde
+from ronde import settings
 from ronde.cli import launch
 
 OPEN_MPI = launch.find_library().vendor == "Open MPI"
@@ -28,6 +29,12 @@ def test_program_runs_on_all_ranks_of_one_world(write: Callable[[str], str]) -> 
     result = ronde("run", "-np", "3", sys.executable, program)
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.split("\n")) == ["", *(f"rank {rank} of 3" for rank in range(3))]
+
+
+def test_without_a_number_each_usable_core_gets_a_rank(write: Callable[[str], str]) -> None:
+    result = ronde("run", write("import os; os.write(1, b'rank\\n')"))
+    assert result.stdout == "rank\n" * settings.cores()
+    assert f"{settings.cores()} usable cores (-np N for another number)" in result.stderr
 
 
 def test_arguments_and_settings_reach_the_program_as_they_are(write: Callable[[str], str]) -> None:
@@ -240,7 +247,6 @@ def test_dry_run_shows_the_command_and_runs_nothing(tmp_path: Path) -> None:
         ("-np two python", "invalid int value: 'two'"),
         ("-np 2", "no program to run"),
         ("-np 2 --", "no program to run"),
-        ("python", "-np N is needed where no hosts are given"),
         ("-np 2 -H a:0 python", "-H: '0' is no number of slots"),
         ("-np 2 -H a:x python", "-H: 'x' is no number of slots"),
         ("-np 2 -H a,,b python", "-H: '' is not like `host:4` or `host`"),

@@ -25,6 +25,7 @@ from ronde.compression import (
     sign,
     topk,
 )
+from ronde.compression._auto import Bucket
 from ronde.compression.prediction import predict
 from threads import Rank, run_all
 
@@ -383,9 +384,13 @@ def test_a_step_that_is_not_finite_loses_nothing_in_exact_calls_too() -> None:
 
 def test_a_new_communicator_at_the_address_of_an_old_one_is_unknown() -> None:
     """It may get that address on some ranks only, and the others would begin with trials."""
+
+    class Communicator:
+        """One of none."""
+
     method = auto()
     first: Any = Communicator()
-    method._buckets[first] = {(("w", 10),): _auto.Bucket([], [])}
+    method._buckets[first] = {(("w", 10),): Bucket([], [])}
     address = id(first)
     del first
     others: list[Any] = [Communicator()]

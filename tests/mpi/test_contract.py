@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,9 +37,9 @@ def test_a_difference_raises_on_all_ranks(case: str, usual: str, odd: str) -> No
     wanted = ("ranks 0,2-3:", "rank 1:", usual, odd, "trouble.py:")
     reports = job.output.split("MismatchError: ")[1:]
     assert any(all(text in report for text in wanted) for report in reports), job.output
-    raised = [f"rank {rank} ends the job" in job.output for rank in range(4)]
     # The launcher may end the job before the last rank has written its error.
-    assert sum(raised) >= 2, job.output
+    assert len(re.findall(r"rank \d ends (?:the job|too):", job.output)) >= 2, job.output
+    assert job.output.count("Traceback") <= 1 + (case == "leaves"), job.output
 
 
 def test_a_mismatch_that_is_caught_leaves_ronde_usable() -> None:
@@ -52,6 +53,17 @@ def test_an_exception_on_one_rank_ends_the_job_with_its_traceback() -> None:
     assert job.status != 0
     assert "rank 1 ends the job:\nTraceback" in job.output
     assert "ValueError: something of the user's" in job.output
+    # The others say the same in a line each.
+    assert job.output.count("Traceback") == 1
+    assert "ends too: RankFailedError: rank 1 gave up: ValueError: something" in job.output
+
+
+def test_an_exception_on_all_ranks_is_shown_once() -> None:
+    job = jobs.run(4, "trouble.py", "all_raise")
+    assert job.status != 0
+    assert job.output.count("Traceback") == 1, job.output
+    assert "rank 0 ends the job:\nTraceback" in job.output
+    assert "rank 1 ends too: ValueError: everywhere" in job.output
 
 
 def test_a_rank_that_never_comes_is_named() -> None:
@@ -296,3 +308,9 @@ def test_objects_travel_as_ronde_objects_says(form: str) -> None:
     job = jobs.run(3, "objects.py", RONDE_OBJECTS=form)
     assert job.status == 0 and "objects travel as they should" in job.output, job.output
     assert ("code of rank" in job.output) == (form == "pickle")
+
+
+def test_one_rank_warns_of_a_setting_that_does_not_exist_and_suggests_only_what_is_near() -> None:
+    job = jobs.run(3, "trouble.py", "kind", RONDE_CHEK="0", RONDE_HOME="/")
+    assert job.output.count("Ronde knows no variable RONDE_CHEK; did you mean RONDE_CHECK?") == 1
+    assert job.output.count("Ronde knows no variable RONDE_HOME\n") == 1

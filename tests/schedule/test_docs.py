@@ -1,8 +1,7 @@
-"""What docs/algorithms.md and docs/extending.md say is what the schedules do."""
+"""What docs/algorithms.md says is what the schedules do."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from fractions import Fraction
@@ -11,12 +10,10 @@ from pathlib import Path
 import pytest
 from formulas import core, folded, levels
 from ronde import _core
-from ronde.cli import explain
 from worlds import ALGORITHMS, counts_of, even, sizes_of
 
 ROOT = Path(__file__).parents[2]
 ALGORITHMS_PAGE = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
-EXTENDING_PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FORMULAS = ["steps", "sent", "received", "reduced", "roundings"]
 COLUMNS = ["collective", "algorithm", *FORMULAS, "position", "ranks"]
 
@@ -64,38 +61,6 @@ def test_a_row_of_the_table_tells_the_truth(row: tuple[str, str, bool, bool]) ->
             assert value(said[column], size) * total == getattr(cost, column), f"{size} ranks"
         depth = _core.simulate(collective, name, counts_of(collective, size, size)).depth
         assert value(said["roundings"], size) == depth, f"{size} ranks"
-
-
-def blocks(page: str, language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    return [text for opening, text in fenced if opening == language]
-
-
-@pytest.mark.parametrize("page", [ALGORITHMS_PAGE, EXTENDING_PAGE], ids=["algorithms", "extending"])
-def test_what_ronde_explain_prints_is_real(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = [block for block in blocks(page, "") if block.startswith("$ ")]
-    assert shown
-    for block in shown:
-        command, _, printed = block.partition("\n")
-        parser = argparse.ArgumentParser(prog="ronde")
-        explain.add_parser(parser.add_subparsers(required=True))
-        assert explain.run(parser.parse_args(command.split()[2:])) == 0
-        assert capsys.readouterr().out == printed
-
-
-def test_code_of_the_worked_example_is_the_code_of_ronde() -> None:
-    folder = ROOT / "csrc" / "schedule"
-    sources = "".join((folder / name).read_text("utf-8") for name in ("circulant.cc", "table.h"))
-    shown = blocks(EXTENDING_PAGE, "cpp")
-    assert shown
-    for block in shown:
-        assert block in sources
-
-
-def test_python_of_the_worked_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = blocks(EXTENDING_PAGE, "python")
-    exec(compile(example, "docs/extending.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("3 True [")
 
 
 def test_sums_of_a_tree_are_rounded_less_often_than_those_of_a_ring() -> None:

@@ -12,7 +12,7 @@ Row = tuple[str, str, bool, bool]  # (collective, name, position_independent, an
 ALGORITHMS = _core.algorithms()
 SIZES = range(1, 65)
 ROOTED = {"broadcast", "reduce", "gather", "scatter"}
-REDUCING = {"allreduce", "reduce_scatter", "reduce"}
+REDUCING = {"allreduce", "reducescatter", "reduce"}
 
 
 def even(total: int, size: int) -> list[int]:

@@ -24,7 +24,7 @@ def require() -> Any:
         import matplotlib
     except ImportError:
         raise UnavailableError(
-            "--plot needs matplotlib: pip install 'ronde[bench]', or pip install matplotlib"
+            "--plot needs matplotlib: install it with `pip install matplotlib`"
         ) from None
     matplotlib.use("agg")  # needs no display
     return matplotlib

@@ -25,19 +25,20 @@ __all__ = [
     "title",
 ]
 
+# All tables fit 100 columns, as long as names and times are usual ones. What is left out is in the JSON.
+_ROOT = " root"
 _COLUMNS = (
-    f"#{'size':>11} {'count':>11} {'type':>9} {'redop':>8} {'root':>5}"
-    f" | {'time':>9} {'algbw':>7} {'busbw':>7} {'#wrong':>6}"
-    f" | {'p50':>9} {'p99':>9} {'max':>9}"
+    f"#{'size':>9} {'count':>9} {'type':>8} {'redop':>7}{_ROOT}"
+    f" | {'time':>7} {'algbw':>6} {'busbw':>6} {'#wrong':>6}"
+    f" | {'p50':>6} {'p99':>6} {'max':>6}"
+)
+_UNITS = (
+    f"#{'(B)':>9} {'(elem.)':>9} {'':>8} {'':>7}{'':{len(_ROOT)}}"
+    f" | {'(us)':>7} {'(GB/s)':>6} {'(GB/s)':>6} {'':>6}"
+    f" | {'(us)':>6} {'(us)':>6} {'(us)':>6}"
 )
 # What compression has to be faster than.
 _BASES = ("none", "bf16")
-
-_UNITS = (
-    f"#{'(B)':>11} {'(elements)':>11} {'':>9} {'':>8} {'':>5}"
-    f" | {'(us)':>9} {'(GB/s)':>7} {'(GB/s)':>7} {'':>6}"
-    f" | {'(us)':>9} {'(us)':>9} {'(us)':>9}"
-)
 
 
 def title(cell: Cell, ranks: int) -> str:
@@ -49,12 +50,17 @@ def title(cell: Cell, ranks: int) -> str:
     return f"# {cell.collective} on {_ranks(ranks)}{place}{how}, {cell.buffers} buffers"
 
 
-def header(*, bound: bool) -> list[str]:
+def header(*, bound: bool, rooted: bool = False) -> list[str]:
     """The names of the columns and their units."""
     return [
-        _COLUMNS + (f" | {'bound':>6}" if bound else ""),
-        _UNITS + (f" | {'share':>6}" if bound else ""),
+        _rootless(_COLUMNS, rooted) + (f" | {'bound':>5}" if bound else ""),
+        _rootless(_UNITS, rooted) + (f" | {'share':>5}" if bound else ""),
     ]
+
+
+def _rootless(text: str, rooted: bool) -> str:
+    before, bar, after = text.partition(" | ")
+    return (before if rooted else before[: -len(_ROOT)]) + bar + after
 
 
 def line(row: Row, *, bound: bool) -> str:
@@ -66,24 +72,27 @@ def line(row: Row, *, bound: bool) -> str:
 
 
 def _share(bounds: Sequence[float], time: float) -> str:
-    return f" | {median(bounds) / time:6.2f}" if bounds else f" | {'-':>6}"
+    return f" | {median(bounds) / time:5.2f}" if bounds else f" | {'-':>5}"
 
 
 def _what(row: Row) -> str:
     cell = row.cell
     return (
-        f"{row.bytes:>12} {row.count:>11} {cell.dtype if row.count else 'none':>9}"
-        f" {cell.op if cell.kind.reduces else 'none':>8}"
-        f" {cell.root if cell.kind.rooted else -1:>5}"
+        f"{row.bytes:>10} {row.count:>9} {cell.dtype if row.count else 'none':>8}"
+        f" {cell.op if cell.kind.reduces else 'none':>7}"
+        + (f" {cell.root:>4}" if cell.kind.rooted else "")
     )
 
 
 def _numbers(row: Row) -> str:
-    wrong = "-" if row.wrong is None else row.wrong
     return (
-        f"{_us(row.time):>9} {row.algbw:>7.2f} {row.busbw:>7.2f} {wrong:>6}"
-        f" | {_us(row.p50):>9} {_us(row.p99):>9} {_us(row.max):>9}"
+        f"{_us(row.time):>7} {row.algbw:>6.2f} {row.busbw:>6.2f} {_wrong(row):>6}"
+        f" | {_us(row.p50):>6} {_us(row.p99):>6} {_us(row.max):>6}"
     )
+
+
+def _wrong(row: Row) -> str:
+    return "-" if row.wrong is None else str(row.wrong)
 
 
 def _us(time: float) -> str:
@@ -104,13 +113,13 @@ def compressed_title(cell: Cell, ranks: int) -> str:
 
 def compressed_header(width: int) -> list[str]:
     """The names of the columns and their units, for names of compressors of at most that width."""
-    faster = "".join(f" | {f'faster than {base}':>20}" for base in _BASES)
-    spread = f" | {'min  median     max':>20}" * len(_BASES)
+    faster = "".join(f" | {f'faster than {base}':>17}" for base in _BASES)
+    spread = f" | {'min   med   max':>17}" * len(_BASES)
     return [
-        f"#{'size':>11} {'':<{width}} | {'time':>9} {'algbw':>7} {'busbw':>7}"
-        f" | {'wire':>11} {'fewer':>6} {'error':>8}{faster}",
-        f"#{'(B)':>11} {'':<{width}} | {'(us)':>9} {'(GB/s)':>7} {'(GB/s)':>7}"
-        f" | {'(B a rank)':>11} {'':>6} {'':>8}{spread}",
+        f"#{'size':>7} {'':<{width}} | {'time':>7} {'busbw':>6}"
+        f" | {'wire':>8} {'fewer':>5} {'error':>6}{faster}",
+        f"#{'(B)':>7} {'':<{width}} | {'(us)':>7} {'(GB/s)':>6}"
+        f" | {'(B)':>8} {'':>5} {'':>6}{spread}",
     ]
 
 
@@ -120,7 +129,7 @@ def compressed(rows: Sequence[Row], width: int) -> Iterator[str]:
     labels = {row.cell.compression: row.label for row in rows}
     for name, label in labels.items():
         row = _middle([row for row in rows if row.label == label])
-        start = f"{row.bytes:>12} {name:<{width}}"
+        start = f"{row.bytes:>8} {name:<{width}}"
         if row.why_not:
             yield f"{start} | {row.why_not}"
             continue
@@ -130,8 +139,8 @@ def compressed(rows: Sequence[Row], width: int) -> Iterator[str]:
         error = "-" if row.error is None else f"{row.error:.2g}"
         faster = "".join(f" | {_spread(ratios(rows, labels[base], label))}" for base in _BASES)
         yield (
-            f"{start} | {_us(row.time):>9} {row.algbw:>7.2f} {row.busbw:>7.2f}"
-            f" | {wire:>11} {fewer:>6} {error:>8}{faster}"
+            f"{start} | {_us(row.time):>7} {row.busbw:>6.2f}"
+            f" | {wire:>8} {fewer:>5} {error:>6}{faster}"
         )
 
 
@@ -141,27 +150,26 @@ def compressed(rows: Sequence[Row], width: int) -> Iterator[str]:
 def codec_header(names: Sequence[str]) -> list[str]:
     """The names of the columns and their units, for compressors of these names."""
     width = max(map(len, names))
-    spread = f"{'min  median     max':>20}"
     return [
-        f"#{'':<{width}} {'fewer':>6} | {'encode':>7} {'feedback':>8} {'share of a pass':>20}"
-        f" | {'decode':>7} {'add':>7} {'share of a pass':>20}"
-        f" | {'error':>8} {'bias':>9} {'+-':>7} | {'over link':>9}",
-        f"#{'':<{width}} {'bytes':>6} | {'(GB/s)':>7} {'(GB/s)':>8} {spread}"
-        f" | {'(GB/s)':>7} {'(GB/s)':>7} {spread}"
-        f" | {'':>8} {'':>9} {'':>7} | {'(GB/s)':>9}",
+        f"#{'':<{width - 1}} {'fewer':>5} | {'encode':>6} {'feedback':>8} {'share':>5}"
+        f" | {'decode':>6} {'add':>6} {'share':>5}"
+        f" | {'error':>7} {'bias':>8} {'+-':>6} | {'link':>5}",
+        f"#{'':<{width - 1}} {'bytes':>5} | {'(GB/s)':>6} {'(GB/s)':>8} {'':>5}"
+        f" | {'(GB/s)':>6} {'(GB/s)':>6} {'':>5}"
+        f" | {'':>7} {'':>8} {'':>6} | {'GB/s':>5}",
     ]
 
 
 def codec_line(row: CodecRow, names: Sequence[str], link: float) -> str:
     """One of several compressors, and what comes through a link of so many GB/s."""
-    encoding = _spread(row.shares("pass", "feedback"))
-    adding = _spread(row.shares("touch", "add"))
+    encoding = median(row.shares("pass", "feedback"))
+    adding = median(row.shares("touch", "add"))
     spread = f"{row.bias_error:.1g}" if row.bias_error else "-"
     return (
-        f" {row.compressor:<{max(map(len, names))}} {row.fewer:>6.1f}"
-        f" | {_speed(row, 'encode'):>7} {_speed(row, 'feedback'):>8} {encoding}"
-        f" | {_speed(row, 'decode'):>7} {_speed(row, 'add'):>7} {adding}"
-        f" | {row.error:>8.2g} {row.bias:>9.2g} {spread:>7} | {row.over(link):>9.3g}"
+        f"{row.compressor:<{max(map(len, names))}} {row.fewer:>5.1f}"
+        f" | {_speed(row, 'encode'):>6} {_speed(row, 'feedback'):>8} {encoding:>5.2f}"
+        f" | {_speed(row, 'decode'):>6} {_speed(row, 'add'):>6} {adding:>5.2f}"
+        f" | {row.error:>7.2g} {row.bias:>8.2g} {spread:>6} | {row.over(link):>5.3g}"
     )
 
 
@@ -192,7 +200,7 @@ def comparison(rows: Sequence[Row], *, bound: bool) -> Iterator[str]:
         above = title(cell, block[0].ranks).rpartition(",")[0]
         if above != seen:
             seen = above
-            yield from _comparison_header(above, ours, width, bound)
+            yield from _comparison_header(above, ours, width, bound, cell.kind.rooted)
         bounds = [row.bound for row in block if row.bound]
         for label in dict.fromkeys(row.label for row in block):
             own = [row for row in block if row.label == label]
@@ -200,28 +208,34 @@ def comparison(rows: Sequence[Row], *, bound: bool) -> Iterator[str]:
             if middle.why_not:
                 yield f"{_what(middle)} {label:<{width}} | {middle.why_not}"
                 continue
+            numbers = f"{_us(middle.time):>7} {middle.busbw:>6.2f} {_wrong(middle):>6}"
             share = _share(bounds, middle.time) if bound else ""
             columns = "".join(f" | {_spread(ratios(block, label, our))}" for our in ours)
-            yield f"{_what(middle)} {label:<{width}} | {_numbers(middle)}{share}{columns}"
+            yield f"{_what(middle)} {label:<{width}} | {numbers}{share}{columns}"
 
 
-def _comparison_header(above: str, ours: Sequence[str], width: int, bound: bool) -> Iterator[str]:
+def _comparison_header(
+    above: str, ours: Sequence[str], width: int, bound: bool, rooted: bool
+) -> Iterator[str]:
     yield ""
     yield above
-    for text, names in zip(
-        header(bound=bound),
-        ([f"time / {our}" for our in ours], ["min  median     max"] * len(ours)),
-        strict=True,
-    ):
-        left, _, right = text.partition(" | ")
-        columns = "".join(f" | {name:>20}" for name in names)
-        yield f"{left} {'library' if names[0].startswith('time') else '':<{width}} | {right}{columns}"
+    names, units = (text.partition(" | ")[0] for text in header(bound=bound, rooted=rooted))
+    share = [f" | {name:>5}" if bound else "" for name in ("bound", "share")]
+    ratios = "".join(f" | {f'time / {our}':>17}" for our in ours)
+    spread = f" | {'min   med   max':>17}" * len(ours)
+    yield f"{names} {'library':<{width}} | {'time':>7} {'busbw':>6} {'#wrong':>6}{share[0]}{ratios}"
+    yield f"{units} {'':<{width}} | {'(us)':>7} {'(GB/s)':>6} {'':>6}{share[1]}{spread}"
 
 
 def _spread(ratios: Sequence[float]) -> str:
+    """Of three digits each."""
     if not ratios:
-        return f"{'-':>20}"
-    return f"{min(ratios):>6.2f} {median(ratios):>6.2f} {max(ratios):>6.2f}"
+        return f"{'-':>17}"
+    return " ".join(f"{_three_digits(x):>5}" for x in (min(ratios), median(ratios), max(ratios)))
+
+
+def _three_digits(x: float) -> str:
+    return f"{x:.2f}" if x < 9.995 else f"{x:.1f}" if x < 99.95 else f"{x:.0f}"
 
 
 def _middle(rows: Sequence[Row]) -> Row:

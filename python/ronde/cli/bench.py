@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from ..bench import chart, compressors, machine, table
 from ..bench.cells import COLLECTIVES, DTYPES, OPS, Cell, Job, Row
 from . import progress, quantities, ranks
+from .console import wrapped
 
 __all__ = ["add_parser", "run"]
 
@@ -33,9 +34,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "bench",
         help="time collectives, check their results, compare with other libraries",
-        description="Times collectives and checks their results, on the ranks that mpirun has started "
-        "(`mpirun -n 8 ronde bench allreduce`) or with -np on ranks of its own. The columns are those "
-        "of nccl-tests; docs/cli.md explains them.",
+        description=wrapped(
+            "Times collectives and checks their results, on the ranks that mpirun has started (`mpirun -n 8 "
+            "ronde bench allreduce`) or with -np on ranks of its own. The columns are those of nccl-tests; "
+            "docs/cli.md explains them."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -248,8 +251,11 @@ class _Printer:
     def __call__(self, row: Row) -> None:
         self._rows.append(row)
         if not _is_compressed(self._args, row.cell):
-            bound = self._job.bound
-            self._head(table.title(row.cell, row.ranks), table.header(bound=bound))
+            bound = self._job.bound and row.cell.collective == "allreduce"
+            self._head(
+                table.title(row.cell, row.ranks),
+                table.header(bound=bound, rooted=row.cell.kind.rooted),
+            )
             ranks.say([table.line(row, bound=bound)])
             return
         self._turns.append(row)
@@ -311,6 +317,7 @@ def _keep(args: argparse.Namespace, job: Job, about: dict[str, str], rows: Seque
             json.dump({"about": about, "method": method, "rows": measured}, file, indent=1)
     if args.plot:
         chart.draw(rows, args.plot, f"{about['version']}, {about['CPU']}, {about['date']}")
+    ranks.say_written(args.json, args.plot)
 
 
 def _status(rows: Sequence[Row]) -> int:

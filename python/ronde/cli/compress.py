@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bench import chart, codecs, compressors, machine, table
 from . import progress, quantities, ranks
+from .console import wrapped
 
 __all__ = ["add_parser", "run"]
 
@@ -29,9 +30,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         _COMMAND,
         help="time compressors by themselves, and measure their errors",
-        description="Times the compressors of ronde.compression by themselves: in this process, or on all "
-        "ranks of `mpirun -n 4 ronde bench compress` at the same time, which shows what is left with all "
-        "cores busy. docs/cli.md explains the columns.",
+        description=wrapped(
+            "Times the compressors of ronde.compression by themselves: in this process, or on all ranks of "
+            "`mpirun -n 4 ronde bench compress` at the same time, which shows what is left with all cores "
+            "busy. docs/cli.md explains the columns."
+        ),
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,7 +57,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--distribution",
         choices=tuple(codecs.DISTRIBUTIONS),
         default="normal",
-        help="of the values, with a root mean square of 1 (default: normal)",
+        metavar="NAME",
+        help=f"of the values: {', '.join(codecs.DISTRIBUTIONS)}, with a root mean square of 1 "
+        "(default: normal)",
     )
     what.add_argument(
         "--link",
@@ -143,6 +148,7 @@ def _keep(
         title = f"{about['link']} link, {about['values']}"
         subtitle = f"{about['version']}, {about['CPU']}, {about['date']}"
         chart.trade_off(points, link, args.plot, title, subtitle)
+    ranks.say_written(args.json, args.plot)
 
 
 def _fields(row: codecs.CodecRow, link: float) -> dict[str, Any]:

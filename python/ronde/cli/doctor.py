@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import subprocess
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from .. import _core, settings
 from .._text import printable
 from ..errors import UnavailableError
 from . import launch
+from .console import wrapped
 
 __all__ = ["add_parser", "run"]
 
@@ -69,27 +69,34 @@ def run(args: argparse.Namespace) -> int:
 
 def _shown(finding: Finding) -> str:
     remedy = f"repair: {finding.remedy}" if finding.remedy else ""
-    first, *rest = map(printable, [*finding.text.splitlines(), *remedy.splitlines()])
-    return "\n".join(
-        [f"{finding.mark:<8}{finding.name:<22}{first}", *(f"{'':30}{x}" for x in rest)]
+    text = f"\n{'':30}".join(
+        wrapped(printable(line), indent=30)
+        for line in [*finding.text.splitlines(), *remedy.splitlines()]
     )
+    return f"{finding.mark:<8}{finding.name:<22}{text}"
 
 
 def _examine() -> Iterator[Finding]:
     """All findings, one by one: the last ones take a while."""
+    broken = False
+    for finding in _found():
+        broken |= finding.mark == BROKEN
+        yield finding
+    if broken:
+        yield Finding(ABSENT, "job of 2 ranks", "not tried, because of what is broken")
+    else:
+        yield _job()
+
+
+def _found() -> Iterator[Finding]:
     yield Finding(OK, "Python", platform.python_version())
-    simd = _simd()
-    yield simd
+    yield _simd()
     yield _cores()
     yield _shared_memory()
     yield Finding(ABSENT, "CUDA", "not built: this version has no CUDA code yet")
     yield from _packages()
-    needed = [simd, *_variables(), *_mpi()]
-    yield from needed[1:]
-    if any(finding.mark == BROKEN for finding in needed):
-        yield Finding(ABSENT, "job of 2 ranks", "not tried, because of what is broken")
-    else:
-        yield _job()
+    yield from _variables()
+    yield from _mpi()
 
 
 def _simd() -> Finding:
@@ -133,7 +140,9 @@ def _packages() -> Iterator[Finding]:
                 yield Finding(OK, module, metadata.version(package))
                 break
         else:
-            yield Finding(ABSENT, module, "not installed")
+            needed = module == "numpy"  # without mpi4py, MPI is broken
+            mark, remedy = (BROKEN, f"`pip install {module}`") if needed else (ABSENT, "")
+            yield Finding(mark, module, "not installed", remedy)
 
 
 _PACKAGES = {"cupy": ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")}
@@ -152,11 +161,8 @@ def _variables() -> Iterator[Finding]:
             or f"{_shown_value(value)} (default)"
         )
         yield Finding(OK, variable.name, f"{shown}: {variable.meaning}")
-    with warnings.catch_warnings(record=True) as unknown, suppress(ValueError):
-        warnings.simplefilter("always")
-        settings.load()
-    for warning in unknown:
-        yield Finding(ABSENT, "RONDE_ variables", str(warning.message))
+    for text in settings.unknown():
+        yield Finding(ABSENT, "RONDE_ variables", text)
 
 
 def _shown_value(value: object) -> str:

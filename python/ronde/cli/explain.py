@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from ronde._text import printable
 from ronde.compression.prediction import predict
 
 from . import quantities
+from .console import columns, wrapped
 from .quantities import bytes_text, rate_text, time_text
 
 ITEM_BYTES = {
@@ -34,7 +34,7 @@ GRID_RANKS = 16
 # What --bytes counts.
 MEANING = {
     "allreduce": "the vector of each rank",
-    "reduce_scatter": "the vector of each rank, before it is scattered",
+    "reducescatter": "the vector of each rank, before it is scattered",
     "allgather": "the vector gathered from all ranks",
     "broadcast": "the vector of the root",
     "reduce": "the vector of each rank",
@@ -51,13 +51,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Lists the algorithms for a collective, cheapest first: the steps, messages "
         "and bytes of the busiest rank, and the time that a link of that speed would take.",
     )
-    parser.add_argument("collective", choices=COLLECTIVES)
+    parser.add_argument(
+        "collective",
+        type=_collective,
+        choices=COLLECTIVES,
+        metavar="COLLECTIVE",
+        help=", ".join(COLLECTIVES),
+    )
     parser.add_argument(
         "--bytes",
         type=quantities.size,
         required=True,
         metavar="SIZE",
-        help="8, 4K, 64M, 1G (binary)",
+        help="8, 4K, 64MB, 1GiB: K, M and G are powers of 1024",
     )
     parser.add_argument(
         "--ranks", type=quantities.positive, required=True, metavar="N", help="the number of ranks"
@@ -94,15 +100,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=quantities.bit_rate,
         dest="beta",
         metavar="RATE",
-        help="speed: 100Mbit, 1Gbit, 25Gbit",
+        help="speed: 100Mbit, 1Gbit, 25Gbps",
     )
     speed.add_argument(
-        "--beta", type=quantities.per_byte, metavar="SECONDS", help="seconds per byte on the wire"
+        "--beta", type=quantities.per_byte, metavar="TIME", help="per byte on the wire: 1ns"
     )
     parser.add_argument(
-        "--gamma", type=quantities.per_byte, metavar="SECONDS", help="seconds per byte reduced"
+        "--gamma", type=quantities.per_byte, metavar="TIME", help="per byte reduced: 0.2ns"
     )
     parser.set_defaults(run=run)
+
+
+def _collective(text: str) -> str:
+    return text.replace("reduce_scatter", "reducescatter")  # which others call it
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,6 +146,9 @@ def _call_of(args: argparse.Namespace) -> Call:
         raise ValueError(
             f"{args.bytes} bytes are no whole number of {args.dtype} ({item} bytes each)"
         )
+    most = 1 << (12 if args.collective == "alltoall" else 16)  # which are explained within seconds
+    if args.ranks > most:
+        raise ValueError(f"{args.ranks} ranks are too many: {args.collective} takes up to {most}")
     if not 0 <= args.root < args.ranks:
         raise ValueError(f"root {args.root} is no rank of {args.ranks}")
     if args.root and args.collective not in ROOTED:
@@ -206,7 +219,7 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
         )
     if call.collective == "allreduce" and len(prices) > 1 and (riding := _riding(call, prices[0])):
         yield ""
-        yield (
+        yield wrapped(
             "A vector as short as that rides in phase 0, which precedes every collective: "
             f"{time_text(riding)} with it."
         )
@@ -229,7 +242,9 @@ def _compressed(call: Call) -> Iterator[str]:
     """What `ronde.compression.auto` would predict, on ranks that share no memory."""
     exact = predict(None, [(call.items,)], call.ranks, call.link)
     half = predict(compression.bf16(), [(call.items,)], call.ranks, call.link)
-    yield "with compression, codecs as fast as one thread of this machine, the vector as a square matrix:"
+    yield wrapped(
+        "with compression, codecs as fast as one thread of this machine, the vector as a square matrix:"
+    )
     yield (
         f"{'compressor':<22}{'sent':>12}{'wire':>12}{'codec':>12}{'predicted':>12}"
         f"{'/ exact':>10}{'/ bf16':>10}"
@@ -335,7 +350,7 @@ def _legend(cells: Sequence[Sequence[Cell]], parts: int) -> Iterator[str]:
 def _list(cells: Sequence[Cell]) -> Iterator[str]:
     for step, cell in enumerate(cells):
         text = "  ".join(cell.sends + cell.receives)
-        yield from textwrap.wrap(text, 94, initial_indent=f"{step:<6}", subsequent_indent=" " * 6)
+        yield f"{step:<6}{wrapped(text, indent=6)}"
 
 
 def _grid(ranks: range, cells: Sequence[Sequence[Cell]], steps: int) -> Iterator[str]:
@@ -344,15 +359,20 @@ def _grid(ranks: range, cells: Sequence[Sequence[Cell]], steps: int) -> Iterator
     texts = [text for row in cells for cell in row for text in cell.sends + cell.receives]
     width = max(len(text) for text in heads + texts) + 2
 
+    fit = max((columns() - 6) // width, 1)  # ranks side by side; the others follow below
+
     def line(first: str, columns: Sequence[str]) -> str:
         return f"{first:<6}{''.join(f'{text:<{width}}' for text in columns)}".rstrip()
 
-    yield line("step", heads)
-    for step in range(steps):
-        row = [cells_of_rank[step] for cells_of_rank in cells]
-        lines = _stacked([c.sends for c in row]) + _stacked([c.receives for c in row])
-        for index, columns in enumerate(lines):
-            yield line("" if index else str(step), columns)
+    for begin in range(0, len(ranks), fit):
+        if begin:
+            yield ""
+        yield line("step", heads[begin : begin + fit])
+        for step in range(steps):
+            row = [cells_of_rank[step] for cells_of_rank in cells[begin : begin + fit]]
+            lines = _stacked([c.sends for c in row]) + _stacked([c.receives for c in row])
+            for index, texts in enumerate(lines):
+                yield line("" if index else str(step), texts)
 
 
 def _stacked(columns: Sequence[Sequence[str]]) -> list[list[str]]:

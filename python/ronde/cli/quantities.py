@@ -31,12 +31,15 @@ def _number(pattern: str, units: dict[str, float], example: str) -> Callable[[st
     return parse
 
 
-seconds = _number(
-    r"\s*([a-z]*)", {"": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}, "20us or 1ms"
-)
-per_byte = _number("()", {"": 1}, "1e-9")
-_bits = _number(r"\s*([kmg]bit)", {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}, "100Mbit or 1Gbit")
-_bytes = _number("([kmg]?)", {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}, "8, 4K, 64M or 1G")
+# As they are printed too: `64 MiB`, `1.5 ms`, `10 Gbit/s`, `0.2 ns/byte`.
+_TIMES = {"": 1, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_BITS = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
+_BYTES: dict[str, float] = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+seconds = _number(r"\s*([a-z]*)", _TIMES, "20us or 1ms")
+per_byte = _number(r"\s*([a-z]*)(?:/byte)?", _TIMES, "1e-9 or 1ns")
+_bits = _number(r"\s*([kmg]b)(?:it|it/s|ps)", _BITS, "100Mbit or 10Gbps")
+_bytes = _number(r"\s*([kmgt]?)(?:i?b)?", _BYTES, "8, 4K, 64M or 64MiB")
 
 
 def bit_rate(text: str) -> float:

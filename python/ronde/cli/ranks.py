@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from .._text import printable
 from ..bench import chart, compressors
 from . import launch, quantities
+from .console import launched_as, refuse
 
 __all__ = [
     "about",
@@ -20,6 +21,7 @@ __all__ = [
     "require_files",
     "require_no_launcher",
     "say",
+    "say_written",
     "start",
 ]
 
@@ -36,30 +38,12 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     )
 
 
-def launched_as() -> int | None:
-    """The rank that a launcher has given this process. (A batch script of Slurm has SLURM_PROCID too.)"""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return None
-
-
 def require_no_launcher(option: str, command: str) -> None:
     """Raises `ValueError` under a launcher, for an option that starts ranks."""
     if launched_as() is not None:
         raise ValueError(
             f"{option} starts ranks of its own: call `ronde {command} -np N ...` without mpirun"
         )
-
-
-def refuse(command: str, error: ValueError) -> int:
-    """The exit status for a command line that cannot be; rank 0 says why."""
-    if launched_as():
-        return (
-            0  # a launcher ends the job at the first status that is not 0: rank 0 must have spoken
-        )
-    print(f"{command}: error: {printable(error)}", file=sys.stderr)
-    return 2
 
 
 def compressor_names(text: str) -> list[str]:
@@ -97,6 +81,11 @@ def about(facts: dict[str, str], ranks: int) -> Iterator[str]:
     """The lines above a table: what its figures depend on."""
     for name, value in {"ranks": str(ranks), **facts}.items():
         yield f"# {name + ':':<11}{printable(value)}"
+
+
+def say_written(*files: str | None) -> None:
+    """Below a table: where the results are kept."""
+    say(f"# written to {file}" for file in files if file)
 
 
 def say(lines: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import _core
+from .. import _core, settings
 from .._text import printable
 from . import hosts, launch
 
@@ -63,9 +63,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "128 + N for signal N.",
     )
     add = parser.add_argument
-    add("-np", "-n", "--np", dest="ranks", type=int, metavar="N", help="how many (all slots)")
+    add(
+        "-np",
+        "-n",
+        "--np",
+        dest="ranks",
+        type=int,
+        metavar="N",
+        help="how many (default: all slots or cores)",
+    )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("-H", "--hosts", metavar="HOST:SLOTS,...", help="on these hosts")
+    where.add_argument("-H", "--hosts", metavar="HOSTS", help="on these: node1:4,node2:4")
     where.add_argument(
         "--hostfile", metavar="FILE", help="on those of a file of lines `host slots=4` or `host:4`"
     )
@@ -141,7 +149,8 @@ def _planned(args: argparse.Namespace) -> tuple[int, launch.Options]:
     except ValueError as error:
         raise ValueError(f"--launcher-args {args.launcher_args!r}: {error}") from None
     placed, slurm = _placed(args)
-    return sum(host.slots for host in placed) or args.ranks, launch.Options(
+    ranks = sum(host.slots for host in placed) or args.ranks or _usable_cores()
+    return ranks, launch.Options(
         hosts=placed,
         slurm=slurm,
         variables=dict(map(_variable, args.variables)),
@@ -162,14 +171,21 @@ def _placed(args: argparse.Namespace) -> tuple[list[hosts.Host], bool]:
     if not found:
         if args.per_host is not None:
             raise ValueError("--per-host needs hosts, from -H, --hostfile or Slurm")
-        if args.ranks is None:
-            raise ValueError("-np N is needed where no hosts are given")
         return [], False
     ranks = args.ranks
     if ranks is None and allocation and not given and args.per_host is None:
         ranks = allocation.ranks
     slurm = ordered is not None and shutil.which("srun") is not None
     return hosts.place(found, ranks, args.per_host, args.oversubscribe), slurm
+
+
+def _usable_cores() -> int:
+    ranks = settings.cores()
+    print(
+        f"ronde run: one rank for each of {ranks} usable cores (-np N for another number)",
+        file=sys.stderr,
+    )
+    return ranks
 
 
 def _given(args: argparse.Namespace) -> list[hosts.Host]:
@@ -209,7 +225,7 @@ def _python(path: str | None) -> str:
 def _runnable(program: Sequence[str], python: str) -> list[str]:
     words = list(program[1:] if program[:1] == ["--"] else program)
     if not words:
-        raise ValueError("no program to run, like `ronde run -np 2 python train.py`")
+        raise ValueError("no program to run, like `ronde run -np 2 train.py`")
     name = words[0]
     if name in ("python", "python3"):  # that one, also where its environment is not on PATH
         return [python, *words[1:]]

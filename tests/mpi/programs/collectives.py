@@ -7,6 +7,7 @@ import itertools
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import ronde
 

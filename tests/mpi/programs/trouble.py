@@ -41,6 +41,8 @@ ones = np.ones(1000)
 
 if case == "same_settings":
     ronde.barrier()
+elif case == "all_raise":
+    raise ValueError("everywhere")
 elif case == "kind":
     if rank == 1:
         ronde.allgather(ones)
