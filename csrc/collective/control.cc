@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -45,6 +46,13 @@ void Control::send(int peer, std::shared_ptr<Notice> notice) {
 }
 
 void Control::tell_all(Kind kind, const Standing& standing) {
+  std::vector<int> everybody(size());
+  std::iota(everybody.begin(), everybody.end(), 0);
+  tell(everybody, kind, standing);
+}
+
+void Control::tell(const std::vector<int>& peers, Kind kind, const Standing& standing) {
+  if (closed_) return;
   const auto notice = std::make_shared<Notice>();
   notice->kind = kind;
   notice->rank = rank();
@@ -53,7 +61,7 @@ void Control::tell_all(Kind kind, const Standing& standing) {
   const auto text = cut(standing.text, sizeof notice->text);
   notice->length = static_cast<std::uint32_t>(text.size());
   std::memcpy(notice->text, text.data(), text.size());
-  for (int peer = 0; peer < size(); ++peer) {
+  for (const int peer : peers) {
     if (peer == rank()) continue;
     try {
       send(peer, notice);
@@ -79,6 +87,29 @@ void Control::announce_failure(const Standing& standing, bool stalled) {
   if (!failure_.empty()) return;  // said already, by this rank or to it
   fail(standing.text);
   tell_all(stalled ? Kind::stalled : Kind::failed, standing);
+}
+
+void Control::begin_end(const std::string& call) {
+  const auto where = hooks_.where();
+  std::lock_guard lock(mutex_);
+  end_ = where.empty() ? call : call + " at " + where;
+  ending_ = std::this_thread::get_id();
+}
+
+void Control::announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members) {
+  std::lock_guard lock(mutex_);
+  tell(members, Kind::leaving, {set, sequence, end_});
+}
+
+std::optional<std::string> Control::missing(const std::vector<int>& members, int set,
+                                            std::uint64_t sequence) const {
+  std::lock_guard lock(mutex_);
+  for (const int member : members) {
+    const auto found = leaving_.find({member, set});
+    if (found != leaving_.end() && found->second.sequence < sequence)
+      return "rank " + std::to_string(member) + " has left for " + found->second.text;
+  }
+  return std::nullopt;
 }
 
 bool Control::hear(Notice& notice) {
@@ -108,6 +139,7 @@ void Control::fail(std::string text) {
 
 void Control::poll(const Standing& mine) {
   std::lock_guard lock(mutex_);
+  if (closed_) return;
   collect_sent();
   Notice notice;
   while (hear(notice)) handle(notice, mine);
@@ -124,6 +156,10 @@ void Control::handle(const Notice& notice, const Standing& mine) {
       return;
     case Kind::resumed:
       waiting_.erase({notice.rank, notice.set});
+      leaving_.erase({notice.rank, notice.set});
+      return;
+    case Kind::leaving:
+      leaving_[{notice.rank, notice.set}] = std::move(theirs);
       return;
     case Kind::failed:
       if (failure_.empty()) fail("rank " + std::to_string(notice.rank) + " gave up: " + text);
@@ -167,12 +203,13 @@ bool Control::close() {
   const auto notice = std::make_shared<Notice>();
   notice->kind = Kind::goodbye;
   notice->rank = rank();
-  send(rank(), notice);
-  // Notices that came late stand before our own; nobody sends any more.
-  while (true) {
+  // Behind it no notice comes from that rank. To this one too: so the last receive is completed.
+  for (int peer = 0; peer < size(); ++peer) send(peer, notice);
+  for (int goodbyes = 0; goodbyes < size();) {
     if (transport_->test(request_)) {
-      if (incoming_->kind == Kind::goodbye) break;
-      post();
+      if (incoming_->kind == Kind::goodbye) ++goodbyes;
+      if (goodbyes < size()) post();
+      continue;
     }
     if (late()) return false;
     std::this_thread::yield();

@@ -106,7 +106,7 @@ void Communicator::measure_link(std::span<const int> rings) {
   Call call;
   call.kind = "measurement of the link";
   guarded(call, [&] {
-    agree(call, false);
+    agree(call);
     if (rings.empty()) {
       keep_link(measured(call, outward()));
       return;
