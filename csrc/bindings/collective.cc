@@ -290,8 +290,7 @@ void bind_collective(py::module_& module) {
             self.measure_link(rings);
           },
           "rings"_a = std::vector<int>())
-      .def("know_link", py::overload_cast<>(&Communicator::know_link),
-           py::call_guard<WithoutGil>())
+      .def("know_link", py::overload_cast<>(&Communicator::know_link), py::call_guard<WithoutGil>())
       .def_property_readonly("in_flight", &Communicator::in_flight)
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,

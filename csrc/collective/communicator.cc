@@ -102,9 +102,10 @@ void Communicator::begin(const Call& call) {
 void Communicator::take_turn(const Call& call) {
   // A thread gets here in a call of its own by a hook: a handler of signals, say.
   if (is_inside() || (set_ != 0 && control_->ends_here()))
-    throw Error(call.text() +
-                " was called, perhaps by a handler of signals or warnings, while the same thread was "
-                "in a call of the same process set or in shutdown: neither could end");
+    throw Error(
+        call.text() +
+        " was called, perhaps by a handler of signals or warnings, while the same thread was "
+        "in a call of the same process set or in shutdown: neither could end");
   for (int tries = 1;; ++tries) {
     std::unique_lock turn(mutex_, std::try_to_lock);
     if (const auto* why = refused_.load()) throw Error(*why);
@@ -338,6 +339,9 @@ bool Communicator::share_memory(std::span<const int> machines) {
 }
 
 void Communicator::raise_mismatch(const Call& call) {
+  // First of all: once the others have heard the rest, they may wait for this rank in a process
+  // set.
+  if (control_->ends_here()) control_->go_on();
   const auto calls = exchange_texts(call, call.text());
   const auto places = exchange_texts(call, control_->hooks().where());
   std::vector<Described> described;
@@ -383,15 +387,8 @@ void Communicator::barrier(const Call& call) {
 void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
   if (is_inside()) throw Error("a call cannot be made inside another: " + call.text());
   control_->begin_end(call.text());
-  try {
-    for (auto* set : sets) set->leave();
-    guarded(call, [&] { agree(call, true); });
-  } catch (const MismatchError&) {
-    control_->announce_resumed({set_});
-    for (const auto* set : sets) control_->announce_resumed({set->set_});
-    control_->go_on();
-    throw;
-  }
+  for (auto* set : sets) set->leave();
+  guarded(call, [&] { agree(call, true); });
 }
 
 // The choice of algorithms ------------------------------------------------------------------------

@@ -272,9 +272,9 @@ class Communicator {
   const Settings settings_;
   Link link_;
   bool link_known_ = false;
-  bool link_given_ = false;  // known from the beginning
-  std::mutex mutex_;         // one call at a time; other threads of the process queue up
-  std::atomic<std::thread::id> owner_;                // the thread whose turn it is
+  bool link_given_ = false;             // known from the beginning
+  std::mutex mutex_;                    // one call at a time; other threads of the process queue up
+  std::atomic<std::thread::id> owner_;  // the thread whose turn it is
   std::atomic<const std::string*> refused_{nullptr};  // why, once no call is made any more
   std::atomic<bool> given_up_ = false;  // whether a call was, which concerns this set alone
   std::uint64_t sequence_ = 0;

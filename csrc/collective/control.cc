@@ -98,7 +98,17 @@ void Control::begin_end(const std::string& call) {
 
 void Control::announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members) {
   std::lock_guard lock(mutex_);
+  if (!ending()) return;
+  left_.push_back(set);
   tell(members, Kind::leaving, {set, sequence, end_});
+}
+
+void Control::go_on() {
+  std::lock_guard lock(mutex_);
+  left_.push_back(0);  // where it may have announced that it waits
+  for (const int set : std::exchange(left_, {}))
+    tell_all(Kind::resumed, {.set = set, .sequence = 0, .text = {}});
+  ending_ = std::thread::id();
 }
 
 std::optional<std::string> Control::missing(const std::vector<int>& members, int set,

@@ -52,14 +52,15 @@ class Control {
   /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
   void announce_failure(const Standing& standing, bool stalled);
 
-  /// This thread ends Ronde on this rank, with this call: until `go_on` no other begins one.
+  /// This thread ends Ronde on this rank, with this call. Until it goes on after all, no other
+  /// begins one.
   void begin_end(const std::string& call);
-  void go_on() { ending_ = std::thread::id(); }
+  void go_on();
   bool ending() const { return ending_.load() != std::thread::id(); }
   bool ends_here() const { return ending_.load() == std::this_thread::get_id(); }
 
-  /// Tells the members of a set that this rank makes no call there beyond this number, until it
-  /// announces that it has resumed.
+  /// If this rank is ending, tells the members of a set that it makes no call there beyond this
+  /// number.
   void announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members);
 
   /// Who of these will not come to a call, and what it ends in; nothing if that is known of none.
@@ -122,6 +123,7 @@ class Control {
   std::map<std::pair<int, int>, Standing> leaving_;  // likewise, with the last call there
   std::atomic<std::thread::id> ending_;              // the thread that ends Ronde on this rank
   std::string end_;                                  // the call that it does so with
+  std::vector<int> left_;                            // the sets whose members were told
   bool closed_ = false;
   std::string failure_;
   std::atomic<bool> failed_ = false;  // whether `failure_` says anything

@@ -57,8 +57,7 @@ class Linked {
         const auto type = ELF64_R_TYPE(relocation[i].r_info);
         if (type != kJumpSlot && type != kGlobalData) continue;
         if (std::strcmp(symbol(ELF64_R_SYM(relocation[i].r_info)), name) != 0) continue;
-        slots().push_back(
-            {reinterpret_cast<void**>(base_ + relocation[i].r_offset), replacement});
+        slots().push_back({reinterpret_cast<void**>(base_ + relocation[i].r_offset), replacement});
       }
     }
   }
@@ -82,7 +81,7 @@ class Linked {
   }
 
   const ElfW(Addr) base_;
-  const ElfW(Dyn)* dynamic_ = nullptr;
+  const ElfW(Dyn) * dynamic_ = nullptr;
 };
 
 }  // namespace
