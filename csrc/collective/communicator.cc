@@ -106,22 +106,24 @@ void Communicator::take_turn(const Call& call) {
         call.text() +
         " was called, perhaps by a handler of signals or warnings, while the same thread was "
         "in a call of the same process set or in shutdown: neither could end");
-  for (int tries = 1;; ++tries) {
-    std::unique_lock turn(mutex_, std::try_to_lock);
-    if (const auto* why = refused_.load()) throw Error(*why);
-    if (turn.owns_lock() && may_begin()) {
-      turn.release();
-      break;
-    }
-    if (turn.owns_lock()) turn.unlock();
+  for (int tries = 1; !begin_turn(); ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (tries % 20 == 0) control_->hooks().check_signals();
   }
-  owner_ = std::this_thread::get_id();
+  owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+}
+
+bool Communicator::begin_turn() {
+  if (const auto* why = refused_.load()) throw Error(*why);
+  if (!may_begin() || !mutex_.try_lock()) return false;
+  // That may have changed before the lock was taken.
+  if (may_begin() && !refused_.load()) return true;
+  end_turn();
+  return false;
 }
 
 void Communicator::end_turn() {
-  owner_ = std::thread::id();
+  owner_.store(std::thread::id(), std::memory_order_relaxed);
   mutex_.unlock();
   try {
     if (control_->ending()) leave();

@@ -167,11 +167,14 @@ class Communicator {
   void perform(const Call& call, Collective collective, std::string_view algorithm,
                const std::function<void()>& body);
   void take_turn(const Call& call);
+  bool begin_turn();
   void end_turn();
   bool may_begin() const;
   void leave();
   void refuse(const std::string& why);
-  bool is_inside() const { return owner_.load() == std::this_thread::get_id(); }
+  bool is_inside() const {
+    return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
   void require_members(const Watch& watch, double elapsed);
   void give_up(const Call& call, const std::string& reason, bool stalled);
   void require_usable() const;
