@@ -128,7 +128,8 @@ bool Control::hear(Notice& notice) {
   if (*bytes != sizeof(Notice))
     throw Error("a message of another kind came on the control channel");
   notice = *incoming_;
-  post();
+  if (notice.kind == Kind::goodbye) ++goodbyes_;
+  if (goodbyes_ < size()) post();
   return true;
 }
 
@@ -215,12 +216,9 @@ bool Control::close() {
   notice->rank = rank();
   // Behind it no notice comes from that rank. To this one too: so the last receive is completed.
   for (int peer = 0; peer < size(); ++peer) send(peer, notice);
-  for (int goodbyes = 0; goodbyes < size();) {
-    if (transport_->test(request_)) {
-      if (incoming_->kind == Kind::goodbye) ++goodbyes;
-      if (goodbyes < size()) post();
-      continue;
-    }
+  while (goodbyes_ < size()) {
+    Notice heard;
+    if (hear(heard)) continue;
     if (late()) return false;
     std::this_thread::yield();
   }
