@@ -123,6 +123,7 @@ std::optional<std::string> Control::missing(const std::vector<int>& members, int
 }
 
 bool Control::hear(Notice& notice) {
+  if (goodbyes_ == size()) return false;
   const auto bytes = transport_->test(request_);
   if (!bytes) return false;
   if (*bytes != sizeof(Notice))

@@ -124,7 +124,7 @@ class Control {
   std::atomic<std::thread::id> ending_;              // the thread that ends Ronde on this rank
   std::string end_;                                  // the call that it does so with
   std::vector<int> left_;                            // the sets whose members were told
-  int goodbyes_ = 0;  // of all ranks, this one's last
+  int goodbyes_ = 0;                                 // of all ranks, this one's last
   bool closed_ = false;
   std::string failure_;
   std::atomic<bool> failed_ = false;  // whether `failure_` says anything
