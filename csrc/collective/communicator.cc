@@ -137,8 +137,8 @@ bool Communicator::may_begin() const {
   return !control_->ending() || (set_ == 0 && control_->ends_here());
 }
 
-/// Tells the other members that this rank makes no call any more. Where it is in one now, that is
-/// told at its end.
+/// Reports to the other members that this rank makes no further call. If it is in one now, it
+/// reports that when the call has ended.
 void Communicator::leave() {
   if (set_ == 0) return;
   const std::unique_lock turn(mutex_, std::try_to_lock);
@@ -341,8 +341,7 @@ bool Communicator::share_memory(std::span<const int> machines) {
 }
 
 void Communicator::raise_mismatch(const Call& call) {
-  // First of all: once the others have heard the rest, they may wait for this rank in a process
-  // set.
+  // Before anything else: when the others have this rank's text, they may call it in a process set.
   if (control_->ends_here()) control_->go_on();
   const auto calls = exchange_texts(call, call.text());
   const auto places = exchange_texts(call, control_->hooks().where());

@@ -59,8 +59,8 @@ class Control {
   bool ending() const { return ending_.load() != std::thread::id(); }
   bool ends_here() const { return ending_.load() == std::this_thread::get_id(); }
 
-  /// If this rank is ending, tells the members of a set that it makes no call there beyond this
-  /// number.
+  /// If this rank is ending, reports to the members of a set that it makes no call there beyond
+  /// this number.
   void announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members);
 
   /// Who of these will not come to a call, and what it ends in; nothing if that is known of none.
@@ -82,8 +82,8 @@ class Control {
   std::string failure() const;
   bool failed() const { return failed_.load(std::memory_order_acquire); }
 
-  /// Hears the last notices of all ranks, which all must call it after their last collective. If
-  /// that does not succeed within seconds it returns false, and what is under way is kept.
+  /// Receives the last notices of all ranks, which must all call it after their last collective.
+  /// If that does not succeed within seconds it returns false, and what is under way is kept.
   bool close();
 
  private:
@@ -123,7 +123,7 @@ class Control {
   std::map<std::pair<int, int>, Standing> leaving_;  // likewise, with the last call there
   std::atomic<std::thread::id> ending_;              // the thread that ends Ronde on this rank
   std::string end_;                                  // the call that it does so with
-  std::vector<int> left_;                            // the sets whose members were told
+  std::vector<int> left_;                            // the sets in which it was reported
   int goodbyes_ = 0;                                 // of all ranks, this one's last
   bool closed_ = false;
   std::string failure_;

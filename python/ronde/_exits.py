@@ -116,7 +116,7 @@ def _at_exit() -> None:
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
     if job is not None:
-        _say(f"rank {job.rank} ends the job: {failure}")
+        _report(f"rank {job.rank} ends the job: {failure}")
         _abort(job, failure, 1)
 
 
@@ -124,24 +124,24 @@ def _leave_with_all(job: Job | None) -> None:
     """The program of this rank has ended well. Ranks that still make calls raise an error that names
     this one; they may live on with it, so this rank waits until all have come to their end."""
     assert _leave is not None
-    said = False
+    reported = False
     while True:
         try:
             _leave()
             return
         except MismatchError as error:
-            if not said and job is not None:
-                _say(f"rank {job.rank} has come to its end, and others still work: {error}")
-            said = True
+            if not reported and job is not None:
+                _report(f"rank {job.rank} has come to its end, and others still work: {error}")
+            reported = True
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     with contextlib.suppress(Exception):  # standard error may be closed
         print(f"ronde: {text}", file=sys.stderr)
 
 
 def _abort(job: Job, reason: str, code: int) -> NoReturn:
-    """Ends all processes of the job, once what there is to say has been said."""
+    """Ends all processes of the job, once what there is to say has been reported."""
     try:
         with contextlib.suppress(Exception):
             if job.control is not None:

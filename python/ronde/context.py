@@ -304,7 +304,7 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
     set_id = state.next_set
     communicator.barrier(_core.Call("add_process_set", detail=f"set {set_id}, ranks {members}"))
     included = rank() in members
-    with _minded(state, "add_process_set"):
+    with _monitored(state, "add_process_set"):
         comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
     own = None
     if included:
@@ -334,7 +334,7 @@ def remove_process_set(process_set: ProcessSet) -> None:
         assert set_id is not None
         call = _core.Call("remove_process_set", detail=f"set {set_id}")
         global_process_set._member().barrier(call)
-        with _minded(state, "remove_process_set"):
+        with _monitored(state, "remove_process_set"):
             _close_set(state, set_id, f"process set {set_id} was removed")
 
 
@@ -357,7 +357,7 @@ def _free(state: World, comm: Any, unused: bool) -> None:
 
 
 @contextmanager
-def _minded(state: World, where: str) -> Iterator[None]:
+def _monitored(state: World, where: str) -> Iterator[None]:
     """For what mpi4py does with all ranks, which are known to have come."""
     core = state.settings.core
     watchdog = _core.Watchdog(
@@ -417,7 +417,7 @@ def _leave(state: World) -> None:
         _core.Call("shutdown, or the end of the program"),
         [each for each in communicators[1:] if each is not None],
     )
-    with _minded(state, "ronde.shutdown"):
+    with _monitored(state, "ronde.shutdown"):
         for set_id in sorted(state.sets, reverse=True):
             _close_set(state, set_id, "Ronde was shut down")
         _free(state, state.control_comm, state.control.close())

@@ -178,7 +178,7 @@ def test_a_rank_that_is_stuck_at_the_end_is_warned_of_and_waited_for() -> None:
 def test_a_rank_that_leaves_is_named_to_those_who_wait_for_it_in_a_set() -> None:
     job = jobs.run(3, "trouble.py", "leaves_a_set", timeout=50)  # the warning comes after 60 s
     assert job.status == 0, job.output
-    assert "told: rank 1 has left for shutdown, or the end of the program" in job.output
+    assert "raised: rank 1 has left for shutdown, or the end of the program" in job.output
 
 
 def test_a_rank_that_has_ended_waits_for_those_that_go_on_without_it() -> None:

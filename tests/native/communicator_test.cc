@@ -452,7 +452,7 @@ void an_end_under_calls(unsigned seed, bool shared, bool job) {
   for (auto& thread : threads) thread.join();
 }
 
-// A rank leaves while another waits for it in a process set: that one is told, and can end too. If
+// A rank leaves while another waits for it in a process set: that one raises, and can end too. If
 // the end is refused, the set works on.
 void a_rank_that_leaves() {
   constexpr int kSize = 3;

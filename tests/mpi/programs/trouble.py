@@ -164,7 +164,7 @@ elif case == "leaves_a_set":
         try:
             ronde.barrier(process_set=some)
         except ronde.RankFailedError as error:
-            print(f"told: {error}", flush=True)
+            print(f"raised: {error}", flush=True)
 elif case == "outlives":
     # Rank 1 leaves, and the others go on without it.
     for _ in range(3 if rank != 1 else 0):
