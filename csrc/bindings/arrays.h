@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/gil.h"
 #include "collective/communicator.h"
 #include "core/buffer.h"
 #include "core/bytes.h"
@@ -47,7 +48,7 @@ template <class Body>
 auto run_collective(Communicator& self, std::span<const pybind11::handle> arrays, Body body) {
   const bool usable = !self.failed();
   try {
-    pybind11::gil_scoped_release release;
+    WithoutGil release;
     return body();
   } catch (...) {
     if (usable && self.failed()) {

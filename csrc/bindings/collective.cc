@@ -17,6 +17,7 @@
 #include "bindings/arguments.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "bindings/operations.h"
 #include "collective/communicator.h"
 #include "core/error.h"
@@ -31,15 +32,31 @@ py::tuple pair_of(Gathered gathered) {
   return py::make_tuple(gathered.rows, array_of(std::move(gathered.data)));
 }
 
+/// An exception of a handler of signals, with its name for the other ranks.
+class Interruption : public py::error_already_set {
+ public:
+  Interruption() {
+    const auto message = py::reinterpret_steal<py::object>(PyObject_Str(value().ptr()));
+    PyErr_Clear();
+    text_ = py::cast<std::string>(type().attr("__name__"));
+    if (message && py::len(message) > 0)
+      text_ += ": " + py::cast<std::string>(message.attr("encode")("utf-8", "replace"));
+  }
+  const char* what() const noexcept override { return text_.c_str(); }
+
+ private:
+  std::string text_;
+};
+
 /// The hooks run while the GIL is free, so each takes it.
 Hooks make_hooks(py::function where, py::function warn, std::optional<py::function> log) {
   Hooks hooks;
   hooks.check_signals = [] {
-    py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    WithGil gil;
+    if (PyErr_CheckSignals() != 0) throw Interruption();
   };
   hooks.where = [where]() -> std::string {
-    py::gil_scoped_acquire gil;
+    WithGil gil;
     try {
       return where().cast<std::string>();
     } catch (py::error_already_set& error) {
@@ -50,7 +67,7 @@ Hooks make_hooks(py::function where, py::function warn, std::optional<py::functi
     return {};
   };
   hooks.warn = [warn](const std::string& text) {
-    py::gil_scoped_acquire gil;
+    WithGil gil;
     try {
       warn(to_python(text));
     } catch (py::error_already_set& error) {
@@ -59,7 +76,7 @@ Hooks make_hooks(py::function where, py::function warn, std::optional<py::functi
   };
   if (log) {
     hooks.log = [log = *log](const std::string& line) {
-      py::gil_scoped_acquire gil;
+      WithGil gil;
       try {
         log(to_python(line));
       } catch (py::error_already_set& error) {
@@ -239,7 +256,7 @@ void bind_collective(py::module_& module) {
       .def("listen",
            [](Control& self) {
              {
-               py::gil_scoped_release release;
+               WithoutGil release;
                try {
                  self.poll({});
                } catch (const Error&) {
@@ -251,11 +268,11 @@ void bind_collective(py::module_& module) {
       .def(
           "fail",
           [](Control& self, const std::string& why) {
-            py::gil_scoped_release release;
+            WithoutGil release;
             self.announce_failure({-1, 0, why}, false);
           },
           "why"_a)
-      .def("close", &Control::close, py::call_guard<py::gil_scoped_release>());
+      .def("close", &Control::close, py::call_guard<WithoutGil>());
 
   py::class_<Communicator> communicator(module, "Communicator",
                                         "The collectives of one process set.");
@@ -269,18 +286,17 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("places", &Communicator::places)
       .def_property_readonly("place", &Communicator::place)
       .def_property_readonly("link", [](const Communicator& self) -> Link { return self.link(); })
-      .def("set_link", &Communicator::set_link, "link"_a)
+      .def("set_link", &Communicator::set_link, "link"_a, py::call_guard<WithoutGil>())
       .def(
           "share_memory",
           [](Communicator& self, const std::vector<int>& machines) {
             if (!machines.empty() && static_cast<int>(machines.size()) != self.size())
               throw ArgumentError("a machine for each member is needed");
-            py::gil_scoped_release release;
+            WithoutGil release;
             return self.share_memory(machines);
           },
           "machines"_a = std::vector<int>())
-      .def("know_link", py::overload_cast<>(&Communicator::know_link),
-           py::call_guard<py::gil_scoped_release>())
+      .def("know_link", py::overload_cast<>(&Communicator::know_link), py::call_guard<WithoutGil>())
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def("allreduce", &allreduce, "call"_a, "inputs"_a, "outputs"_a, "reduction"_a,
            "algorithm"_a = "")
@@ -295,8 +311,15 @@ void bind_collective(py::module_& module) {
       .def("scatter", &scatter, "call"_a, "all"_a, "rows"_a, "row_bytes"_a, "header"_a,
            "root"_a = 0, "algorithm"_a = "")
       .def("alltoall", &alltoall, "call"_a, "all"_a, "rows"_a, "row_bytes"_a, "algorithm"_a = "")
-      .def("barrier", &Communicator::barrier, "call"_a, "patient"_a = false,
-           py::call_guard<py::gil_scoped_release>())
+      .def("barrier", &Communicator::barrier, "call"_a, py::call_guard<WithoutGil>())
+      .def(
+          "end",
+          [](Communicator& self, const Call& call, const std::vector<Communicator*>& sets) {
+            WithoutGil free;
+            self.end(call, sets);
+          },
+          "call"_a, "sets"_a = std::vector<Communicator*>())
+      .def("close", &Communicator::close, "why"_a, py::call_guard<WithoutGil>())
       .def_property_readonly("failure",
                              [](const Communicator& self) { return to_python(self.failure()); });
   bind_operations(module, communicator);

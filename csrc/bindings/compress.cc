@@ -8,6 +8,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "compress/compressor.h"
 #include "compress/cut.h"
 #include "compress/low_rank.h"
@@ -61,7 +62,7 @@ py::array encode(const Compressor& self, const py::array& values, std::optional<
   const Bytes payload(self.capacity(input.size()));
   std::size_t length;
   {
-    py::gil_scoped_release release;
+    WithoutGil release;
     length = self.encode(input, kept, draw, payload.data());
   }
   const py::ssize_t bytes = static_cast<py::ssize_t>(length);
@@ -77,7 +78,7 @@ void decode(const Compressor& self, const py::array& payload, py::array out, boo
     throw ArgumentError("a payload is a contiguous array of uint8");
   const auto values = floats_to_write(out, "out");
   const ConstBuffer bytes = input_of(payload);
-  py::gil_scoped_release release;
+  WithoutGil release;
   self.decode({bytes.data, bytes.bytes}, values, add ? Store::add : Store::copy);
 }
 
@@ -110,7 +111,7 @@ void bind_shared_scale(py::module_& module) {
             py::array_t<float> maxima(static_cast<py::ssize_t>(self.blocks(input.size())));
             const std::span<float> found(maxima.mutable_data(), self.blocks(input.size()));
             {
-              py::gil_scoped_release release;
+              WithoutGil release;
               self.maxima(input, left, found);
             }
             return maxima;
@@ -125,7 +126,7 @@ void bind_shared_scale(py::module_& module) {
             const auto left = residual_of(residual, input.size());
             auto integers = new_array(dtype, {values.size()}, values);
             with_integers(integers, [&](auto out) {
-              py::gil_scoped_release release;
+              WithoutGil release;
               self.quantise(input, most, left, key, out);
             });
             return integers;
@@ -139,7 +140,7 @@ void bind_shared_scale(py::module_& module) {
             const auto most = floats_of(maxima, "the maxima");
             const auto to = floats_to_write(out, "out");
             with_integers(sums, [&]<class T>(std::span<T> from) {
-              py::gil_scoped_release release;
+              WithoutGil release;
               self.dequantise(std::span<const T>(from), most, factor, to);
             });
           },
@@ -152,7 +153,7 @@ py::array new_vectors(std::size_t rank, std::size_t length, Fill fill) {
   py::array_t<float> vectors({rank, length});
   const std::span<float> values(vectors.mutable_data(), rank * length);
   {
-    py::gil_scoped_release release;
+    WithoutGil release;
     fill(values);
   }
   return vectors;
@@ -192,7 +193,7 @@ void bind_low_rank(py::module_& module) {
             const auto kept =
                 residual ? floats_to_write(*residual, "the residual") : std::span<float>();
             const auto to = floats_to_write(out, "out");
-            py::gil_scoped_release release;
+            WithoutGil release;
             self.reconstruct(from, by, to, factor, kept, ranks);
           },
           py::arg("left"), py::arg("right"), py::arg("out"), py::arg("factor") = 1.0f,
@@ -203,7 +204,7 @@ void bind_low_rank(py::module_& module) {
         if (vectors.ndim() != 2) throw ArgumentError("vectors are the rows of a matrix");
         const auto values = floats_to_write(vectors, "vectors");
         const auto count = static_cast<std::size_t>(vectors.shape(0));
-        py::gil_scoped_release release;
+        WithoutGil release;
         return orthogonalise(values, count);
       },
       py::arg("vectors"));
@@ -225,7 +226,7 @@ void bind_compress(py::module_& module) {
       "all_finite",
       [](const py::array& values) {
         const auto input = floats_of(values, "values");
-        py::gil_scoped_release release;
+        WithoutGil release;
         return all_finite(input);
       },
       py::arg("values"));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "core/error.h"
 
 namespace py = pybind11;
@@ -41,7 +42,7 @@ void reduce_arrays(const Reduction& reduction, std::vector<py::array> outs,
   const std::size_t bytes = ins[0].nbytes();
   const auto to = addresses<void*>(outs, bytes, [](py::array& x) { return x.mutable_data(); });
   const auto from = addresses<const void*>(ins, bytes, [](py::array& x) { return x.data(); });
-  py::gil_scoped_release release;
+  WithoutGil release;
   chosen.reduce_many(reduction, to, from, bytes / size_of(reduction.dtype), streaming);
 }
 
@@ -49,7 +50,7 @@ void copy_array(py::array& to, const py::array& from, bool streaming, const std:
   if (to.nbytes() != from.nbytes()) throw ArgumentError("the arrays differ in size");
   const auto& chosen = table(simd);
   void* const target = to.mutable_data();
-  py::gil_scoped_release release;
+  WithoutGil release;
   chosen.copy(static_cast<std::byte*>(target), static_cast<const std::byte*>(from.data()),
               from.nbytes(), streaming);
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "collective/select.h"
 #include "core/error.h"
 #include "schedule/cost.h"
@@ -160,7 +161,7 @@ void bind_schedule(py::module_& module) {
              py::arg("overhead") = link.overhead, py::arg("beta") = link.beta,
              py::arg("gamma") = link.gamma);
   module.def("simulate", &simulate_named, py::arg("collective"), py::arg("name"), py::arg("counts"),
-             py::arg("root") = 0, py::arg("window") = 2, py::call_guard<py::gil_scoped_release>());
+             py::arg("root") = 0, py::arg("window") = 2, py::call_guard<WithoutGil>());
 }
 
 }  // namespace ronde

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "bindings/bindings.h"
+#include "transport/finalize.h"
 #include "transport/inproc.h"
 #include "transport/mpi.h"
 
@@ -27,6 +28,10 @@ void bind_transport(py::module_& module) {
       .def("transport", &MpiLibrary::transport, py::arg("communicator"), py::arg("rank"),
            py::arg("size"))
       .def("version", &MpiLibrary::version);
+
+  module.def("find_finalize", &find_finalize, py::arg("extension"),
+             "Before a fork: finds how mpi4py's module, a file, ends MPI.");
+  module.def("skip_finalize", &skip_finalize, "In a forked child: MPI is not ended there.");
 
   py::class_<InprocWorld>(module, "InprocWorld", "Ranks as threads of one process, for tests.")
       .def(py::init([](int size, std::uint64_t seed, double delay, double truncate, int dies,

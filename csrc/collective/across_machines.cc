@@ -127,7 +127,7 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
       });
       return;
     }
-    agree(call, false);
+    agree(call);
     know_what_matters();
     const bool packed = pieces.size() != 1;
     const Buffer result = packed ? pack(pieces) : pieces[0].output;

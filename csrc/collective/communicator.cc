@@ -20,6 +20,10 @@
 namespace ronde {
 namespace {
 
+// Seconds for which a call may wait once its set is being closed. Where all members are in it, it
+// gets on sooner, and ends.
+constexpr double kPatience = 0.5;
+
 constexpr std::size_t kTextBytes = 64 << 10;  // of a call in words, at most
 
 // Messages on their way at once, at least: enough to keep a link busy while one is being reduced.
@@ -48,6 +52,7 @@ Communicator::~Communicator() {
     keep_for_ever(transport_);
     keep_for_ever(across_);
   }
+  delete refused_.load();
 }
 
 // What every call has around it -------------------------------------------------------------------
@@ -55,7 +60,9 @@ Communicator::~Communicator() {
 /// Runs `body` when this rank's turn has come, and so that whatever ends it becomes known to the
 /// other ranks and leaves no memory that a late message may still touch.
 void Communicator::guarded(const Call& call, const std::function<void()>& body) {
-  const auto turn = take_turn(call);
+  take_turn(call);
+  const std::unique_ptr<Communicator, void (*)(Communicator*)> turn(
+      this, [](Communicator* self) { self->end_turn(); });
   require_usable();
   temporaries_.clear();
   try {
@@ -65,17 +72,11 @@ void Communicator::guarded(const Call& call, const std::function<void()>& body) 
   } catch (const StalledError& error) {
     give_up(call, error.what(), true);
     throw;
-  } catch (const std::runtime_error& error) {
-    give_up(call, error.what(), false);
-    throw;
-  } catch (const std::logic_error& error) {
-    give_up(call, error.what(), false);
-    throw;
   } catch (const std::bad_alloc&) {
     give_up(call, "out of memory", false);
     throw;
-  } catch (...) {
-    give_up(call, "interrupted", false);
+  } catch (const std::exception& error) {
+    give_up(call, error.what(), false);
     throw;
   }
 }
@@ -93,33 +94,99 @@ void Communicator::perform(const Call& call, Collective collective, std::string_
 /// Phase 0, unless the user does without.
 void Communicator::begin(const Call& call) {
   if (settings_.check) {
-    agree(call, false);
+    agree(call);
   } else {
     ++sequence_;
   }
 }
 
-std::unique_lock<std::mutex> Communicator::take_turn(const Call& call) {
-  std::unique_lock turn(mutex_, std::try_to_lock);
-  for (int tries = 1; !turn.owns_lock(); ++tries) {
+void Communicator::take_turn(const Call& call) {
+  // A thread gets here in a call of its own by a hook: a handler of signals, say.
+  if (is_inside() || (set_ != 0 && control_->ends_here()))
+    throw Error(
+        call.text() +
+        " was called, perhaps by a handler of signals or warnings, while the same thread was "
+        "in a call of the same process set or in shutdown: neither could end");
+  for (int tries = 1; !begin_turn(); ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    if (tries % 20 == 0) {
-      control_->hooks().check_signals();
-      control_->poll({set_, sequence_, call.text()});
-    }
-    (void)turn.try_lock();
+    if (tries % 20 == 0) control_->hooks().check_signals();
   }
-  return turn;
+  owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+}
+
+bool Communicator::begin_turn() {
+  if (const auto* why = refused_.load()) throw Error(*why);
+  if (!may_begin() || !mutex_.try_lock()) return false;
+  // That may have changed before the lock was taken.
+  if (may_begin() && !refused_.load()) return true;
+  end_turn();
+  return false;
+}
+
+void Communicator::end_turn() {
+  owner_.store(std::thread::id(), std::memory_order_relaxed);
+  mutex_.unlock();
+  try {
+    if (control_->ending()) leave();
+  } catch (...) {
+    // Who waits for this rank then finds out by the deadline.
+  }
+}
+
+/// Once a thread has begun to end Ronde on this rank, it alone makes calls, with all ranks.
+bool Communicator::may_begin() const {
+  return !control_->ending() || (set_ == 0 && control_->ends_here());
+}
+
+/// Reports to the other members that this rank makes no further call. If it is in one now, it
+/// reports that when the call has ended.
+void Communicator::leave() {
+  if (set_ == 0) return;
+  const std::unique_lock turn(mutex_, std::try_to_lock);
+  if (turn.owns_lock()) control_->announce_leaving(set_, sequence_, members_);
+}
+
+void Communicator::refuse(const std::string& why) {
+  const std::string* none = nullptr;
+  auto text = std::make_unique<const std::string>(why);
+  if (refused_.compare_exchange_strong(none, text.get())) (void)text.release();
+}
+
+bool Communicator::close(const std::string& why) {
+  if (is_inside()) throw Error("a call cannot end the process set that it is made on");
+  refuse(why);
+  for (int tries = 1; !mutex_.try_lock(); ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (tries % 20 == 0) control_->hooks().check_signals();
+  }
+  mutex_.unlock();
+  return !given_up_;
+}
+
+/// Ends a wait for ranks that will not come. That concerns this set alone: the job goes on.
+void Communicator::require_members(const Watch& watch, double elapsed) {
+  const auto missing = control_->missing(members_, set_, sequence_);
+  if (missing) {
+    const auto why = *missing + "\nwhile this rank was in " + watch.standing().text;
+    refuse("this process set cannot be used any more, because " + why);
+    given_up_ = true;
+    throw RankFailedError(why);
+  }
+  const auto* why = refused_.load();
+  if (!why || elapsed < kPatience) return;
+  given_up_ = true;
+  throw Error(*why + "\nwhile this rank was in " + watch.standing().text);
 }
 
 void Communicator::require_usable() const {
-  if (failed())
+  if (control_->failed())
     throw Error("Ronde cannot be used any more, because " + failure() +
                 "\ncall ronde.shutdown() and ronde.init() to begin anew");
 }
 
 void Communicator::give_up(const Call& call, const std::string& reason, bool stalled) {
   for (auto& temporary : temporaries_) keep_for_ever(std::move(temporary));
+  if (given_up_) return;
   const Watch watch(*control_, settings_, members_, set_, sequence_, call, true);
   auto standing = watch.standing();
   // A stall names the call already.
@@ -140,7 +207,10 @@ void Communicator::drive(const std::shared_ptr<Work>& work, const Call& call, bo
         continue;
       }
       wait.pause(*work);
-      if (wait.due()) watch.check(wait.elapsed());
+      if (wait.due()) {
+        watch.check(wait.elapsed());
+        require_members(watch, wait.elapsed());
+      }
     }
   } catch (...) {
     work->abandon();
@@ -237,7 +307,7 @@ bool Communicator::share_memory(std::span<const int> machines) {
   Call call;
   call.kind = "sharing of memory";
   guarded(call, [&] {
-    agree(call, false);
+    agree(call);
     const int ranks = static_cast<int>(here.size());
     const std::size_t bytes = Board::bytes_for(ranks);
     std::shared_ptr<Segment> segment;
@@ -261,7 +331,7 @@ bool Communicator::share_memory(std::span<const int> machines) {
     const auto board =
         segment ? std::make_shared<Board>(segment, static_cast<int>(place), ranks) : nullptr;
     if (board) board->sign(word);
-    agree(call, false);
+    agree(call);
     const auto seen = allocate_zeros<std::uint8_t>(size());
     seen[rank()] = board && board->all_signed(word);
     pass_round(call, Chunks::even(seen.size_bytes(), size()), buffer_of(seen));
@@ -273,6 +343,8 @@ bool Communicator::share_memory(std::span<const int> machines) {
 }
 
 void Communicator::raise_mismatch(const Call& call) {
+  // Before anything else: when the others have this rank's text, they may call it in a process set.
+  if (control_->ends_here()) control_->go_on();
   const auto calls = exchange_texts(call, call.text());
   const auto places = exchange_texts(call, control_->hooks().where());
   std::vector<Described> described;
@@ -311,8 +383,15 @@ void Communicator::pass_round(const Call& call, const Chunks& chunks, Buffer dat
         call);
 }
 
-void Communicator::barrier(const Call& call, bool patient) {
-  guarded(call, [&] { agree(call, patient); });
+void Communicator::barrier(const Call& call) {
+  guarded(call, [&] { agree(call); });
+}
+
+void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
+  if (is_inside()) throw Error("a call cannot be made inside another: " + call.text());
+  control_->begin_end(call.text());
+  for (auto* set : sets) set->leave();
+  guarded(call, [&] { agree(call, true); });
 }
 
 // The choice of algorithms ------------------------------------------------------------------------
@@ -338,7 +417,7 @@ void Communicator::know_link(const Call& call, std::size_t bytes) {
 /// The same, with a phase 0 of its own.
 void Communicator::agree_and_know_link(const Call& call, std::size_t bytes) {
   if (!is_worth_measuring(bytes)) return;
-  agree(call, false);
+  agree(call);
   know_link(call, bytes);
 }
 
@@ -357,7 +436,7 @@ void Communicator::know_link() {
   Call call;
   call.kind = "measurement of the link, if it is not known";
   guarded(call, [&] {
-    agree(call, false);
+    agree(call);
     know_link(call, kWorthMeasuring);
   });
 }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -18,6 +19,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -40,6 +42,8 @@
 #include "transport/group.h"
 
 namespace ronde {
+
+class Watch;
 
 /// What ranks contributed, one after another. Contributions are counted in rows, whose length all
 /// ranks know: a row may hold no bytes at all and still counts.
@@ -116,8 +120,18 @@ class Communicator {
   Gathered alltoall(const Call& call, ConstBuffer all, std::span<const std::size_t> rows,
                     std::size_t row_bytes, std::string_view algorithm = {});
 
-  /// Phase 0 and nothing else. `patient`: without deadlines.
-  void barrier(const Call& call, bool patient = false);
+  /// Phase 0 and nothing else.
+  void barrier(const Call& call);
+
+  /// The last call of the job, made on the set of all ranks: a barrier without deadlines. From now
+  /// on other threads of this rank begin no call, here or on the `sets` that it is in, and ranks
+  /// that wait there for it give up. If the calls of the ranks differ, all goes on as before.
+  void end(const Call& call, std::span<Communicator* const> sets);
+
+  /// From now on every call is refused with `why`. A call of another thread goes on as long as it
+  /// gets on; if it waits it is given up, and its messages may still be under way. Returns, when
+  /// all calls have ended, whether none was given up.
+  bool close(const std::string& why);
 
   /// From now on all collectives go through memory, if all ranks of the set can share some; returns
   /// whether they can. All ranks must call it. `machines`: of each member the number of its
@@ -138,17 +152,27 @@ class Communicator {
 
   /// Why this rank cannot use Ronde any more; empty while it can.
   std::string failure() const { return control_->failure(); }
-  bool failed() const { return control_->failed(); }
+  /// Whether messages of a call that was given up may still be under way.
+  bool failed() const { return given_up_ || control_->failed(); }
 
  private:
   void guarded(const Call& call, const std::function<void()>& body);
   void perform(const Call& call, Collective collective, std::string_view algorithm,
                const std::function<void()>& body);
-  std::unique_lock<std::mutex> take_turn(const Call& call);
+  void take_turn(const Call& call);
+  bool begin_turn();
+  void end_turn();
+  bool may_begin() const;
+  void leave();
+  void refuse(const std::string& why);
+  bool is_inside() const {
+    return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
+  void require_members(const Watch& watch, double elapsed);
   void give_up(const Call& call, const std::string& reason, bool stalled);
   void require_usable() const;
 
-  void agree(const Call& call, bool patient);
+  void agree(const Call& call, bool patient = false);
   std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
   void agree_by_messages(const Call& call, const Extremes& said, bool patient,
                          std::shared_ptr<Contributions> rider = nullptr);
@@ -255,7 +279,10 @@ class Communicator {
   std::set<std::string> explained_;
   Link link_;
   bool link_known_ = false;
-  std::mutex mutex_;  // one call at a time; other threads of the process queue up
+  std::mutex mutex_;                    // one call at a time; other threads of the process queue up
+  std::atomic<std::thread::id> owner_;  // the thread whose turn it is
+  std::atomic<const std::string*> refused_{nullptr};  // why, once no call is made any more
+  std::atomic<bool> given_up_ = false;  // whether a call was, which concerns this set alone
   std::uint64_t sequence_ = 0;
   std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
   std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine

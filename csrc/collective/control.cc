@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <thread>
 #include <utility>
 
@@ -45,6 +46,13 @@ void Control::send(int peer, std::shared_ptr<Notice> notice) {
 }
 
 void Control::tell_all(Kind kind, const Standing& standing) {
+  std::vector<int> everybody(size());
+  std::iota(everybody.begin(), everybody.end(), 0);
+  tell(everybody, kind, standing);
+}
+
+void Control::tell(const std::vector<int>& peers, Kind kind, const Standing& standing) {
+  if (closed_) return;
   const auto notice = std::make_shared<Notice>();
   notice->kind = kind;
   notice->rank = rank();
@@ -53,7 +61,7 @@ void Control::tell_all(Kind kind, const Standing& standing) {
   const auto text = cut(standing.text, sizeof notice->text);
   notice->length = static_cast<std::uint32_t>(text.size());
   std::memcpy(notice->text, text.data(), text.size());
-  for (int peer = 0; peer < size(); ++peer) {
+  for (const int peer : peers) {
     if (peer == rank()) continue;
     try {
       send(peer, notice);
@@ -81,13 +89,48 @@ void Control::announce_failure(const Standing& standing, bool stalled) {
   tell_all(stalled ? Kind::stalled : Kind::failed, standing);
 }
 
+void Control::begin_end(const std::string& call) {
+  const auto where = hooks_.where();
+  std::lock_guard lock(mutex_);
+  end_ = where.empty() ? call : call + " at " + where;
+  ending_ = std::this_thread::get_id();
+}
+
+void Control::announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members) {
+  std::lock_guard lock(mutex_);
+  if (!ending()) return;
+  left_.push_back(set);
+  tell(members, Kind::leaving, {set, sequence, end_});
+}
+
+void Control::go_on() {
+  std::lock_guard lock(mutex_);
+  left_.push_back(0);  // where it may have announced that it waits
+  for (const int set : std::exchange(left_, {}))
+    tell_all(Kind::resumed, {.set = set, .sequence = 0, .text = {}});
+  ending_ = std::thread::id();
+}
+
+std::optional<std::string> Control::missing(const std::vector<int>& members, int set,
+                                            std::uint64_t sequence) const {
+  std::lock_guard lock(mutex_);
+  for (const int member : members) {
+    const auto found = leaving_.find({member, set});
+    if (found != leaving_.end() && found->second.sequence < sequence)
+      return "rank " + std::to_string(member) + " has left for " + found->second.text;
+  }
+  return std::nullopt;
+}
+
 bool Control::hear(Notice& notice) {
+  if (goodbyes_ == size()) return false;
   const auto bytes = transport_->test(request_);
   if (!bytes) return false;
   if (*bytes != sizeof(Notice))
     throw Error("a message of another kind came on the control channel");
   notice = *incoming_;
-  post();
+  if (notice.kind == Kind::goodbye) ++goodbyes_;
+  if (goodbyes_ < size()) post();
   return true;
 }
 
@@ -108,6 +151,7 @@ void Control::fail(std::string text) {
 
 void Control::poll(const Standing& mine) {
   std::lock_guard lock(mutex_);
+  if (closed_) return;
   collect_sent();
   Notice notice;
   while (hear(notice)) handle(notice, mine);
@@ -125,6 +169,10 @@ void Control::handle(const Notice& notice, const Standing& mine) {
       return;
     case Kind::resumed:
       waiting_.erase({notice.rank, notice.set});
+      leaving_.erase({notice.rank, notice.set});
+      return;
+    case Kind::leaving:
+      leaving_[{notice.rank, notice.set}] = std::move(theirs);
       return;
     case Kind::failed:
       if (failure_.empty()) fail("rank " + std::to_string(notice.rank) + " gave up: " + text);
@@ -168,13 +216,11 @@ bool Control::close() {
   const auto notice = std::make_shared<Notice>();
   notice->kind = Kind::goodbye;
   notice->rank = rank();
-  send(rank(), notice);
-  // Notices that came late stand before our own; nobody sends any more.
-  while (true) {
-    if (transport_->test(request_)) {
-      if (incoming_->kind == Kind::goodbye) break;
-      post();
-    }
+  // Behind it no notice comes from that rank. To this one too: so the last receive is completed.
+  for (int peer = 0; peer < size(); ++peer) send(peer, notice);
+  while (goodbyes_ < size()) {
+    Notice heard;
+    if (hear(heard)) continue;
     if (late()) return false;
     std::this_thread::yield();
   }

@@ -11,7 +11,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -50,6 +52,21 @@ class Control {
   /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
   void announce_failure(const Standing& standing, bool stalled);
 
+  /// This thread ends Ronde on this rank, with this call. Until it goes on after all, no other
+  /// begins one.
+  void begin_end(const std::string& call);
+  void go_on();
+  bool ending() const { return ending_.load() != std::thread::id(); }
+  bool ends_here() const { return ending_.load() == std::this_thread::get_id(); }
+
+  /// If this rank is ending, reports to the members of a set that it makes no call there beyond
+  /// this number.
+  void announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members);
+
+  /// Who of these will not come to a call, and what it ends in; nothing if that is known of none.
+  std::optional<std::string> missing(const std::vector<int>& members, int set,
+                                     std::uint64_t sequence) const;
+
   /// Hears what has come. Throws if another rank has failed: StalledError where it gave up in the
   /// call that this rank is in, else RankFailedError.
   void poll(const Standing& mine);
@@ -65,12 +82,12 @@ class Control {
   std::string failure() const;
   bool failed() const { return failed_.load(std::memory_order_acquire); }
 
-  /// Completes the receive that is always posted, once all ranks are past their last call. If that
-  /// does not succeed within seconds it returns false, and what is under way is kept.
+  /// Receives the last notices of all ranks, which must all call it after their last collective.
+  /// If that does not succeed within seconds it returns false, and what is under way is kept.
   bool close();
 
  private:
-  enum class Kind : std::int32_t { waiting, resumed, failed, stalled, goodbye };
+  enum class Kind : std::int32_t { waiting, resumed, failed, stalled, leaving, goodbye };
 
   /// A notice as it travels. Fixed size, small enough to be sent without the receiver's help.
   struct Notice {
@@ -88,6 +105,7 @@ class Control {
   };
 
   void tell_all(Kind kind, const Standing& standing);
+  void tell(const std::vector<int>& peers, Kind kind, const Standing& standing);
   void send(int peer, std::shared_ptr<Notice> notice);
   void post();
   bool hear(Notice& notice);
@@ -102,6 +120,11 @@ class Control {
   Request request_ = 0;
   std::list<Outgoing> outgoing_;
   std::map<std::pair<int, int>, Standing> waiting_;  // by rank and set
+  std::map<std::pair<int, int>, Standing> leaving_;  // likewise, with the last call there
+  std::atomic<std::thread::id> ending_;              // the thread that ends Ronde on this rank
+  std::string end_;                                  // the call that it does so with
+  std::vector<int> left_;                            // the sets in which it was reported
+  int goodbyes_ = 0;                                 // of all ranks, this one's last
   bool closed_ = false;
   std::string failure_;
   std::atomic<bool> failed_ = false;  // whether `failure_` says anything

@@ -34,7 +34,8 @@ Watch::Watch(Control& control, const Settings& settings, const std::vector<int>&
       sequence_(sequence),
       call_(call),
       patient_(patient),
-      exceptions_(std::uncaught_exceptions()) {}
+      exceptions_(std::uncaught_exceptions()),
+      warning_(settings.stall_warning) {}
 
 Watch::~Watch() {
   // A rank that gives up says that next. The others must not take it for absent until then.
@@ -67,14 +68,12 @@ void Watch::check(double elapsed) {
   control_.hooks().check_signals();
   control_.poll(standing());
   if (control_.others_wait()) announce();
-  if (patient_) return;
-  const double warning = settings_.stall_warning;
-  const double timeout = settings_.stall_timeout;
-  const bool warn = warning > 0 && elapsed > warning;
+  const double timeout = patient_ ? 0 : settings_.stall_timeout;
+  const bool warn = warning_ > 0 && elapsed > warning_;
   const bool give_up = timeout > 0 && elapsed > timeout;
   if (warn || (timeout > 0 && elapsed > timeout - kGrace)) announce();
-  if (warn && !warned_ && (elapsed > warning + kGrace || give_up)) {
-    warned_ = true;
+  if (warn && (elapsed > warning_ + kGrace || give_up)) {
+    warning_ = patient_ ? 2 * elapsed : 0;
     control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
                           seconds(elapsed) + " in " + standing().text + absent());
   }

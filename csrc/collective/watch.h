@@ -12,8 +12,8 @@ namespace ronde {
 
 class Watch {
  public:
-  /// `patient`: waits for ever without a word, as the end of a program does for ranks that still
-  /// work.
+  /// `patient`: waits for ever, as the end of a program does for ranks that still work, and warns
+  /// at growing intervals.
   Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
         std::uint64_t sequence, const Call& call, bool patient);
   ~Watch();
@@ -40,7 +40,7 @@ class Watch {
   mutable std::string text_;  // of the call and its place, once asked for
   const int exceptions_;      // under way when this one began
   bool announced_ = false;
-  bool warned_ = false;
+  double warning_;  // seconds of waiting until the next warning; 0 for never
 };
 
 }  // namespace ronde

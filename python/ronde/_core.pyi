@@ -313,6 +313,12 @@ class MpiLibrary:
     def transport(self, communicator: int, rank: int, size: int) -> Transport: ...
     def version(self) -> str: ...
 
+def find_finalize(extension: str) -> None:
+    """Before a fork: finds how mpi4py's module, a file, ends MPI."""
+
+def skip_finalize() -> None:
+    """In a forked child: MPI is not ended there."""
+
 class InprocWorld:
     """Ranks as threads of one process, for tests."""
 
@@ -625,7 +631,12 @@ class Communicator:
         root: int = 0,
         algorithm: str = "",
     ) -> tuple[int, _Bytes, list[int]]: ...
-    def barrier(self, call: Call, patient: bool = False) -> None: ...
+    def barrier(self, call: Call) -> None: ...
+    def end(self, call: Call, sets: Sequence[Communicator] = ()) -> None:
+        """The last call of the job: a barrier without deadlines, of all ranks. `sets`: the others."""
+
+    def close(self, why: str) -> bool:
+        """Refuses all calls from now on. Whether none was given up."""
 
     # As the public functions call them: an array with the dtype of its bytes, or plain and without;
     # a root as a rank of the set, and as a rank of the job to be shown.

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from . import _core
+from .errors import MismatchError
 
 __all__ = ["Job", "begin", "end", "give_up", "was_forked"]
 
@@ -54,6 +55,8 @@ def begin(MPI: Any, leave: Callable[[], None]) -> Job:
         _leave = leave
         _install_excepthook()
         atexit.register(_at_exit)
+        _core.find_finalize(MPI.__file__)
+        os.register_at_fork(after_in_child=_core.skip_finalize)
     return job
 
 
@@ -126,25 +129,43 @@ def _say_the_same(job: Job, reason: str) -> None:
 
 
 def _at_exit() -> None:
-    if any(job.MPI.Is_finalized() for job in _jobs):
+    if was_forked() or any(job.MPI.Is_finalized() for job in _jobs):
         return
     job = _responsible()
     failure = job.why_failed() if job is not None else ""
     if not failure:
         try:
-            assert _leave is not None
-            _leave()
+            _leave_with_all(job)
             return
         except BaseException as error:
             failure = f"{type(error).__name__}: {error}"
     if job is not None:
-        with contextlib.suppress(Exception):
-            print(f"ronde: rank {job.rank} ends the job: {failure}", file=sys.stderr)
+        _report(f"rank {job.rank} ends the job: {failure}")
         _abort(job, failure, 1)
 
 
+def _leave_with_all(job: Job | None) -> None:
+    """The program of this rank has ended well. Ranks that still make calls raise an error that names
+    this one; they may live on with it, so this rank waits until all have come to their end."""
+    assert _leave is not None
+    reported = False
+    while True:
+        try:
+            _leave()
+            return
+        except MismatchError as error:
+            if not reported and job is not None:
+                _report(f"rank {job.rank} has come to its end, and others still work: {error}")
+            reported = True
+
+
+def _report(text: str) -> None:
+    with contextlib.suppress(Exception):  # standard error may be closed
+        print(f"ronde: {text}", file=sys.stderr)
+
+
 def _abort(job: Job, reason: str, code: int) -> NoReturn:
-    """Ends all processes of the job, once what there is to say has been said."""
+    """Ends all processes of the job, once what there is to say has been reported."""
     try:
         with contextlib.suppress(Exception):
             if job.control is not None:

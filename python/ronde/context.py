@@ -6,9 +6,11 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
@@ -74,6 +76,7 @@ _FORKED = (
 )
 
 _world: World | None = None
+_changes = threading.RLock()  # of the world and its sets: one thread at a time
 _kept_for_ever: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
@@ -88,12 +91,16 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
     `UnavailableError` where there is no MPI, `MismatchError` where versions or settings differ between
     the ranks, `StalledError` if a rank does not come.
     """
-    global _world
     if _exits.was_forked():
         raise RondeError(_FORKED)
     if isinstance(process_sets, (str, ProcessSet)) or not isinstance(process_sets, Iterable):
         raise TypeError(f"process_sets must be a list of process sets, not {process_sets!r}")
-    wanted = list(process_sets)
+    with _changes:
+        _init(comm, list(process_sets))
+
+
+def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
+    global _world
     if _world is not None:
         _require_same(_world, comm, wanted)
         return
@@ -150,7 +157,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     control_comm = _mpi.duplicate(MPI, users_comm, *deadlines, _log.warning)
     rank, size = comm.Get_rank(), comm.Get_size()
     for text in settings.unknown() if rank == 0 else ():
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, stacklevel=4)
     library = _mpi.library(MPI)
 
     def transport(handle: Any) -> _core.Transport:
@@ -295,6 +302,11 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
     state = world()
     if not isinstance(process_set, ProcessSet):
         process_set = ProcessSet(process_set)
+    with _changes:
+        return _add_process_set(state, process_set)
+
+
+def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
     members = process_set.ranks
     if members[-1] >= size():
         raise ValueError(f"there is no rank {members[-1]}: the job has {size()} ranks")
@@ -305,14 +317,8 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
     set_id = state.next_set
     communicator.barrier(_core.Call("add_process_set", detail=f"set {set_id}, ranks {members}"))
     included = rank() in members
-    core = state.settings.core
-    watchdog = _core.Watchdog(
-        "in add_process_set: a rank has gone", core.stall_warning, core.stall_timeout
-    )
-    try:
+    with _monitored(state, "add_process_set"):
         comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
-    finally:
-        watchdog.stop()
     own = None
     if included:
         comm.Set_errhandler(state.job.MPI.ERRORS_RETURN)
@@ -337,19 +343,45 @@ def remove_process_set(process_set: ProcessSet) -> None:
             "process_set must be a ronde.ProcessSet that ronde.add_process_set has returned, not "
             f"{process_set!r}"
         )
-    process_set._require()
-    set_id = process_set.process_set_id
-    assert set_id is not None
-    global_process_set._member().barrier(_core.Call("remove_process_set", detail=f"set {set_id}"))
-    _, comm = state.sets.pop(set_id)
-    _close_set(process_set, comm)
+    with _changes:
+        process_set._require()
+        set_id = process_set.process_set_id
+        assert set_id is not None
+        call = _core.Call("remove_process_set", detail=f"set {set_id}")
+        global_process_set._member().barrier(call)
+        with _monitored(state, "remove_process_set"):
+            _close_set(state, set_id, f"process set {set_id} was removed")
 
 
-def _close_set(process_set: ProcessSet, comm: Any) -> None:
-    included = process_set._communicator is not None
+def _close_set(state: World, set_id: int, why: str) -> None:
+    """Ends its use by all threads of this rank; all members do so together."""
+    process_set, comm = state.sets.pop(set_id)
+    communicator = process_set._communicator
     process_set._detach()
-    if included:
+    if communicator is not None:
+        _free(state, comm, communicator.close(why))
+
+
+def _free(state: World, comm: Any, unused: bool) -> None:
+    """All ranks of `comm` free it, unless messages may still be under way on one of them."""
+    MPI = state.job.MPI
+    all_unused = bytearray([unused])
+    comm.Allreduce(MPI.IN_PLACE, [all_unused, MPI.BYTE], MPI.BAND)
+    if all_unused[0]:
         comm.Free()
+
+
+@contextmanager
+def _monitored(state: World, where: str) -> Iterator[None]:
+    """For what mpi4py does with all ranks, which are known to have come."""
+    core = state.settings.core
+    watchdog = _core.Watchdog(
+        f"in {where}: a rank has gone", core.stall_warning, core.stall_timeout
+    )
+    try:
+        yield
+    finally:
+        watchdog.stop()
 
 
 def _detach_sets() -> None:
@@ -365,13 +397,23 @@ os.register_at_fork(after_in_child=_detach_sets)
 def shutdown() -> None:
     """Ends Ronde on this rank, after all ranks have come so far. `init` may follow.
 
-    After a failure it waits for nobody and frees nothing: late ranks may still write to what was under
-    way. Raises `MismatchError` on all ranks, and ends nothing, where some make another call instead.
+    It waits as long as it takes, and warns every now and then. Calls of other threads that wait for
+    ranks that have come here raise an error, and so do all that are made afterwards. After a failure it
+    waits for nobody and frees nothing: late ranks may still write to what was under way. Raises
+    `MismatchError` on all ranks, and ends nothing, where some make another call instead.
     """
+    if _world is None:
+        return
+    world()
+    with _changes:
+        _shutdown()
+
+
+def _shutdown() -> None:
     global _world
     if _world is None:
         return
-    state = world()
+    state = _world
     if state.control.failure:
         _kept_for_ever.append(state)
     else:
@@ -385,12 +427,12 @@ def shutdown() -> None:
 def _leave(state: World) -> None:
     # The end is a call like any other: a rank that ends while others still work is told apart from them
     # here, by name, instead of leaving them to hang.
-    global_process_set._member().barrier(
-        _core.Call("shutdown, or the end of the program"), patient=True
+    communicators = [each._communicator for each, _ in state.sets.values()]
+    global_process_set._member().end(
+        _core.Call("shutdown, or the end of the program"),
+        [each for each in communicators[1:] if each is not None],
     )
-    for set_id in sorted(state.sets, reverse=True):
-        if set_id != 0:
-            _close_set(*state.sets[set_id])
-    if state.control.close():
-        state.control_comm.Free()
-    _close_set(*state.sets[0])
+    with _monitored(state, "ronde.shutdown"):
+        for set_id in sorted(state.sets, reverse=True):
+            _close_set(state, set_id, "Ronde was shut down")
+        _free(state, state.control_comm, state.control.close())

@@ -25,7 +25,8 @@ class MismatchError(RondeError):
 
 class RankFailedError(RondeError):
     """Another rank died, left, or gave up. Ronde cannot be used any more in this process until
-    `ronde.shutdown()` and `ronde.init()`; arrays of the call under way are undefined."""
+    `ronde.shutdown()` and `ronde.init()`; if a rank has left in order, that holds for the process set
+    alone. Arrays of the call under way are undefined."""
 
 
 class StalledError(RondeError):

@@ -58,12 +58,13 @@ class ProcessSet:
             raise RondeError(f"this process set is not in use; call {how} first")
 
     def _member(self) -> _core.Communicator:
-        self._require()
-        if self._communicator is None:
+        communicator = self._communicator
+        if communicator is None:
+            self._require()  # after the above: another thread may detach the set
             raise ValueError(
                 f"this rank is not a member of process set {self.process_set_id} {self.ranks}"
             )
-        return self._communicator
+        return communicator
 
     def _attach(self, set_id: int, communicator: _core.Communicator | None) -> None:
         self.process_set_id, self._communicator = set_id, communicator

@@ -262,7 +262,7 @@ def test_a_failure_reaches_ranks_that_wait_elsewhere(shared: bool) -> None:
 def test_close_leaves_nothing_open(shared: bool) -> None:
     def program(me: Rank) -> None:
         me.communicator.barrier(_core.Call("barrier"))
-        me.communicator.barrier(_core.Call("shutdown"), patient=True)
+        me.communicator.end(_core.Call("shutdown"))
         assert me.control.close()
 
     run_all(4, program, stall_warning=0.05, shared=shared)

@@ -159,7 +159,40 @@ def test_ctrl_c_on_one_rank_ends_the_call_on_all() -> None:
     job = jobs.run(3, "trouble.py", "interrupted")
     assert job.status != 0
     assert "KeyboardInterrupt" in job.output
-    assert "rank 1 gave up: interrupted in allreduce 'gradient'" in job.output
+    assert "rank 1 gave up: KeyboardInterrupt in allreduce 'gradient'" in job.output
+
+
+def test_a_call_from_a_handler_during_a_call_is_refused_at_once() -> None:
+    job = jobs.run(3, "trouble.py", "called_by_a_handler")
+    assert job.status == 0, job.output
+
+
+@pytest.mark.parametrize("memory", ["0", "1"], ids=["messages", "memory"])
+@pytest.mark.parametrize("case", ["removes_under_calls", "shuts_down_under_calls", "daemons"])
+def test_ends_under_calls_of_other_threads_are_in_order(case: str, memory: str) -> None:
+    job = jobs.run(3, "trouble.py", case, RONDE_SHARED_MEMORY=memory)
+    assert job.status == 0, job.output
+    assert "Error" not in job.output.replace("MismatchError", ""), job.output
+
+
+def test_a_rank_that_is_stuck_at_the_end_is_warned_of_and_waited_for() -> None:
+    job = jobs.run(3, "trouble.py", "stuck_at_the_end", **HASTE)
+    assert job.status == 0, job.output
+    # Each of the two that wait says so several times, longer than the timeout.
+    assert job.output.count("in shutdown, or the end of the program") > 2
+    assert "rank 1 is absent: it is in no call" in job.output
+
+
+def test_a_rank_that_leaves_is_named_to_those_who_wait_for_it_in_a_set() -> None:
+    job = jobs.run(3, "trouble.py", "leaves_a_set", timeout=50)  # the warning comes after 60 s
+    assert job.status == 0, job.output
+    assert "raised: rank 1 has left for shutdown, or the end of the program" in job.output
+
+
+def test_a_rank_that_has_ended_waits_for_those_that_go_on_without_it() -> None:
+    job = jobs.run(3, "trouble.py", "outlives")
+    assert job.status == 0, job.output
+    assert job.output.count("rank 1 has come to its end, and others still work") == 1
 
 
 @pytest.mark.parametrize("victim", [0, 3])
@@ -196,6 +229,12 @@ def test_a_forked_process_is_refused_and_does_not_disturb() -> None:
     assert job.status == 0, job.output
     assert job.output.count("in the child: this process was forked after ronde.init()") == 2
     assert job.output.count("and init is refused") == 2
+
+
+def test_forked_processes_end_as_they_say_and_do_not_disturb() -> None:
+    job = jobs.run(2, "trouble.py", "forked_and_ended")
+    assert job.status == 0, job.output
+    assert job.output.count("goes on") == 2
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

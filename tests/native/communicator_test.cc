@@ -1,6 +1,6 @@
 // Ranks as threads through everything that ranks share, for the sanitizers: collectives under
-// random delays, exact and compressed, calls that differ, ranks that give up, and several threads
-// of one rank.
+// random delays, exact and compressed, calls that differ, ranks that give up, several threads of
+// one rank, and ends under their calls.
 #include "collective/communicator.h"
 
 #include <algorithm>
@@ -107,7 +107,7 @@ void collectives_under_delays(unsigned seed) {
       me.communicator->barrier(call("barrier"));
     }
     me.communicator->know_link();
-    me.communicator->barrier(call("end"), true);
+    me.communicator->end(call("end"), {});
     CHECK(me.control->close());
   });
 }
@@ -401,6 +401,129 @@ void two_threads_of_each_rank() {
   for (auto& thread : threads) thread.join();
 }
 
+// A thread of each rank is in calls on a process set when the set is closed, or when the job ends,
+// now sooner on one rank and now on another. Each thread gets an error, and what it got before is
+// right; then the set of all ranks goes on, or has ended.
+void an_end_under_calls(unsigned seed, bool shared, bool job) {
+  constexpr int kSize = 3;
+  InprocWorld world(kSize, {.seed = seed, .delay = 0.2}), further(kSize, {.seed = seed + 1});
+  std::vector<std::shared_ptr<Communicator>> kept(kSize);  // others may still take its messages
+  std::barrier together(kSize);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kSize; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto control = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
+      Communicator everybody(control, world.transport(rank, 1), 0, first(kSize), quick());
+      const auto set = std::make_shared<Communicator>(control, further.transport(rank, 0), 1,
+                                                      first(kSize), quick());
+      kept[rank] = set;
+      if (shared) CHECK(set->share_memory());
+      std::thread caller([set] {
+        const auto values = std::make_shared<std::vector<float>>(3000);
+        keep_for_ever(values);
+        bool refused = false;
+        while (!refused) {
+          try {
+            values->assign(3000, 1.0f);
+            const Piece piece{buffer_of(*values), buffer_of(*values)};
+            set->allreduce(call("allreduce"), {&piece, 1}, {});
+            CHECK((*values)[2999] == static_cast<float>(set->size()));
+          } catch (const Error&) {
+            refused = true;
+          }
+        }
+      });
+      std::mt19937 own(seed + 100 * rank);
+      std::this_thread::sleep_for(std::chrono::milliseconds(own() % 60));
+      Communicator* const sets[] = {set.get()};
+      if (job) {
+        everybody.end(call("shutdown"), sets);
+      } else {
+        everybody.barrier(call("remove"));
+      }
+      (void)set->close("closed");
+      caller.join();
+      if (job) CHECK(control->close());
+      if (!job) everybody.barrier(call("goes on"));
+      CHECK(!control->failed());
+      together.arrive_and_wait();
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+// A rank leaves while another waits for it in a process set: that one raises, and can end too. If
+// the end is refused, the set works on.
+void a_rank_that_leaves() {
+  constexpr int kSize = 3;
+  InprocWorld world(kSize), further(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < kSize; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto control = std::make_shared<Control>(world.transport(rank, 0), Hooks{});
+      Communicator everybody(control, world.transport(rank, 1), 0, first(kSize), quick());
+      std::vector<Communicator*> sets;
+      std::shared_ptr<Communicator> set;
+      if (rank < 2) {
+        set = std::make_shared<Communicator>(control, further.transport(rank, 0), 1, first(2),
+                                             quick());
+        keep_for_ever(set);
+        sets.push_back(set.get());
+        set->barrier(call("first"));
+      }
+      bool raised = false;
+      try {
+        if (rank == 1) everybody.end(call("shutdown"), sets);
+        everybody.barrier(call("others work"));
+      } catch (const MismatchError&) {
+        raised = true;
+      }
+      CHECK(raised);
+      if (rank < 2) set->barrier(call("works on"));
+      if (rank == 0) {
+        std::string why;
+        try {
+          set->barrier(call("in vain"));
+        } catch (const RankFailedError& error) {
+          why = error.what();
+        }
+        CHECK(why.find("rank 1 has left for shutdown") != std::string::npos);
+      }
+      everybody.end(call("shutdown"), sets);
+      CHECK(!control->failed() && control->close());
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+// A handler of signals that makes a call during a call of the same thread.
+void a_call_inside_a_call() {
+  InprocWorld world(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&world, rank] {
+      Communicator* self = nullptr;
+      int refused = 0;
+      Hooks hooks;
+      hooks.check_signals = [&] {
+        try {
+          self->barrier(call("from a handler"));
+        } catch (const Error&) {
+          ++refused;
+        }
+      };
+      auto control = std::make_shared<Control>(world.transport(rank, 0), hooks);
+      Communicator communicator(control, world.transport(rank, 1), 0, first(2), quick());
+      self = &communicator;
+      if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      communicator.barrier(call("barrier"));
+      CHECK(rank == 1 || refused > 0);
+      communicator.barrier(call("goes on"));
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
 }  // namespace
 
 int main() {
@@ -422,5 +545,8 @@ int main() {
   a_rank_that_dies();
   a_late_rank_reads_what_was_packed();
   two_threads_of_each_rank();
+  for (unsigned seed = 0; seed < 6; ++seed) an_end_under_calls(seed, seed % 2 == 1, seed % 3 == 0);
+  a_rank_that_leaves();
+  a_call_inside_a_call();
   std::puts("communicator: ok");
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -74,7 +75,7 @@ elif case == "crossing":
     first, second = ronde.add_process_set([0, 1]), ronde.add_process_set([1, 0, 2])
     if rank == 0:
         ronde.barrier(process_set=first)
-    elif rank == 1:
+    elif second.included():  # a rank that left would be the first thing that the others report
         ronde.barrier(process_set=second)
 elif case == "recovers":
     with contextlib.suppress(ronde.StalledError):
@@ -95,6 +96,73 @@ elif case == "interrupted":
     if rank == 0:
         time.sleep(30)
     ronde.allreduce(ones, name="gradient")
+elif case == "called_by_a_handler":
+    # A collective inside a collective of the same thread and set could never end.
+    refused = []
+
+    def call_again(*_: object) -> None:
+        try:
+            ronde.barrier("from a handler")
+        except ronde.RondeError as error:
+            refused.append(str(error))
+
+    signal.signal(signal.SIGALRM, call_again)
+    if rank == 0:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+    if rank == 1:
+        time.sleep(2)
+    ronde.allreduce(ones)
+    assert rank != 0 or "barrier 'from a handler' was called" in refused[0]
+elif case in ("removes_under_calls", "shuts_down_under_calls"):
+    some = ronde.add_process_set(range(size - 1))
+    ends = []
+
+    def call_on() -> None:
+        try:
+            while True:
+                assert ronde.allreduce(ones, ronde.Sum, process_set=some)[-1] == size - 1
+        except ronde.RondeError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=call_on if rank < size - 1 else print)
+    thread.start()
+    time.sleep(0.3)
+    if case == "shuts_down_under_calls":
+        ronde.shutdown()
+    else:
+        ronde.remove_process_set(some)
+        assert ronde.allreduce(1, ronde.Sum) == size
+    thread.join()
+    assert len(ends) == (rank < size - 1)
+elif case == "daemons":
+    # Threads in the middle of calls when the program ends, whether others are there or not.
+    some = ronde.add_process_set(range(size - 1))
+
+    def call_for_ever(process_set: ronde.ProcessSet) -> None:
+        with contextlib.suppress(ronde.RondeError):
+            while True:
+                ronde.allreduce(ones, process_set=process_set)
+
+    for process_set in (ronde.global_process_set, some):
+        if process_set.included():
+            threading.Thread(target=call_for_ever, args=(process_set,), daemon=True).start()
+    time.sleep(0.3)
+elif case == "stuck_at_the_end":
+    ronde.barrier()
+    if rank == 1:
+        time.sleep(4)
+elif case == "leaves_a_set":
+    some = ronde.add_process_set([0, 1])
+    if rank == 0:
+        try:
+            ronde.barrier(process_set=some)
+        except ronde.RankFailedError as error:
+            print(f"raised: {error}", flush=True)
+elif case == "outlives":
+    # Rank 1 leaves, and the others go on without it.
+    for _ in range(3 if rank != 1 else 0):
+        with contextlib.suppress(ronde.MismatchError):
+            ronde.allreduce(ones)
 elif case == "killed":
     print("under way", flush=True)
     x = np.ones(1 << 21)
@@ -202,5 +270,24 @@ elif case == "forked":
         os._exit(0)
     os.waitpid(child, 0)
     ronde.barrier()
+elif case == "forked_and_ended":
+    # As programs end, rather than by os._exit.
+    for how, status in (("exit", 7), ("exception", 1), ("end", 0)):
+        child = os.fork()
+        if child == 0:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            if how == "exit":
+                sys.exit(status)
+            if how == "exception":
+                raise ValueError("in a forked child")
+            break
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+    else:
+        pool = multiprocessing.get_context("fork").Pool(1)
+        assert pool.apply(abs, (-3,)) == 3
+        pool.close()
+        pool.join()
+        assert ronde.allreduce(1, ronde.Sum) == size
+        print("goes on", flush=True)
 else:
     raise SystemExit(f"no such trouble: {case}")
