@@ -23,7 +23,17 @@ def broadcast_object(
     *,
     process_set: ProcessSet = global_process_set,
 ) -> Any:
-    """The object of `root_rank`, pickled there and unpickled elsewhere; the root gets its own back."""
+    """Return the object of `root_rank` on all ranks.
+
+    It is pickled there and unpickled elsewhere, which runs code of the sender. The root gets its
+    own object back.
+
+    Args:
+        obj: any object that can be pickled. Only the root's counts.
+        root_rank: a rank of the job.
+        name: shown in errors, and compared between the ranks.
+        process_set: the ranks that take part.
+    """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
     is_root = communicator.rank == root
@@ -39,7 +49,11 @@ def broadcast_object(
 def allgather_object(
     obj: Any, name: str | None = None, *, process_set: ProcessSet = global_process_set
 ) -> list[Any]:
-    """The objects of all ranks, in the order of the ranks. They are pickled."""
+    """Return the objects of all ranks, as a list in the order of the ranks.
+
+    They are pickled and unpickled, which runs code of the senders. The arguments are those of
+    `broadcast_object`.
+    """
     pickled = np.frombuffer(pickle.dumps(obj), np.uint8)
     call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
@@ -56,10 +70,18 @@ def broadcast_parameters(
     *,
     process_set: ProcessSet = global_process_set,
 ) -> None:
-    """Gives all ranks the parameters of `root_rank`, in place.
+    """Give all ranks the parameters of `root_rank`, in place.
 
-    `params`: a dictionary from names to arrays, pairs of names and arrays (torch's `named_parameters()`),
-    or arrays alone. Names, shapes, dtypes and their order must be the same on all ranks.
+    Args:
+        params: a dictionary from names to arrays, pairs of names and arrays (as of torch's
+            `named_parameters()`), or arrays alone. Names, shapes, dtypes and their order must be
+            the same on all ranks.
+        root_rank: a rank of the job.
+        process_set: the ranks that take part.
+
+    Raises:
+        MismatchError: names, shapes or dtypes differ between the ranks.
+        ValueError: an array is read only.
     """
     names, arrays = _named(params)
     communicator = communicator_of(process_set)
