@@ -18,7 +18,7 @@
 
 namespace ronde {
 
-/// A place in the memory that a rank has entered. `entry` 0 is no place.
+/// An address in the memory that a rank has entered. `entry` 0 is none.
 struct Location {
   std::uint16_t entry = 0;
   std::uint16_t edition = 0;  // of the entry, which may be used again
@@ -35,7 +35,7 @@ class Directory {
   /// `shared` is memory of bytes_for(size) bytes that all ranks see, all zero in the beginning.
   Directory(std::byte* shared, int rank) : shared_(shared), rank_(rank) {}
 
-  /// Where an operand of this rank is, for its note; no place if others cannot reach it.
+  /// Where an operand of this rank is, for its note; none if others cannot reach it.
   Location enter(ConstBuffer operand);
 
   /// Whether the ranks have voted on the segment of a location.

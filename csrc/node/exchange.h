@@ -1,16 +1,16 @@
-// A collective through the memory of one machine, phase 0 included.
+// A collective in the shared memory of one machine, phase 0 included.
 //
-// It goes in rounds, between which all ranks meet at the barrier of the board:
+// It has rounds, between which all ranks synchronise at the barrier of the board:
 //
-//   before   each rank writes its note and, as far as it goes, the first chunk of its data
-//   phase 0  all ranks meet; do the notes say the same call?
-//   vote     only where operands lie in memory that is new to the ranks: can all reach it?
+//   before   each rank writes its note and the first chunk of its data, or what fits of it
+//   phase 0  all ranks synchronise; do the notes have the same call?
+//   vote     only where operands are in memory that is new to the ranks: can all reach it?
 //   rounds   what the collective does, see shared_reduction.h and shared_movement.h
 //
-// A rank whose operand the others might reach directly stages nothing before phase 0. If it turns
-// out then that the data must go through the stages, there is one round more, for its first chunk.
+// A rank whose operand the others might reach directly stages nothing before phase 0. If the data
+// must go through the stages after all, there is one round more, for its first chunk.
 //
-// Nothing of the caller's is written before all have agreed.
+// No memory of the caller is written before all have agreed.
 #pragma once
 
 #include <cstddef>

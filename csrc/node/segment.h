@@ -23,7 +23,7 @@ class Segment {
 
   /// The memory that another rank calls by `address`, or null if it cannot be had: the rank is on
   /// another machine or in another container, or belongs to somebody else. Ranks that are threads
-  /// of one process get one object, at one place in memory.
+  /// of one process get one object, at one address.
   static std::shared_ptr<Segment> open(const std::string& address, std::size_t bytes);
 
   ~Segment();

@@ -36,7 +36,7 @@ struct Stream {
 struct Wanted {
   std::size_t stream_bytes = 0;
   std::size_t begin = 0;   // in the stream; of its own it need not be part
-  std::size_t offset = 0;  // the same place in the memory behind it
+  std::size_t offset = 0;  // the same position in the memory behind it
   Buffer to;
 };
 
@@ -46,7 +46,7 @@ class SharedMovement final : public Exchange {
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;
 
   /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages
-  /// of all. `copy`: where a copy of the only stream goes on this rank, if it can be told now.
+  /// of all. `copy`: where a copy of the only stream goes on this rank, if that is known now.
   SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream, bool rooted,
                  const std::function<void(Note&)>& write, Choose choose, Buffer copy = {});
 
