@@ -52,7 +52,7 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	done
 
 docs: .venv-docs/installed ## make the site of the documentation in build/site
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 # The proof: nothing but the wheel's environment is on PATH, so neither compiler nor CMake.
 wheel: $(tools)/release dist/built ## make a manylinux wheel in wheelhouse/ and prove it
