@@ -9,9 +9,9 @@
 //   payload   the bytes of a span of values; a decoder takes any bytes at all and throws where they
 //             are none of its own payloads, without reading or writing outside
 //   residual  what the payloads so far have left out (error feedback: Seide et al. 2014,
-//             Karimireddy et al. 2019): it is added to the values before they are encoded, and is
-//             then what is left out now
-//   grain     vectors are cut at multiples of so many elements
+//             Karimireddy et al. 2019): it is added to the values before they are encoded, and
+//             then becomes what this payload leaves out
+//   grain     the number of elements at whose multiples vectors may be cut
 #pragma once
 
 #include <cstddef>

@@ -62,7 +62,7 @@ class Board {
   void vote(bool voice);
   bool unanimous() const;
 
-  /// The stages of all ranks for one chunk lie one behind the other.
+  /// The stages of all ranks for one chunk are contiguous.
   std::byte* stage(int rank, std::uint64_t chunk) const;
   std::byte* result(std::uint64_t chunk) const;
 
@@ -70,15 +70,15 @@ class Board {
   std::uint64_t chunks() const { return chunks_; }
   void count_chunks(std::uint64_t more) { chunks_ += more; }
 
-  /// Work in `pieces` that anybody can do: each is handed out once, and then numbers from `pieces`
-  /// on. All ranks begin the same work, and each draws until it gets such a number, once.
+  /// Work in `pieces` that any rank can do: each piece is given out once, and then numbers from
+  /// `pieces` on. All ranks begin the same work, and each draws until it gets such a number, once.
   void begin_tickets(std::uint64_t pieces);
   std::uint64_t draw_ticket();
 
-  /// From now on nobody passes: a rank that comes late must not touch what others have left.
+  /// From now on no rank passes: a late rank must not touch memory that the others have given up.
   void give_up();
 
-  /// Arrives at the barrier. What was written before is seen by whoever passes it.
+  /// Arrives at the barrier. Ranks that pass it see what was written before.
   void arrive();
   bool passed() const;
   /// Sleeps until the barrier is passed, at most so long.

@@ -1,9 +1,9 @@
-// Collectives that only move data, through the memory of one machine.
+// Collectives that only move data, in the shared memory of one machine.
 //
 // They are all the same: each rank has a stream of bytes, and each rank wants some part of each
-// stream. The streams go through the stages in chunks, one barrier for each, or are read where they
-// lie if everybody can reach them. In a broadcast all outputs may be reachable too: then pieces are
-// handed out by ticket, and whoever draws one copies it to all.
+// stream. The streams go through the stages in chunks, one barrier for each, or are read directly
+// if all ranks can reach them. In a broadcast all outputs may be reachable too: then pieces are
+// given out by ticket, and the rank that draws one copies it to all.
 //
 //   broadcast   the root has a stream, all want all of it
 //   scatter     the root has a stream, each rank wants its part
@@ -25,7 +25,7 @@
 
 namespace ronde {
 
-/// What a rank says of its stream.
+/// The stream of a rank.
 struct Stream {
   ConstBuffer data;
   std::size_t rotation = 0;  // where in `data` the stream begins; it goes on at the beginning
