@@ -21,7 +21,7 @@ struct Element {
   std::uint64_t tree = 0;  // how it was computed
   std::uint64_t sum = 0;   // from which contributions
   int ready = kUndefined;  // the first step whose messages may use it
-  int depth = 0;           // reductions on the longest path from a contribution to here
+  int depth = 0;           // reductions on the longest way from a contribution to here
 };
 
 inline std::uint64_t mix(std::uint64_t x) {  // the finaliser of splitmix64
@@ -100,8 +100,8 @@ class Runner {
     while (!finished() && done_[first_]) ++first_;
   }
 
-  /// The actions that may run now: among the first `window` unfinished ones, those that do not
-  /// conflict with an earlier unfinished one.
+  /// The actions that may run now: among the first `window` unfinished ones, those that no earlier
+  /// unfinished one holds up.
   std::vector<std::size_t> open(int window) const {
     std::vector<std::size_t> unfinished, free;
     const auto& actions = schedule.actions;
