@@ -64,7 +64,8 @@ class Compressor {
   virtual void decode(std::span<const std::byte> payload, std::span<float> out,
                       Store store) const = 0;
 
-  /// Whether the decoded values are right on average. If not, error feedback is needed.
+  /// Whether the decoded values are right on average. If not, a residual is needed for what is left
+  /// out again and again.
   virtual bool unbiased() const = 0;
 };
 
