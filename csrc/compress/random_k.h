@@ -3,10 +3,11 @@
 // are sent, and each has had its turn after some 1/ratio steps (Stich et al. 2018). They are sent
 // as they are, not divided by the ratio: with a residual that is right, as nothing is sent twice.
 //
-// As all ranks know the places, none has to be sent, and the entries of a sum are the sums of the
-// entries: an exact allreduce of k numbers is all that it takes. The payload of a whole vector is
+// All ranks know the positions, so none has to be sent, and the entries of a sum are the sums of
+// the entries: an exact allreduce of k numbers is all that it takes. The payload of a whole vector
+// is
 //
-//   key       by which the places were drawn (64 bits), the same on all ranks
+//   key       by which the positions were drawn (64 bits), the same on all ranks
 //   numbers   float32, one for each part
 //
 // NaN or infinity anywhere in a part makes its number NaN, whatever was drawn, and a number that is

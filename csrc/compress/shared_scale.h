@@ -36,9 +36,8 @@ class SharedScale final : public Compressor {
   void maxima(std::span<const float> values, std::span<const float> residual,
               std::span<float> maxima) const;
 
-  /// What the values are in steps, which follow from the maxima of all ranks. The residual, unless
-  /// it is empty, is added to them and becomes what is left out; zero where a maximum is not
-  /// finite.
+  /// The values in steps, which follow from the maxima of all ranks. The residual, unless it is
+  /// empty, is added to them and becomes the rounding error; zero where a maximum is not finite.
   void quantise(std::span<const float> values, std::span<const float> maxima,
                 std::span<float> residual, std::uint64_t key, std::span<std::int8_t> out) const;
   void quantise(std::span<const float> values, std::span<const float> maxima,

@@ -76,8 +76,8 @@ void write(std::byte* to, std::size_t place, std::type_identity_t<T> value) {
   throw ArgumentError("the payload of a sparse compressor " + why);
 }
 
-/// Where the entries of a payload stand, checked before they are used: calls f(entry, place), and
-/// throws ArgumentError at the first that is wrong.
+/// The positions of the entries of a payload, checked before they are used: calls f(entry,
+/// position), and throws ArgumentError at the first that is wrong.
 template <class F>
 void for_each_offset(const std::byte* index, std::size_t entries, std::size_t count, F f) {
   const std::byte* const offsets = index + sizeof(std::uint32_t) * blocks_of(count);

@@ -1,13 +1,13 @@
-// Compressors that send some of the values, exactly, and where they stand. They have the payload in
+// Compressors that send some of the values, exactly, and their positions. They have the payload in
 // common:
 //
 //   header    the form and the number of entries (32 bits each)
-//   index     where the entries stand, in the form that takes the fewest bytes:
+//   index     the positions of the entries, in the form that takes the fewest bytes:
 //               offsets  the number of entries in each block of 65536 elements (32 bits), then all
 //                        offsets in their blocks (16 bits), filled up with 0 to 4 bytes
 //               bitmap   a bit for each element, filled up with 0 to 4 bytes
 //               dense    nothing: there is an entry for each element
-//   entries   float32, in the order of their places
+//   entries   float32, in the order of their positions
 //
 // What is not sent is decoded as 0 and stays in the residual as it is; what is sent leaves 0 there.
 // So sent + residual = input exactly, the input being the value plus the residual before, rounded
@@ -46,7 +46,7 @@ class Sparse : public Compressor {
   /// The length of a payload of so many entries.
   static std::size_t length(std::size_t entries, std::size_t count);
 
-  /// Writes the payload of `count` values from place `first` on, of which these entries are sent.
+  /// Writes the payload of `count` values from position `first` on, with these entries.
   /// Returns its length.
   static std::size_t write_payload(const EntrySpan& entries, std::uint64_t first, std::size_t count,
                                    std::byte* payload);
@@ -67,7 +67,7 @@ class Selection : public Sparse {
   virtual void select(Picker& picker) const = 0;
 };
 
-/// How many of `count` values a ratio stands for: rounded, and at least one unless there is none.
+/// How many of `count` values a ratio is: rounded, and at least one unless there is none.
 std::size_t share(double ratio, std::size_t count);
 
 /// Throws ArgumentError unless 0 < ratio <= 1.

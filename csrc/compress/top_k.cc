@@ -33,9 +33,9 @@ class Chosen final : public Sparse {
   Entries entries_;
 };
 
-/// A magnitude less than that of the k-th largest, and not by much; but for one case of some
-/// hundred. It is that of a sample, one value of each part of the vector: a place further down by
-/// three times the spread of the k-th largest's place there.
+/// A magnitude a little less than that of the k-th largest, except in one case of some hundred. It
+/// is taken from a sample, one value of each part of the vector: at the rank of the k-th largest
+/// there, plus three times the spread of that rank.
 std::int32_t guess(std::span<const float> values, std::span<const float> residual, std::size_t k,
                    const KernelTable& kernels) {
   const std::size_t count = values.size(), size = std::min(kSample, count / kThinnest);

@@ -1,6 +1,6 @@
 // A span of bytes and where it lives.
 //
-// Only host memory is moved today. The place travels with every buffer all the same, so that a
+// Only host memory is moved today. Every buffer has its memory kind all the same, so that a
 // transport or a kernel for device memory is an addition and not a change of every signature.
 #pragma once
 

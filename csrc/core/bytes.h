@@ -1,8 +1,8 @@
-// Memory that is shared by all who hold it, uninitialised.
+// Uninitialised memory with shared ownership.
 //
-// Large blocks are kept for the next use when nobody holds them any more: to touch fresh memory of
+// Large blocks are kept for the next use when they have no owner any more: touching new memory of
 // the system for the first time takes longer than most collectives. As much is kept as is in use,
-// and a little.
+// and a little more.
 #pragma once
 
 #include <cstddef>
@@ -29,10 +29,10 @@ class Bytes {
     return reinterpret_cast<T*>(data());
   }
 
-  /// Something to hold.
+  /// The memory, with its ownership.
   std::shared_ptr<const void> owner() const { return data_; }
 
-  /// Gives the blocks that are kept back to the system. Returns how many bytes that was.
+  /// Gives kept blocks back to the system. Returns how many bytes that was.
   static std::size_t release_kept();
 
  private:

@@ -6,7 +6,7 @@
 
 namespace ronde {
 
-/// Anything that went wrong in Ronde after the arguments were found good.
+/// Any error of Ronde except wrong arguments.
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

@@ -1,7 +1,7 @@
 // Memory for things that may still be written to.
 //
-// A message that failed half-way cannot be called back: a rank that wakes up late may still write
-// where a receive points. What belongs to such messages is kept until the process ends.
+// A message that failed half-way cannot be cancelled: a late rank may still write to the memory of
+// a receive. The memory of such messages is kept until the process ends.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// Minds a call into somebody else's code that cannot be interrupted.
+// Monitors a call into somebody else's code that cannot be interrupted.
 #pragma once
 
 #include <condition_variable>
@@ -10,7 +10,7 @@ namespace ronde {
 
 /// From its construction on to `stop`: after `warning` seconds it writes `text` to standard error,
 /// and after `timeout` seconds it ends the process (0: never). It needs no lock of the language
-/// above, because the call that it minds may hold that.
+/// above, because the monitored call may hold that.
 class Watchdog {
  public:
   Watchdog(std::string text, double warning, double timeout);

@@ -1,14 +1,14 @@
 // What the ranks of one machine see of each other: a segment with notes and stages of all ranks,
 // and a barrier.
 //
-//   note    what a rank says in phase 0: the fingerprint of its call, what the others must know of
-//           it, and the data itself where it is short; two, used in turn
-//   stage   where a rank puts a chunk of its data for the others to read; two, used in turn
-//   result  where the ranks put the slices they have reduced; two, used in turn
-//   ticket  who does the next piece of work that anybody can do
+//   note    what a rank writes in phase 0: the fingerprint of its call, what the others must know
+//           of it, and the data itself where it is short; two, used in turn
+//   stage   where a rank writes a chunk of its data for the others to read; two, used in turn
+//   result  where the ranks write the slices they have reduced; two, used in turn
+//   ticket  which rank does the next piece of work that any of them can do
 //
-// The barrier is one counter: the n-th time that all ranks have arrived it stands at n times their
-// number. Whoever arrives last wakes those who sleep, if any do.
+// The barrier is one counter: the n-th time that all ranks have arrived it is n times their number.
+// The last to arrive wakes those that sleep, if any do.
 #pragma once
 
 #include <chrono>
@@ -21,7 +21,7 @@
 
 namespace ronde {
 
-/// What a rank says in phase 0. All that a short call needs lies in its first cache line.
+/// What a rank writes in phase 0. All that a short call needs is in its first cache line.
 struct Note {
   std::uint64_t fingerprint;
   std::uint64_t rows;  // how much the rank has, where ranks may have different amounts
@@ -53,16 +53,16 @@ class Board {
   bool all_signed(std::uint64_t word) const;
 
   /// Begins a round of phase 0: this rank's note, to be filled in before it arrives at the barrier,
-  /// with no places yet.
+  /// with no locations yet.
   Note& new_note();
-  /// What a rank has said in this round, once the barrier is passed.
+  /// What a rank has written in this round, once the barrier is passed.
   const Note& note(int rank) const { return note_of(rank); }
 
-  /// A vote: each rank says its voice before a barrier and hears all after it.
+  /// A vote: each rank gives its voice before a barrier, and knows all voices after it.
   void vote(bool voice);
   bool unanimous() const;
 
-  /// The stages of all ranks for one chunk lie one behind the other.
+  /// The stages of all ranks for one chunk are contiguous.
   std::byte* stage(int rank, std::uint64_t chunk) const;
   std::byte* result(std::uint64_t chunk) const;
 
@@ -70,15 +70,15 @@ class Board {
   std::uint64_t chunks() const { return chunks_; }
   void count_chunks(std::uint64_t more) { chunks_ += more; }
 
-  /// Work in `pieces` that anybody can do: each is handed out once, and then numbers from `pieces`
-  /// on. All ranks begin the same work, and each draws until it gets such a number, once.
+  /// Work in `pieces` that any rank can do: each piece is given out once, and then numbers from
+  /// `pieces` on. All ranks begin the same work, and each draws until it gets such a number, once.
   void begin_tickets(std::uint64_t pieces);
   std::uint64_t draw_ticket();
 
-  /// From now on nobody passes: a rank that comes late must not touch what others have left.
+  /// From now on no rank passes: a late rank must not touch memory that the others have given up.
   void give_up();
 
-  /// Arrives at the barrier. What was written before is seen by whoever passes it.
+  /// Arrives at the barrier. Ranks that pass it see what was written before.
   void arrive();
   bool passed() const;
   /// Sleeps until the barrier is passed, at most so long.
@@ -100,7 +100,7 @@ class Board {
   std::uint64_t rounds_ = 0;
   std::uint64_t chunks_ = 0;
   std::uint64_t first_ticket_ = 0, next_first_ticket_ = 0;
-  std::uint32_t arrivals_ = 0;  // what the counter stands at when the barrier is passed
+  std::uint32_t arrivals_ = 0;  // the counter when the barrier is passed
   Directory directory_;
 };
 

@@ -1,9 +1,9 @@
 // Which memory of a rank the others can reach without a stage.
 //
-// A rank enters the segments that its operands lie in (heap.h) into its part of the directory,
-// where the others find their addresses. Phase 0 says where an operand is. A segment that is new to
-// the ranks is opened by all of them, and used only if all have succeeded; every rank knows so,
-// because all see the same notes and the same votes.
+// A rank enters the segments of its operands (heap.h) into its part of the directory, where the
+// others find their addresses. The notes of phase 0 have the location of each operand. A segment
+// that is new to the ranks is opened by all of them, and used only if all have succeeded. Every
+// rank knows that, because all see the same notes and the same votes.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@
 
 namespace ronde {
 
-/// A place in the memory that a rank has entered. `entry` 0 is no place.
+/// An address in the memory that a rank has entered. `entry` 0 is none.
 struct Location {
   std::uint16_t entry = 0;
   std::uint16_t edition = 0;  // of the entry, which may be used again
@@ -35,14 +35,14 @@ class Directory {
   /// `shared` is memory of bytes_for(size) bytes that all ranks see, all zero in the beginning.
   Directory(std::byte* shared, int rank) : shared_(shared), rank_(rank) {}
 
-  /// Where an operand of this rank is, for its note; no place if others cannot reach it.
+  /// Where an operand of this rank is, for its note; none if others cannot reach it.
   Location enter(ConstBuffer operand);
 
   /// Whether the ranks have voted on the segment of a location.
   bool settled(int rank, Location location) const;
-  /// Opens a segment that is not settled; whether this rank can.
+  /// Opens a segment that is not settled, and returns whether that was possible.
   bool open(int rank, Location location);
-  /// Ends the vote on all that has been opened.
+  /// Settles all segments that have been opened, by the result of the vote.
   void settle(bool reachable);
 
   /// The memory at a settled location, or null if not all ranks can reach it.

@@ -1,16 +1,16 @@
-// A collective through the memory of one machine, phase 0 included.
+// A collective in the shared memory of one machine, phase 0 included.
 //
-// It goes in rounds, between which all ranks meet at the barrier of the board:
+// It has rounds, between which all ranks synchronise at the barrier of the board:
 //
-//   before   each rank writes its note and, as far as it goes, the first chunk of its data
-//   phase 0  all ranks meet; do the notes say the same call?
-//   vote     only where operands lie in memory that is new to the ranks: can all reach it?
+//   before   each rank writes its note and the first chunk of its data, or what fits of it
+//   phase 0  all ranks synchronise; do the notes have the same call?
+//   vote     only where operands are in memory that is new to the ranks: can all reach it?
 //   rounds   what the collective does, see shared_reduction.h and shared_movement.h
 //
-// A rank whose operand the others might reach directly stages nothing before phase 0. If it turns
-// out then that the data must go through the stages, there is one round more, for its first chunk.
+// A rank whose operand the others might reach directly stages nothing before phase 0. If the data
+// must go through the stages after all, there is one round more, for its first chunk.
 //
-// Nothing of the caller's is written before all have agreed.
+// No memory of the caller is written before all have agreed.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +27,15 @@ class Exchange {
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
 
-  /// Goes on until the barrier has to be waited for, or for a while (false), or until all is done
-  /// (true).
+  /// Works until it has to wait for the barrier or a time slice is over: false. True when the
+  /// collective is complete.
   bool advance();
 
-  /// Grows while it moves.
+  /// A number that grows whenever there is progress.
   std::size_t moves() const { return moves_; }
 
-  /// Once done: what the ranks have said. If not all have said the same, they have not made the
-  /// same call, and the caller's memory is as it was.
+  /// Once complete: the fingerprints of the ranks. If they differ, the ranks made different calls,
+  /// and the memory of the caller has not been written.
   const Extremes& said() const { return said_; }
 
   /// Once done: how the data went, in words.
@@ -44,27 +44,27 @@ class Exchange {
  protected:
   explicit Exchange(Board& board) : board_(board) {}
 
-  /// Comes to phase 0 with the note as it is: the end of every constructor.
+  /// Enters phase 0 with the note that was written: the end of every constructor.
   void enter(Note& note, std::uint64_t fingerprint);
 
-  // What is copied or reduced at a time where there is nothing to share out.
+  // Bytes that are copied or reduced at a time where no tickets are drawn.
   static constexpr std::size_t kDirectBytes = 1 << 20;
-  // Results that are so long on all ranks together go around the caches: they would not stay there.
+  // From so many bytes of all ranks together on, results bypass the caches: they would not fit.
   static constexpr std::size_t kStreamBytes = 32 << 20;
-  // After so many tickets a rank looks up.
+  // After so many tickets a rank ends its time slice.
   static constexpr int kTicketsAtOnce = 16;
 
-  /// After phase 0: what all notes together mean. Returns how many rounds follow.
+  /// After phase 0: makes the plan from all notes. Returns how many rounds follow.
   virtual std::size_t plan() = 0;
 
-  /// For plan(): that so many chunks go through the stages.
+  /// For plan(): so many chunks go through the stages.
   void begin_stages(std::size_t chunks);
 
   /// Copies a chunk of this rank's data into its stage.
   virtual void copy_in(std::size_t number) = 0;
 
-  /// Does a round, or a part of it that does not take long (false). The last round has no barrier
-  /// behind it: other ranks may be in their next call already.
+  /// Does a round (true), or a part of it that fits a time slice (false). There is no barrier after
+  /// the last round: other ranks may be in their next call already.
   virtual bool round(std::size_t number) = 0;
 
   Board& board_;

@@ -60,7 +60,7 @@ std::byte* Heap::allocate(std::size_t bytes) {
   return cut(region, bytes);
 }
 
-/// The first free place that is long enough, or null.
+/// The first free range that is long enough, or null.
 std::byte* Heap::cut(Region& region, std::size_t bytes) {
   const auto found = std::find_if(region.free.begin(), region.free.end(),
                                   [&](const auto& hole) { return hole.second >= bytes; });

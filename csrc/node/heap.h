@@ -20,7 +20,7 @@ namespace ronde {
 
 class Heap {
  public:
-  /// That of this process.
+  /// The heap of this process.
   static Heap& instance();
 
   /// Begins at a cache line. Throws UnavailableError if the system gives no shared memory, or not

@@ -21,9 +21,9 @@ class Segment {
   /// New memory, all zero. Throws UnavailableError if the system has none to give.
   static std::shared_ptr<Segment> create(std::size_t bytes);
 
-  /// The memory that another rank calls by `address`, or null if it cannot be had: the rank is on
-  /// another machine or in another container, or belongs to somebody else. Ranks that are threads
-  /// of one process get one object, at one place in memory.
+  /// The memory that another rank has at `address`, or null if it cannot be opened: that rank is on
+  /// another machine, in another container, or of another user. Ranks that are threads of one
+  /// process get one object, at one address.
   static std::shared_ptr<Segment> open(const std::string& address, std::size_t bytes);
 
   ~Segment();

@@ -1,9 +1,9 @@
-// Collectives that only move data, through the memory of one machine.
+// Collectives that only move data, in the shared memory of one machine.
 //
 // They are all the same: each rank has a stream of bytes, and each rank wants some part of each
-// stream. The streams go through the stages in chunks, one barrier for each, or are read where they
-// lie if everybody can reach them. In a broadcast all outputs may be reachable too: then pieces are
-// handed out by ticket, and whoever draws one copies it to all.
+// stream. The streams go through the stages in chunks, one barrier for each, or are read directly
+// if all ranks can reach them. In a broadcast all outputs may be reachable too: then pieces are
+// given out by ticket, and the rank that draws one copies it to all.
 //
 //   broadcast   the root has a stream, all want all of it
 //   scatter     the root has a stream, each rank wants its part
@@ -25,7 +25,7 @@
 
 namespace ronde {
 
-/// What a rank says of its stream.
+/// The stream of a rank.
 struct Stream {
   ConstBuffer data;
   std::size_t rotation = 0;  // where in `data` the stream begins; it goes on at the beginning
@@ -36,7 +36,7 @@ struct Stream {
 struct Wanted {
   std::size_t stream_bytes = 0;
   std::size_t begin = 0;   // in the stream; of its own it need not be part
-  std::size_t offset = 0;  // the same place in the memory behind it
+  std::size_t offset = 0;  // the same position in the memory behind it
   Buffer to;
 };
 
@@ -46,7 +46,7 @@ class SharedMovement final : public Exchange {
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;
 
   /// `write` fills in this rank's note. `rooted`: only one rank has a stream, and uses the stages
-  /// of all. `copy`: where a copy of the only stream goes on this rank, if it can be told now.
+  /// of all. `copy`: where a copy of the only stream goes on this rank, if that is known now.
   SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream, bool rooted,
                  const std::function<void(Note&)>& write, Choose choose, Buffer copy = {});
 

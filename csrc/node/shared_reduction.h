@@ -1,11 +1,11 @@
-// Reductions through the memory of one machine. Every element is reduced in the order of the ranks
-// wherever it stands, so its bits depend on neither chunks nor fusion.
+// Reductions in the shared memory of one machine. Every element is reduced in the order of the
+// ranks at every position, so its bits depend on neither chunks nor fusion.
 //
-// SharedAllreduce takes one of three ways, for vectors of n bytes on P ranks:
+// SharedAllreduce takes one of three routes, for vectors of n bytes on P ranks:
 //
-//   short    the data rides in the notes of phase 0, and every rank reduces all of it
-//   direct   all operands lie in memory that everybody can reach: pieces of the vector are handed
-//            out by ticket, and whoever draws one reduces it straight out of all inputs into all
+//   short    the data is in the notes of phase 0, and every rank reduces all of it
+//   direct   all operands are in memory that all ranks can reach: pieces of the vector are given
+//            out by ticket, and the rank that draws one reduces it from all inputs into all
 //            outputs; 2n bytes are read and written for each rank
 //   staged   the vector goes through the stages in chunks. While a rank reduces its slice of chunk
 //            i, which it reads from its own memory and the others' stages, it copies chunk i+1 into

@@ -10,8 +10,8 @@
 // are P-1 messages a step. Each rank (gather, scatter: the root) sends or receives n(P-1)/P
 // elements in each step, the minimum.
 //
-// Peers are taken in rotated order: the k-th send goes to the rank k places further, the k-th
-// receive comes from the rank k places back. So the k-th sends and receives of all ranks fit
+// Peers are taken in rotated order: the k-th send goes to the rank k further, the k-th
+// receive comes from the rank k back. So the k-th sends and receives of all ranks fit
 // together, no rank is overrun, and running them one pair after another cannot deadlock.
 #include "schedule/rank_order.h"
 #include "schedule/table.h"

@@ -2,16 +2,16 @@
 // collective communication operations in MPICH", Int. J. High Perform. Comput. Appl. 19 (2005).
 //
 //   reduce_scatter  log2 P steps. A rank works on a range of chunks, at first on all. In each it
-//                   meets the rank half as many places away, keeps the half of the range with its
-//                   own chunk and gives away the other.
-//   allgather       log2 P steps, the same way back: the range that a rank holds doubles.
+//                   exchanges with the rank at half the distance: it keeps the half of the range
+//                   with its own chunk and sends the other.
+//   allgather       log2 P steps, in reverse: the range that a rank holds doubles.
 //   allreduce       one, then the other. A number of ranks that is no power of two is folded to one
 //                   that is (see fold.h), in two more steps.
 // Each rank sends and receives n/2 + n/4 + ... = n(P-1)/P elements in each phase; those that are
 // folded together carry n more each way.
 //
-// Ranks meet at the same distances whatever the chunk, and the lower rank stands left: all elements
-// are reduced by the same tree.
+// Ranks exchange at the same distances for every chunk, and the lower rank is the left operand: all
+// elements are reduced by the same tree.
 #include "schedule/fold.h"
 #include "schedule/table.h"
 

@@ -20,7 +20,8 @@ class RankOrder {
 
   /// own = x0 op x1 op ... , from left to right.
   void reduce(Schedule& schedule, int step) const {
-    // The lower ranks gather in the first slot, so that they stand left of our own as one operand.
+    // The lower ranks are reduced into the first slot, so that they are one operand left of our
+    // own.
     for (int peer = 1; peer < rank_; ++peer) {
       schedule.reduce(step, slot(0), slot(peer), Order::range_first, {peer, 1});
     }

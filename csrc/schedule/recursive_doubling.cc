@@ -6,7 +6,7 @@
 //              to one that is (see fold.h), in two more steps.
 // Each rank sends and receives n elements in each step: the fewest latencies, for small vectors.
 //
-// The lower rank stands left, so both compute the same bits. The distances are those of
+// The lower rank is the left operand, so both compute the same bits. The distances are those of
 // halving_doubling, largest first: both algorithms reduce by the same tree, and a choice between
 // them by size is not seen in the result.
 #include "schedule/fold.h"

@@ -1,7 +1,7 @@
 // Ring. P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
 // workstations", J. Parallel Distrib. Comput. 69 (2009).
 //
-// The ranks stand in a ring; each sends to the next and receives from the previous one, a chunk in
+// The ranks form a ring; each sends to the next and receives from the previous one, a chunk in
 // each step.
 //   reduce_scatter  P-1 steps. Chunk c sets out at rank c+1, collects the contribution of each rank
 //                   that it comes by, and ends complete at rank c.
@@ -10,7 +10,7 @@
 // Each rank sends and receives n(P-1)/P elements in each phase: no algorithm can do with fewer.
 // Every message goes to a neighbour, so links are never shared; the price is P-1 latencies.
 //
-// The sum of chunk c begins with rank c+1: its rounding depends on where in the vector it stands.
+// The sum of chunk c begins with rank c+1: its rounding depends on its position in the vector.
 #include "schedule/table.h"
 
 namespace ronde::ring {

@@ -10,7 +10,7 @@
 //
 // An algorithm is a pure function from a `Layout` to a `Schedule`. It performs no I/O, keeps no
 // state and knows neither dtype nor transport, so it can be simulated, counted, priced and drawn.
-// Actions are listed so that a send stands directly before the receive it travels with: whoever
+// Actions are listed so that a send comes directly before the receive of the same step: whoever
 // runs a schedule may look at any number of actions at once, even only at two.
 #pragma once
 
@@ -48,7 +48,7 @@ enum class Verb : std::uint8_t {
   reduce,       // range = range op source, in the order of `order`
 };
 
-/// Which operand stands left of the operator. Schedules put the contributions of lower ranks first
+/// Which operand is left of the operator. Schedules put the contributions of lower ranks first
 /// wherever two ranks compute the same element, so that both get the same bits.
 enum class Order : std::uint8_t { range_first, other_first };
 
@@ -87,7 +87,7 @@ class Chunks {
   }
   Range whole() const { return span(0, size()); }
   /// `number` chunks from `begin` on, counted modulo the size: one range, or two where they wrap
-  /// round. All ranks cut the same chunks at the same place.
+  /// round. All ranks cut the same chunks at the same position.
   std::vector<Range> around(int begin, int number) const;
 
   auto operator<=>(const Chunks&) const = default;
@@ -104,7 +104,7 @@ struct Layout {
   int root = 0;   // broadcast, reduce, gather, scatter only
 
   int size() const { return chunks.size(); }
-  /// The rank, and its chunk, so many places further round the ring of ranks.
+  /// The rank, and its chunk, at this distance round the ring of ranks.
   int neighbour(int distance) const { return ((rank + distance) % size() + size()) % size(); }
 };
 
@@ -156,7 +156,7 @@ struct Algorithm {
   Collective collective;
   std::string_view name;
   Schedule (*build)(const Layout&);
-  /// Every element is reduced by the same tree of operations, wherever in the vector it stands.
+  /// Every element is reduced by the same tree of operations, at every position of the vector.
   bool position_independent;
   /// Works for any number of ranks, not for powers of two alone.
   bool any_size;

@@ -1,16 +1,16 @@
 // Binomial tree. J. Bruck et al. and many before; described in R. Thakur, R. Rabenseifner and
 // W. Gropp, "Optimization of collective communication operations in MPICH" (2005).
 //
-// Nouns: the place of a rank is its distance from the root round the ring; the root has place 0.
-// The parent of place v is v with its lowest bit cleared, so the subtree of v is the places from v
-// up to v + lowest bit, a range round the ring.
+// Nouns: the position of a rank is its distance from the root round the ring; the root has 0. The
+// parent of position v is v with its lowest bit cleared, so the subtree of v is the positions from
+// v up to v + lowest bit, a range round the ring.
 //   broadcast  ceil(log2 P) steps, n elements in each. Longest edges first.
 //   scatter    the same edges, each with the chunks of a subtree: the root sends n(P-1)/P in all.
 //   reduce     the edges backwards, shortest first, n elements in each.
 //   gather     the same, each with the chunks of a subtree.
 // Chunks of a subtree may wrap round the end of the vector: then they are two messages of one step.
 //
-// In reduce the parent stands left of its child: contributions stay in the order of the places,
+// In reduce the parent is the left operand: contributions stay in the order of the positions,
 // from the root onwards. All elements are reduced by the same tree; another root, another tree.
 #include <algorithm>
 

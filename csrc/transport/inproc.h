@@ -26,7 +26,7 @@ class InprocWorld {
 
   int size() const;
 
-  /// Messages of transports with different channels never meet.
+  /// Messages of transports with different channels never match.
   std::shared_ptr<Transport> transport(int rank, int channel);
 
   struct State;

@@ -16,7 +16,7 @@
 
 namespace ronde {
 
-/// What mpi4py knows and we need, as plain numbers.
+/// What Ronde takes from mpi4py, as plain numbers.
 struct MpiConstants {
   std::string extension;  // the file of the module mpi4py.MPI, whose dependencies hold the library
   std::size_t handle_bytes = 0;  // of MPI_Comm, MPI_Datatype and MPI_Request: 4 or 8
@@ -38,7 +38,7 @@ class MpiLibrary {
   /// errors return.
   virtual std::shared_ptr<Transport> transport(std::uint64_t communicator, int rank, int size) = 0;
 
-  /// What MPI_Get_library_version says.
+  /// The text of MPI_Get_library_version.
   virtual std::string version() = 0;
 
   /// MPI_THREAD_SERIALIZED is all we ask for, so our calls take turns.

@@ -1,7 +1,7 @@
 // Bytes between ranks. Knows no algorithms.
 //
 // Nouns, the same in every transport:
-//   message   one send and the receive it meets: same pair of ranks, same tag
+//   message   one send and the receive that it matches: same pair of ranks, same tag
 //   request   a send or a receive under way; complete when `test` has said so, once
 //   capacity  the bytes that a receive has room for; a message may be shorter, and `test` says how
 //             long it was. Longer is an error.

@@ -17,8 +17,15 @@ __all__ = ["ProcessSet", "global_process_set"]
 class ProcessSet:
     """Some of the ranks, for the argument `process_set` of the collectives.
 
-    `ranks`: ranks of the job; they are put in ascending order, and a rank's place in it is its rank in
-    the set. A set can be used after `ronde.add_process_set`, or after `ronde.init(process_sets=[...])`.
+    It can be used after `ronde.add_process_set`, or after `ronde.init(process_sets=[...])`.
+
+    Args:
+        ranks: ranks of the job. They are sorted, and a rank's position among them is its rank in
+            the set.
+
+    Raises:
+        ValueError: `ranks` is empty, or has a number twice or a negative one.
+        TypeError: `ranks` are not whole numbers.
     """
 
     def __init__(self, ranks: Iterable[int]) -> None:
@@ -39,16 +46,16 @@ class ProcessSet:
         self._communicator: _core.Communicator | None = None
 
     def included(self) -> bool:
-        """Whether this process is a member."""
+        """Return whether this process is a member."""
         self._require()
         return self._communicator is not None
 
     def rank(self) -> int:
-        """This process' rank in the set."""
+        """Return this process' rank in the set; `ValueError` if it is not a member."""
         return self._member().rank
 
     def size(self) -> int:
-        """The number of ranks in the set."""
+        """Return the number of ranks in the set."""
         self._require()
         return len(self.ranks)
 

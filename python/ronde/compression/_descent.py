@@ -1,12 +1,13 @@
-"""How much of the descent is kept by what is sent.
+"""The share of the expected loss decrease that compression keeps.
 
-To first order, a step along the sum r_t that was sent lowers the loss of the next batch by the rate times
-<r_t, g_(t+1)>, and one along the exact sum s_t by the rate times <s_t, g_(t+1)>. Their ratio, over some
-calls, is the *descent kept*: what compression leaves out or sends late counts as far as the next gradient
-confirms it, and noise, which is most of a stochastic gradient, does not. The norm of a residual cannot tell
-the two apart: low rank leaves many gradients of noise behind and trains well, and the largest values may not.
+To first order, a step along the sum r_t that was sent lowers the loss of the next batch by the learning
+rate times <r_t, g_(t+1)>, and one along the exact sum s_t by the learning rate times <s_t, g_(t+1)>. The
+ratio of the two, over some calls, is the share that is kept. What compression omits or sends late counts as
+far as the next gradient confirms it. Noise, which is most of a stochastic gradient, does not count. The norm
+of a residual cannot tell the two apart: low rank leaves many gradients of noise behind and trains well, and
+the largest values may not.
 
-Some thousand elements are enough, here and there in the arrays; so it costs little to sum them exactly.
+Some thousand elements, spread over the arrays, are enough; so it costs little to sum them exactly.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class Descent:
         return float(sent / exact) if len(self._pairs) >= FEWEST and exact > 0 else None
 
     def is_below(self, part: float) -> bool:
-        """Whether there is a descent, and less than this part of it is kept, both beyond doubt. Where a
-        constant rate has led to all that it can, there is none: gradients point to and fro."""
+        """Whether the loss is expected to decrease, and less than this part of that is kept, both beyond
+        doubt. Where a constant learning rate has led as far as it can, gradients point to and fro."""
         if len(self._pairs) < FEWEST:
             return False
         sent, exact = np.array(self._pairs).T

@@ -1,4 +1,4 @@
-"""What has been left out of parameters, and waits for the next step: on this rank, by name.
+"""The residuals of this rank, by the names of parameters: what payloads have left out.
 
 A residual is in units of what a rank contributes, scaled by `prescale_factor`: a sum of the residuals of all
 ranks, divided by their number for an average, is what they would still add to the result. So they can go
@@ -116,8 +116,8 @@ class Residuals:
         self._left: dict[str, Floats] = {}  # a part of a vector, once there is one
         self._vectors: dict[Parts, Floats] = {}
         self._used: dict[str, Use] = {}  # the latest use
-        # To be added to the next contribution: a vector in which they have no place, as this rank sends
-        # other parts of it than before, or none.
+        # To be added to the next contribution: residuals that belong to no vector any more, because this
+        # rank sends other parts of it than before, or none.
         self._unplaced: dict[str, Floats] = {}
         self._averaged: dict[str, bool] = {}
         self._where: Where | None = None  # when last used
