@@ -6,14 +6,16 @@
 
 Importing Ronde starts nothing: `ronde.init` does, and imports `mpi4py.MPI` then.
 
-Every rank of a process set makes the same collective calls, in the same order. Arrays are NumPy arrays, torch
-tensors on the CPU, or anything that has DLPack or the buffer protocol; numbers work too. The result is of the
-kind that came in; only what has nothing but the buffer protocol, like an mmap, gives a NumPy array. Elements:
-bool, int8 to int64, uint8 to uint64, float16, bfloat16, float32, float64.
+Every rank of a process set makes the same collective calls, in the same order. Arrays are NumPy
+arrays, torch tensors on the CPU, or anything that has DLPack or the buffer protocol; numbers work
+too. The result is of the kind that came in; only what has nothing but the buffer protocol, like an
+mmap, gives a NumPy array. Elements: bool, int8 to int64, uint8 to uint64, float16, bfloat16,
+float32, float64.
 
-Collectives raise `MismatchError` where the ranks made different calls, `StalledError` where a rank does
-not come, `RankFailedError` where one is gone, and before anything is sent `TypeError` and `ValueError` for
-arguments that are wrong by themselves. After a stall or a failure, results in place are undefined.
+Collectives raise `MismatchError` where the ranks made different calls, `StalledError` where a rank
+does not come, and `RankFailedError` where one is gone. Arguments that are wrong by themselves raise
+`TypeError` and `ValueError` before anything is sent. After a stall or a failure, results in place
+are undefined.
 """
 
 from __future__ import annotations

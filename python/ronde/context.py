@@ -81,15 +81,20 @@ _kept_for_ever: list[World] = []  # of jobs that failed: MPI may still use what 
 
 
 def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = ()) -> None:
-    """Starts Ronde on all ranks of `comm`, which all must call it.
+    """Start Ronde on all ranks of `comm`. All of them must call it.
 
-    `comm`: any mpi4py communicator, MPI's world by default; it is duplicated. Without a launcher the
-    world has one rank. `process_sets`: sets to be added right away. Until `shutdown`, calling `init` again
-    does nothing, and raises `ValueError` where its arguments ask for something else than there is.
+    Without a launcher the job has one rank. Until `shutdown`, a second call does nothing.
 
-    Raises `RondeError` in a `multiprocessing` child and where launcher and MPI library do not fit,
-    `UnavailableError` where there is no MPI, `MismatchError` where versions or settings differ between
-    the ranks, `StalledError` if a rank does not come.
+    Args:
+        comm: an mpi4py communicator, MPI's world by default. It is duplicated.
+        process_sets: sets to add at once, as `add_process_set` does.
+
+    Raises:
+        RondeError: in a `multiprocessing` child, and where launcher and MPI library do not fit.
+        UnavailableError: there is no MPI.
+        MismatchError: versions or settings differ between the ranks.
+        StalledError: a rank does not come.
+        ValueError: a second call asks for something else than there is.
     """
     if _exits.was_forked():
         raise RondeError(_FORKED)
@@ -253,51 +258,59 @@ def world() -> World:
 
 
 def is_initialized() -> bool:
-    """Whether this process is a rank of a running job."""
+    """Return whether this process is a rank of a running job."""
     return _world is not None and _world.pid == os.getpid()
 
 
 def rank() -> int:
-    """This process' rank in the job, from 0 to `size() - 1`."""
+    """Return this process' rank in the job, from 0 to `size() - 1`."""
     world()
     return global_process_set.rank()
 
 
 def size() -> int:
-    """The number of ranks in the job."""
+    """Return the number of ranks in the job."""
     world()
     return global_process_set.size()
 
 
 def local_rank() -> int:
-    """This process' rank among those of its machine."""
+    """Return this process' rank among those of its machine, from 0 to `local_size() - 1`."""
     return world().neighbours[rank()][1]
 
 
 def local_size() -> int:
-    """The number of ranks on this machine."""
+    """Return the number of ranks on this machine."""
     neighbours = world().neighbours
     return sum(host == neighbours[rank()][0] for host, _ in neighbours)
 
 
 def cross_rank() -> int:
-    """The number of this machine among those that have a rank of this `local_rank`."""
+    """Return the number of this machine among those that have a rank of this `local_rank`."""
     neighbours = world().neighbours
     host, local = neighbours[rank()]
     return sum(other < host and their == local for other, their in neighbours)
 
 
 def cross_size() -> int:
-    """The number of machines that have a rank of this `local_rank`."""
+    """Return the number of machines that have a rank of this `local_rank`."""
     local = local_rank()
     return sum(their == local for _, their in world().neighbours)
 
 
 def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
-    """Makes a set usable. All ranks of the job must call it, members or not, with the same ranks.
+    """Make a process set usable. All ranks of the job must call it with the same ranks, members or
+    not.
 
-    Returns the set. Raises `ValueError` for ranks that do not exist and for a set there is already,
-    `MismatchError` where the ranks differ.
+    Args:
+        process_set: a `ProcessSet`, or the ranks of one.
+
+    Returns:
+        The set.
+
+    Raises:
+        ValueError: a rank does not exist, or there is a set of these ranks already.
+        MismatchError: the ranks of the job gave different sets.
     """
     state = world()
     if not isinstance(process_set, ProcessSet):
@@ -334,7 +347,13 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
 
 
 def remove_process_set(process_set: ProcessSet) -> None:
-    """Ends the use of a set. All ranks of the job must call it."""
+    """End the use of a process set. All ranks of the job must call it.
+
+    Raises:
+        ValueError: for the global set.
+        TypeError: for what is no `ProcessSet`.
+        RondeError: the set is not in use.
+    """
     state = world()
     if process_set is global_process_set:
         raise ValueError("the global process set cannot be removed")
@@ -395,12 +414,15 @@ os.register_at_fork(after_in_child=_detach_sets)
 
 
 def shutdown() -> None:
-    """Ends Ronde on this rank, after all ranks have come so far. `init` may follow.
+    """End Ronde on this rank, after all ranks have called it. `init` may follow.
 
-    It waits as long as it takes, and warns every now and then. Calls of other threads that wait for
-    ranks that have come here raise an error, and so do all that are made afterwards. After a failure it
-    waits for nobody and frees nothing: late ranks may still write to what was under way. Raises
-    `MismatchError` on all ranks, and ends nothing, where some make another call instead.
+    The end of the program calls it, if the program has not. It waits as long as it takes, and warns
+    from time to time. Calls of other threads that wait for ranks that are here raise an error, and
+    so do all later ones. After a failure it waits for nobody and frees nothing, because late ranks
+    may still write to the memory of the failed call.
+
+    Raises:
+        MismatchError: some ranks make another call. All ranks raise it, and Ronde stays usable.
     """
     if _world is None:
         return

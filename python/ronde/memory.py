@@ -30,16 +30,24 @@ def empty(shape: int | Sequence[int], dtype: type[S] | np.dtype[S]) -> npt.NDArr
 @overload
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]: ...
 def empty(shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-    """A new NumPy array, not filled, in memory that all ranks of this machine can reach.
+    """Return a new NumPy array, not filled, in memory that all ranks of this machine can reach.
 
-    Inside a machine, collectives reduce and copy large arrays of this kind where they lie, with no copy
-    on the way: for `allreduce_`, `broadcast_`, `reducescatter`, `allgather`, `gather` and `alltoall`,
-    where all ranks pass such an array, and not in groups. `dtype`: any type of NumPy of a fixed size.
+    Inside a machine, collectives reduce and copy large arrays of this kind in place, without a
+    stage: `allreduce_`, `broadcast_`, `reducescatter`, `allgather`, `gather` and `alltoall`, where
+    all ranks pass such an array, and not in groups.
 
-    The call is local: other ranks need not make it. The memory is given back when the last array or view
-    of it is gone. A forked child does not get a copy of it but the same memory: what it writes, this
-    process sees. Where the system has no shared memory to give, the array is an ordinary one, and a
-    warning says so once.
+    The call is local: other ranks need not make it. The memory is freed when the last array or view
+    of it is gone. A forked child shares it with this process: what it writes, this process sees.
+    Where the system has no shared memory to give, the array is an ordinary one, and a warning says
+    so once.
+
+    Args:
+        shape: as for `numpy.empty`.
+        dtype: any type of NumPy whose elements have a fixed size.
+
+    Raises:
+        TypeError: elements of `dtype` have no fixed size.
+        ValueError: a dimension is negative, or the array is too large.
     """
     global _warned
     try:

@@ -36,7 +36,14 @@ def broadcast(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> T:
-    """The array of `root_rank`, as a new array. All ranks pass one of the same shape and dtype."""
+    """Return the array of `root_rank`, as a new array.
+
+    Args:
+        x: an array of the same shape and dtype on all ranks. Only the values of the root count.
+        root_rank: a rank of the job.
+        name: shown in errors, and compared between the ranks.
+        process_set: the ranks that take part; None for all.
+    """
     seen = view(x)
     output = np.array(seen.array)
     _broadcast(output, seen.dtype, root_rank, name, process_set)
@@ -51,7 +58,13 @@ def broadcast_(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> T:
-    """As `broadcast`, in place: `x` receives the array of the root, and is returned."""
+    """Broadcast in place. `x` receives the array of `root_rank`, and is returned.
+
+    The arguments are those of `broadcast`.
+
+    Raises:
+        ValueError: the array is read only.
+    """
     if _core.is_plain(x):
         _broadcast(x, None, root_rank, name, process_set)
         return x
@@ -84,10 +97,16 @@ def allgather(
 def allgather(
     x: Any, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> Any:
-    """The arrays of all ranks, joined along the first dimension in the order of the ranks.
+    """Join the arrays of all ranks along the first dimension, in the order of the ranks.
 
-    The first dimension may differ between ranks, the others and the dtype may not. A number or an array of
-    no dimensions counts as one row.
+    Args:
+        x: an array whose first dimension may differ between ranks; the other dimensions and the
+            dtype may not. A number or an array of no dimensions counts as one row.
+        name: shown in errors, and compared between the ranks.
+        process_set: the ranks that take part; None for all.
+
+    Returns:
+        A new array of shape `(rows of all ranks, *x.shape[1:])`.
     """
     communicator = communicator_of(process_set)
     if _core.is_plain(x):
@@ -116,7 +135,7 @@ def grouped_allgather(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> list[Any]:
-    """`allgather` of each of several arrays."""
+    """Apply `allgather` to each of several arrays, and return the results as a list."""
     common = name_of(name) or "group"
     return [
         allgather(x, f"{common}[{i}]", process_set=process_set) for i, x in enumerate(listed(xs))
@@ -146,7 +165,13 @@ def gather(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> Any:
-    """As `allgather`, with the result at `root_rank` alone; other ranks get None."""
+    """Join the arrays of all ranks on `root_rank` alone.
+
+    The arguments are those of `allgather`, and `root_rank`, a rank of the job.
+
+    Returns:
+        On the root a new array as of `allgather`. None on all other ranks.
+    """
     communicator = communicator_of(process_set)
     seen = view(x)
     root = root_of(root_rank, process_set)
@@ -180,11 +205,22 @@ def scatter(
     splits: Sequence[int] | None = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> Any:
-    """Cuts the array of `root_rank` along the first dimension; each rank gets its part.
+    """Cut the array of `root_rank` along the first dimension, and return this rank's part.
 
-    `x`, `splits`: looked at on the root alone. `splits` are the rows of each rank; by default the parts
-    are as even as possible, and lower ranks get a row more where the rows do not divide. All ranks get
-    arrays of the kind that the root passed (NumPy or torch).
+    Args:
+        x: an array of at least one dimension. Only the root must pass it.
+        root_rank: a rank of the job.
+        name: shown in errors, and compared between the ranks.
+        splits: the rows of each rank; only on the root. By default the parts are as even as
+            possible, and lower ranks get a row more where the rows do not divide.
+        process_set: the ranks that take part; None for all.
+
+    Returns:
+        A new array, on all ranks of the kind that the root passed (NumPy or torch).
+
+    Raises:
+        TypeError: the root passed no array, or one of no dimensions.
+        ValueError: `splits` does not add up to the rows.
     """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
@@ -248,10 +284,21 @@ def alltoall(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> Any:
-    """Sends the rows of `x` to the ranks, the first `splits[0]` of them to rank 0 and so on.
+    """Send the rows of `x` to the ranks, the first `splits[0]` of them to rank 0 and so on.
 
-    Returns what came, joined in the order of the senders; with `splits` given, a pair of that and the
-    list of the rows that came from each rank. Without `splits` the rows must divide by the ranks.
+    Args:
+        x: an array of at least one dimension. Without `splits` its rows must divide by the number
+            of ranks.
+        splits: how many rows go to each rank.
+        name: shown in errors, and compared between the ranks.
+        process_set: the ranks that take part; None for all.
+
+    Returns:
+        The rows that came, joined in the order of the senders. With `splits` a pair: these rows,
+        and a list with the number of rows from each rank.
+
+    Raises:
+        ValueError: the rows do not divide, or `splits` does not add up to them.
     """
     communicator = communicator_of(process_set)
     seen = None if _core.is_plain(x) else view(x)
@@ -266,5 +313,5 @@ def alltoall(
 def barrier(
     name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> None:
-    """Returns once all ranks have called it."""
+    """Return when all ranks have called it."""
     communicator_of(process_set).barrier_named(name)

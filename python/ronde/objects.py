@@ -1,6 +1,6 @@
 """Collectives for things that are no array: objects, and sets of parameters.
 
-Objects are pickled, or whatever `RONDE_OBJECTS` says: to unpickle is to run code of the sender
+Objects are pickled, or sent as `RONDE_OBJECTS` says: unpickling runs code of the sender
 (docs/security.md).
 """
 
@@ -77,9 +77,17 @@ def broadcast_object(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> Any:
-    """The object of `root_rank`, pickled there and unpickled elsewhere; the root gets its own back.
+    """Return the object of `root_rank` on all ranks.
 
-    Where `RONDE_OBJECTS` is "json", all ranks get what JSON makes of it: lists of tuples, and texts of keys.
+    It is pickled there and unpickled elsewhere, which runs code of the sender. The root gets its
+    own object back. With `RONDE_OBJECTS=json` all ranks get what JSON makes of it: lists instead of
+    tuples, and strings as keys.
+
+    Args:
+        obj: any object that can be pickled. Only the root's counts.
+        root_rank: a rank of the job.
+        name: shown in errors, and compared between the ranks.
+        process_set: the ranks that take part; None for all.
     """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
@@ -96,7 +104,10 @@ def broadcast_object(
 def allgather_object(
     obj: T, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> list[T]:
-    """The objects of all ranks, in the order of the ranks. They travel as in `broadcast_object`."""
+    """Return the objects of all ranks, as a list in the order of the ranks.
+
+    They travel as in `broadcast_object`, whose arguments these are.
+    """
     packed = pack(obj)
     call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
@@ -111,10 +122,18 @@ def broadcast_parameters(
     *,
     process_set: ProcessSet | None = global_process_set,
 ) -> None:
-    """Gives all ranks the parameters of `root_rank`, in place.
+    """Give all ranks the parameters of `root_rank`, in place.
 
-    `params`: a dictionary from names to arrays, pairs of names and arrays (torch's `named_parameters()`),
-    or arrays alone. Names, shapes, dtypes and their order must be the same on all ranks.
+    Args:
+        params: a dictionary from names to arrays, pairs of names and arrays (as of torch's
+            `named_parameters()`), or arrays alone. Names, shapes, dtypes and their order must be
+            the same on all ranks.
+        root_rank: a rank of the job.
+        process_set: the ranks that take part; None for all.
+
+    Raises:
+        MismatchError: names, shapes or dtypes differ between the ranks.
+        ValueError: an array is read only.
     """
     labels, arrays = _named(params)
     communicator = communicator_of(process_set)

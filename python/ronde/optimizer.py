@@ -3,9 +3,9 @@
     opt = ronde.DistributedOptimizer(AdamOptimizer(params))
     opt.update_params(params, grads)    # grads of this rank in, the same update on all ranks
 
-The *wrapped* optimizer is what was given, and stays in charge of the update. A *kind* is a way of
-calling an optimizer; each has an adapter that offers that way alone, and `_KINDS` lists them. What
-happens to the gradients is in `_gradients`.
+The *wrapped* optimizer is what was given, and still does the update. A *kind* is a way of calling
+an optimizer. Each kind has an adapter that offers that way alone, and `_KINDS` lists them.
+`_gradients` has what happens to the gradients.
 """
 
 from __future__ import annotations
@@ -35,52 +35,64 @@ def DistributedOptimizer(
     process_set: ProcessSet | None = global_process_set,
     name: str | None = None,
 ) -> _Adapter:
-    """Wraps `optimizer` so that it is given the gradients of all ranks, reduced by `op`.
+    """Wrap `optimizer` so that it gets the gradients of all ranks, reduced by `op`.
 
-    `optimizer`: an object that offers one of the following; the first that it offers counts.
+    `optimizer` must have one of these; the first that it has counts:
 
     - `update_params(params, grads)`, like scikit-learn's `AdamOptimizer` and `SGDOptimizer`, or
-      `update_params(grads)`, as theirs was while they held the parameters;
+      `update_params(grads)`, as in its older versions;
     - `step(grads)`;
     - `update(grads, state, params)` and `init(params)`, like the gradient transformations of Optax;
-    - being called: `optimizer(params, grads)`.
+    - a call, `optimizer(params, grads)`.
 
-    The wrapper is called in the same way, and in no other, with arrays and not while JAX traces a function.
-    Optimizers of torch and Keras and estimators of scikit-learn, which do not take gradients as arguments,
-    cannot be wrapped; the `TypeError` says what to do instead. Further arguments, and all other
-    attributes, read, set or deleted, are those of the wrapped optimizer, which is
-    `wrapped_optimizer`. `communication_seconds` is the time that this rank has spent in reductions,
-    waiting for slower ranks included.
+    The wrapper is called in the same way, and in no other, with arrays and not while JAX traces a
+    function. Further arguments are passed on. All other attributes, read, set or deleted, are those
+    of the wrapped optimizer, which is `wrapped_optimizer`. `communication_seconds` is the time that
+    this rank has spent in reductions, waiting for slower ranks included. Optimizers of torch and
+    Keras, and estimators of scikit-learn, which do not take gradients as arguments, cannot be
+    wrapped; the `TypeError` says what to do instead.
 
-    `grads`: a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes: NumPy arrays, torch
-    tensors on the CPU, JAX arrays), or one array, or such structures in each other (where JAX is imported,
-    all that it knows). They are not modified; the wrapped optimizer gets new ones, in a structure of the same
-    type. An
-    entry may be None for a parameter without gradient, and must then be None on all ranks; else all
-    raise `MismatchError`, as they do where shapes, dtypes or the keys of dictionaries differ. Keys
-    are put in order, and compared, by their `repr`.
+    `grads` is a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes), or one
+    array, or such structures in each other (where JAX is imported, all that it knows). They are not
+    modified: the wrapped optimizer gets new ones, in a structure of the same type. An entry may be
+    None for a parameter without gradient, and must then be None on all ranks. Dictionary keys are
+    sorted, and compared, by their `repr`.
 
-    `compression`: one of `ronde.compression`, or the name of one, for arrays of two dimensions and more and
-    of a floating type; biases, norms and integers stay exact. Or a dictionary from keys (for a list: from
-    numbers; for structures in each other: from tuples of these), the rest staying exact; or a function of key
-    and array. Compressors that are not right on average get error feedback. It computes in float32, and
-    `RONDE_LOG=debug` shows what is done with each parameter. To save and restore what it keeps, pass a
-    `ronde.compression.ErrorFeedback` and use its `state_dict`.
-    `op`, `prescale_factor`, `postscale_factor`, `process_set`: as for `ronde.allreduce`.
-    `backward_passes_per_step`: with k, only every k-th call communicates and updates. The gradients
-    of the calls before it are added up in copies, on this rank alone. As in Horovod, the *sum* of
-    the k passes is averaged over the ranks: it is divided by their number and not by k. For the
-    mean of the passes, scale the loss or pass `prescale_factor=1 / k`. A call that does not update
-    returns None; for a wrapped callable its `params`, and for `update` zeros and its `state`.
-    `name`: shown in errors, and compared.
+    A wrapper can be copied and pickled, with the optimizer and the accumulated passes. If it was
+    made for a process set other than the global one, there must be a set of the same ranks when it
+    is unpickled.
 
-    A wrapper can be copied and pickled, with the optimizer and the passes so far. Where a process
-    set other than the global one was given, there must be one of the same ranks when it is
-    unpickled.
+        opt = ronde.DistributedOptimizer(AdamOptimizer(params))
+        opt.update_params(params, grads)
 
-    Raises `TypeError` for an optimizer of no kind above, for one that is wrapped already, and for
-    one with an attribute of a name that the wrapper needs; `ValueError` on a rank that is not in
-    `process_set` and for less than one pass; `RondeError` before `ronde.init()`.
+    Args:
+        optimizer: the optimizer to wrap.
+        compression: one of `ronde.compression`, or its name, for arrays of two and more dimensions
+            and a floating type (biases, norms and integers stay exact). Or a dictionary from keys
+            (for a list: from numbers; for structures in each other: from tuples of these), where
+            the rest stays exact; or a function of key and array. It computes in float32, and
+            `RONDE_LOG=debug` shows what is done with each parameter. Compressors that are not
+            unbiased get error feedback. To save and restore residuals, pass a
+            `ronde.compression.ErrorFeedback` and use its `state_dict`.
+        op: as for `ronde.allreduce`.
+        backward_passes_per_step: with k, only every k-th call communicates and updates. The
+            gradients of the calls before it are added up in copies, on this rank alone. As in
+            Horovod, the *sum* of the k passes is averaged over the ranks. For the mean of the
+            passes, scale the loss or pass `prescale_factor=1 / k`. A call that does not update
+            returns None, for a wrapped callable its `params`, and for `update` zeros and its
+            `state`.
+        prescale_factor: as for `ronde.allreduce`.
+        postscale_factor: as for `ronde.allreduce`.
+        process_set: the ranks that take part; None for all.
+        name: shown in errors, and compared between the ranks.
+
+    Raises:
+        TypeError: `optimizer` has none of the above, is wrapped already, or has an attribute with a
+            name that the wrapper needs.
+        ValueError: this rank is not in `process_set`, or `backward_passes_per_step` is less than 1.
+        RondeError: before `ronde.init()`.
+        MismatchError: in an update, where shapes, dtypes, keys or entries that are None differ
+            between the ranks.
     """
     adapter = _adapter(optimizer)
     context.world()

@@ -60,20 +60,23 @@ def allreduce(
     compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> T:
-    """The reduction of `x` over all ranks, as a new array of x's kind, shape and dtype.
+    """Reduce `x` over all ranks, and return the result as a new array.
 
-    `x`: an array of the same shape and dtype on all ranks: of NumPy, a torch tensor on the CPU, anything with
-    DLPack or the buffer protocol, or a number. `name`: shown in errors, and compared.
-    `prescale_factor`, `postscale_factor`: multiply the input before and the result after the reduction
-    (floating types only). `compression`: one of `ronde.compression`, or its name, for the sum or average of a
-    floating type, computed in float32; what crosses machines is compressed then. `process_set`: None stands
-    for all ranks.
+    All ranks get the same bits. float16 and bfloat16 are added in float32; docs/algorithms.md says
+    how often they are rounded, and gives the error bound of every algorithm.
 
-    Raises `TypeError` and `ValueError` for wrong arguments, naming them.
+    Args:
+        x: an array of the same shape and dtype on all ranks, or a number.
+        op: `Average` (floats only), `Sum`, `Min`, `Max` or `Product`.
+        name: shown in errors, and compared between the ranks.
+        prescale_factor: multiplies the input before the reduction; floats only.
+        postscale_factor: multiplies the result after it; floats only.
+        compression: one of `ronde.compression`, or its name, for the sum or average of floats. Only
+            what crosses machines is compressed, in float32.
+        process_set: the ranks that take part; None for all.
 
-    All ranks get the same bits. float16 and bfloat16 are computed in float32; docs/algorithms.md says how
-    often they are rounded, and gives the error bound of every algorithm. Their average is finite wherever
-    the exact average fits the type; both factors multiply it at the end.
+    Returns:
+        An array of the kind, shape and dtype of `x`.
     """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
@@ -100,7 +103,14 @@ def allreduce_(
     compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> T:
-    """As `allreduce`, in place: `x` receives the result, and is returned."""
+    """Reduce `x` over all ranks in place. `x` receives the result, and is returned.
+
+    The arguments are those of `allreduce`. Large arrays of `ronde.empty` are reduced without a copy
+    on any rank of the machine.
+
+    Raises:
+        ValueError: the array is read only.
+    """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
     if compression is None and _core.is_plain(x):
@@ -125,10 +135,16 @@ def grouped_allreduce(
     compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> list[T]:
-    """`allreduce` of each of several arrays, fused into buckets of at most `RONDE_FUSION_BYTES`.
+    """Reduce several arrays over all ranks, fused into buckets of at most `RONDE_FUSION_BYTES`.
 
-    The arrays may differ in dtype; those of one dtype and compression share buckets. `compression`: for
-    all of them but integers, which are reduced exactly; or a list with one or None for each.
+    The arrays may differ in shape and dtype. Those of one dtype and compression share buckets.
+
+    Args:
+        xs: arrays, each as for `allreduce`; as many on all ranks, in the same order.
+        compression: one for all arrays, or a list with one or None for each.
+
+    Returns:
+        A list of new arrays. The other arguments are those of `allreduce`.
     """
     seen = views(listed(xs))
     factors = prescale_factor, postscale_factor
@@ -145,9 +161,12 @@ def grouped_allreduce_(
     compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> list[T]:
-    """As `grouped_allreduce`, in place: the arrays receive the results, and are returned.
+    """Reduce several arrays over all ranks in place, and return them as a list.
 
-    Arrays that share memory with each other are a `ValueError`.
+    The arguments are those of `grouped_allreduce`.
+
+    Raises:
+        ValueError: an array is read only, or two share memory.
     """
     arrays = listed(xs)
     seen = views(arrays, writable=True)
@@ -274,7 +293,15 @@ def reduce(
     postscale_factor: float = 1.0,
     process_set: ProcessSet | None = global_process_set,
 ) -> T | None:
-    """As `allreduce`, with the result at `root_rank` alone; other ranks get None."""
+    """Reduce `x` over all ranks, with the result on `root_rank` alone.
+
+    Args:
+        root_rank: the rank that gets the result, a rank of the job.
+
+    Returns:
+        On the root a new array as of `allreduce`, whose arguments are the others. None on all other
+        ranks.
+    """
     communicator = communicator_of(process_set)
     seen = view(x)
     root = root_of(root_rank, process_set)
@@ -293,10 +320,19 @@ def reducescatter(
     postscale_factor: float = 1.0,
     process_set: ProcessSet | None = global_process_set,
 ) -> T:
-    """The reduction of `x` over all ranks, cut along the first dimension: each rank gets its part.
+    """Reduce `x` over all ranks, cut the result along the first dimension, and return this rank's
+    part.
 
-    The parts are as even as possible; lower ranks get a row more where the rows do not divide. An array
-    of no dimensions is a TypeError.
+    The parts are as even as possible: lower ranks get a row more where the rows do not divide.
+
+    Args:
+        x: an array of at least one dimension, of the same shape and dtype on all ranks.
+
+    Returns:
+        A new array of the kind and dtype of `x`. The other arguments are those of `allreduce`.
+
+    Raises:
+        TypeError: `x` has no dimensions.
     """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
@@ -317,7 +353,7 @@ def grouped_reducescatter(
     postscale_factor: float = 1.0,
     process_set: ProcessSet | None = global_process_set,
 ) -> list[T]:
-    """`reducescatter` of each of several arrays."""
+    """Apply `reducescatter` to each of several arrays, and return the parts as a list."""
     common = name_of(name) or "group"
     return [
         reducescatter(

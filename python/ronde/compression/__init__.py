@@ -1,16 +1,16 @@
-"""Compressed updates: fewer bytes where the wire is slow.
+"""Compressed updates: fewer bytes where the network is slow.
 
     c = ronde.compression.int4()
-    mean = ronde.allreduce(gradient, compression=c)                        # what is left out is lost
+    mean = ronde.allreduce(gradient, compression=c)                    # what is left out is lost
     feedback = ronde.compression.ErrorFeedback(c)
-    mean = ronde.allreduce(gradient, name="w", compression=feedback)       # ... is sent the next time
-    opt = ronde.DistributedOptimizer(optimizer, compression=c)             # with feedback
+    mean = ronde.allreduce(gradient, name="w", compression=feedback)   # what is left out is sent later
+    opt = ronde.DistributedOptimizer(optimizer, compression=c)         # with feedback
     payload, ctx = c.compress(gradient); gradient = c.decompress(payload, ctx)
 
 A *compressor* holds parameters and no state. What its payloads leave out is the *residual*, which
-`ErrorFeedback` keeps for every parameter and adds to the next gradient (Seide et al. 2014; Karimireddy
-et al. 2019). Only what crosses machines is compressed: ranks of one machine reduce exactly through
-memory. docs/compression.md says what each compressor does and when it pays.
+`ErrorFeedback` keeps for every parameter and adds to the next gradient (Seide et al. 2014;
+Karimireddy et al. 2019). Only what crosses machines is compressed: ranks of one machine reduce
+exactly in shared memory. docs/compression.md says what each compressor does and when it pays.
 """
 
 from __future__ import annotations
@@ -73,12 +73,15 @@ __all__ = [
 
 
 def auto(candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9) -> Auto:
-    """Whatever is measured to be fastest for each bucket, exact float32 and bfloat16 included, and keeps up
-    with training.
+    """Choose by measurement, for each bucket: exact float32, bfloat16, or one of the candidates.
 
-    `candidates`: to choose from besides, from the most to the least exact; int8, int4 and powersgd(32)
-    unless given. `min_descent`: what is sent must keep this part of the descent along the
-    next gradient, of 1. `auto().report()` prints what was predicted, measured and chosen.
+    `auto().report()` prints what was predicted, measured and chosen. `Auto` says how it chooses.
+
+    Args:
+        candidates: compressors to choose from besides exact float32 and bfloat16, from the most to
+            the least exact; `int8()`, `int4()` and `powersgd(32)` unless given.
+        min_descent: the share of the expected loss decrease that compression must keep, from 0 to
+            1.
     """
     return Auto(candidates, min_descent=min_descent)
 
@@ -86,19 +89,26 @@ def auto(candidates: Sequence[Predictable] | None = None, *, min_descent: float 
 def shared_scale(
     bits: int = 4, *, block: int = 1024, rounding: str = "nearest", seed: int = 0
 ) -> SharedScale:
-    """Integers of `bits` bits with one step for all ranks, which are added exactly: 4 times fewer bytes where
-    the sums fit int8, 2 times where they need int16.
+    """Send integers of `bits` bits with one step for all ranks, which are added exactly.
 
-    With 4 bits, int8 holds the sums of 18 ranks and int16 those of 4681; with 8 bits int16 those of 258.
-    Each value is rounded once, to the nearest or at random ("stochastic", right on average). `bits`: 2 to 8.
-    `block`: elements with one step, a multiple of 128 up to 4096. Raises `ValueError` where there is no such
-    thing, and in a call of more ranks than can be added.
+    4 times fewer bytes where the sums fit int8, 2 times where they need int16. With 4 bits, int8
+    holds the sums of 18 ranks and int16 those of 4681; with 8 bits int16 holds those of 258. Each
+    value is rounded once.
+
+    Args:
+        bits: 2 to 8.
+        block: elements with one step, a multiple of 128 up to 4096.
+        rounding: "nearest", or "stochastic", which is unbiased.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: there is no such quantiser; and in a call of more ranks than can be added.
     """
     return SharedScale(bits, block, rounding, seed)
 
 
 def method_of(compression: Any) -> Method | None:
-    """What was given as `compression=`, as a way to reduce; None for none."""
+    """Return what was given as `compression=` as a way to reduce; None for none."""
     given = resolved("compression", compression)
     if given is None or isinstance(given, Method):
         return given
@@ -131,5 +141,5 @@ def method_of_call(compression: Any) -> Method | None:
 
 
 def feeding_back(method: Method) -> Method:
-    """With error feedback, if that is needed: what is not right on average would be lost again and again."""
+    """Add error feedback where it is needed: what is not unbiased would be lost again and again."""
     return ErrorFeedback(method) if isinstance(method, Codec) and not method.unbiased else method

@@ -88,23 +88,37 @@ class Times(NamedTuple):
 
 
 class Auto(Method):
-    """Compression where it is measured to pay, and only there.
+    """Compression where measurements show that it pays, and only there. Made by
+    `ronde.compression.auto`.
 
-    For each bucket, the arrays that travel together, it predicts what exact reduction and each candidate
-    would take, from what the link costs and how fast the codecs are. Those predicted to be worth it are
-    tried in turns, a few calls each, the most promising first; not what is predicted to take 1.5 times as
-    long as the best so far, and what is seen to take 1.2 times as long is tried no further. The fastest is
-    used from then on, or more exact ones with which a step, with all that comes between two calls, takes at
-    most 5% longer in all; so compression that loses against exact float32 or bfloat16 is never used for
-    longer than its trials. The ranks compare their times again and again, and all is tried anew when it has
-    become much slower. They also look at what compression does to training: how much of the descent along
-    the next gradient is kept by what is sent, on a sample of the elements that is summed exactly
-    (`_descent.py`). What keeps too little is given up, and the next best taken. Whatever is changed, what has
-    been left out is kept and sent later.
+    For each bucket, the arrays that travel together:
 
-    `candidates`: compressors, or their names, to choose from besides exact float32 and bfloat16, from the
-    most to the least exact; int8, int4 and powersgd(32) unless given. They get error feedback if need be.
-    `min_descent`: the part of the descent that must be kept, of 1; with 0 all is good enough.
+    1. It predicts what exact reduction and each candidate would take, from the cost of the link and
+       the speed of the codecs.
+    2. It tries those predicted to be worth it in turns, a few calls each, the most promising first.
+       What is predicted to take 1.5 times as long as the best so far is not tried. What takes 1.2
+       times as long is tried no further.
+    3. It uses the fastest from then on, or a more exact one with which a step, including all that
+       comes between two calls, takes at most 5% longer in all. So compression that is slower than
+       exact float32 or bfloat16 is never used for longer than its trials.
+    4. The ranks compare their times again and again. When it has become much slower, all is tried
+       again.
+    5. They also check how much of the expected loss decrease is kept by what is sent, on a sample
+       of the elements that is summed exactly (`_descent.py`). A candidate that keeps too little is
+       given up, and the next best taken.
+
+    Whatever changes, the residual is kept and sent later.
+
+    Args:
+        candidates: compressors, or their names, to choose from besides exact float32 and bfloat16,
+            from the most to the least exact; `int8()`, `int4()` and `powersgd(32)` unless given.
+            They get error feedback if they need it.
+        min_descent: the share of the expected loss decrease that must be kept, from 0 to 1; with 0
+            all are good enough.
+
+    Raises:
+        ValueError: `min_descent` is not from 0 to 1.
+        TypeError: a candidate is no compressor whose cost can be predicted.
     """
 
     def __init__(
@@ -133,27 +147,34 @@ class Auto(Method):
         )
 
     def norms(self) -> dict[str, float]:
-        """The Euclidean norm of what has been left out of each parameter, on this rank."""
+        """Return the Euclidean norm of the residual of each parameter, on this rank."""
         return self._residuals.norms()
 
     def rescale(self, factor: float) -> None:
-        """Multiplies all residuals: when gradients are scaled by another factor from now on."""
+        """Multiply all residuals by `factor`, when gradients are scaled by another factor from now on."""
         self._residuals.rescale(factor)
 
     def choices(self) -> dict[tuple[str, ...], str]:
-        """What is chosen for each bucket, by the names of its arrays."""
+        """Return what is chosen for each bucket, by the names of its arrays."""
         return {
             tuple(name for name, _ in parts): self._name(bucket.current)
             for parts, bucket in self._known()
         }
 
     def report(self, file: TextIO | None = None) -> None:
-        """Prints, for each bucket, what was predicted and measured for every candidate: milliseconds, and
-        bytes that a rank sends in a call."""
+        """Print, for each bucket, what was predicted and measured for every candidate.
+
+        Times are in milliseconds, and bytes are those that a rank sends in a call.
+
+        Args:
+            file: where to print; `sys.stdout` unless given.
+        """
         print("\n".join(self._lines()), file=file or sys.stdout)
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been left out on this rank. Choices are not kept: they belong to the job and its links."""
+        """Return the residuals of this rank. Choices are not kept, because they belong to the job and
+        its links.
+        """
         return {
             "steps": dict(self._step),
             "codecs": {repr(each): each.state_dict() for each in self.candidates if each},
@@ -165,7 +186,7 @@ class Auto(Method):
         state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
         process_set: ProcessSet = global_process_set,
     ) -> None:
-        """As of `ErrorFeedback`."""
+        """Load what `state_dict` returned, as `ErrorFeedback.load_state_dict` does."""
         states = _residuals.states_of(state, "steps", "codecs")
         first = _residuals.load(
             state if isinstance(state, Mapping) else states,

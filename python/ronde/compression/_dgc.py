@@ -21,22 +21,26 @@ FIRST_RATIO = 0.25  # of a warm-up
 
 
 class DGC(Method):
-    """Deep gradient compression (Lin et al. 2018), of one job at a time, as it keeps state.
+    """Deep gradient compression (Lin et al. 2018), for one job at a time, because it keeps state.
 
-    For the gradient g of each rank, with its velocity u and what it has accumulated v:
+    For the gradient g of each rank, with its velocity u and its accumulated values v:
 
         u = momentum u + g;  v = v + u
-        the largest `ratio` of v are sent, and set to 0 in v (they are the step) and in u (factor masking)
+        the largest `ratio` of v are sent, and set to 0 in v and in u (factor masking)
 
-    So the momentum is part of the compression, and the optimizer that is given the results should be plain
-    descent, without momentum. All of it is per rank, before anything is reduced: every rank sends its own
-    selection, those that share a machine too, and one rank alone does the same by itself.
+    So the momentum is part of the compression, and the optimizer should be plain descent, without
+    momentum. All of it is per rank, before anything is reduced: every rank sends its own selection,
+    ranks that share a machine too, and one rank alone does the same by itself.
 
-    `ratio`: of all values of a bucket that are sent, in the end. `momentum`: 0 for none. `clip`: the
-    gradients of a call are scaled down to this Euclidean norm over the root of the number of ranks, where
-    theirs is larger (local clipping); None for none. `warmup_steps`: so many steps lead from a ratio of 0.25
-    to `ratio`, by equal factors.
-    Raises `ValueError` for what is out of range.
+    Args:
+        ratio: the share of the values of a bucket that is sent, in the end.
+        momentum: from 0 (none) up to 1, excluded.
+        clip: the gradients of a call are scaled down to this Euclidean norm over the root of the
+            number of ranks, where theirs is larger (local clipping); None for none.
+        warmup_steps: in so many steps the ratio falls from 0.25 to `ratio`, by equal factors.
+
+    Raises:
+        ValueError: a parameter is out of range.
     """
 
     feeds_back = True
@@ -64,35 +68,40 @@ class DGC(Method):
         self._step: dict[str, int] = {}
 
     def ratio_at(self, step: int) -> float:
-        """What is sent at a step, counted from 0."""
+        """Return the ratio that is sent at a step, counted from 0."""
         if step >= self.warmup_steps or self.ratio >= FIRST_RATIO:
             return self.ratio
         return FIRST_RATIO * float((self.ratio / FIRST_RATIO) ** (step / self.warmup_steps))
 
     def compress(self, x: ArrayLike) -> tuple[Any, Any]:
-        """The payload of the largest `ratio` of `x`, and what `decompress` must know besides. No state is
-        used."""
+        """Return the payload of the largest `ratio` of `x`, and what `decompress` needs.
+
+        No state is used.
+        """
         return self._final.compress(x)
 
     def decompress(self, payload: Any, ctx: Any) -> Any:
-        """The array of a payload, with 0 for what was not sent."""
+        """Return the array of a payload, with 0 for what was not sent."""
         return self._final.decompress(payload, ctx)
 
     def residual(self, name: str) -> Floats:
-        """What a parameter has accumulated on this rank and not sent, in one dimension."""
+        """Return what a parameter has accumulated on this rank and not sent.
+
+        It is of float32, in one dimension.
+        """
         return self._accumulated.read(name)
 
     def norms(self) -> dict[str, float]:
-        """The Euclidean norm of what each parameter has accumulated on this rank."""
+        """Return the Euclidean norm of what each parameter has accumulated on this rank."""
         return self._accumulated.norms()
 
     def rescale(self, factor: float) -> None:
-        """Multiplies all state: when gradients are scaled by another factor from now on."""
+        """Multiply all state by `factor`, when gradients are scaled by another factor from now on."""
         self._accumulated.rescale(factor)
         self._velocity.rescale(factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """Velocities and accumulated gradients of this rank, and the steps of the warm-up."""
+        """Return the velocities and accumulated gradients of this rank, and the steps of the warm-up."""
         return {
             "steps": dict(self._step),
             "velocity": self._velocity.state_dict(),
@@ -104,7 +113,10 @@ class DGC(Method):
         state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
         process_set: ProcessSet = global_process_set,
     ) -> None:
-        """As of `ErrorFeedback`. Of another number of ranks, each takes up a share of the velocities too."""
+        """Load what `state_dict` returned, as `ErrorFeedback.load_state_dict` does.
+
+        With another number of ranks each takes a share of the velocities too.
+        """
         states = _residuals.states_of(state, "steps", "velocity")
         first = _residuals.load(
             state if isinstance(state, Mapping) else states,

@@ -1,4 +1,4 @@
-"""Error feedback: what payloads leave out is added to what comes next."""
+"""Error feedback: what payloads leave out is added to the next gradients."""
 
 from __future__ import annotations
 
@@ -16,19 +16,28 @@ __all__ = ["ErrorFeedback"]
 
 
 class ErrorFeedback(Method):
-    """A compressor with a memory: what its payloads leave out of a parameter is added to the next.
+    """A compressor with a memory: what its payloads leave out of a parameter is added to the next
+    gradient.
 
-    To be given as `compression=` where calls have a `name`, under which the residual of float32 is kept:
-    that of array i of a group under "name[i]", that of a parameter of a `DistributedOptimizer` under
-    "name[key]". Calls of one name share a residual, whatever they are; so two optimizers that share an
+    Pass it as `compression=`. Calls need a `name`, under which the residual of float32 is kept:
+    that of array i of a group under "name[i]", that of a parameter of a `DistributedOptimizer`
+    under "name[key]". All calls of one name share a residual. So two optimizers that share an
     `ErrorFeedback` need names of their own.
 
-    A call in which any rank has NaN or infinity is reduced exactly, and all residuals stay as they were: if
-    the step is skipped, because a scaled loss has overflown, nothing is lost. After a change of the scale of
-    gradients, say so by `rescale`. After a collective that has failed, the residuals are undefined.
+    A call in which any rank has NaN or infinity is reduced exactly, and all residuals stay the
+    same. So a step that is skipped because a scaled loss has overflowed loses nothing. After a
+    change of the scale of gradients, call `rescale`. After a collective that has failed, the
+    residuals are undefined.
 
-    `compressor`: one of `ronde.compression`, or its name, or an object with `compress` and `decompress`.
-    Raises `TypeError` for anything else.
+        feedback = ronde.compression.ErrorFeedback("int4")
+        mean = ronde.allreduce(gradient, name="w", compression=feedback)
+
+    Args:
+        compressor: one of `ronde.compression`, or its name, or an object with `compress` and
+            `decompress`.
+
+    Raises:
+        TypeError: `compressor` is none of these.
     """
 
     feeds_back = True
@@ -51,20 +60,23 @@ class ErrorFeedback(Method):
         self._step: dict[str, int] = {}
 
     def residual(self, name: str) -> Floats:
-        """What has been left out of a parameter, on this rank, in one dimension, in units of what this rank
-        contributes (for an average too). `KeyError` if it has not been reduced yet."""
+        """Return the residual of a parameter on this rank: float32, one dimension.
+
+        It is in units of what this rank contributes, for an average too. `KeyError` if the
+        parameter has not been reduced yet.
+        """
         return self._residuals.read(name)
 
     def norms(self) -> dict[str, float]:
-        """The Euclidean norm of every residual of this rank."""
+        """Return the Euclidean norm of every residual of this rank."""
         return self._residuals.norms()
 
     def rescale(self, factor: float) -> None:
-        """Multiplies all residuals: when gradients are scaled by another factor from now on."""
+        """Multiply all residuals by `factor`, when gradients are scaled by another factor from now on."""
         self._residuals.rescale(factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """All residuals of this rank, and the steps of the random numbers."""
+        """Return all residuals of this rank, and the steps of the random numbers."""
         return {
             "compressor": repr(self.compressor),
             "steps": dict(self._step),
@@ -77,12 +89,20 @@ class ErrorFeedback(Method):
         state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
         process_set: ProcessSet = global_process_set,
     ) -> None:
-        """What `state_dict` gave on this rank of an earlier job, or a list of what it gave on all ranks.
+        """Load what `state_dict` returned on this rank of an earlier job, or a list of what it
+        returned on all its ranks.
 
-        With as many ranks as before, as many of them on a machine, and the same arrays in a call, the run
-        goes on bit for bit. With another number of ranks, which needs the list, each rank takes up a share:
-        what the residuals of all would still add to the result stays the same, for averages too.
-        Raises `ValueError` for states of another compressor, for what is none, and where some are missing.
+        With as many ranks as before, as many of them on a machine, and the same arrays in a call,
+        the run goes on bit for bit. With another number of ranks, which needs the list, each rank
+        takes a share: what the residuals of all would still add to the result stays the same, for
+        averages too.
+
+        Args:
+            state: the state of this rank, or a list of the states of all ranks of the earlier job.
+            process_set: the ranks over which gradients are reduced; None for all.
+
+        Raises:
+            ValueError: a state belongs to another compressor, is none, or some are missing.
         """
         states = _residuals.states_of(state, "compressor", "steps", "codec")
         for each in states:

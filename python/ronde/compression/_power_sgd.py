@@ -34,19 +34,28 @@ _ITERATIONS = 2  # of `compress`, which begins with random vectors
 
 
 class PowerSGD(Predictable):
-    """Sums of matrices over ranks, of a low rank; of one job at a time, as it keeps factors.
+    """Sums of matrices over ranks, of a low rank (Vogels et al. 2019).
 
-    Every parameter has *factors*, the Q of the last step, made orthonormal: the next one begins with it (warm
-    start), so that over the steps it comes to span what matters most. Factors are the same on all ranks.
-    The first are random, by the seed and the name; so are those that take the place of directions in which
-    nothing was found. Needs error feedback: what is left out has to come later.
+    It serves one job at a time, because it keeps state: every parameter has *factors*, the
+    orthonormal Q of the last step, with which the next step begins (warm start). So over the steps
+    it comes to span what matters most. Factors are the same on all ranks. The first are random, by
+    the seed and the name; so are those that replace directions in which nothing was found. Needs
+    error feedback.
 
-    An array of more than two dimensions is seen as a matrix of its first dimension and the rest. `rank` is
-    1 to 32, or `ValueError`; for a matrix with fewer rows or columns it is these. Arrays of fewer dimensions,
-    and those so small that nothing is gained, are reduced exactly. Ranks of one machine project their own
-    gradients, and their sums are reduced in memory first; within one machine all is exact.
+    An array of more than two dimensions is a matrix of its first dimension and the rest. Arrays of
+    fewer dimensions, and those so small that nothing is gained, are reduced exactly. Ranks of one
+    machine project their own gradients, and their sums are reduced in shared memory first. Inside
+    one machine all is exact.
 
-    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all, and leave no trace.
+    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all ranks, and
+    change no state.
+
+    Args:
+        rank: the rank of the result, 1 to 32; for a matrix with fewer rows or columns, that number.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: `rank` is out of range.
     """
 
     unbiased = False
@@ -61,7 +70,7 @@ class PowerSGD(Predictable):
         self._steps: dict[str, int] = {}
 
     def worth_it(self, shape: Sequence[int]) -> bool:
-        """Whether less travels of an array of this shape."""
+        """Return whether low rank sends less for an array of this shape."""
         if len(shape) < 2 or 0 in shape:
             return False
         rows, columns = _matrix_shape(shape)
@@ -131,14 +140,14 @@ class PowerSGD(Predictable):
                 term.give_up()
 
     def state_dict(self) -> dict[str, Any]:
-        """The factors, which are the same on all ranks, and the steps of the random numbers."""
+        """Return the factors, which are the same on all ranks, and the steps of the random numbers."""
         return {
             "factors": {name: right.copy() for name, right in self._factors.items()},
             "steps": dict(self._steps),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """What `state_dict` gave. `ValueError` for anything else."""
+        """Load what `state_dict` returned; `ValueError` for anything else."""
         if not isinstance(state, Mapping) or not {"factors", "steps"} <= state.keys():
             raise ValueError(
                 f"state is not what state_dict() gave, which has factors and steps: {state!r}"
@@ -169,10 +178,16 @@ class PowerSGD(Predictable):
         return time.perf_counter() - start, 0.0
 
     def compress(self, x: ArrayLike) -> tuple[Bytes, Any]:
-        """The payload of `x`, of a floating type and any shape, and what `decompress` must know besides.
+        """Return the payload of `x` and what `decompress` needs besides. No state is used.
 
-        It is P and Q after two iterations from random vectors, or, where that is not worth it, the values
-        themselves. No state is used.
+        The payload is P and Q after two iterations from random vectors, or the values themselves
+        where low rank sends no less.
+
+        Args:
+            x: an array of floats, of any shape.
+
+        Raises:
+            TypeError: `x` is not of a floating type.
         """
         values, origin = floats_of(view(x))
         if not self.worth_it(values.shape):
@@ -188,9 +203,10 @@ class PowerSGD(Predictable):
         return np.concatenate([left, right], axis=None).view(np.uint8), origin
 
     def decompress(self, payload: Bytes, ctx: Any) -> Any:
-        """The array of a payload, of the kind, dtype and shape of what was compressed.
+        """Return the array of a payload, of the kind, dtype and shape of what was compressed.
 
-        Raises `ValueError` for what is no payload of such an array.
+        Raises:
+            ValueError: this is no payload of such an array.
         """
         values = room_for(payload, ctx)
         if self.worth_it(values.shape):

@@ -52,7 +52,7 @@ class Traffic(NamedTuple):
 
 
 class Codec(Method):
-    """What turns arrays into payloads and back, each by itself."""
+    """What turns arrays into payloads and back."""
 
     unbiased: bool
     """Whether what is decompressed is right on average."""
@@ -96,13 +96,14 @@ class Predictable(Codec):
 
 
 class Compressor(Predictable):
-    """Turns arrays into payloads of fewer bytes, and back. Make one by its name below.
+    """Turns arrays into payloads of fewer bytes, and back. Made by the functions of
+    `ronde.compression`.
 
     Arrays are of float16, bfloat16, float32 or float64; all are compressed as float32.
 
-    Compressors are equal if their parameters are. Random numbers depend on `seed` and on how many arrays
-    this compressor has compressed before; so keep one, as a new one for each call would draw the same
-    numbers again and again.
+    Compressors are equal if their parameters are. Random numbers depend on the seed and on how many
+    arrays this compressor has compressed before. So keep one: a new one for each call would draw
+    the same numbers again and again.
     """
 
     def __init__(self, name: str, parameters: Mapping[str, Any], seed: int = 0) -> None:
@@ -120,9 +121,14 @@ class Compressor(Predictable):
         self.unbiased = self._core.unbiased
 
     def compress(self, x: ArrayLike) -> tuple[npt.NDArray[np.uint8], Any]:
-        """The payload of `x`, of a floating type and any shape, and what `decompress` must know besides.
+        """Return the payload of `x` and what `decompress` needs besides.
 
-        Raises `TypeError` for other types, and `ValueError` for float64 beyond the range of float32.
+        Args:
+            x: an array of a floating type, of any shape.
+
+        Raises:
+            TypeError: `x` is of another type.
+            ValueError: `x` is of float64 and beyond the range of float32.
         """
         values, origin = floats_of(view(x))
         key = key_of(self._seed, self._compressed, "compress")
@@ -130,16 +136,17 @@ class Compressor(Predictable):
         return self._core.encode(values.reshape(-1), None, key, 0), origin
 
     def decompress(self, payload: npt.NDArray[np.uint8], ctx: Any) -> Any:
-        """The array of a payload, of the kind, dtype and shape of what was compressed.
+        """Return the array of a payload, of the kind, dtype and shape of what was compressed.
 
-        Raises `ValueError` for what is no payload of such an array.
+        Raises:
+            ValueError: this is no payload of such an array.
         """
         values = room_for(payload, ctx)
         self._core.decode(payload, values.reshape(-1), False)
         return ctx.array(values)
 
     def payload_bytes(self, elements: int) -> int:
-        """The bytes of the payload of an array of so many finite elements, at most."""
+        """Return the most bytes that the payload of an array of `elements` finite elements can have."""
         return self._core.capacity_of_whole(whole("elements", elements))
 
     def _next_step(self) -> int:
@@ -245,49 +252,67 @@ def _core_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def none() -> None:
-    """No compression, for a list of choices."""
+    """Do not compress; for a list of choices."""
 
 
 def bf16() -> Compressor:
-    """bfloat16: half the bytes, 8 significant bits, the range of float32."""
+    """Send bfloat16: half the bytes, 8 significant bits, the range of float32."""
     return Compressor("bf16", {})
 
 
 def fp16() -> Compressor:
-    """float16: half the bytes, 11 significant bits; from 65520 on a value becomes infinity."""
+    """Send float16: half the bytes, 11 significant bits. From 65520 on a value becomes infinity."""
     return Compressor("fp16", {})
 
 
 def fp8() -> Compressor:
-    """Floats of 8 bits (E4M3), in blocks of 128 with a power of two as scale: 3.9 times fewer bytes."""
+    """Send floats of 8 bits (E4M3), in blocks of 128 with a power of two as scale: 3.9 times fewer
+    bytes.
+    """
     return Compressor("fp8", {})
 
 
 def int8() -> Compressor:
-    """Integers of 8 bits, in blocks of 1024 with one step, to nearest: 4.0 times fewer bytes."""
+    """Send integers of 8 bits, in blocks of 1024 with one step, rounded to nearest: 4.0 times fewer
+    bytes.
+    """
     return Compressor("int8", {})
 
 
 def int4() -> Compressor:
-    """Integers of 4 bits, in blocks of 256 with one step, to nearest: 7.8 times fewer bytes."""
+    """Send integers of 4 bits, in blocks of 256 with one step, rounded to nearest: 7.8 times fewer
+    bytes.
+    """
     return Compressor("int4", {})
 
 
 def sign() -> Compressor:
-    """The sign, and the mean of the absolute values of 1024: 31 times fewer bytes (Karimireddy et al.
-    2019, with error feedback)."""
+    """Send signs, and the mean of the absolute values of 1024: 31 times fewer bytes.
+
+    Needs error feedback (Karimireddy et al. 2019).
+    """
     return Compressor("sign", {})
 
 
 def ternary(*, seed: int = 0) -> Compressor:
-    """-1, 0 or 1 times the greatest of 1024, at random, right on average: 16 times fewer bytes (TernGrad,
-    Wen et al. 2017)."""
+    """Send -1, 0 or 1 at random, times the greatest of 1024: 16 times fewer bytes.
+
+    Unbiased (TernGrad, Wen et al. 2017).
+
+    Args:
+        seed: of the random numbers.
+    """
     return Compressor("ternary", {}, seed)
 
 
 def qsgd(*, seed: int = 0) -> Compressor:
-    """Integers of 4 bits of the Euclidean norm of 512, at random, right on average (QSGD, Alistarh et
-    al. 2017)."""
+    """Send integers of 4 bits at random, in steps of the Euclidean norm of 512: 7.9 times fewer bytes.
+
+    Unbiased (QSGD, Alistarh et al. 2017).
+
+    Args:
+        seed: of the random numbers.
+    """
     return Compressor("qsgd", {}, seed)
 
 
@@ -299,11 +324,18 @@ def linear(
     rounding: str = "nearest",
     seed: int = 0,
 ) -> Compressor:
-    """The quantiser behind int8, int4, sign, ternary and qsgd, with parameters of your own.
+    """Quantise as int8, int4, sign, ternary and qsgd do, with parameters of your own.
 
-    `bits`: 1 to 8. `block`: elements with one step, a multiple of 512 up to 4096 (128 or 256 where the
-    bits allow). `norm`: what the step is a part of, the "max" of the absolute values, their "mean", or
-    "l2". `rounding`: "nearest" or "stochastic". Raises `ValueError` where there is no such thing.
+    Args:
+        bits: 1 to 8.
+        block: elements with one step, a multiple of 512 up to 4096 (128 or 256 where the bits
+            allow).
+        norm: what the step is a part of: the "max" of the absolute values, their "mean", or "l2".
+        rounding: "nearest", or "stochastic", which is unbiased.
+        seed: of the random numbers.
+
+    Raises:
+        ValueError: there is no such quantiser.
     """
     parameters = {
         "bits": whole("bits", bits),
@@ -315,41 +347,55 @@ def linear(
 
 
 def topk(ratio: float = 0.01) -> Compressor:
-    """The largest `ratio` of all values (at least one), exactly; the rest are 0 (Aji and Heafield 2017).
+    """Send the largest `ratio` of all values (at least one), exactly; the rest are 0.
 
-    In a collective they are the largest of what crosses machines together: of the whole bucket, or, where
-    machines have several ranks, of the part that this rank drives. Of equal ones the first are sent; NaN and
-    infinity always are, even if they are more. Needs error feedback: what is not sent has to be sent later.
-    Raises `ValueError` unless `ratio` is above 0 and at most 1.
+    In a collective these are the largest of the whole bucket, or, where machines have several
+    ranks, of the slice that this rank sends. Of equal values the first are sent. NaN and infinity
+    are always sent, even if they are more. Needs error feedback (Aji and Heafield 2017; Stich et
+    al. 2018).
+
+    Args:
+        ratio: above 0 and at most 1, or `ValueError`.
     """
     return Compressor("topk", {"ratio": ratio_of(ratio)})
 
 
 def block_topk(ratio: float = 0.01, block: int = 1024) -> Compressor:
-    """The largest `ratio` of each block of so many values (at least one), exactly.
+    """Send the largest `ratio` of each block (at least one value), exactly; the rest are 0.
 
-    As `topk`, with no look at the whole. Raises `ValueError` unless `ratio` is above 0 and at most 1, and
-    `block` a multiple of 32 up to 65536.
+    It is like `topk` without a view of the whole. Needs error feedback.
+
+    Args:
+        ratio: above 0 and at most 1.
+        block: values in a block, a multiple of 32 up to 65536.
+
+    Raises:
+        ValueError: a parameter is out of range.
     """
     return Compressor("block_topk", {"ratio": ratio_of(ratio), "block": whole("block", block)})
 
 
 def threshold(value: float) -> Compressor:
-    """What is at least `value` in absolute terms, exactly; the rest are 0.
+    """Send all values of at least `value` in absolute terms, exactly; the rest are 0.
 
-    How much that is depends on the data alone. Needs error feedback. Raises `ValueError` unless `value` is
-    positive and finite as a float32.
+    How many that are depends on the data alone. Needs error feedback.
+
+    Args:
+        value: positive and finite as a float32, or `ValueError`.
     """
     return Compressor("threshold", {"value": number("value", value)})
 
 
 def randomk(ratio: float = 0.01, *, seed: int = 0) -> Compressor:
-    """One value of each 1 / `ratio` neighbours, at random, the same on all ranks; the rest are 0 (Stich et
-    al. 2018).
+    """Send one value of each 1 / `ratio` neighbours, at random, the same on all ranks.
 
-    All ranks know which, so nothing but these values travels, and they are reduced exactly. They are sent as
-    they are, so what is decoded is too small on average, and right with error feedback. Where one of the
-    neighbours is NaN or infinite, all of them become NaN. Raises `ValueError` unless `ratio` is above 0 and
-    at most 1.
+    The rest are 0 (Stich et al. 2018). All ranks know which, so only these values travel, without
+    an index, and they are reduced exactly. They are not scaled up, so decoded values are too small
+    on average: needs error feedback. Where one of the neighbours is NaN or infinite, all of them
+    become NaN.
+
+    Args:
+        ratio: above 0 and at most 1, or `ValueError`.
+        seed: of the random numbers.
     """
     return Compressor("randomk", {"ratio": ratio_of(ratio)}, seed)
