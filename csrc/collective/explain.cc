@@ -48,8 +48,8 @@ void Communicator::explain_plan(const Call& call, Collective collective, const P
   } else if (settings_.deterministic) {
     why = "the first that RONDE_DETERMINISTIC=1 allows";
   } else {
-    why = "the cheapest by the link, " + std::string(is_long(bytes) ? "measured" : "assumed") + " as " +
-          text_of(link_for(bytes));
+    why = "the cheapest by the link, " + std::string(is_long(bytes) ? "measured" : "assumed") +
+          " as " + text_of(link_for(bytes));
   }
   explain(call, "over the network, " + name + " of " + std::to_string(bytes) + " bytes by " +
                     std::string(plan.algorithm->name) + " in " +
