@@ -12,17 +12,6 @@ namespace {
 // What one draws a ticket for: little enough for the inputs of all ranks to stay in cache.
 constexpr std::size_t kTicketBytes = 32 << 10;
 
-/// Shorter vectors of three ranks and more go through the stages all the same, which stay in cache:
-/// the direct way touches all pages of all ranks on every core (measured with 4 and 8 ranks).
-bool worth_direct(std::size_t bytes, int ranks) {
-  const auto squared = static_cast<std::size_t>(ranks) * ranks;
-  return ranks <= 2 || bytes >= std::min<std::size_t>(squared * (32 << 10), 4 << 20);
-}
-
-constexpr const char* kBriefly = "with the comparison of the calls";
-constexpr const char* kDirectly = "where the arrays lie (ronde.empty)";
-constexpr const char* kThroughStages = "through stages";
-
 std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
   return (bytes + chunk_bytes - 1) / chunk_bytes;
 }
@@ -47,7 +36,7 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
     });
   } else {
     const Piece* whole = pieces_.whole();
-    if (whole && worth_direct(whole->input.bytes, board.size())) {
+    if (whole) {
       note.input = board_.directory().enter(whole->input);
       if (receives_ && note.input) note.output = board_.directory().enter(whole->output);
     }
