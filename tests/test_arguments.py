@@ -51,6 +51,7 @@ for call in (ronde.reduce, ronde.gather, ronde.broadcast, ronde.scatter, ronde.b
     refused(TypeError, "whole number", call, x, "0")
     refused(TypeError, "whole number", call, x, 0.0)
     refused(TypeError, "whole number", call, x, None)
+    refused(TypeError, "pass op=ronde.Sum", call, x, ronde.Sum)
     call(x, np.int64(0))
 refused(TypeError, "at least one dimension", ronde.reducescatter, np.float64(1))
 refused(TypeError, "at least one dimension", ronde.alltoall, 3.0)
