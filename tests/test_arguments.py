@@ -144,7 +144,7 @@ REFUSED = {
     "ronde.add_process_set(3)": ["ranks", "[3]"],
     "ronde.remove_process_set(3)": ["process_set must be", "add_process_set", "3"],
     "ronde.DistributedOptimizer(sgd, compression=rc.int4)": ["call it", "int4(...)"],
-    "ronde.DistributedOptimizer(sgd, compression={'w': 3})": ["compression must be", "not 3"],
+    "ronde.DistributedOptimizer(sgd, compression={'w': 3})": ["compression['w'] must be", "not 3"],
     "ronde.DistributedOptimizer(sgd, backward_passes_per_step=1.5)": ["backward_passes", "1.5"],
     "ronde.DistributedOptimizer(sgd, prescale_factor='b')": ["prescale_factor must be", "'b'"],
     "ronde.DistributedOptimizer(sgd, name=3)": ["name must be a text, not 3"],
