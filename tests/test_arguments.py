@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import ronde
 from ronde import compression as rc
+from ronde import settings
 
 # One process, as MPI can be started only once in each.
 PROGRAM = """
@@ -196,3 +197,27 @@ def test_names_of_compressors_and_no_process_set_are_enough() -> None:
     ronde.broadcast_parameters([x], process_set=None)
     ronde.DistributedOptimizer(sgd, process_set=None)(None, [x])
     ronde.init(process_sets=[[0]])  # as there is
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RONDE_STALL_TIMEOUT", "1h", "'1h' is not a number of seconds"),
+        (
+            "RONDE_STALL_WARNING",
+            "-1",
+            "'-1' is not a number of seconds (must be seconds, 0 for never)",
+        ),
+        ("RONDE_WINDOW", "1e3", "'1e3' is not a whole number"),
+        (
+            "RONDE_ALGORITHM",
+            "\x1b[2J:ring",
+            r"'\x1b[2J:ring' is not a list like allreduce:ring,broadcast:tree "
+            r"(no such collective: '\x1b[2J:ring')",
+        ),
+    ],
+)
+def test_a_variable_is_refused_in_words(name: str, value: str, words: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        settings.load({name: value})
+    assert str(raised.value) == f"{name}={words}"
