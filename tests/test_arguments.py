@@ -131,6 +131,8 @@ REFUSED = {
     "ronde.grouped_allreduce([x], compression=[None, None])": ["2 entries for 1 arrays"],
     "ronde.grouped_allgather({'a': x})": ["xs", "not a dictionary", "list(xs.values())"],
     "ronde.grouped_allgather([x], 3)": ["name must be a text, not 3"],
+    "ronde.grouped_allgather([x, 'b'])": ["xs[1]", "not str"],
+    "ronde.grouped_reducescatter([x, 'b'])": ["xs[1]", "not str"],
     "ronde.grouped_reducescatter(3)": ["xs must be a list of arrays, not 3"],
     "ronde.alltoall(x, splits=2.5)": ["splits must be a list of whole numbers", "2.5"],
     "ronde.broadcast_parameters({'w': x, 's': 3.0})": ["params['s']", "np.asarray(3.0)"],
