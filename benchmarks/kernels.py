@@ -1,5 +1,6 @@
-"""How fast one core works on memory: benchmarks/kernels.py [types] [ops] [stores] [select] [low_rank].
+"""How fast one core works on memory: kernels.py [copies] [types] [ops] [stores] [select] [low_rank].
 
+copies    glibc's memcpy, which NumPy calls, and Ronde's copy, by where arrays begin in their pages
 types     every type against float32, per byte, for sums of 2, 4 and 8 inputs
 ops       every operation against the sum, and averages, for each type
 stores    non-temporal stores against normal ones, where Ronde may use them
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from ronde import _core
+from ronde.bench import machine
 
 try:
     import torch
@@ -80,6 +82,26 @@ def ratios(times: list[float], reference: list[float]) -> str:
 
 def reduction(op: Any, dtype: Any, outs: list[Any], ins: list[Any], **more: Any) -> Any:
     return lambda: _core.reduce_many(op, dtype, outs, ins, **more)
+
+
+def copies() -> None:
+    """`ahead`: of the destination before the source, modulo a page of 4096 bytes."""
+    for size in (4 * KIB, 16 * KIB, 128 * KIB, MIB, 16 * MIB):
+        for ahead in (0, 16, 64, 2048):
+            source, raw = memory(size), memory(size + 4096)
+            to = raw[ahead : ahead + size]
+            calls = {
+                "glibc": partial(np.copyto, to, source),
+                "ronde": partial(_core.copy_bytes, to, source),
+            }
+            times = alternate(calls)
+            rates = "  ".join(
+                f"{name} {size / median(t) / 1e9:6.1f} GB/s" for name, t in times.items()
+            )
+            print(
+                f"copies {size // KIB:6} KiB, {ahead:4} ahead  {rates}"
+                f"  glibc to ronde {ratios(times['glibc'], times['ronde'])}"
+            )
 
 
 def types() -> None:
@@ -209,11 +231,11 @@ def low_rank() -> None:
             )
 
 
-PARTS = {each.__name__: each for each in (types, ops, stores, select, low_rank)}
+PARTS = {each.__name__: each for each in (copies, types, ops, stores, select, low_rank)}
 
 
 def main() -> None:
-    print(f"instruction set {_core.simd()}, one thread")
+    print(f"{machine.cpu()}, instruction set {_core.simd()}, one thread")
     for name in sys.argv[1:] or PARTS:
         PARTS[name]()
 

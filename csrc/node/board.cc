@@ -18,6 +18,11 @@ namespace {
 // a header.
 constexpr std::size_t kHeaderBytes = 1024;
 
+// From a page to the first stage. A large NumPy array begins 16 bytes into a page: copies from there to
+// a stage and back again would alias in their pages (kernels/copy.inc), one way or the other, if stages
+// began less than 80 bytes into one.
+constexpr std::size_t kAside = 2 * kCacheLine;
+
 std::size_t note_bytes_for(int ranks) {
   const std::size_t words = ranks * sizeof(std::uint64_t) + kHeaderBytes;
   const std::size_t payload = std::max(Board::kShortBytes, words);
@@ -29,7 +34,7 @@ struct Plan {
   explicit Plan(int ranks, std::size_t header) {
     directory = rounded(header, kPage);
     notes = rounded(directory + Directory::bytes_for(ranks), kPage);
-    stages = rounded(notes + 2 * ranks * note_bytes_for(ranks), kPage);
+    stages = rounded(notes + 2 * ranks * note_bytes_for(ranks), kPage) + kAside;
     results = stages + 2 * ranks * Board::kStageBytes;
     end = results + 2 * Board::kStageBytes;
   }

@@ -16,6 +16,8 @@ from functools import cached_property
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from . import _core, _exits, _homes, _logs, _mpi, settings
 from ._text import printable
 from .errors import MismatchError, RondeError
@@ -369,26 +371,28 @@ def remove_process_set(process_set: ProcessSet) -> None:
         assert set_id is not None
         call = _core.Call("remove_process_set", detail=f"set {set_id}")
         global_process_set._member().barrier(call)
-        with _monitored(state, "remove_process_set"):
-            _close_set(state, set_id, f"process set {set_id} was removed")
+        _close_sets(state, [set_id], f"process set {set_id} was removed")
 
 
-def _close_set(state: World, set_id: int, why: str) -> None:
-    """Ends its use by all threads of this rank; all members do so together."""
-    process_set, comm = state.sets.pop(set_id)
-    communicator = process_set._communicator
-    process_set._detach()
-    if communicator is not None:
-        _free(state, comm, communicator.close(why))
-
-
-def _free(state: World, comm: Any, unused: bool) -> None:
-    """All ranks of `comm` free it, unless messages may still be under way on one of them."""
-    MPI = state.job.MPI
-    all_unused = bytearray([unused])
-    comm.Allreduce(MPI.IN_PLACE, [all_unused, MPI.BYTE], MPI.BAND)
-    if all_unused[0]:
-        comm.Free()
+def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, bool]) -> None:
+    """Ends their use by all threads of this rank. All ranks of the job do so together, and free the
+    communicators of which no rank still has messages under way; `others` are such, and whether this rank
+    is done with them.
+    """
+    closed: list[tuple[Any, bool]] = []
+    for set_id in set_ids:
+        process_set, comm = state.sets.pop(set_id)
+        communicator = process_set._communicator
+        process_set._detach()
+        closed.append((comm, communicator is None or communicator.close(why)))
+    closed += others
+    # Not by MPI's own collectives: Open MPI's fail where it takes two hosts for one.
+    done = global_process_set._member().allreduce_array(
+        np.array([done for _, done in closed], np.uint8), None, None, _core.Op.Min, None, 1.0, 1.0
+    )
+    for (comm, _), all_done in zip(closed, done, strict=True):
+        if all_done and comm != state.job.MPI.COMM_NULL:
+            comm.Free()
 
 
 @contextmanager
@@ -455,7 +459,11 @@ def _leave(state: World) -> None:
         _core.Call("shutdown, or the end of the program"),
         [each for each in communicators[1:] if each is not None],
     )
-    with _monitored(state, "ronde.shutdown"):
-        for set_id in sorted(state.sets, reverse=True):
-            _close_set(state, set_id, "Ronde was shut down")
-        _free(state, state.control_comm, state.control.close())
+    why = "Ronde was shut down"
+    set_ids = sorted(state.sets, reverse=True)[:-1]
+    _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
+    process_set, comm = state.sets[0]
+    communicator = process_set._member()
+    process_set._detach()
+    communicator.close(why)  # no call is under way on it: the end was one, of all ranks
+    comm.Free()

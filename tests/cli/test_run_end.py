@@ -211,6 +211,10 @@ def test_nothing_outlives_a_killed_ronde_run(
     running = job("")
     running.kill()
     assert left(tmp_path) == []
+    # The launcher, which notices the end of its standard input, clears up after the ranks have gone.
+    deadline = time.monotonic() + TIMEOUT
+    while list((tmp_path / "temporary").iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

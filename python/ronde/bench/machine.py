@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import __version__, settings
 
-__all__ = ["describe"]
+__all__ = ["cpu", "describe"]
 
 
 def describe() -> dict[str, str]:
@@ -21,17 +21,22 @@ def describe() -> dict[str, str]:
         "version": f"ronde {__version__}" + (f" ({commit})" if commit else ""),
         "date": datetime.datetime.now().astimezone().isoformat(" ", "minutes"),
         "host": platform.node(),
-        "CPU": f"{_cpu()}, {settings.cores()} of {os.cpu_count()} cores usable",
+        "CPU": f"{cpu()}, {settings.cores()} of {os.cpu_count()} cores usable",
         "kernel": platform.release(),
     }
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """`AMD EPYC (family 26, model 2)`: virtual machines tend to hide the rest of the name."""
+    found: dict[str, str] = {}
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         for line in lines:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    if "model name" not in found:
+        return platform.machine()
+    numbers = f"family {found.get('cpu family')}, model {found.get('model')}"
+    return f"{found['model name']} ({numbers})"
 
 
 def _commit() -> str:

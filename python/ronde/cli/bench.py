@@ -16,7 +16,7 @@ from .console import wrapped
 
 __all__ = ["add_parser", "run"]
 
-_KINDS = {"mpi": "mpi", "gloo": "gloo", "horovod": "horovod"}
+_KINDS = {"mpi": "mpi", "gloo": "gloo", "horovod": "horovod", "deepspeed": "deepspeed"}
 _FACTOR = 2
 
 _EPILOG = """
@@ -137,8 +137,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=_peers,
         default=[],
         metavar="PEERS",
-        help="compare with mpi, gloo, horovod, in launches that alternate (needs -np); "
-        "NAME=PYTHON is a peer of another environment, where any name but gloo and horovod is an MPI",
+        help="compare with mpi, gloo, horovod, deepspeed, in launches that alternate (needs -np); "
+        "NAME=PYTHON is a peer of another environment, where any name but the last three is an MPI",
     )
     where.add_argument(
         "--rounds",

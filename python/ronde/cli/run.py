@@ -44,8 +44,7 @@ trap : INT TERM HUP USR1 USR2
 shift
 note() { [ ! "$here" ] || echo "$@" >>"$0"; }
 note began 2>/dev/null
-"$@"
-status=$?
+{ "$@" 2>&3 3>&-; status=$?; } 3>&2 2>/dev/null  # without the shell's "Terminated"
 [ $status -eq 0 ] || note failed "$status" "${PMI_RANK:-$OMPI_COMM_WORLD_RANK}" 2>/dev/null
 note ended 2>/dev/null
 exit $status

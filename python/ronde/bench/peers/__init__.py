@@ -9,7 +9,7 @@ from .peer import Peer
 
 __all__ = ["KINDS", "connect"]
 
-KINDS = ("ronde", "mpi", "gloo", "horovod")
+KINDS = ("ronde", "mpi", "gloo", "horovod", "deepspeed")
 
 
 def connect(kind: str) -> AbstractContextManager[Peer]:
