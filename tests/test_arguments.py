@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import ronde
 from ronde import compression as rc
+from ronde import settings
 
 # One process, as MPI can be started only once in each.
 PROGRAM = """
@@ -51,6 +52,7 @@ for call in (ronde.reduce, ronde.gather, ronde.broadcast, ronde.scatter, ronde.b
     refused(TypeError, "whole number", call, x, "0")
     refused(TypeError, "whole number", call, x, 0.0)
     refused(TypeError, "whole number", call, x, None)
+    refused(TypeError, "pass op=ronde.Sum", call, x, ronde.Sum)
     call(x, np.int64(0))
 refused(TypeError, "at least one dimension", ronde.reducescatter, np.float64(1))
 refused(TypeError, "at least one dimension", ronde.alltoall, 3.0)
@@ -129,6 +131,8 @@ REFUSED = {
     "ronde.grouped_allreduce([x], compression=[None, None])": ["2 entries for 1 arrays"],
     "ronde.grouped_allgather({'a': x})": ["xs", "not a dictionary", "list(xs.values())"],
     "ronde.grouped_allgather([x], 3)": ["name must be a text, not 3"],
+    "ronde.grouped_allgather([x, 'b'])": ["xs[1]", "not str"],
+    "ronde.grouped_reducescatter([x, 'b'])": ["xs[1]", "not str"],
     "ronde.grouped_reducescatter(3)": ["xs must be a list of arrays, not 3"],
     "ronde.alltoall(x, splits=2.5)": ["splits must be a list of whole numbers", "2.5"],
     "ronde.broadcast_parameters({'w': x, 's': 3.0})": ["params['s']", "np.asarray(3.0)"],
@@ -143,7 +147,7 @@ REFUSED = {
     "ronde.add_process_set(3)": ["ranks", "[3]"],
     "ronde.remove_process_set(3)": ["process_set must be", "add_process_set", "3"],
     "ronde.DistributedOptimizer(sgd, compression=rc.int4)": ["call it", "int4(...)"],
-    "ronde.DistributedOptimizer(sgd, compression={'w': 3})": ["compression must be", "not 3"],
+    "ronde.DistributedOptimizer(sgd, compression={'w': 3})": ["compression['w'] must be", "not 3"],
     "ronde.DistributedOptimizer(sgd, backward_passes_per_step=1.5)": ["backward_passes", "1.5"],
     "ronde.DistributedOptimizer(sgd, prescale_factor='b')": ["prescale_factor must be", "'b'"],
     "ronde.DistributedOptimizer(sgd, name=3)": ["name must be a text, not 3"],
@@ -195,3 +199,27 @@ def test_names_of_compressors_and_no_process_set_are_enough() -> None:
     ronde.broadcast_parameters([x], process_set=None)
     ronde.DistributedOptimizer(sgd, process_set=None)(None, [x])
     ronde.init(process_sets=[[0]])  # as there is
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RONDE_STALL_TIMEOUT", "1h", "'1h' is not a number of seconds"),
+        (
+            "RONDE_STALL_WARNING",
+            "-1",
+            "'-1' is not a number of seconds (must be seconds, 0 for never)",
+        ),
+        ("RONDE_WINDOW", "1e3", "'1e3' is not a whole number"),
+        (
+            "RONDE_ALGORITHM",
+            "\x1b[2J:ring",
+            r"'\x1b[2J:ring' is not a list like allreduce:ring,broadcast:tree "
+            r"(no such collective: '\x1b[2J:ring')",
+        ),
+    ],
+)
+def test_a_variable_is_refused_in_words(name: str, value: str, words: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        settings.load({name: value})
+    assert str(raised.value) == f"{name}={words}"

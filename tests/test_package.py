@@ -29,6 +29,13 @@ def test_import_starts_nothing() -> None:
     assert not loaded & {"mpi4py.MPI", "torch", "ml_dtypes", "sklearn"}
 
 
+def test_completion_has_each_name_once() -> None:
+    names = dir(ronde)
+    assert len(names) == len(set(names))
+    assert set(ronde.__all__) < set(names)
+    assert all(hasattr(ronde, name) for name in names)
+
+
 def test_run_time_dependencies() -> None:
     requirements = importlib.metadata.requires("ronde") or []
     always = [text for text in requirements if "extra ==" not in text]

@@ -51,3 +51,9 @@ def optimizers(inner: Any, x: Floats) -> None:
     opt(x, [x])
     opt.step([x])
     opt.learning_rate = 0.1
+
+
+def checkpoints(state: dict[str, Any]) -> None:
+    ronde.compression.ErrorFeedback("int4").load_state_dict(state, None)
+    ronde.compression.auto().load_state_dict([state], process_set=None)
+    ronde.compression.dgc().load_state_dict(state, process_set=None)

@@ -18,9 +18,9 @@ namespace {
 // a header.
 constexpr std::size_t kHeaderBytes = 1024;
 
-// From a page to the first stage. A large NumPy array begins 16 bytes into a page: copies from there to
-// a stage and back again would alias in their pages (kernels/copy.inc), one way or the other, if stages
-// began less than 80 bytes into one.
+// From a page to the first stage. A large NumPy array begins 16 bytes into a page: copies from
+// there to a stage and back again would alias in their pages (kernels/copy.inc), one way or the
+// other, if stages began less than 80 bytes into one.
 constexpr std::size_t kAside = 2 * kCacheLine;
 
 std::size_t note_bytes_for(int ranks) {

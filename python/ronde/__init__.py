@@ -151,4 +151,4 @@ if not TYPE_CHECKING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
-        return [*__all__, *_MODULES]
+        return sorted({*__all__, *_MODULES})

@@ -55,6 +55,12 @@ def communicator_of(process_set: ProcessSet | None) -> _core.Communicator:
 def root_of(root_rank: int, process_set: ProcessSet | None) -> int:
     """The root's rank in the set, from its rank in the job."""
     ranks = (process_set or global_process_set).ranks
+    if isinstance(
+        root_rank, _core.Op
+    ):  # which is an index too, and the second argument of allreduce
+        raise TypeError(
+            f"root_rank must be a whole number, not {root_rank!r}; pass op={root_rank!r}"
+        )
     try:
         return ranks.index(operator.index(root_rank))
     except TypeError:

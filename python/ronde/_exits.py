@@ -93,7 +93,7 @@ def _install_excepthook() -> None:
         if job is None or hasattr(sys, "ps1") or sys.flags.interactive:
             previous(kind, error, trace)
             return
-        reason = f"{kind.__name__}: {error}"
+        reason = _reason(error)
         with contextlib.suppress(Exception):  # standard error may be closed
             if previous is not sys.__excepthook__:
                 previous(kind, error, trace)
@@ -106,6 +106,11 @@ def _install_excepthook() -> None:
         _abort(job, reason, 130 if kind is KeyboardInterrupt else 1)
 
     sys.excepthook = end_job
+
+
+def _reason(error: BaseException) -> str:
+    """`ValueError: no such file`; `KeyboardInterrupt`, which has no text."""
+    return ": ".join(filter(None, (type(error).__name__, str(error))))
 
 
 def _is_shown_elsewhere(job: Job, reason: str) -> bool:
@@ -138,7 +143,7 @@ def _at_exit() -> None:
             _leave_with_all(job)
             return
         except BaseException as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = _reason(error)
     if job is not None:
         _report(f"rank {job.rank} ends the job: {failure}")
         _abort(job, failure, 1)

@@ -36,8 +36,8 @@ class Choice:
 
     def __init__(self, compression: Any) -> None:
         if isinstance(compression, Mapping):
-            for each in compression.values():
-                method_of(each)  # raises for what is none
+            for label, each in compression.items():
+                method_of(each, f"compression[{label!r}]")  # raises for what is none
             self._choose: Callable[[Any, Any], Any] = lambda label, _: compression.get(label)
         elif is_function(compression):
             self._choose = compression
@@ -54,9 +54,10 @@ class Choice:
         if label not in self._chosen:
             given = self._choose(label, array)
             # Equal compressors are one, so that their arrays travel together.
-            key = given if isinstance(given, str) else method_of(given)
+            what = f"compression of {label!r}"
+            key = given if isinstance(given, str) else method_of(given, what)
             if key is not None and key not in self._kept:
-                method = method_of(given)
+                method = method_of(given, what)
                 self._kept[key] = None if method is None else feeding_back(method)
             self._chosen[label] = None if key is None else self._kept[key]
         return self._chosen[label]

@@ -314,11 +314,11 @@ def add_process_set(process_set: ProcessSet | Iterable[int]) -> ProcessSet:
         ValueError: a rank does not exist, or there is a set of these ranks already.
         MismatchError: the ranks of the job gave different sets.
     """
-    state = world()
+    world()
     if not isinstance(process_set, ProcessSet):
         process_set = ProcessSet(process_set)
     with _changes:
-        return _add_process_set(state, process_set)
+        return _add_process_set(world(), process_set)  # which another thread may have ended
 
 
 def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
@@ -356,7 +356,7 @@ def remove_process_set(process_set: ProcessSet) -> None:
         TypeError: for what is no `ProcessSet`.
         RondeError: the set is not in use.
     """
-    state = world()
+    world()
     if process_set is global_process_set:
         raise ValueError("the global process set cannot be removed")
     if not isinstance(process_set, ProcessSet):
@@ -365,6 +365,7 @@ def remove_process_set(process_set: ProcessSet) -> None:
             f"{process_set!r}"
         )
     with _changes:
+        state = world()  # which another thread may have ended
         process_set._require()
         set_id = process_set.process_set_id
         assert set_id is not None

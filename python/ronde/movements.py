@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._calls import communicator_of, name_of, root_of
-from .arrays import ArrayLike, is_torch, listed, make, view
+from .arrays import ArrayLike, is_torch, listed, make, view, views
 from .process_set import ProcessSet, global_process_set
 
 T = TypeVar("T")  # of an array: results are of the kind that came in
@@ -136,9 +136,12 @@ def grouped_allgather(
     process_set: ProcessSet | None = global_process_set,
 ) -> list[Any]:
     """Apply `allgather` to each of several arrays, and return the results as a list."""
+    communicator = communicator_of(process_set)
     common = name_of(name) or "group"
+    seen = views(listed(xs))  # all of them, before anything is sent
     return [
-        allgather(x, f"{common}[{i}]", process_set=process_set) for i, x in enumerate(listed(xs))
+        each.wrap(communicator.allgather_array(each.array, each.dtype, f"{common}[{i}]"))
+        for i, each in enumerate(seen)
     ]
 
 

@@ -354,15 +354,13 @@ def grouped_reducescatter(
     process_set: ProcessSet | None = global_process_set,
 ) -> list[T]:
     """Apply `reducescatter` to each of several arrays, and return the parts as a list."""
+    communicator = communicator_of(process_set)
+    factors = prescale_factor, postscale_factor
     common = name_of(name) or "group"
+    seen = views(listed(xs))  # all of them, before anything is sent
     return [
-        reducescatter(
-            x,
-            op,
-            f"{common}[{i}]",
-            prescale_factor=prescale_factor,
-            postscale_factor=postscale_factor,
-            process_set=process_set,
+        each.wrap(
+            communicator.reducescatter_array(each.array, each.dtype, op, f"{common}[{i}]", *factors)
         )
-        for i, x in enumerate(listed(xs))
+        for i, each in enumerate(seen)
     ]

@@ -18,6 +18,7 @@ from . import _core
 from ._text import printable
 
 __all__ = [
+    "LOG",
     "VARIABLES",
     "Settings",
     "Variable",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 def _flag(text: str) -> bool:
@@ -47,18 +49,34 @@ def _bytes(text: str) -> int:
     return value
 
 
+def _number(kind: type[N], text: str) -> N:
+    try:
+        return kind(text)
+    except ValueError:  # whose words are of Python
+        raise KeyError(text) from None
+
+
 def _seconds(text: str) -> float:
-    value = float(text)
+    value = _number(float, text)
     if not 0 <= value < 1e9:
         raise ValueError("must be seconds, 0 for never")
     return value
 
 
 def _window(text: str) -> int:
-    value = int(text)
+    value = _number(int, text)
     if not 2 <= value <= 1024:
         raise ValueError("must be 2 to 1024")
     return value
+
+
+def _level(text: str) -> int:
+    return {
+        "debug": logging.DEBUG,
+        "info": logging.INFO,
+        "warning": logging.WARNING,
+        "error": logging.ERROR,
+    }[text.lower()]
 
 
 def _objects(text: str) -> str:
@@ -75,7 +93,7 @@ def _algorithms(text: str) -> dict[str, str]:
         if (collective, name) not in known:
             names = sorted(n for c, n in known if c == collective)
             hint = (
-                f"{collective} has {', '.join(names)}" if names else f"no such collective: {item}"
+                f"{collective} has {', '.join(names)}" if names else f"no such collective: {item!r}"
             )
             raise ValueError(hint)
         chosen[collective] = name
@@ -122,14 +140,14 @@ VARIABLES: dict[str, Variable[Any]] = {
         "RONDE_STALL_WARNING",
         _seconds,
         60.0,
-        "seconds",
+        "a number of seconds",
         "warn after waiting that long; 0 for never",
     ),
     "stall_timeout": Variable(
         "RONDE_STALL_TIMEOUT",
         _seconds,
         600.0,
-        "seconds",
+        "a number of seconds",
         "raise StalledError after waiting that long; 0 for never",
     ),
     "segment_bytes": Variable(
@@ -180,9 +198,13 @@ _OF_PYTHON = (
 _PREFIX = "RONDE_"
 # Read by the native core, and free to differ between ranks.
 _SIMD = "RONDE_SIMD"
-# Free to differ between ranks.
-_LOG = "RONDE_LOG"
-_LEVELS = ("debug", "info", "warning", "error")
+LOG: Variable[int | None] = Variable(  # free to differ between ranks
+    "RONDE_LOG",
+    _level,
+    None,
+    "debug, info, warning or error",
+    "write what the logger `ronde` says from this level on to standard error",
+)
 
 
 @dataclass(frozen=True)
@@ -223,7 +245,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 def unknown(environment: Mapping[str, str] | None = None) -> list[str]:
     """A warning for each variable that begins with RONDE_ and is none of Ronde's."""
     environment = os.environ if environment is None else environment
-    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, _LOG}
+    known = {variable.name for variable in VARIABLES.values()} | {_SIMD, LOG.name}
     texts = []
     for name in sorted(environment):
         if name.startswith(_PREFIX) and name not in known:
@@ -238,12 +260,7 @@ def unknown(environment: Mapping[str, str] | None = None) -> list[str]:
 
 def log_level(environment: Mapping[str, str] | None = None) -> int | None:
     """What `logging` calls the level that RONDE_LOG names; None where it is not set."""
-    text = (os.environ if environment is None else environment).get(_LOG, "").strip().lower()
-    if not text:
-        return None
-    if text not in _LEVELS:
-        raise ValueError(f"{_LOG}={text!r} is none of {', '.join(_LEVELS)}")
-    return int(getattr(logging, text.upper()))
+    return LOG.read(os.environ if environment is None else environment)
 
 
 def _check_simd(environment: Mapping[str, str]) -> None:

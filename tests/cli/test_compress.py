@@ -85,6 +85,7 @@ def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
         ("--link fast", "'fast' is not like 100Mbit or 10Gbps"),
         ("--rounds 0", "'0' is no positive number"),
         ("--json /nowhere/at/all.json", "the folder of /nowhere/at/all.json does not exist"),
+        ("--json /proc", "/proc cannot be written"),
         ("--plot all.xyz", "all.xyz is no .png, .svg, .pdf"),
         ("allreduce", "unrecognized arguments: allreduce"),
     ],

@@ -54,13 +54,13 @@ def test_json_says_the_same() -> None:
 
 
 def test_wrong_and_unknown_variables_are_named() -> None:
-    result = run_doctor(RONDE_WINDOW="many", RONDE_CHEK="0", RONDE_SIMD="mmx")
+    result = run_doctor(RONDE_WINDOW="many", RONDE_CHEK="0", RONDE_SIMD="mmx", RONDE_LOG="loud")
     assert result.returncode == 1
     found = marks(result.stdout)
     assert found["RONDE_WINDOW"] == "BROKEN"
-    assert found["SIMD"] == "BROKEN"
+    assert found["SIMD"] == found["RONDE_LOG"] == "BROKEN"
     assert found["job of 2 ranks"] == "--"
-    assert "RONDE_WINDOW='many' is not a whole number" in result.stdout
+    assert "RONDE_WINDOW='many' is not a whole number\n" in result.stdout
     assert "repair: correct RONDE_WINDOW" in result.stdout
     assert "repair: set RONDE_SIMD to one of" in result.stdout
     assert "RONDE_CHEK; did you mean RONDE_CHECK?" in result.stdout

@@ -182,6 +182,7 @@ def test_what_cannot_be_is_said_in_one_line(
         ("allreduce --bytes 4K --ranks 4 --link fast", "'fast' is not like 100Mbit or 10Gbps"),
         ("allreduce --bytes 4K --ranks 4 --link 0Gbit", "a link has a speed"),
         ("allreduce --bytes 4K --ranks 4 --alpha 3days", "'3days' is not like 20us or 1ms"),
+        ("allreduce --bytes 1e999 --ranks 4", "'1e999' is too large"),
         ("allreduce --bytes 4K --ranks 4 --link 1Gbit --beta 1e-9", "not allowed with"),
         ("allrescue --bytes 4K --ranks 4", "invalid choice: 'allrescue'"),
     ],

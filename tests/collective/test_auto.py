@@ -401,6 +401,14 @@ def test_a_new_communicator_at_the_address_of_an_old_one_is_unknown() -> None:
     assert not method.choices()
 
 
+def test_the_report_names_a_bucket_by_its_first_array() -> None:
+    method, file = auto(), io.StringIO()
+    xs = [np.ones((64, 512), np.float32)] * 2
+    ronde.grouped_allreduce(xs, ronde.Sum, "DistributedOptimizer", compression=method)
+    method.report(file)
+    assert "\nDistributedOptimizer[0] and 1 more  " in file.getvalue()
+
+
 def test_process_sets_and_names_are_kept_apart() -> None:
     with pytest.raises(ValueError, match="needs a name"):
         ronde.allreduce(np.ones((3, 4), np.float32), compression=auto())

@@ -149,7 +149,7 @@ _PACKAGES = {"cupy": ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")}
 
 
 def _variables() -> Iterator[Finding]:
-    for variable in settings.VARIABLES.values():
+    for variable in (*settings.VARIABLES.values(), settings.LOG):
         try:
             value = variable.read(os.environ)
         except ValueError as error:

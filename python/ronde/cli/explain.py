@@ -48,8 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="show the algorithms for a collective, their cost and their steps",
-        description="Lists the algorithms for a collective, cheapest first: the steps, messages "
-        "and bytes of the busiest rank, and the time that a link of that speed would take.",
+        description="Lists the algorithms for a collective, the one that Ronde would choose and then "
+        "the others, cheapest first: the steps, messages and bytes of the busiest rank, and the time "
+        "that a link of that speed would take.",
     )
     parser.add_argument(
         "collective",

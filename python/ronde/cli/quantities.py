@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable
 
@@ -26,7 +27,10 @@ def _number(pattern: str, units: dict[str, float], example: str) -> Callable[[st
         unit = found[2].lower() if found else None
         if found is None or unit not in units:
             raise argparse.ArgumentTypeError(f"'{text}' is not like {example}")
-        return float(found[1]) * units[unit]
+        value = float(found[1]) * units[unit]
+        if math.isinf(value):
+            raise argparse.ArgumentTypeError(f"'{text}' is too large")
+        return value
 
     return parse
 

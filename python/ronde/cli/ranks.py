@@ -65,6 +65,8 @@ def require_files(json: str | None, plot: str | None) -> None:
         folder = os.path.dirname(os.path.abspath(file))
         if not os.path.isdir(folder):
             raise ValueError(f"the folder of {file} does not exist")
+        if os.path.isdir(file) or not os.access(file if os.path.exists(file) else folder, os.W_OK):
+            raise ValueError(f"{file} cannot be written")
 
 
 def start(ranks: int) -> int:

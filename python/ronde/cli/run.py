@@ -147,12 +147,13 @@ def _planned(args: argparse.Namespace) -> tuple[int, launch.Options]:
         arguments = shlex.split(args.launcher_args)
     except ValueError as error:
         raise ValueError(f"--launcher-args {args.launcher_args!r}: {error}") from None
+    variables = dict(map(_variable, args.variables))
     placed, slurm = _placed(args)
     ranks = sum(host.slots for host in placed) or args.ranks or _usable_cores()
     return ranks, launch.Options(
         hosts=placed,
         slurm=slurm,
-        variables=dict(map(_variable, args.variables)),
+        variables=variables,
         interface=args.interface,
         ssh_port=args.ssh_port,
         arguments=arguments,

@@ -107,15 +107,15 @@ def shared_scale(
     return SharedScale(bits, block, rounding, seed)
 
 
-def method_of(compression: Any) -> Method | None:
+def method_of(compression: Any, what: str = "compression") -> Method | None:
     """Return what was given as `compression=` as a way to reduce; None for none."""
-    given = resolved("compression", compression)
+    given = resolved(what, compression)
     if given is None or isinstance(given, Method):
         return given
     codec = codec_of(given)
     if codec is None:
         raise TypeError(
-            "compression must be one of ronde.compression, as compression=ronde.compression.int8(), or the "
+            f"{what} must be one of ronde.compression, as ronde.compression.int8(), or the "
             f"name of one, or an object with compress and decompress, or None, not {compression!r}"
         )
     return codec

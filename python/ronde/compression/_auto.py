@@ -184,7 +184,7 @@ class Auto(Method):
     def load_state_dict(
         self,
         state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-        process_set: ProcessSet = global_process_set,
+        process_set: ProcessSet | None = global_process_set,
     ) -> None:
         """Load what `state_dict` returned, as `ErrorFeedback.load_state_dict` does."""
         states = _residuals.states_of(state, "steps", "codecs")
@@ -355,8 +355,8 @@ class Auto(Method):
         ]
         norms = self._residuals.norms()
         for parts, bucket in self._known():
-            first, *others = [name for name, _ in parts]
-            label = f"{printable(first[:22])}{f' and {len(others)} more' if others else ''}"
+            more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+            label = f"{printable(parts[0][0])[: 36 - len(more)]}{more}"
             left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))
             kept = "-" if bucket.descent.kept is None else f"{bucket.descent.kept:.3f}"
             for index, predicted in enumerate(bucket.predictions):

@@ -111,7 +111,7 @@ class DGC(Method):
     def load_state_dict(
         self,
         state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-        process_set: ProcessSet = global_process_set,
+        process_set: ProcessSet | None = global_process_set,
     ) -> None:
         """Load what `state_dict` returned, as `ErrorFeedback.load_state_dict` does.
 

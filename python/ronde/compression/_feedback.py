@@ -87,7 +87,7 @@ class ErrorFeedback(Method):
     def load_state_dict(
         self,
         state: Mapping[str, Any] | Iterable[Mapping[str, Any]],
-        process_set: ProcessSet = global_process_set,
+        process_set: ProcessSet | None = global_process_set,
     ) -> None:
         """Load what `state_dict` returned on this rank of an earlier job, or a list of what it
         returned on all its ranks.

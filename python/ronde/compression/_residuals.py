@@ -66,7 +66,7 @@ def states_of(state: Any, *further: str) -> list[State]:
 
 def load(
     state: State | Iterable[State],
-    process_set: ProcessSet,
+    process_set: ProcessSet | None,
     load_own: Callable[[State], None],
     load_share: Callable[[list[State], float], None],
 ) -> State:
