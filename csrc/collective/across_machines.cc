@@ -6,7 +6,7 @@
 //   the machine
 //
 // So 2n(M-1)/M bytes cross the link of each of M machines, however many ranks it has. A short
-// vector is reduced in the machine, and its sum rides in phase 0 between the machines.
+// vector is reduced in the machine, and its sum is piggybacked on phase 0 between the machines.
 
 #include <algorithm>
 #include <utility>
@@ -197,7 +197,8 @@ void Communicator::allreduce_short_across(const Call& call, std::span<const Piec
     offset += piece.input.bytes;
   }
   ++sequence_;
-  // Ranks of this machine that differ are told of between the machines: all must hear of it.
+  // If ranks of this machine differ, the other machines must find out too: their fingerprints go
+  // on.
   const auto said = meet(call, sum.bytes, [&](std::uint64_t mine) {
     return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local),
                                              before(reduction, board_->size()));

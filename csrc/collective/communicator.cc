@@ -388,10 +388,18 @@ void Communicator::barrier(const Call& call) {
 }
 
 void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
-  if (is_inside()) throw Error("a call cannot be made inside another: " + call.text());
+  if (is_inside() ||
+      std::any_of(sets.begin(), sets.end(), [](auto* set) { return set->is_inside(); }))
+    throw Error("a call cannot be made inside another: " + call.text());
   control_->begin_end(call.text());
-  for (auto* set : sets) set->leave();
-  guarded(call, [&] { agree(call, true); });
+  try {
+    for (auto* set : sets) set->leave();
+    guarded(call, [&] { agree(call, true); });
+  } catch (...) {
+    // Other threads of this rank would wait for ever for an end that does not come.
+    if (control_->ends_here()) control_->go_on();
+    throw;
+  }
 }
 
 // The choice of algorithms ------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 //
 // Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
 // the same call. No memory of the caller is written before all have agreed, and nothing of it sent
-// but what rides along (riding.h). Then a schedule is chosen (select.h) and run (execution.h).
+// but what is piggybacked (riding.h). Then a schedule is chosen (select.h) and run (execution.h).
 // Where ranks share memory they go through that instead (in_memory.cc, across_machines.cc). While
-// it waits, a rank hears the control channel, polls signals and minds its deadlines.
+// it waits, a rank polls the control channel and signals, and checks its deadlines.
 #pragma once
 
 #include <algorithm>

@@ -67,8 +67,8 @@ class Control {
   std::optional<std::string> missing(const std::vector<int>& members, int set,
                                      std::uint64_t sequence) const;
 
-  /// Hears what has come. Throws if another rank has failed: StalledError where it gave up in the
-  /// call that this rank is in, else RankFailedError.
+  /// Takes the notices that have come. Throws if another rank has failed: StalledError where it
+  /// gave up in the call that this rank is in, else RankFailedError.
   void poll(const Standing& mine);
 
   /// Whether another rank waits somewhere by its own word.

@@ -45,7 +45,9 @@ void Communicator::explain_plan(const Call& call, Collective collective, const P
   std::string why;
   if (!named.empty() || settings_.algorithm.contains(name)) {
     why = named.empty() ? "as RONDE_ALGORITHM says" : "as the call says";
-  } else if (settings_.deterministic) {
+  } else if (collective == Collective::alltoall) {
+    why = "the first, as the ranks have different lengths";
+  } else if (settings_.deterministic && reduces(collective)) {
     why = "the first that RONDE_DETERMINISTIC=1 allows";
   } else {
     why = "the cheapest by the link, " + std::string(is_long(bytes) ? "measured" : "assumed") +

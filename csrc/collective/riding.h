@@ -1,7 +1,7 @@
-// What rides along in phase 0, so that the allreduce of a short vector need not wait for its end:
-// the contributions of all ranks. Each rank reduces them for itself: n(P-1) bytes, and then that
-// was all. J. Bruck et al., "Efficient algorithms for all-to-all communications in multiport
-// message-passing systems", IEEE Trans. Parallel Distrib. Syst. 8 (1997).
+// What is piggybacked on phase 0, so that the allreduce of a short vector need not wait for its
+// end: the contributions of all ranks, n(P-1) bytes. Each rank reduces them for itself, and the
+// call is complete. J. Bruck et al., "Efficient algorithms for all-to-all communications in
+// multiport message-passing systems", IEEE Trans. Parallel Distrib. Syst. 8 (1997).
 #pragma once
 
 #include <cstddef>
@@ -43,8 +43,8 @@ class Contributions {
   std::vector<std::byte> all_;  // by places from here
 };
 
-/// How long an allreduce of so many bytes takes that rides in phase 0, which is in it. Infinite
-/// where it does not fit.
+/// The seconds of an allreduce of so many bytes that is piggybacked on phase 0, those of phase 0
+/// included. Infinite where it does not fit.
 double riding_seconds(std::size_t bytes, int size, const Link& link);
 
 }  // namespace ronde

@@ -13,11 +13,6 @@ bool is_rooted(Collective collective) {
          collective == Collective::gather || collective == Collective::scatter;
 }
 
-bool reduces(Collective collective) {
-  return collective == Collective::allreduce || collective == Collective::reduce_scatter ||
-         collective == Collective::reduce;
-}
-
 /// The algorithm that is given by name, if one is.
 const Algorithm* wanted(Collective collective, int size, const Settings& settings,
                         std::string_view named) {
@@ -39,6 +34,11 @@ const Algorithm* wanted(Collective collective, int size, const Settings& setting
 constexpr double kTie = 1.02;
 
 }  // namespace
+
+bool reduces(Collective collective) {
+  return collective == Collective::allreduce || collective == Collective::reduce_scatter ||
+         collective == Collective::reduce;
+}
 
 std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
                                   const Link& link, const Settings& settings) {

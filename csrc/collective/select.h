@@ -20,6 +20,9 @@ struct Candidate {
   Cost cost;
 };
 
+/// Whether elements of different ranks are reduced: such a collective has rounding errors.
+bool reduces(Collective collective);
+
 /// The algorithms that can run `layout` under these settings: first the one to take, then the
 /// others, cheapest first. To take is the first of the table among those whose cost is within two
 /// percent of the least: the table begins with those that load the network most evenly.

@@ -1,4 +1,4 @@
-// What a rank minds while it waits in one call: Ctrl-C, failures of others, and the time.
+// What a rank monitors while it waits in one call: Ctrl-C, failures of others, and the time.
 #pragma once
 
 #include <string>

@@ -21,9 +21,8 @@ from ways import PLACES, Way
 F16, BF16 = _core.DType.float16, _core.DType.bfloat16
 SUM = _core.ReduceOp.sum
 UNITS = {F16: 2.0**-11, BF16: 2.0**-8}  # half a unit in the last place, relative
-LINKS = {  # on which contributions go with phase 0, or halves of a vector, or nothing does
+LINKS = {  # on which contributions go with phase 0, or nothing does
     "contributions": _core.Link(alpha=1.0, overhead=0.0, beta=1e-12, gamma=1e-12),
-    "halving": _core.Link(alpha=1e-6, overhead=1e-6, beta=1e-6, gamma=1e-10),
     "nothing": _core.Link(alpha=1e-12, overhead=1e-12, beta=1.0, gamma=1.0),
 }
 
@@ -97,7 +96,7 @@ def reduce_scatter(algorithm: str = "", place: str = "") -> Any:
 
 
 def jobs() -> Iterator[Job]:
-    makers = {"allreduce": allreduce, "reduce": reduce, "reduce_scatter": reduce_scatter}
+    makers = {"allreduce": allreduce, "reduce": reduce, "reducescatter": reduce_scatter}
     for collective, algorithm, _, any_size in _core.algorithms():
         if collective not in makers:
             continue
@@ -106,11 +105,9 @@ def jobs() -> Iterator[Job]:
                 depth = _core.simulate(collective, algorithm, [1] * size).depth
                 run = makers[collective](algorithm)
                 yield Job(f"{collective} {algorithm}", size, depth, {}, run)
-    for link in ("contributions", "halving"):
-        yield Job(link, 8, 3, {}, allreduce(link=link))
-        yield Job(
-            f"machines, {link}", 8, 3, {"machines": [0, 0, 1, 1, 2, 2, 3, 3]}, allreduce(link=link)
-        )
+    riding = allreduce(link="contributions")
+    yield Job("contributions", 8, 3, {}, riding)
+    yield Job("machines, contributions", 8, 3, {"machines": [0, 0, 1, 1, 2, 2, 3, 3]}, riding)
     yield Job("machines", 6, 1 + 2, {"machines": [0, 0, 1, 1, 2, 2]}, allreduce())
     yield Job("deterministic", 7, 3, {"deterministic": True}, allreduce())
     for place in PLACES:

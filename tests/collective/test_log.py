@@ -19,8 +19,14 @@ from threads import settings as threads_settings
 ronde.init()
 
 
-def lines(size: int, *, machines: list[int] | None = None, **changes: Any) -> list[str]:
-    """Those of rank 0, of a short and a long allreduce, twice each."""
+def lines(
+    size: int,
+    *,
+    machines: list[int] | None = None,
+    kinds: tuple[str, ...] = ("allreduce",),
+    **changes: Any,
+) -> list[str]:
+    """Those of rank 0, of kinds of calls: a short and a long allreduce, twice each, and others once."""
     found: list[list[str]] = [[] for _ in range(size)]
     world = _core.InprocWorld(size)
 
@@ -36,10 +42,13 @@ def lines(size: int, *, machines: list[int] | None = None, **changes: Any) -> li
         for name in ("first", "second"):
             ronde.allreduce(np.ones(2), name=name, process_set=here)
             ronde.allreduce(np.ones(200_000), name=name, process_set=here)
+        x = np.ones(20_000)
+        communicator.broadcast(_core.Call("broadcast"), x, 0)
+        communicator.alltoall(_core.Call("alltoall"), x, [x.size // size] * size, x.itemsize)
         me.communicator.barrier(_core.Call("all have done"))
 
     run_all(size, program)
-    return [line for line in found[0] if line.startswith("allreduce")]
+    return [line for line in found[0] if line.startswith(kinds)]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +78,12 @@ def test_a_line_for_each_kind_says_the_route_and_why(
     assert len(found) == 2
     for line, shape, words in zip(found, (r"\(2,\)", r"\(200000,\)"), (short, long), strict=True):
         assert re.search(f"{shape}, op=average.: .*{words}", line), line
+
+
+def test_the_deterministic_mode_is_no_reason_where_nothing_is_reduced() -> None:
+    broadcast, *_, alltoall = lines(2, kinds=("broadcast", "alltoall"), deterministic=True)
+    assert "by tree in 1 steps" in broadcast and "; the cheapest by the link" in broadcast
+    assert "by direct in 1 steps" in alltoall and "; the first, as the ranks have" in alltoall
 
 
 PROGRAM = """

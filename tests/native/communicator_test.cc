@@ -4,6 +4,7 @@
 #include "collective/communicator.h"
 
 #include <algorithm>
+#include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cmath>
@@ -496,32 +497,83 @@ void a_rank_that_leaves() {
   for (auto& thread : threads) thread.join();
 }
 
-// A handler of signals that makes a call during a call of the same thread.
+// A handler of signals that makes a call, or ends the job, during a call of the same thread.
 void a_call_inside_a_call() {
   InprocWorld world(2);
   std::vector<std::thread> threads;
   for (int rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&world, rank] {
-      Communicator* self = nullptr;
-      int refused = 0;
+      Communicator *job = nullptr, *set = nullptr;
+      int refused = 0, ends_refused = 0;
       Hooks hooks;
       hooks.check_signals = [&] {
         try {
-          self->barrier(call("from a handler"));
+          set->barrier(call("from a handler"));
         } catch (const Error&) {
           ++refused;
         }
+        try {
+          job->end(call("shutdown from a handler"), {&set, 1});
+        } catch (const Error&) {
+          ++ends_refused;
+        }
       };
       auto control = std::make_shared<Control>(world.transport(rank, 0), hooks);
-      Communicator communicator(control, world.transport(rank, 1), 0, first(2), quick());
-      self = &communicator;
+      Communicator everybody(control, world.transport(rank, 1), 0, first(2), quick());
+      Communicator communicator(control, world.transport(rank, 2), 1, first(2), quick());
+      job = &everybody;
+      set = &communicator;
       if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
       communicator.barrier(call("barrier"));
-      CHECK(rank == 1 || refused > 0);
+      CHECK(rank == 1 || (refused > 0 && ends_refused > 0));
       communicator.barrier(call("goes on"));
     });
   }
   for (auto& thread : threads) thread.join();
+}
+
+// A handler of signals raises while its thread ends the job, before it has its turn or when it
+// waits for the other rank. Another thread has waited for the end: it gets its turn, or an error
+// where the rank has given up.
+void an_end_that_is_interrupted(bool has_turn) {
+  InprocWorld world(2);
+  const auto ender = std::this_thread::get_id();
+  std::atomic<bool> caller_waits = false;
+  Hooks hooks;
+  hooks.check_signals = [&] {
+    if (std::this_thread::get_id() != ender)
+      caller_waits = true;
+    else if (caller_waits)
+      throw std::runtime_error("stop");
+  };
+  const auto control = std::make_shared<Control>(world.transport(0, 0), hooks);
+  const auto others = std::make_shared<Control>(world.transport(1, 0), Hooks{});
+  Communicator communicator(control, world.transport(0, 1), 0, first(2), quick());
+  Communicator other(others, world.transport(1, 1), 0, first(2), quick());
+  bool refused = false;
+  std::thread caller([&] {
+    try {
+      if (!has_turn) communicator.barrier(call("first"));
+      while (has_turn && !control->ending()) std::this_thread::yield();
+      communicator.barrier(call("second"));
+    } catch (const Error&) {
+      refused = true;
+    }
+  });
+  while (!has_turn && !caller_waits) std::this_thread::yield();
+  std::string why;
+  try {
+    communicator.end(call("shutdown"), {});
+  } catch (const std::runtime_error& error) {
+    why = error.what();
+  }
+  CHECK(why == "stop");
+  if (!has_turn) {
+    other.barrier(call("first"));
+    other.barrier(call("second"));
+  }
+  caller.join();
+  CHECK(refused == has_turn);
 }
 
 }  // namespace
@@ -548,5 +600,6 @@ int main() {
   for (unsigned seed = 0; seed < 6; ++seed) an_end_under_calls(seed, seed % 2 == 1, seed % 3 == 0);
   a_rank_that_leaves();
   a_call_inside_a_call();
+  for (const bool has_turn : {true, false}) an_end_that_is_interrupted(has_turn);
   std::puts("communicator: ok");
 }
