@@ -162,7 +162,7 @@ REFUSED = {
     "rc.auto().rescale('x')": ["factor must be a number, not 'x'"],
     "rc.auto('int8')": ["candidates must be a list", "'int8'"],
     "rc.auto([rc.dgc()])": ["candidates", "dgc"],
-    "rc.auto(min_descent=2)": ["min_descent", "from 0 to 1", "2"],
+    "rc.auto(min_loss_decrease=2)": ["min_loss_decrease", "from 0 to 1", "2"],
     "rc.linear(2.5)": ["bits must be a whole number, not 2.5"],
     "rc.linear(4, norm=3)": ["norm must be one of max, mean, l2, not 3"],
     "rc.shared_scale(2.5)": ["bits must be a whole number, not 2.5"],

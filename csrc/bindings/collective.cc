@@ -226,7 +226,7 @@ void bind_settings(py::module_& module) {
       .def_readonly("overhead", &Link::overhead)
       .def_readonly("beta", &Link::beta)
       .def_readonly("gamma", &Link::gamma);
-  module.def("riding_seconds", &riding_seconds, "bytes"_a, "ranks"_a, "link"_a);
+  module.def("piggyback_seconds", &piggyback_seconds, "bytes"_a, "ranks"_a, "link"_a);
   module.def("better_gathered", &better_gathered, "payload"_a, "ranks"_a, "link"_a);
 }
 

@@ -6,7 +6,7 @@
 //   the machine
 //
 // So 2n(M-1)/M bytes cross the link of each of M machines, however many ranks it has. A short
-// vector is reduced in the machine, and its sum rides in phase 0 between the machines.
+// vector is reduced in the machine, and its sum is piggybacked on phase 0 between the machines.
 
 #include <algorithm>
 #include <utility>
@@ -25,18 +25,18 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
   const std::size_t bytes = bytes_of(pieces);
   guarded(call, [&] {
     const std::size_t item = size_of(reduction.dtype);
-    if (bytes <= Board::kShortBytes && rides(bytes, item)) {
+    if (bytes <= Board::kShortBytes && piggybacks(bytes, item)) {
       allreduce_short_across(call, pieces, reduction);
       return;
     }
     agree_and_know_link(call, bytes);
-    // The same for all places: some may have an element less, or none.
-    const bool riding = rides(Chunks::even(bytes / item, board_->size()).largest() * item, item);
+    // The same for all local ranks: some may have an element less, or none.
+    const bool piggybacked = piggybacks(Chunks::even(bytes / item, board_->size()).largest() * item, item);
     const Reduction between = after(reduction, board_->size());
     reduce_by_slices(call, pieces, before(reduction, board_->size()),
                      [&](const Extremes& said, Buffer slice, Range place) {
-                       if (riding) {
-                         reduce_riding(call, said, slice, slice, between);
+                       if (piggybacked) {
+                         reduce_piggybacked(call, said, slice, slice, between);
                          return;
                        }
                        agree_by_messages(call, said, false);
@@ -197,12 +197,12 @@ void Communicator::allreduce_short_across(const Call& call, std::span<const Piec
     offset += piece.input.bytes;
   }
   ++sequence_;
-  // Ranks of this machine that differ are told of between the machines: all must hear of it.
+  // A mismatch in this machine is reported to the other machines too: all ranks must raise.
   const auto said = meet(call, sum.bytes, [&](std::uint64_t mine) {
     return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local),
                                              before(reduction, board_->size()));
   });
-  reduce_riding(call, said, sum, sum, after(reduction, board_->size()));
+  reduce_piggybacked(call, said, sum, sum, after(reduction, board_->size()));
   unpack(pieces, sum);
 }
 

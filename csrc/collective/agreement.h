@@ -1,20 +1,20 @@
 // Phase 0 of every collective: do all ranks make the same call?
 //
-// A dissemination exchange: in round k a rank sends to rank + 2^k and hears from rank - 2^k, so
+// A dissemination exchange: in round k a rank sends to rank + 2^k and receives from rank - 2^k, so
 // after ceil(log2 P) rounds each knows the minimum and the maximum of all fingerprints, for any
 // number of ranks. Where that is a power of two, both are the rank with another bit, the highest
 // first: over TCP an answer that takes the same connection back saves packets. It is also a
-// barrier. The pattern is the same for every call, and so is the room for a message, so that it
-// works just when the calls differ.
+// barrier. The pattern is the same for every call, and so is the room for a message: it must work
+// above all where the calls differ.
 //
-// Something may ride along (riding.h).
+// The data of a short allreduce may be piggybacked (piggyback.h).
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <vector>
 
-#include "collective/riding.h"
+#include "collective/piggyback.h"
 #include "collective/work.h"
 #include "core/bytes.h"
 #include "core/extremes.h"
@@ -24,10 +24,10 @@ namespace ronde {
 
 class Agreement final : public Work {
  public:
-  /// `known`: of this rank, or of those that it speaks for. Fingerprints that are equal mean that
-  /// as many bytes ride along.
+  /// `known`: of this rank, or of those that it speaks for. Where fingerprints are equal, all ranks
+  /// must piggyback as many bytes.
   Agreement(Transport& transport, int tag, const Extremes& known,
-            std::shared_ptr<Contributions> rider = nullptr);
+            std::shared_ptr<Contributions> contributions = nullptr);
 
   Progress progress() override;
 
@@ -40,7 +40,7 @@ class Agreement final : public Work {
     bool sent = false;
   };
 
-  /// For every message that comes: what every call needs, and the most that rides along.
+  /// For every message received: what every call needs, and the most that is piggybacked.
   static constexpr std::size_t kRoom = sizeof(Extremes) + Contributions::kMostBytes;
 
   void start_round();
@@ -54,7 +54,7 @@ class Agreement final : public Work {
 
   Transport& transport_;
   const int tag_;
-  const std::shared_ptr<Contributions> rider_;
+  const std::shared_ptr<Contributions> contributions_;
   Extremes known_;
   const std::size_t outgoing_room_;
   const Bytes messages_;

@@ -257,9 +257,9 @@ Transport& Communicator::outward() const { return across_ ? *across_ : *transpor
 
 /// `said`: by this rank, or by those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                                     std::shared_ptr<Contributions> rider) {
+                                     std::shared_ptr<Contributions> contributions) {
   const auto agreement =
-      std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(rider));
+      std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(contributions));
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
 }

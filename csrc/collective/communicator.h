@@ -2,9 +2,9 @@
 //
 // Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
 // the same call. No memory of the caller is written before all have agreed, and nothing of it sent
-// but what rides along (riding.h). Then a schedule is chosen (select.h) and run (execution.h).
+// but what is piggybacked (piggyback.h). Then a schedule is chosen (select.h) and run (execution.h).
 // Where ranks share memory they go through that instead (in_memory.cc, across_machines.cc). While
-// it waits, a rank hears the control channel, polls signals and minds its deadlines.
+// it waits, a rank polls the control channel and signals, and monitors its deadlines.
 #pragma once
 
 #include <algorithm>
@@ -175,10 +175,10 @@ class Communicator {
   void agree(const Call& call, bool patient = false);
   std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
   void agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                         std::shared_ptr<Contributions> rider = nullptr);
+                         std::shared_ptr<Contributions> contributions = nullptr);
   void begin(const Call& call);
-  bool rides(std::size_t bytes, std::size_t item);
-  void reduce_riding(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
+  bool piggybacks(std::size_t bytes, std::size_t item);
+  void reduce_piggybacked(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
                      const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
@@ -290,7 +290,7 @@ class Communicator {
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
-  std::map<std::pair<std::size_t, std::size_t>, bool> rides_;  // by bytes, and those of an element
+  std::map<std::pair<std::size_t, std::size_t>, bool> piggybacks_;  // by bytes, and those of an element
 };
 
 }  // namespace ronde

@@ -110,7 +110,7 @@ void Communicator::keep_link(const Link& link) {
   link_known_ = true;
   explain_link();
   plans_.clear();
-  rides_.clear();
+  piggybacks_.clear();
 }
 
 }  // namespace ronde

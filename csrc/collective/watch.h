@@ -1,4 +1,4 @@
-// What a rank minds while it waits in one call: Ctrl-C, failures of others, and the time.
+// What a rank monitors while it waits in one call: Ctrl-C, failures of others, and the time.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ namespace ronde {
 
 class Watch {
  public:
-  /// `patient`: waits for ever, as the end of a program does for ranks that still work, and warns
+  /// `patient`: waits without a limit, as the end of a program does for ranks that still work, and warns
   /// at growing intervals.
   Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
         std::uint64_t sequence, const Call& call, bool patient);

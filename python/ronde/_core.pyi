@@ -474,7 +474,7 @@ class Reduction:
         postscale: float = 1.0,
     ) -> None: ...
 
-def riding_seconds(bytes: int, ranks: int, link: Link) -> float:
+def piggyback_seconds(bytes: int, ranks: int, link: Link) -> float:
     """How long an allreduce takes whose data goes with phase 0; infinite where it is too long for that."""
 
 class Link:

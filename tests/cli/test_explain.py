@@ -60,7 +60,7 @@ def test_one_algorithm_is_shown_with_its_numbers(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ("allreduce --bytes 4K --ranks 4", True),
         ("allreduce --bytes 4K --ranks 4 --link 100Mbit", False),
@@ -70,10 +70,10 @@ def test_one_algorithm_is_shown_with_its_numbers(capsys: pytest.CaptureFixture[s
         ("broadcast --bytes 4K --ranks 4", False),
     ],
 )
-def test_what_rides_in_phase_0_is_told(
-    words: str, told: bool, capsys: pytest.CaptureFixture[str]
+def test_what_is_piggybacked_on_phase_0_is_reported(
+    words: str, reported: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert any("rides in phase 0" in line for line in output(capsys, words)) == told
+    assert any("(piggybacked)" in line for line in output(capsys, words)) == reported
 
 
 @pytest.mark.parametrize("size", ["67108864", "64M", "64MB", "64MiB", "64 MiB", "0.0625g"])

@@ -205,7 +205,7 @@ def settled(
 
     def program(me: Rank) -> tuple[str, list[str]]:
         used: list[str] = []
-        method = auto([int8(), linear(6), linear(5), int4()], min_descent=0)
+        method = auto([int8(), linear(6), linear(5), int4()], min_loss_decrease=0)
         clock.start(me, method, lambda name: slower.get(name, 1) * (3 if len(used) in busy else 1))
         for step in range(40):
             reduce(me, method, step)
@@ -244,7 +244,7 @@ def test_where_steps_are_long_the_more_exact_is_chosen(clock: Clock) -> None:
 
 def test_what_becomes_much_slower_is_tried_again(clock: Clock) -> None:
     def program(me: Rank) -> None:
-        method = auto([int8(), int4()], min_descent=0)
+        method = auto([int8(), int4()], min_loss_decrease=0)
         later: dict[str, float] = {}
         clock.start(me, method, lambda name: later.get(name, 1))
         for _ in range(30):
@@ -288,9 +288,9 @@ def test_training_is_given_what_it_needs(clock: Clock) -> None:
     assert error < 0.5
 
 
-def test_who_asks_for_no_descent_gets_what_is_fastest(clock: Clock) -> None:
+def test_without_a_limit_on_the_loss_the_fastest_is_chosen(clock: Clock) -> None:
     def program(me: Rank) -> str:
-        method = auto([topk(0.001)], min_descent=0.0)
+        method = auto([topk(0.001)], min_loss_decrease=0.0)
         clock.start(me, method)
         trained(me, method, 60)
         return method.choices()[("w",)]
@@ -341,9 +341,9 @@ def test_the_report_says_what_was_predicted_measured_and_chosen() -> None:
     assert repr(eval(repr(auto([sign()])), {"ronde": ronde})) == repr(auto([sign()]))
 
 
-def test_min_descent_is_a_part() -> None:
-    with pytest.raises(ValueError, match=r"min_descent is a part, from 0 to 1, not 1\.5"):
-        auto(min_descent=1.5)
+def test_min_loss_decrease_is_from_0_to_1() -> None:
+    with pytest.raises(ValueError, match=r"min_loss_decrease must be from 0 to 1, not 1\.5"):
+        auto(min_loss_decrease=1.5)
 
 
 def test_candidates_are_compressors() -> None:

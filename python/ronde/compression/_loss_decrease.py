@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .. import _core
 from ._group import Floats, Group, squares
 
-__all__ = ["Descent"]
+__all__ = ["LossDecrease"]
 
 ELEMENTS = 1 << 16  # of a sample, about
 DENSEST = 17  # of small buckets one element of so many, for it is sent exactly
@@ -55,7 +55,7 @@ class Seen:
     sent: Floats
 
 
-class Descent:
+class LossDecrease:
     """Of the calls of a bucket, one after another: each begins with `before` and ends with `after`."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Descent:
         following = last.sample.of(bucket.inputs).astype(np.float64)
         with np.errstate(all="ignore"):
             dots = [following @ last.sent, following @ last.exact]
-            found = bucket.agreed(dots, _core.ReduceOp.sum, "descent")
+            found = bucket.agreed(dots, _core.ReduceOp.sum, "decrease")
             sent, exact = found / squares(last.exact)
         # Steps with NaN or infinity tell nothing, nor those in which nothing is left to learn.
         if np.isfinite([sent, exact]).all():
