@@ -1,10 +1,11 @@
-"""What compression leaves out, the share of the expected loss decrease that it keeps, and the loss it reaches.
+"""What compression leaves out, how much of the expected loss decrease it keeps, and which loss it reaches.
 
     python benchmarks/cluster run --hosts 4 --rate unlimited -- python benchmarks/loss_decrease.py
 
 The training is that of time_to_loss.py, for --steps steps of its schedule. For each compressor, with error
 feedback: the norm of all ranks' residuals over that of their gradients in the last step; the share of the
-expected loss decrease that is kept (docs/compression.md) in the last 32 steps; and the held-out loss at the end, over that of exact training.
+expected loss decrease that is kept (docs/compression.md) in the last 32 steps; and the held-out loss at the
+end, over that of exact training.
 Within one machine nothing would be compressed.
 """
 
@@ -22,8 +23,8 @@ import numpy as np
 import ronde
 from mpi4py import MPI
 from ronde.compression import ErrorFeedback, _loss_decrease, int4, linear, powersgd, sign, topk
-from ronde.compression._loss_decrease import LossDecrease
 from ronde.compression._group import Group, Method
+from ronde.compression._loss_decrease import LossDecrease
 from training import data, model
 
 COMPRESSORS = (

@@ -31,7 +31,8 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
     }
     agree_and_know_link(call, bytes);
     // The same for all local ranks: some may have an element less, or none.
-    const bool piggybacked = piggybacks(Chunks::even(bytes / item, board_->size()).largest() * item, item);
+    const bool piggybacked =
+        piggybacks(Chunks::even(bytes / item, board_->size()).largest() * item, item);
     const Reduction between = after(reduction, board_->size());
     reduce_by_slices(call, pieces, before(reduction, board_->size()),
                      [&](const Extremes& said, Buffer slice, Range place) {

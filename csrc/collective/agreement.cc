@@ -23,7 +23,8 @@ void Agreement::start_round() {
   const int to = rank_at(rank, size, -(1 << started_)), from = rank_at(rank, size, 1 << started_);
   std::byte* message = outgoing(started_);
   std::memcpy(message, &known_, sizeof known_);
-  const std::size_t bytes = contributions_ ? contributions_->put(started_, message + sizeof known_) : 0;
+  const std::size_t bytes =
+      contributions_ ? contributions_->put(started_, message + sizeof known_) : 0;
   auto& round = rounds_[started_];
   round.send = transport_.send(to, tag_, {message, sizeof known_ + bytes, {}});
   round.recv = transport_.recv(from, tag_, {incoming(started_), kRoom, {}});

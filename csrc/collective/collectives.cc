@@ -55,8 +55,9 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
   });
 }
 
-/// Whether an allreduce of so many bytes is piggybacked on phase 0, as that is faster. In deterministic mode
-/// an element must not be reduced by another tree in a small array than in a large one.
+/// Whether an allreduce of so many bytes is piggybacked on phase 0, as that is faster. In
+/// deterministic mode an element must not be reduced by another tree in a small array than in a
+/// large one.
 bool Communicator::piggybacks(std::size_t bytes, std::size_t item) {
   if (settings_.deterministic) return false;
   const auto found = piggybacks_.find({bytes, item});
@@ -67,12 +68,14 @@ bool Communicator::piggybacks(std::size_t bytes, std::size_t item) {
   const Layout layout{.rank = 0, .chunks = Chunks::even(bytes / item, ranks), .inputs = {}};
   const double phase_0 = settings_.check || across_ ? ceil_log2(ranks) * link.alpha : 0.0;
   const auto plain = candidates(Collective::allreduce, layout, item, link, settings_).front();
-  return piggybacks_[{bytes, item}] = piggyback_seconds(bytes, ranks, link) < phase_0 + plain.cost.seconds;
+  return piggybacks_[{bytes, item}] =
+             piggyback_seconds(bytes, ranks, link) < phase_0 + plain.cost.seconds;
 }
 
-/// An allreduce that is piggybacked on phase 0. Every rank reduces for itself, in the order of the ranks.
+/// An allreduce that is piggybacked on phase 0. Every rank reduces for itself, in the order of the
+/// ranks.
 void Communicator::reduce_piggybacked(const Call& call, const Extremes& said, ConstBuffer mine,
-                                 Buffer result, const Reduction& reduction) {
+                                      Buffer result, const Reduction& reduction) {
   Transport& transport = outward();
   const auto contributions =
       std::make_shared<Contributions>(transport.rank(), transport.size(), mine);

@@ -279,7 +279,7 @@ Extremes Communicator::meet(const Call& call, std::uint64_t extent, const MakeEx
                             bool patient) {
   const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));
   drive(work, call, patient);
-  if (explains_ && work->said().equal()) explain_memory(call, work->way());
+  if (explains_ && work->said().equal()) explain_memory(call, work->route());
   return work->said();
 }
 

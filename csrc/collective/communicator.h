@@ -2,9 +2,10 @@
 //
 // Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
 // the same call. No memory of the caller is written before all have agreed, and nothing of it sent
-// but what is piggybacked (piggyback.h). Then a schedule is chosen (select.h) and run (execution.h).
-// Where ranks share memory they go through that instead (in_memory.cc, across_machines.cc). While
-// it waits, a rank polls the control channel and signals, and monitors its deadlines.
+// but what is piggybacked (piggyback.h). Then a schedule is chosen (select.h) and run
+// (execution.h). Where ranks share memory they go through that instead (in_memory.cc,
+// across_machines.cc). While it waits, a rank polls the control channel and signals, and monitors
+// its deadlines.
 #pragma once
 
 #include <algorithm>
@@ -65,8 +66,8 @@ class Communicator {
 
   /// The ranks that reduce in the memory of this machine before anything crosses to others, if
   /// there are several machines, and which of them this one is.
-  int places() const { return board_ ? board_->size() : 1; }
-  int place() const { return board_ ? board_->rank() : 0; }
+  int local_size() const { return board_ ? board_->size() : 1; }
+  int local_rank() const { return board_ ? board_->rank() : 0; }
 
   /// Reduces the pieces, which are of one dtype, as one vector.
   void allreduce(const Call& call, std::span<const Piece> pieces, const Reduction& reduction,
@@ -179,7 +180,7 @@ class Communicator {
   void begin(const Call& call);
   bool piggybacks(std::size_t bytes, std::size_t item);
   void reduce_piggybacked(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
-                     const Reduction& reduction);
+                          const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
   using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
@@ -217,7 +218,7 @@ class Communicator {
   // How calls go, in words (explain.cc). To be called only if explains_.
   struct Plan;
   void explain(const Call& call, const std::string& how);
-  void explain_memory(const Call& call, const std::string& way);
+  void explain_memory(const Call& call, const std::string& route);
   void explain_plan(const Call& call, Collective collective, const Plan& plan, std::size_t bytes,
                     std::string_view named);
   void explain_link();
@@ -290,7 +291,8 @@ class Communicator {
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
-  std::map<std::pair<std::size_t, std::size_t>, bool> piggybacks_;  // by bytes, and those of an element
+  std::map<std::pair<std::size_t, std::size_t>, bool>
+      piggybacks_;  // by bytes, and those of an element
 };
 
 }  // namespace ronde

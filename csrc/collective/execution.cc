@@ -211,7 +211,7 @@ Buffer Execution::memory(const Range& range) const {
   switch (range.where) {
     case Where::input:
       // Only ever read: schedules do not write to `input` (the simulator checks).
-      return {const_cast<std::byte*>(operands_.input.data) + offset, bytes, operands_.input.place};
+      return {const_cast<std::byte*>(operands_.input.data) + offset, bytes, operands_.input.device};
     case Where::data:
       return operands_.data.slice(offset, bytes);
     case Where::scratch:

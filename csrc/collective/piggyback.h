@@ -1,6 +1,7 @@
 // The data of a short allreduce, piggybacked on the messages of phase 0: the contributions of all
-// ranks, n(P-1) bytes. Each rank reduces them for itself, and the call is complete. J. Bruck et al., "Efficient algorithms for all-to-all communications in multiport
-// message-passing systems", IEEE Trans. Parallel Distrib. Syst. 8 (1997).
+// ranks, n(P-1) bytes. Each rank reduces them for itself, and the call is complete. J. Bruck et
+// al., "Efficient algorithms for all-to-all communications in multiport message-passing systems",
+// IEEE Trans. Parallel Distrib. Syst. 8 (1997).
 #pragma once
 
 #include <cstddef>
@@ -42,8 +43,8 @@ class Contributions {
   std::vector<std::byte> all_;  // by distance from this rank
 };
 
-/// The seconds of an allreduce that is piggybacked on phase 0, which they include. Infinite where it
-/// does not fit.
+/// The seconds of an allreduce that is piggybacked on phase 0, which they include. Infinite where
+/// it does not fit.
 double piggyback_seconds(std::size_t bytes, int size, const Link& link);
 
 }  // namespace ronde

@@ -32,7 +32,7 @@ class SharedWork final : public Work {
   void abandon() override { board_->give_up(); }
 
   const Extremes& said() const { return exchange_->said(); }
-  const char* way() const { return exchange_->way(); }
+  const char* route() const { return exchange_->route(); }
 
  private:
   const std::shared_ptr<Board> board_;

@@ -12,8 +12,8 @@ namespace ronde {
 
 class Watch {
  public:
-  /// `patient`: waits without a limit, as the end of a program does for ranks that still work, and warns
-  /// at growing intervals.
+  /// `patient`: waits without a limit, as the end of a program does for ranks that still work, and
+  /// warns at growing intervals.
   Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
         std::uint64_t sequence, const Call& call, bool patient);
   ~Watch();

@@ -20,7 +20,7 @@
 #include <span>
 
 #include "compress/compressor.h"
-#include "compress/places.h"
+#include "compress/positions.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
@@ -41,7 +41,7 @@ class RandomK final : public Compressor {
  private:
   static constexpr std::size_t kHead = sizeof(std::uint64_t);
 
-  Places places(std::size_t count, std::uint64_t key) const;
+  RandomPositions positions(std::size_t count, std::uint64_t key) const;
 
   double ratio_;
   const KernelTable& kernels_;

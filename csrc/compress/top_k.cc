@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "compress/cut.h"
-#include "compress/places.h"
+#include "compress/positions.h"
 #include "core/error.h"
 
 namespace ronde {
@@ -44,11 +44,11 @@ std::int32_t guess(std::span<const float> values, std::span<const float> residua
       static_cast<double>(k) / static_cast<double>(count) * static_cast<double>(size);
   const auto safe = static_cast<std::size_t>(rank + 3 * std::sqrt(rank) + 3);
   if (safe >= size) return kBelowAll;
-  const Places places{count, size};
+  const RandomPositions positions{count, size};
   std::vector<float> sample(size);
   for (std::size_t i = 0; i < size; ++i) {
-    const std::size_t place = places.drawn(i);
-    sample[i] = residual.empty() ? values[place] : values[place] + residual[place];
+    const std::size_t position = positions.drawn(i);
+    sample[i] = residual.empty() ? values[position] : values[position] + residual[position];
   }
   const Cut cut = cut_of(sample, safe, kBelowAll, kernels);
   return cut.ties ? cut.above - 1 : cut.above;

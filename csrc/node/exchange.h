@@ -39,7 +39,7 @@ class Exchange {
   const Extremes& said() const { return said_; }
 
   /// Once done: how the data went, in words.
-  virtual const char* way() const { return ""; }
+  virtual const char* route() const { return ""; }
 
  protected:
   explicit Exchange(Board& board) : board_(board) {}

@@ -13,7 +13,7 @@ namespace {
 constexpr std::size_t kTicketBytes = 32 << 10;
 
 /// Shorter vectors of three ranks and more go through the stages all the same, which stay in cache:
-/// the direct way touches all pages of all ranks on every core (measured with 4 and 8 ranks).
+/// the direct route touches all pages of all ranks on every core (measured with 4 and 8 ranks).
 bool worth_direct(std::size_t bytes, int ranks) {
   const auto squared = static_cast<std::size_t>(ranks) * ranks;
   return ranks <= 2 || bytes >= std::min<std::size_t>(squared * (32 << 10), 4 << 20);
@@ -41,7 +41,7 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
       ins_(board.size()) {
   auto& note = board_.new_note();
   if (pieces_.bytes() <= Board::kShortBytes) {
-    way_ = Way::brief;
+    route_ = Route::brief;
     pieces_.for_range(0, pieces_.bytes(), [&](std::size_t offset, const Piece& piece) {
       copy_bytes(note.payload + offset, piece.input.data, piece.input.bytes);
     });
@@ -56,13 +56,13 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
   enter(note, fingerprint);
 }
 
-const char* SharedAllreduce::way() const {
-  if (way_ == Way::brief) return kBriefly;
-  return way_ == Way::direct ? kDirectly : kThroughStages;
+const char* SharedAllreduce::route() const {
+  if (route_ == Route::brief) return kBriefly;
+  return route_ == Route::direct ? kDirectly : kThroughStages;
 }
 
 std::size_t SharedAllreduce::plan() {
-  if (way_ == Way::brief) return 1;
+  if (route_ == Route::brief) return 1;
   bool all = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
     const auto& note = board_.note(rank);
@@ -73,7 +73,7 @@ std::size_t SharedAllreduce::plan() {
     all &= targets_.back() != nullptr;
   }
   if (all) {
-    way_ = Way::direct;
+    route_ = Route::direct;
     // What others get is a copy of this rank's own result (reduce_many).
     const int first = root_ == kAllRanks ? board_.rank() : root_;
     if (root_ == kAllRanks) std::swap(targets_[0], targets_[first]);
@@ -88,11 +88,11 @@ std::size_t SharedAllreduce::plan() {
 }
 
 bool SharedAllreduce::round(std::size_t number) {
-  if (way_ == Way::brief) {
+  if (route_ == Route::brief) {
     reduce_short();
     return true;
   }
-  if (way_ == Way::direct) return number == 1 || reduce_by_ticket();
+  if (route_ == Route::direct) return number == 1 || reduce_by_ticket();
   if (number > 0) copy_out(number - 1);
   if (number + 1 < chunk_count_) copy_in(number + 1);
   if (number < chunk_count_) reduce_slice(number);
@@ -200,7 +200,7 @@ SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint
   enter(note, fingerprint);
 }
 
-const char* SharedReduceScatter::way() const { return direct_ ? kDirectly : kThroughStages; }
+const char* SharedReduceScatter::route() const { return direct_ ? kDirectly : kThroughStages; }
 
 std::size_t SharedReduceScatter::plan() {
   if (chunk_count_ == 0) return 0;

@@ -36,10 +36,10 @@ class SharedAllreduce final : public Exchange {
   SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
                   const Reduction& reduction, int root = kAllRanks);
 
-  const char* way() const override;
+  const char* route() const override;
 
  private:
-  enum class Way { brief, direct, staged };
+  enum class Route { brief, direct, staged };
   struct Span {
     std::size_t begin, end;
   };
@@ -61,7 +61,7 @@ class SharedAllreduce final : public Exchange {
   const bool receives_;  // whether the result goes to this rank
   const std::size_t chunk_count_;
   const std::uint64_t first_chunk_;  // by the board's count
-  Way way_ = Way::staged;
+  Route route_ = Route::staged;
   bool streaming_ = false;
   std::vector<const std::byte*> sources_;  // everybody's operands, where they can be reached
   std::vector<std::byte*> targets_;
@@ -75,7 +75,7 @@ class SharedReduceScatter final : public Exchange {
   SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input, Buffer output,
                       const std::vector<std::size_t>& counts, const Reduction& reduction);
 
-  const char* way() const override;
+  const char* route() const override;
 
  private:
   std::size_t plan() override;

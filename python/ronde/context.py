@@ -241,7 +241,7 @@ def _share_memory(
 
 
 def where() -> str:
-    """`train.py:42`: the innermost place of this thread's stack that is not in Ronde."""
+    """The call site, as `train.py:42`: the innermost line of this thread's stack that is not in Ronde."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
         frame = frame.f_back

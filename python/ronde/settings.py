@@ -116,7 +116,7 @@ VARIABLES: dict[str, Variable[Any]] = {
         _flag,
         False,
         "0 or 1",
-        "the same bits whatever the measurements, the fusion and the place in the array",
+        "the same bits whatever the measurements, the fusion and the position in the array",
     ),
     "stall_warning": Variable(
         "RONDE_STALL_WARNING",

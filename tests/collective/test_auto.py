@@ -63,10 +63,10 @@ def test_sums_of_sparse_payloads_fill_up() -> None:
 
 def test_sums_of_integers_need_wider_ones_for_more_ranks() -> None:
     n = 1 << 20
-    for ranks, places, bytes_each in ((18, 1, 1), (19, 1, 2), (9, 2, 1), (10, 2, 2)):
-        found = predict(shared_scale(4), [(n,)], ranks, SLOW, places=places, speeds=CODEC)
+    for ranks, local_size, bytes_each in ((18, 1, 1), (19, 1, 2), (9, 2, 1), (10, 2, 2)):
+        found = predict(shared_scale(4), [(n,)], ranks, SLOW, local_size=local_size, speeds=CODEC)
         summed = bytes_each * n + 4 * n / 1024
-        assert found.wire_bytes == pytest.approx(2 * (ranks - 1) / ranks * summed / places)
+        assert found.wire_bytes == pytest.approx(2 * (ranks - 1) / ranks * summed / local_size)
     with pytest.raises(ValueError, match="4 bits of 4682 ranks do not fit int16"):
         predict(shared_scale(4), [(n,)], 4682, SLOW, speeds=CODEC)
 
@@ -79,7 +79,7 @@ def test_short_sparse_payloads_go_to_all_ranks() -> None:
     assert short.wire == pytest.approx(step + short.wire_bytes * SLOW["beta"])
 
 
-def test_random_entries_travel_without_places() -> None:
+def test_random_entries_travel_without_positions() -> None:
     n, ranks = 1 << 20, 4
     found = predict(randomk(0.01), [(n,)], ranks, SLOW, speeds=CODEC)
     assert found.wire_bytes == pytest.approx(2 * 3 / 4 * 4 * n / 100, rel=1e-3)
@@ -107,8 +107,10 @@ def pretend(me: Rank, link: dict[str, float]) -> None:
     me.communicator.set_link(_core.Link(**link))
 
 
-@pytest.mark.parametrize("place", [{}, {"machines": [0, 0, 1, 1]}], ids=["flat", "machines"])
-def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[str, Any]) -> None:
+@pytest.mark.parametrize("placement", [{}, {"machines": [0, 0, 1, 1]}], ids=["flat", "machines"])
+def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(
+    placement: dict[str, Any],
+) -> None:
     size, steps = 4, 40
 
     def program(me: Rank) -> Any:
@@ -121,7 +123,7 @@ def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[
         results += [reduce(me, method, -1) for _ in range(130)]
         return np.sum(results, axis=0, dtype=np.float64), choices, sum(method.norms().values())
 
-    found = run_all(size, program, **place)
+    found = run_all(size, program, **placement)
     given = np.sum(
         [gradient(r, s) for r in range(size) for s in range(steps)], axis=0, dtype=np.float64
     )

@@ -629,7 +629,7 @@ def test_the_link_decides_what_travels(way: str, deterministic: bool) -> None:
         assert payloads * payload * 0.8 <= sent <= payloads * payload * 1.2
 
 
-def test_random_entries_travel_without_places() -> None:
+def test_random_entries_travel_without_positions() -> None:
     """2k(P-1)/P words, as an exact allreduce of k numbers."""
     ratio, size, count = 0.01, 8, 400_000
     compressor = _core.Compressor.randomk(ratio)

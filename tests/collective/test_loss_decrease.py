@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import ronde
 from ronde import _core
-from ronde.compression._loss_decrease import FEWEST, FIRST, LossDecrease
 from ronde.compression._group import Group
+from ronde.compression._loss_decrease import FEWEST, FIRST, LossDecrease
 from threads import Rank, run_all
 
 ronde.init()

@@ -66,7 +66,7 @@ def test_results_are_exact_for_every_dtype_and_op(size: int, way: str) -> None:
 
 
 @each_way
-@pytest.mark.parametrize("count", [4096, 5120, 5121, 25_000])  # up to what is piggybacked, and beyond
+@pytest.mark.parametrize("count", [4096, 5120, 5121, 25_000])  # around the longest piggybacked
 def test_the_longest_piggybacked_vectors_are_right(count: int, way: str) -> None:
     def program(me: Rank) -> None:
         me.communicator.set_link(LINKS[way])

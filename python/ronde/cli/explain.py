@@ -217,7 +217,11 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
             f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
             f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
         )
-    if call.collective == "allreduce" and len(prices) > 1 and (seconds := _piggybacked(call, prices[0])):
+    if (
+        call.collective == "allreduce"
+        and len(prices) > 1
+        and (seconds := _piggybacked(call, prices[0]))
+    ):
         yield ""
         yield wrapped(
             "A vector this short is sent with phase 0 (piggybacked), which precedes every collective: "

@@ -209,7 +209,7 @@ def within(given: Sequence[Host], allocated: Sequence[Host]) -> list[Host] | Non
 
     Slurm starts tasks in its own order, whatever the order that it is asked for.
     """
-    order = {host.name: place for place, host in enumerate(allocated)}
+    order = {host.name: position for position, host in enumerate(allocated)}
     if not all(host.name in order for host in given):
         return None
     return sorted(given, key=lambda host: order[host.name])

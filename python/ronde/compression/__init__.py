@@ -72,7 +72,9 @@ __all__ = [
 ]
 
 
-def auto(candidates: Sequence[Predictable] | None = None, *, min_loss_decrease: float = 0.9) -> Auto:
+def auto(
+    candidates: Sequence[Predictable] | None = None, *, min_loss_decrease: float = 0.9
+) -> Auto:
     """Choose by measurement, for each bucket: exact float32, bfloat16, or one of the candidates.
 
     `auto().report()` prints what was predicted, measured and chosen. `Auto` says how it chooses.

@@ -16,8 +16,8 @@ from .. import _core
 from .._text import printable
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._loss_decrease import LossDecrease
 from ._group import Group, Method, Parts
+from ._loss_decrease import LossDecrease
 from ._names import resolved
 from ._power_sgd import PowerSGD
 from .codecs import Predictable, bf16, int4, int8, number
@@ -30,7 +30,7 @@ WORTH = 0.95  # of the time of exact reduction: what is not predicted to take le
 HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
 ENOUGH = 2  # turns, after which a candidate may be given up
 SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
-BF16 = 1  # its place among the candidates, after exact float32
+BF16 = 1  # its position among the candidates, after exact float32
 TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
@@ -43,7 +43,7 @@ class Bucket:
 
     predictions: list[Prediction]  # of each candidate
     waiting: list[int]  # candidates that are still to be tried, the next one first
-    refused: set[int] = field(default_factory=set)  # those that keep too little of the expected loss decrease
+    refused: set[int] = field(default_factory=set)  # they keep too little of the loss decrease
     trials: dict[int, list[float]] = field(default_factory=dict)  # seconds of calls
     took: dict[int, list[float]] = field(default_factory=dict)  # seconds since the call before, too
     chosen: int = 0
@@ -252,7 +252,7 @@ class Auto(Method):
         """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
         _residuals.require_names(list(bucket.names))
         communicator = bucket.communicator
-        ranks = communicator.size // communicator.places
+        ranks = communicator.size // communicator.local_size
         if ranks == 1:
             nothing = Prediction(0.0, 0.0, 0.0, 0.0)
             return Bucket([nothing] * len(self.candidates), [])
@@ -267,7 +267,7 @@ class Auto(Method):
                 [x.shape for x in bucket.inputs],
                 ranks,
                 costs,
-                places=communicator.places,
+                local_size=communicator.local_size,
                 speeds=None if each is None else tuple(speeds[i - 1]),
             )
             for i, each in enumerate(self.candidates)
@@ -378,7 +378,11 @@ class Auto(Method):
 
     def __repr__(self) -> str:
         further = ", ".join(repr(each) for each in self.candidates[2:])
-        limit = f", min_loss_decrease={self.min_loss_decrease!r}" if self.min_loss_decrease != 0.9 else ""
+        limit = (
+            f", min_loss_decrease={self.min_loss_decrease!r}"
+            if self.min_loss_decrease != 0.9
+            else ""
+        )
         return f"ronde.compression.auto([{further}]{limit})"
 
 

@@ -85,10 +85,10 @@ class Predictable(Codec):
 
     @abstractmethod
     def _traffic(
-        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
     ) -> Traffic:
-        """Of a rank, where arrays of these shapes go between `ranks` after `places` of them each have been
-        reduced in memory."""
+        """Of a rank, where arrays of these shapes go between `ranks`, each after `local_size` of them were
+        reduced in shared memory."""
 
     @abstractmethod
     def _seconds(self, values: Floats) -> tuple[float, float]:
@@ -154,9 +154,9 @@ class Compressor(Predictable):
         return self._calls - 1
 
     def _traffic(
-        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
     ) -> Traffic:
-        elements = sum(map(math.prod, shapes)) // places
+        elements = sum(map(math.prod, shapes)) // local_size
         payload = sums = self.payload_bytes(elements)
         share = (ranks - 1) / ranks
         if self._core.adds_up:

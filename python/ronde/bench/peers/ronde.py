@@ -29,7 +29,7 @@ class Ronde(Peer):
         world = context.world()
         hosts = len({home.host for home in world.homes})
         # What exchanges messages: machines, or ranks that share no memory with others.
-        self._parties = self.size // ronde.global_process_set._member().places
+        self._parties = self.size // ronde.global_process_set._member().local_size
         transport = "shared memory" if world.shares_memory else "MPI messages"
         if world.shares_memory and hosts > 1:
             transport += ", MPI messages between hosts"
