@@ -97,7 +97,7 @@ def _measure(options: argparse.Namespace) -> int:
             return partial(add, core, core.encode(values), residual)
         if compressor._gathered(count, comm.size, members.link):
             return partial(gather, core, core.encode(values), residual)
-        fitted, sums = core.fitted(values), nonzero if core.keeps_sums else core
+        fitted, sums = core.for_vector(values), nonzero if core.keeps_sums else core
         part = fitted.encode(values[spans[comm.rank]], None, 0, spans[comm.rank].start)
         totals = [sums.encode(total[span]) for span in spans]
         return partial(through_owners, core, part, totals, residual)
@@ -115,7 +115,7 @@ def _measure(options: argparse.Namespace) -> int:
 
     def through_owners(core: Any, part: Any, totals: list[Any], residual: Any) -> None:
         """Parts for the others, theirs for this rank, their sum, and the sums of all."""
-        fitted, own = core.fitted(values, residual), np.empty_like(values[spans[comm.rank]])
+        fitted, own = core.for_vector(values, residual), np.empty_like(values[spans[comm.rank]])
         for span in spans:  # of quantised ones the own part stands for the sum
             left = None if residual is None else residual[span]
             fitted.encode(values[span], left, 0, span.start)

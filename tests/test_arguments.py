@@ -38,8 +38,8 @@ refused(ValueError, "COMM_NULL", ronde.init, MPI.COMM_NULL)
 ronde.init()
 
 refused(TypeError, "op must be one of", ronde.allreduce, x, op="sum")
-refused(TypeError, "name must be a text", ronde.allreduce, x, name=5)
-refused(TypeError, "name must be a text", ronde.barrier, 0)
+refused(TypeError, "name must be a string", ronde.allreduce, x, name=5)
+refused(TypeError, "name must be a string", ronde.barrier, 0)
 refused(TypeError, "prescale_factor must be a number", ronde.allreduce, x, prescale_factor="a")
 refused(ValueError, "too large", ronde.allreduce, x, postscale_factor=10**400)
 refused(TypeError, "need a floating type", ronde.allreduce, np.ones(3, int), ronde.Sum, prescale_factor=2)
@@ -128,7 +128,7 @@ REFUSED = {
     "ronde.grouped_allreduce_([x, 3.0])": ["xs[1]", "np.asarray(3.0)"],
     "ronde.grouped_allreduce([x], compression=[None, None])": ["2 entries for 1 arrays"],
     "ronde.grouped_allgather({'a': x})": ["xs", "not a dictionary", "list(xs.values())"],
-    "ronde.grouped_allgather([x], 3)": ["name must be a text, not 3"],
+    "ronde.grouped_allgather([x], 3)": ["name must be a string, not 3"],
     "ronde.grouped_reducescatter(3)": ["xs must be a list of arrays, not 3"],
     "ronde.alltoall(x, splits=2.5)": ["splits must be a list of whole numbers", "2.5"],
     "ronde.broadcast_parameters({'w': x, 's': 3.0})": ["params['s']", "np.asarray(3.0)"],
@@ -146,9 +146,9 @@ REFUSED = {
     "ronde.DistributedOptimizer(sgd, compression={'w': 3})": ["compression must be", "not 3"],
     "ronde.DistributedOptimizer(sgd, backward_passes_per_step=1.5)": ["backward_passes", "1.5"],
     "ronde.DistributedOptimizer(sgd, prescale_factor='b')": ["prescale_factor must be", "'b'"],
-    "ronde.DistributedOptimizer(sgd, name=3)": ["name must be a text, not 3"],
+    "ronde.DistributedOptimizer(sgd, name=3)": ["name must be a string, not 3"],
     "ronde.DistributedOptimizer(sgd)(None, {'w': 'b'})": ["grads['w']", "not str"],
-    "rc.ErrorFeedback(rc.auto())": ["keeps what it leaves out by itself", "compression="],
+    "rc.ErrorFeedback(rc.auto())": ["keeps its own residual", "compression="],
     "rc.ErrorFeedback(rc.int4)": ["compressor=", "call it"],
     "rc.ErrorFeedback(None)": ["compressor must be one of ronde.compression", "not None"],
     "rc.ErrorFeedback('int4').load_state_dict({})": [

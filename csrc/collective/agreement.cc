@@ -33,7 +33,7 @@ void Agreement::start_round() {
 
 /// Adds what the message of a round has brought to what is known.
 void Agreement::take(int round, std::size_t bytes) {
-  if (bytes < sizeof(Extremes)) throw Error("a message of another kind came in phase 0");
+  if (bytes < sizeof(Extremes)) throw Error("phase 0 received an unexpected message");
   Extremes theirs;
   std::memcpy(&theirs, incoming(round), sizeof theirs);
   known_.join(theirs);

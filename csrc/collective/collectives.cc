@@ -36,7 +36,7 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
         const Buffer vector = packed ? pack(pieces) : pieces[0].output;
         const ConstBuffer mine = packed ? vector : pieces[0].input;
         if (explains_)
-          explain(call, "over the network, with the comparison of the calls: faster than after it");
+          explain(call, "over the network, piggybacked on the comparison of the calls (phase 0)");
         // Ranks that agree on the call but not on its length would take data for what it is not.
         reduce_piggybacked(call, Extremes::of(fingerprint(call, bytes)), mine, vector, reduction);
         if (packed) unpack(pieces, vector);
@@ -188,22 +188,22 @@ Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all,
     return scatter_in_memory(call, all, parts, root);
   Scattered result;
   perform(call, Collective::scatter, algorithm, [&] {
-    // The root alone knows what comes, and tells: the rows of all ranks, the length of a row, the
-    // header.
-    const auto told = allocate_zeros<std::int64_t>(size() + 2 + kHeaderWords);
-    const auto lengths = told.subspan(size(), 2);
-    const auto header = told.subspan(size() + 2);
+    // The root alone knows what comes, and sends it: the rows of all ranks, the length of a row,
+    // the header.
+    const auto head = allocate_zeros<std::int64_t>(size() + 2 + kHeaderWords);
+    const auto lengths = head.subspan(size(), 2);
+    const auto header = head.subspan(size() + 2);
     if (rank() == root) {
-      std::copy(parts.rows.begin(), parts.rows.end(), told.begin());
+      std::copy(parts.rows.begin(), parts.rows.end(), head.begin());
       lengths[0] = static_cast<std::int64_t>(parts.row_bytes);
       lengths[1] = static_cast<std::int64_t>(parts.header.size());
       std::copy(parts.header.begin(), parts.header.end(), header.begin());
     }
     const Layout words{
-        .rank = rank(), .chunks = Chunks::even(told.size(), size()), .inputs = {}, .root = root};
-    run(Collective::broadcast, words, {{}, buffer_of(told)}, {sizeof(std::int64_t)}, call, {});
+        .rank = rank(), .chunks = Chunks::even(head.size(), size()), .inputs = {}, .root = root};
+    run(Collective::broadcast, words, {{}, buffer_of(head)}, {sizeof(std::int64_t)}, call, {});
 
-    const std::vector<std::size_t> rows(told.begin(), told.begin() + size());
+    const std::vector<std::size_t> rows(head.begin(), head.begin() + size());
     const Layout layout{
         .rank = rank(), .chunks = bytes_of(rows, lengths[0]), .inputs = {}, .root = root};
     const Buffer data = allocate(layout.chunks.total()).buffer();

@@ -37,7 +37,7 @@
 #include "core/pieces.h"
 #include "core/reduction.h"
 #include "node/board.h"
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
 #include "transport/group.h"
@@ -64,7 +64,7 @@ class Communicator {
   int size() const { return transport_->size(); }
   const Settings& settings() const { return settings_; }
 
-  /// The ranks that reduce in the memory of this machine before anything crosses to others, if
+  /// How many ranks reduce in the memory of this machine before anything crosses to others, if
   /// there are several machines, and which of them this one is.
   int local_size() const { return board_ ? board_->size() : 1; }
   int local_rank() const { return board_ ? board_->rank() : 0; }
@@ -98,7 +98,7 @@ class Communicator {
   Gathered gather(const Call& call, ConstBuffer mine, std::size_t rows, std::size_t row_bytes,
                   int root, std::string_view algorithm = {});
 
-  /// What the root tells all ranks in a scatter. Elsewhere it may be empty.
+  /// What the root sends to all ranks in a scatter. Elsewhere it may be empty.
   struct Parts {
     std::span<const std::size_t> rows;  // of each rank
     std::size_t row_bytes = 0;
@@ -134,8 +134,8 @@ class Communicator {
   /// all calls have ended, whether none was given up.
   bool close(const std::string& why);
 
-  /// From now on all collectives go through memory, if all ranks of the set can share some; returns
-  /// whether they can. All ranks must call it. `machines`: of each member the number of its
+  /// From now on all collectives are done in shared memory, if all ranks of the set can share some;
+  /// returns whether they can. All ranks must call it. `machines`: of each member the number of its
   /// machine, where they are on several; all need equally many members, and what then goes through
   /// memory is phase 0 and allreduce, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
@@ -183,10 +183,10 @@ class Communicator {
                           const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
-  using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
-  void share(const Call& call, std::uint64_t extent, const MakeExchange& make);
-  Extremes meet(const Call& call, std::uint64_t extent, const MakeExchange& make,
-                bool patient = false);
+  using MakeShared = std::function<std::unique_ptr<SharedCollective>(std::uint64_t fingerprint)>;
+  void share(const Call& call, std::uint64_t extent, const MakeShared& make);
+  Extremes agree_in_memory(const Call& call, std::uint64_t extent, const MakeShared& make,
+                           bool patient = false);
 
   // The collectives of ranks that share memory (in_memory.cc).
   void allreduce_in_memory(const Call& call, std::span<const Piece> pieces,
@@ -285,8 +285,9 @@ class Communicator {
   std::atomic<const std::string*> refused_{nullptr};  // why, once no call is made any more
   std::atomic<bool> given_up_ = false;  // whether a call was, which concerns this set alone
   std::uint64_t sequence_ = 0;
-  std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
-  std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine
+  std::shared_ptr<Board> board_;  // of this machine's ranks; null where they share no memory
+  std::shared_ptr<Group>
+      across_;  // the ranks of this local rank on all machines; null for one machine
   std::vector<std::shared_ptr<const void>> temporaries_;  // memory of the call under way
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;

@@ -45,8 +45,8 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
   cut_segments();
   make_room();
   auto& compressor = compression_.compressor;
-  if (auto fitted = compressor->fitted(values, compression_.residual))
-    compressor = std::move(fitted);
+  if (auto chosen = compressor->for_vector(values, compression_.residual))
+    compressor = std::move(chosen);
   sums_ = compressor->for_sums();
   distance_ = first_distance();
 }

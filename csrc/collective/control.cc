@@ -29,9 +29,9 @@ Control::Control(std::shared_ptr<Transport> transport, Hooks hooks)
 
 Control::~Control() {
   if (closed_) return;
-  keep_for_ever(transport_);
-  keep_for_ever(incoming_);
-  for (const auto& outgoing : outgoing_) keep_for_ever(outgoing.notice);
+  keep_until_exit(transport_);
+  keep_until_exit(incoming_);
+  for (const auto& outgoing : outgoing_) keep_until_exit(outgoing.notice);
 }
 
 void Control::post() {
@@ -117,7 +117,7 @@ std::optional<std::string> Control::missing(const std::vector<int>& members, int
   for (const int member : members) {
     const auto found = leaving_.find({member, set});
     if (found != leaving_.end() && found->second.sequence < sequence)
-      return "rank " + std::to_string(member) + " has left for " + found->second.text;
+      return "rank " + std::to_string(member) + " has left: " + found->second.text;
   }
   return std::nullopt;
 }
@@ -126,8 +126,7 @@ bool Control::hear(Notice& notice) {
   if (goodbyes_ == size()) return false;
   const auto bytes = transport_->test(request_);
   if (!bytes) return false;
-  if (*bytes != sizeof(Notice))
-    throw Error("a message of another kind came on the control channel");
+  if (*bytes != sizeof(Notice)) throw Error("the control channel received an unexpected message");
   notice = *incoming_;
   if (notice.kind == Kind::goodbye) ++goodbyes_;
   if (goodbyes_ < size()) post();
@@ -155,7 +154,7 @@ void Control::poll(const Standing& mine) {
   collect_sent();
   Notice notice;
   while (hear(notice)) handle(notice, mine);
-  // Another thread of this process may have heard it, or have failed itself.
+  // Another thread of this process may have received it, or have failed itself.
   if (!failure_.empty()) throw RankFailedError(failure_ + "\nwhile this rank was in " + mine.text);
 }
 

@@ -1,8 +1,8 @@
 // The control channel: short notices between all ranks of a job, outside every collective.
 //
-// It is silent while all goes well. A rank that has waited long tells the others where it stands,
-// and so those who wait can name the absent ones. A rank that fails says so, and the others stop
-// waiting for it. Only the slow part of a wait looks at the channel.
+// It is silent while all goes well. A rank that has waited long reports to the others where it
+// stands, and so those who wait can name the missing ranks. A rank that fails says so, and the
+// others stop waiting for it. Only the slow part of a wait looks at the channel.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ namespace ronde {
 struct Standing {
   std::int32_t set = -1;
   std::uint64_t sequence = 0;
-  std::string text;  // the call and the place in the program
+  std::string text;  // the call and the call site
 
   bool same_call(const Standing& other) const {
     return set == other.set && sequence == other.sequence;
@@ -44,11 +44,11 @@ class Control {
   int size() const { return transport_->size(); }
   const Hooks& hooks() const { return hooks_; }
 
-  /// Tells all ranks that this one waits, and that it does no longer.
+  /// Reports to all ranks that this one waits, and that it does no longer.
   void announce_waiting(const Standing& standing);
   void announce_resumed(const Standing& standing);
 
-  /// Tells all ranks that this one has given up. From here on this process' communicators are
+  /// Reports to all ranks that this one has given up. From here on this process' communicators are
   /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
   void announce_failure(const Standing& standing, bool stalled);
 

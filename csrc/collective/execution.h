@@ -91,7 +91,7 @@ class Execution final : public Work {
   std::size_t next_ = 0;     // the first action that has not been admitted
   std::size_t sending_ = 0;  // bytes under way
   std::deque<Open> open_;
-  std::vector<Bytes> spare_;  // landing places used before
+  std::vector<Bytes> spare_;  // memory that messages were received in before
 };
 
 }  // namespace ronde

@@ -32,7 +32,7 @@ std::vector<Candidate> candidates(Collective collective, Layout layout, std::siz
 void require_algorithm(Collective collective, int size, const Settings& settings,
                        std::string_view named);
 
-/// The algorithm named, else the one that settings.algorithm names, else the cheapest.
+/// The algorithm of that name, else the one that settings.algorithm names, else the cheapest.
 const Algorithm& select(Collective collective, const Layout& layout, std::size_t item_bytes,
                         const Link& link, const Settings& settings, std::string_view named);
 

@@ -32,7 +32,7 @@ class RandomK final : public Compressor {
 
   std::size_t grain() const override { return 1; }
   std::size_t capacity(std::size_t count) const override;
-  std::optional<std::size_t> numbers_at() const override { return kHead; }
+  std::optional<std::size_t> summable_offset() const override { return kHead; }
   std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
                      std::byte* payload) const override;
   void decode(std::span<const std::byte> payload, std::span<float> out, Store store) const override;

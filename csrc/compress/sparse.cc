@@ -103,7 +103,7 @@ void for_each_bit(const std::byte* index, std::size_t entries, std::size_t count
   std::size_t entry = 0;
   for (std::size_t i = 0; i < count; i += kGrain) {
     auto word = read<std::uint32_t>(index, i / kGrain);
-    if (count - i < kGrain && word >> (count - i)) refuse("marks values that there are not");
+    if (count - i < kGrain && word >> (count - i)) refuse("marks values beyond the end");
     if (static_cast<std::size_t>(std::popcount(word)) > entries - entry)
       refuse("marks more values than it has entries");
     for (; word; word &= word - 1) f(entry++, i + static_cast<std::size_t>(std::countr_zero(word)));
@@ -148,7 +148,7 @@ std::size_t share(double ratio, std::size_t count) {
 
 double checked_ratio(double ratio) {
   if (!(ratio > 0 && ratio <= 1))
-    throw ArgumentError("a ratio is above 0 and at most 1, not " + std::to_string(ratio));
+    throw ArgumentError("a ratio must be above 0 and at most 1, not " + std::to_string(ratio));
   return ratio;
 }
 
@@ -167,7 +167,7 @@ const Compressor* Sparse::for_sums() const {
 
 std::size_t Sparse::encode(std::span<const float> values, std::span<float> residual, Draw,
                            std::byte* payload) const {
-  return fitted(values, residual)->encode(values, residual, {}, payload);
+  return for_vector(values, residual)->encode(values, residual, {}, payload);
 }
 
 std::size_t Selection::encode(std::span<const float> values, std::span<float> residual, Draw,

@@ -84,8 +84,8 @@ std::size_t TopK::capacity_of_whole(std::size_t count) const {
   return length(share(ratio_, count), count);
 }
 
-std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
-                                               std::span<float> residual) const {
+std::shared_ptr<const Compressor> TopK::for_vector(std::span<const float> values,
+                                                   std::span<float> residual) const {
   return std::make_shared<Chosen>(largest(values, residual, share(ratio_, values.size()), kernels_),
                                   kernels_);
 }
@@ -93,7 +93,7 @@ std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
 BlockTopK::BlockTopK(double ratio, std::size_t block, const KernelTable& kernels)
     : Selection(kernels), ratio_(checked_ratio(ratio)), block_(block) {
   if (block == 0 || block % kGrain || block > (1 << 16))
-    throw ArgumentError("a block of top-k is a multiple of 32 elements, up to 65536, not " +
+    throw ArgumentError("a block of top-k must be a multiple of 32 elements, up to 65536, not " +
                         std::to_string(block));
 }
 

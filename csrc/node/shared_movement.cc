@@ -17,7 +17,7 @@ constexpr std::size_t kTicketBytes = 64 << 10;
 SharedMovement::SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream,
                                bool rooted, const std::function<void(Note&)>& write, Choose choose,
                                Buffer copy)
-    : Exchange(board),
+    : SharedCollective(board),
       stream_(stream),
       rooted_(rooted),
       chunk_bytes_(rooted ? Board::kStageBytes * board.size() : Board::kStageBytes),

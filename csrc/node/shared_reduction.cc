@@ -19,8 +19,8 @@ bool worth_direct(std::size_t bytes, int ranks) {
   return ranks <= 2 || bytes >= std::min<std::size_t>(squared * (32 << 10), 4 << 20);
 }
 
-constexpr const char* kBriefly = "with the comparison of the calls";
-constexpr const char* kDirectly = "where the arrays lie (ronde.empty)";
+constexpr const char* kBriefly = "during the comparison of the calls (phase 0)";
+constexpr const char* kDirectly = "directly in the arrays (ronde.empty)";
 constexpr const char* kThroughStages = "through stages";
 
 std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
@@ -31,7 +31,7 @@ std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
 
 SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
                                  const Reduction& reduction, int root)
-    : Exchange(board),
+    : SharedCollective(board),
       pieces_(std::move(pieces)),
       reduction_(reduction),
       root_(root),
@@ -180,7 +180,7 @@ void SharedAllreduce::copy_out(std::size_t number) {
 SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input,
                                          Buffer output, const std::vector<std::size_t>& counts,
                                          const Reduction& reduction)
-    : Exchange(board),
+    : SharedCollective(board),
       input_(input),
       output_(output),
       reduction_(reduction),

@@ -23,16 +23,16 @@
 #include "core/buffer.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 
 namespace ronde {
 
-class SharedAllreduce final : public Exchange {
+class SharedAllreduce final : public SharedCollective {
  public:
   static constexpr int kAllRanks = -1;
 
   /// The result goes to all ranks or to `root` alone; other ranks' outputs are not touched.
-  /// `fingerprint` must tell calls of different lengths apart.
+  /// `fingerprint` must differ for calls of different lengths.
   SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
                   const Reduction& reduction, int root = kAllRanks);
 
@@ -69,7 +69,7 @@ class SharedAllreduce final : public Exchange {
   std::vector<void*> outs_;
 };
 
-class SharedReduceScatter final : public Exchange {
+class SharedReduceScatter final : public SharedCollective {
  public:
   /// `input` is cut into `counts` elements for each rank; `output` gets this rank's.
   SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input, Buffer output,

@@ -77,7 +77,7 @@ _FORKED = (
 
 _world: World | None = None
 _changes = threading.RLock()  # of the world and its sets: one thread at a time
-_kept_for_ever: list[World] = []  # of jobs that failed: MPI may still use what they hold
+_kept_until_exit: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
 def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = ()) -> None:
@@ -220,7 +220,7 @@ def _share_memory(
     homes: list[_homes.Home],
     loaded: settings.Settings,
 ) -> bool:
-    """Whether the members of each machine, which is told by its name, share memory: they find out."""
+    """Whether the members of each machine, which is known by its name, share memory: they find out."""
     hosts = [homes[member].host for member in members]
     counts = Counter(hosts)
     if not loaded.shared_memory or set(counts.values()) == {1}:
@@ -437,7 +437,7 @@ def _shutdown() -> None:
         return
     state = _world
     if state.control.failure:
-        _kept_for_ever.append(state)
+        _kept_until_exit.append(state)
     else:
         _leave(state)
         _exits.end(state.job)
@@ -447,8 +447,8 @@ def _shutdown() -> None:
 
 
 def _leave(state: World) -> None:
-    # The end is a call like any other: a rank that ends while others still work is told apart from them
-    # here, by name, instead of leaving them to hang.
+    # The end is a call like any other: a rank that ends while others still work is
+    # reported here by its number, instead of leaving them to hang.
     communicators = [each._communicator for each, _ in state.sets.values()]
     global_process_set._member().end(
         _core.Call("shutdown, or the end of the program"),

@@ -280,7 +280,7 @@ def _check_names(optimizer: Any) -> None:
     taken = sorted(name for name in _OWN_NAMES if hasattr(optimizer, name))
     if taken:
         raise TypeError(
-            f"{_type_name(optimizer)} has attributes of names that a DistributedOptimizer "
+            f"{_type_name(optimizer)} has attributes whose names a DistributedOptimizer "
             f"uses itself: {', '.join(taken)}"
         )
 

@@ -265,7 +265,7 @@ def _check_deterministic(values: Mapping[str, Any]) -> None:
         if values["deterministic"] and (collective, name) in bound:
             raise ValueError(
                 f"RONDE_ALGORITHM={collective}:{name} contradicts RONDE_DETERMINISTIC=1: "
-                "its rounding depends on where an element stands"
+                "its rounding depends on the position of an element"
             )
 
 

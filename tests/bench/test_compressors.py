@@ -40,7 +40,7 @@ def test_names_and_parameters_are_those_of_python(text: str, wanted: rc.Compress
         ("topk(__import__('os'))", "is not like topk"),
         ("linear(*[3])", "is not like topk"),
         ("linear(**{'bits': 3})", "cannot be: "),
-        ("topk(2)", "'topk(2)' cannot be: a ratio is above 0 and at most 1"),
+        ("topk(2)", "'topk(2)' cannot be: a ratio must be above 0 and at most 1"),
         ("int8(3)", "'int8(3)' cannot be: "),
         ("threshold", "'threshold' cannot be: .*value"),
         ("linear(bits=9)", "1 to 8 bits"),

@@ -78,7 +78,7 @@ def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
     [
         ("--compressors int9", "'int9' is none of bf16"),
         ("--compressors int8,", "'' is none of bf16"),
-        ("--compressors topk(2)", "'topk(2)' cannot be: a ratio is above 0 and at most 1"),
+        ("--compressors topk(2)", "'topk(2)' cannot be: a ratio must be above 0 and at most 1"),
         ("--size 3", "a float32 has 4 bytes"),
         ("--size much", "'much' is not like 8, 4K, 64M or 64MiB"),
         ("--distribution cauchy", "invalid choice: 'cauchy'"),

@@ -15,7 +15,7 @@ import pytest
 from commands import RONDE, TIMEOUT, ronde
 from jobs import ranks_of, segments_of
 
-# Each rank leaves its process number in the folder, does what the test wants, and would wait for ever.
+# Each rank leaves its process number in the folder, does what the test wants, and would wait forever.
 PROGRAM = """
 import os, signal, subprocess, sys, time
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")))

@@ -130,10 +130,10 @@ def test_half_the_ranks_take_over_what_was_accumulated() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ratio": 0}, "ratio is above 0"),
+        ({"ratio": 0}, "ratio must be above 0"),
         ({"momentum": 1}, "momentum is from 0"),
-        ({"clip": 0}, "clip is positive"),
-        ({"warmup_steps": -1}, "warmup_steps is 0 or more"),
+        ({"clip": 0}, "clip must be positive"),
+        ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options: dict[str, Any], words: str) -> None:

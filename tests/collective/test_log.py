@@ -45,11 +45,11 @@ def lines(size: int, *, machines: list[int] | None = None, **changes: Any) -> li
 @pytest.mark.parametrize(
     ("machines", "changes", "short", "long"),
     [
-        ([0, 0], {}, "in shared memory, .*with the comparison", "in shared memory, .* stages"),
+        ([0, 0], {}, "in shared memory, .*during the comparison", "in shared memory, .* stages"),
         (
             None,
             {},
-            "over the network, with the comparison",
+            "over the network, piggybacked on the comparison",
             "the cheapest by the link, given as 20 us and 125 MB/s",
         ),
         (

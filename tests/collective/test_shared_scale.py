@@ -207,7 +207,7 @@ def test_integers_are_as_wide_as_the_ranks_need(bits: int, ranks: int, most: int
 
 
 def test_too_many_ranks_are_told_what_fits() -> None:
-    with pytest.raises(ValueError, match=r"those of 258 do; 7 bits do$"):
+    with pytest.raises(ValueError, match=r"those of 258 ranks fit; 7 bits fit$"):
         shared_scale(8).integers(300)
     with pytest.raises(ValueError, match=r"those of 32767 do$"):
         shared_scale(2).integers(40_000)

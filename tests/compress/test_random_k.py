@@ -167,7 +167,7 @@ def test_flipped_bits_are_decoded_to_something(seed: int) -> None:
 
 def test_wrong_ratios_are_refused() -> None:
     for ratio in (0.0, -0.1, 1.5, math.nan, math.inf):
-        with pytest.raises(ValueError, match="ratio is above 0 and at most 1"):
+        with pytest.raises(ValueError, match="ratio must be above 0 and at most 1"):
             random_k(ratio)
 
 

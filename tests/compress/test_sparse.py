@@ -206,7 +206,7 @@ def test_spans_of_a_fitted_vector_are_that_vector(
     x, residual = vector(kind, count, seed), vector("uniform", count, seed + 1)
     whole, left = residual.copy(), residual.copy()
     wanted = decode(compressor, compressor.encode(x, whole), count)
-    fitted = compressor.fitted(x, left)
+    fitted = compressor.for_vector(x, left)
     sent = np.empty(count, np.float32)
     grains = -(-count // compressor.grain)
     cuts = sorted(
@@ -359,7 +359,7 @@ def test_bitmaps_that_lie_are_refused() -> None:
     payload = payload_of(BITMAP, count)
     bad = payload.copy()
     bad[8 + 125] |= 2  # bit 1001
-    refused(bad, count, "marks values that there are not")
+    refused(bad, count, "marks values beyond the end")
     for change, message in ((0, "marks fewer"), (0xFF, "marks more")):
         bad = payload.copy()
         bad[8:40] = change
@@ -383,7 +383,7 @@ def test_flipped_bits_are_an_error_or_decoded_to_something(form: int, seed: int)
 def test_wrong_parameters_are_refused() -> None:
     for ratio in (0.0, -0.1, 1.5, math.nan, math.inf):
         for make in (Compressor.topk, Compressor.block_topk):
-            with pytest.raises(ValueError, match="ratio is above 0 and at most 1"):
+            with pytest.raises(ValueError, match="ratio must be above 0 and at most 1"):
                 make(ratio)
     for block in (0, 1, 33, 1 << 17):
         with pytest.raises(ValueError, match="multiple of 32"):
@@ -392,7 +392,7 @@ def test_wrong_parameters_are_refused() -> None:
         with pytest.raises(ValueError, match="positive and finite"):
             Compressor.threshold(value)
     with pytest.raises(ValueError, match="the residual has 3 elements, not 4"):
-        Compressor.topk(0.1).fitted(np.ones(4, np.float32), np.ones(3, np.float32))
+        Compressor.topk(0.1).for_vector(np.ones(4, np.float32), np.ones(3, np.float32))
 
 
 def test_no_values_are_a_header() -> None:

@@ -72,7 +72,7 @@ def compare(
     """Measures the job `rounds` times through every entrant, one of which is Ronde.
 
     A peer that fails, or measures nothing for five minutes, is left out from then on, with the reason.
-    `progress` is told what is under way. Raises `RondeError` if Ronde itself fails.
+    `progress` is called with what is under way. Raises `RondeError` if Ronde itself fails.
     """
     result = Comparison()
     for number in range(rounds):

@@ -28,13 +28,13 @@ from . import hosts, launch
 
 __all__ = ["add_parser", "run"]
 
-_GRACE_SECONDS = 5.0  # for a job that was told to end
+_GRACE_SECONDS = 5.0  # for a job that was asked to end
 _REPORT_SECONDS = 1.0  # for the other ranks to say what is wrong, after one has failed
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
 # Runs a rank and notes how it went. A launcher alone is not enough: those of the MPICH family let the
-# others wait for ever when a rank fails before MPI_Init, return 9 both for exit(9) and for SIGKILL, and 0
+# others wait forever when a rank fails before MPI_Init, return 9 both for exit(9) and for SIGKILL, and 0
 # where they have lost their ranks; Open MPI's waits for whatever a dead rank has left in the background.
 # Signals are for the program: the shell outlives them. Notes go to a file of this process that has no name,
 # so that nothing is left of it however the job ends; on other hosts another process may have this number.
@@ -248,7 +248,7 @@ def _start(command: Sequence[str], extra: dict[str, str]) -> subprocess.Popen[by
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def prepare() -> None:
-        # The launcher is told to end where this process is killed and cannot tell it.
+        # The launcher is asked to end where this process is killed and cannot do it.
         libc.prctl(set_death_signal, signal.SIGTERM, 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask - {*_ENDING, *_PASSED_ON, signal.SIGCHLD})
 
@@ -321,7 +321,7 @@ class _Notes:
 
     @property
     def failed(self) -> list[str]:
-        """The status of the rank that failed first and, if the launcher has told it, its rank."""
+        """The status of the rank that failed first and, if the launcher has reported it, its rank."""
         return next((line[1:] for line in self._lines() if line[0] == "failed"), [])
 
     def _lines(self) -> list[list[str]]:

@@ -284,10 +284,10 @@ class Auto(Method):
         return [i for i in tried for _ in range(2)] * TURNS
 
     def _learn(self, bucket: Group, known: Bucket, times: Times) -> Bucket:
-        """What a call tells that took so long. Returns what is known from now on."""
+        """Learns from a call that took so long. Returns what is known from now on."""
         index = known.current
         if known.waiting:
-            # The rank that came last has waited least. But it may have found the cores idle, as the others
+            # The late rank has waited least. But it may have found the cores idle, as the others
             # had finished their work: what a choice costs is seen from call to call.
             call = bucket.agreed(times.call, _core.ReduceOp.min, COMPARED)
             took, rest = bucket.agreed([times.took, times.rest], _core.ReduceOp.max, COMPARED)
@@ -395,8 +395,8 @@ def _checked(candidates: Any) -> tuple[Predictable, ...]:
     for each in chosen:
         if not isinstance(each, Predictable):
             raise TypeError(
-                "candidates: a candidate is a ronde.compression.Compressor or powersgd(), of which it "
-                f"is known what it sends, not {each!r}"
+                "candidates: a candidate must be a ronde.compression.Compressor or powersgd(), whose "
+                f"cost can be predicted, not {each!r}"
             )
     return chosen
 

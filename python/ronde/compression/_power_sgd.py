@@ -64,7 +64,7 @@ class PowerSGD(Predictable):
     def __init__(self, rank: int = 4, *, seed: int = 0) -> None:
         self.rank = whole("rank", rank)
         if not 1 <= self.rank <= _MAX_RANK:
-            raise ValueError(f"the rank is 1 to {_MAX_RANK}, not {rank}")
+            raise ValueError(f"the rank must be 1 to {_MAX_RANK}, not {rank}")
         self.seed = whole("seed", seed)
         self._factors: dict[str, Floats] = {}
         self._steps: dict[str, int] = {}

@@ -41,10 +41,12 @@ class Where(NamedTuple):
 def require_names(names: list[str]) -> None:
     """Raises `ValueError` unless residuals can be kept under these names."""
     if not all(names):
-        raise ValueError("error feedback needs a name: what is left out is kept under it")
+        raise ValueError("error feedback needs a name, under which the residual is kept")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two arrays of this call have the name {twice!r}, and so one residual")
+        raise ValueError(
+            f"two arrays of this call have the name {twice!r}, so they would share one residual"
+        )
 
 
 def states_of(state: Any, *further: str) -> list[State]:

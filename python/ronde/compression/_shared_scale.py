@@ -63,10 +63,10 @@ class SharedScale(Compressor):
             if ranks * _levels(self.bits) <= np.iinfo(dtype).max:
                 return dtype
         fitting = [bits for bits in range(2, self.bits) if ranks * _levels(bits) <= _MOST]
-        instead = f"; {fitting[-1]} bits do" if fitting else ""
+        instead = f"; {fitting[-1]} bits fit" if fitting else ""
         raise ValueError(
-            f"integers of {self.bits} bits of {ranks} ranks do not fit int16 when they are added, those of "
-            f"{self.most_ranks} do{instead}"
+            f"integers of {self.bits} bits of {ranks} ranks do not fit int16 when they are added; those of "
+            f"{self.most_ranks} ranks fit{instead}"
         )
 
     def summed_bytes(self, elements: int, ranks: int) -> int:

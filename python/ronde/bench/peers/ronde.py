@@ -44,7 +44,7 @@ class Ronde(Peer):
         """What compression is for."""
         if self._parties == 1:
             return (
-                "none, so nothing is compressed: one machine reduces exactly through memory; "
+                "none, so nothing is compressed: one machine reduces exactly in shared memory; "
                 "use hosts, or RONDE_SHARED_MEMORY=0, which takes each rank for a machine"
             )
         what = "machines" if self._parties < self.size else "ranks"

@@ -21,11 +21,11 @@
 
 namespace ronde {
 
-class Exchange {
+class SharedCollective {
  public:
-  virtual ~Exchange() = default;
-  Exchange(const Exchange&) = delete;
-  Exchange& operator=(const Exchange&) = delete;
+  virtual ~SharedCollective() = default;
+  SharedCollective(const SharedCollective&) = delete;
+  SharedCollective& operator=(const SharedCollective&) = delete;
 
   /// Works until it has to wait for the barrier or a time slice is over: false. True when the
   /// collective is complete.
@@ -42,7 +42,7 @@ class Exchange {
   virtual const char* route() const { return ""; }
 
  protected:
-  explicit Exchange(Board& board) : board_(board) {}
+  explicit SharedCollective(Board& board) : board_(board) {}
 
   /// Enters phase 0 with the note that was written: the end of every constructor.
   void enter(Note& note, std::uint64_t fingerprint);
@@ -84,9 +84,9 @@ class Exchange {
 };
 
 /// Phase 0 alone.
-class SharedAgreement final : public Exchange {
+class SharedAgreement final : public SharedCollective {
  public:
-  SharedAgreement(Board& board, std::uint64_t fingerprint) : Exchange(board) {
+  SharedAgreement(Board& board, std::uint64_t fingerprint) : SharedCollective(board) {
     enter(board.new_note(), fingerprint);
   }
 
