@@ -75,7 +75,7 @@ class Communicator {
 
   /// The same for sums of float32, compressed where they cross machines: ranks of one machine
   /// reduce exactly, unless the compression is that of each rank's own values. It must be the same
-  /// on all ranks, and `call` say so.
+  /// on all ranks, and `call` must describe it.
   void allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                             const Reduction& reduction, const Compression& compression);
 
@@ -126,18 +126,18 @@ class Communicator {
 
   /// The last call of the job, made on the set of all ranks: a barrier without deadlines. From now
   /// on other threads of this rank begin no call, here or on the `sets` that it is in, and ranks
-  /// that wait there for it give up. If the calls of the ranks differ, all goes on as before.
+  /// that wait there for it give up. If the calls of the ranks differ, nothing changes.
   void end(const Call& call, std::span<Communicator* const> sets);
 
-  /// From now on every call is refused with `why`. A call of another thread goes on as long as it
-  /// gets on; if it waits it is given up, and its messages may still be under way. Returns, when
-  /// all calls have ended, whether none was given up.
+  /// From now on every call is refused with `why`. A call of another thread continues while it
+  /// makes progress; if it waits it is given up, and its messages may still be under way. Returns,
+  /// when all calls have ended, whether none was given up.
   bool close(const std::string& why);
 
   /// From now on all collectives are done in shared memory, if all ranks of the set can share some;
   /// returns whether they can. All ranks must call it. `machines`: of each member the number of its
-  /// machine, where they are on several; all need equally many members, and what then goes through
-  /// memory is phase 0 and allreduce, as far as they concern one machine.
+  /// machine, where they are on several; all need equally many members, and then only phase 0 and
+  /// allreduce use shared memory, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, unless
@@ -285,15 +285,13 @@ class Communicator {
   std::atomic<const std::string*> refused_{nullptr};  // why, once no call is made any more
   std::atomic<bool> given_up_ = false;  // whether a call was, which concerns this set alone
   std::uint64_t sequence_ = 0;
-  std::shared_ptr<Board> board_;  // of this machine's ranks; null where they share no memory
-  std::shared_ptr<Group>
-      across_;  // the ranks of this local rank on all machines; null for one machine
+  std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
+  std::shared_ptr<Group> across_;  // of this local rank on all machines; null for one machine
   std::vector<std::shared_ptr<const void>> temporaries_;  // memory of the call under way
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
-  std::map<std::pair<std::size_t, std::size_t>, bool>
-      piggybacks_;  // by bytes, and those of an element
+  std::map<std::pair<std::size_t, std::size_t>, bool> piggybacks_;  // by bytes, and of an element
 };
 
 }  // namespace ronde

@@ -1,5 +1,5 @@
-// The collectives of ranks that share memory. Each is an exchange on the board (node/), phase 0
-// included.
+// The collectives of ranks that share memory. Each is a shared collective on the board (node/),
+// phase 0 included.
 
 #include <algorithm>
 #include <cstring>

@@ -27,7 +27,7 @@ bool SharedCollective::advance() {
         board_.directory().settle(board_.unanimous());
         if (begin_rounds()) return true;
         break;
-      case Stage::meeting:
+      case Stage::synchronising:
         stage_ = Stage::working;
         break;
       case Stage::working:
@@ -39,7 +39,7 @@ bool SharedCollective::advance() {
           if (++round_ == rounds_) return true;
         }
         board_.arrive();
-        stage_ = Stage::meeting;
+        stage_ = Stage::synchronising;
         break;
     }
   }

@@ -70,7 +70,7 @@ class SharedCollective {
   Board& board_;
 
  private:
-  enum class Stage { agreeing, voting, meeting, working };
+  enum class Stage { agreeing, voting, synchronising, working };
 
   Extremes compare() const;
   bool call_vote();

@@ -278,7 +278,7 @@ def orthogonalise(vectors: npt.NDArray[np.float32]) -> builtins.bool:
     """Makes the rows orthonormal, or zero; False, and no change, if some are not finite."""
 
 class Compression:
-    """How one allreduce is compressed. `per_rank`: each rank's own values are, over the network between all ranks,
+    """How one allreduce is compressed. `per_rank`: each rank's own values are compressed, over the network,
     even on one machine and with one rank; otherwise machines reduce exactly first."""
 
     def __init__(

@@ -229,7 +229,7 @@ def ratio_of(ratio: Any) -> float:
     found = number("ratio", ratio)
     if not 0 < found <= 1:
         raise ValueError(
-            "a ratio must be above 0 and at most 1, the part of all values that is sent (2 percent are 0.02), "
+            "a ratio must be above 0 and at most 1: the share of values that is sent (0.02 is 2 percent), "
             f"not {ratio!r}"
         )
     return found
