@@ -90,7 +90,7 @@ def require_intracomm(MPI: Any, comm: Any) -> None:
     if not isinstance(comm, MPI.Comm):
         raise TypeError(f"comm must be a communicator of mpi4py, not {type(comm).__name__}")
     if comm == MPI.COMM_NULL:
-        raise ValueError("comm is MPI.COMM_NULL: this process is no member of it")
+        raise ValueError("comm is MPI.COMM_NULL: this process is not a member of it")
     if comm.Is_inter():
         raise ValueError("comm connects two groups; an intracommunicator is needed")
 

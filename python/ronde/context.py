@@ -71,7 +71,7 @@ class World:
 
 
 _FORKED = (
-    "this process was forked after ronde.init() and is no rank of the job; "
+    "this process was forked after ronde.init() and is not a rank of the job; "
     "start workers before ronde.init(), or with the 'spawn' method"
 )
 
@@ -111,7 +111,7 @@ def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
         return
     if multiprocessing.parent_process() is not None:
         raise RondeError(
-            "ronde.init was called in a child process of multiprocessing, which is no rank of the job; "
+            "ronde.init was called in a child process of multiprocessing, which is not a rank of the job; "
             "call it in the program that the launcher started"
         )
     loaded = settings.load()

@@ -242,7 +242,7 @@ def log_level(environment: Mapping[str, str] | None = None) -> int | None:
     if not text:
         return None
     if text not in _LEVELS:
-        raise ValueError(f"{_LOG}={text!r} is none of {', '.join(_LEVELS)}")
+        raise ValueError(f"{_LOG}={text!r} is not one of {', '.join(_LEVELS)}")
     return int(getattr(logging, text.upper()))
 
 
@@ -250,7 +250,7 @@ def _check_simd(environment: Mapping[str, str]) -> None:
     wanted = environment.get(_SIMD, "").strip()
     if wanted and wanted not in _core.simd_levels():
         raise ValueError(
-            f"{_SIMD}={wanted!r} is none of {', '.join(_core.simd_levels())}, "
+            f"{_SIMD}={wanted!r} is not one of {', '.join(_core.simd_levels())}, "
             "which this build and this processor have"
         )
 

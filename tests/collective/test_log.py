@@ -109,5 +109,5 @@ def test_the_variable_sends_lines_with_the_rank_to_standard_error(
 
 
 def test_a_level_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ValueError, match="RONDE_LOG='loud' is none of debug, info"):
+    with pytest.raises(ValueError, match="RONDE_LOG='loud' is not one of debug, info"):
         settings.load({"RONDE_LOG": "loud"})

@@ -310,7 +310,7 @@ def test_a_child_of_multiprocessing_imports_ronde_and_is_refused_by_init(method:
         ("RONDE_SEGMENT_BYTES", "0", "is not a size like 128K"),
         ("RONDE_STALL_TIMEOUT", "-1", "must be seconds"),
         ("RONDE_SEGMENT_BYTES", "99999999999999999999", "must be 1 to 1G"),
-        ("RONDE_SIMD", "abacus", "RONDE_SIMD='abacus' is none of"),
+        ("RONDE_SIMD", "abacus", "RONDE_SIMD='abacus' is not one of"),
         ("RONDE_WINDOW", "1", "must be 2 to 1024"),
         ("RONDE_ALGORITHM", "allreduce:rnig", "allreduce has"),
         ("RONDE_ALGORITHM", "alreduce:ring", "no such collective"),

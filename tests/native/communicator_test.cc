@@ -358,7 +358,8 @@ void compressed_under_delays(unsigned seed, const std::shared_ptr<const Compress
   for (auto& thread : threads) thread.join();
 }
 
-// Without checks some calls are done in shared memory and others are not, so a rank may be far ahead.
+// Without checks some calls are done in shared memory and others are not, so a rank may be far
+// ahead.
 void memory_without_checks(unsigned seed) {
   auto settings = quick();
   settings.check = false;

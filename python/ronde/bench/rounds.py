@@ -110,7 +110,7 @@ def _launch(
 ) -> _Launched:
     python = shutil.which(entrant.python)
     if python is None:
-        return _Launched(why_not=f"{entrant.python} is no program that can be run")
+        return _Launched(why_not=f"{entrant.python} is not a program that can be run")
     if entrant.kind != "ronde":
         job = _of_a_peer(job)
     with tempfile.TemporaryDirectory(prefix="ronde-bench-") as folder:

@@ -144,13 +144,13 @@ def _call_of(args: argparse.Namespace) -> Call:
     item = ITEM_BYTES[args.dtype]
     if args.bytes % item:
         raise ValueError(
-            f"{args.bytes} bytes are no whole number of {args.dtype} ({item} bytes each)"
+            f"{args.bytes} bytes are not a whole number of {args.dtype} ({item} bytes each)"
         )
     most = 1 << (12 if args.collective == "alltoall" else 16)  # which are explained within seconds
     if args.ranks > most:
         raise ValueError(f"{args.ranks} ranks are too many: {args.collective} takes up to {most}")
     if not 0 <= args.root < args.ranks:
-        raise ValueError(f"root {args.root} is no rank of {args.ranks}")
+        raise ValueError(f"root {args.root} must be less than {args.ranks}, the number of ranks")
     if args.root and args.collective not in ROOTED:
         raise ValueError(f"{args.collective} has no root")
     link = _core.default_link()

@@ -140,7 +140,7 @@ def _planned(args: argparse.Namespace) -> tuple[int, launch.Options]:
             what = "a job" if option == "-np" else "a host"
             raise ValueError(f"{option} {number}: {what} needs at least 1 rank")
     if args.ssh_port is not None and not 1 <= args.ssh_port < 65536:
-        raise ValueError(f"--ssh-port {args.ssh_port} is no port")
+        raise ValueError(f"--ssh-port {args.ssh_port} is not a port")
     names = [name for _, name in socket.if_nameindex()]
     if args.interface and args.interface not in names:
         raise ValueError(f"--interface {args.interface}: this host has {', '.join(names)}")
@@ -199,7 +199,7 @@ def _given(args: argparse.Namespace) -> list[hosts.Host]:
     try:
         text = Path(args.hostfile).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise ValueError(f"--hostfile {args.hostfile}: {reason}") from None
     return hosts.parse_hostfile(text, args.hostfile)
 
@@ -218,7 +218,7 @@ def _python(path: str | None) -> str:
         return sys.executable
     found = shutil.which(path)
     if found is None:
-        raise ValueError(f"--python {path} is no program that can be run")
+        raise ValueError(f"--python {path} is not a program that can be run")
     return found
 
 
@@ -232,7 +232,7 @@ def _runnable(program: Sequence[str], python: str) -> list[str]:
     if name.endswith(".py") and os.path.isfile(name):
         return [python, *words]
     if shutil.which(name) is None:
-        what = "is no program that can be run" if os.path.exists(name) else "does not exist"
+        what = "is not a program that can be run" if os.path.exists(name) else "does not exist"
         raise ValueError(f"{name} {what}")
     return words
 
@@ -349,7 +349,7 @@ def _watched(command: Sequence[str], extra: dict[str, str], notes: _Notes) -> in
     if notes.failed:
         return int(notes.failed[0])
     if status == 0 and lost:
-        print(f"ronde: the launcher left {lost} of its ranks before their end", file=sys.stderr)
+        print(f"ronde: the launcher ended before {lost} of its ranks", file=sys.stderr)
         return 1
     return status if status >= 0 else 128 - status
 

@@ -34,7 +34,7 @@ def _named(what: str, name: str) -> Method | None:
         close = difflib.get_close_matches(name, makers, n=1)
         hint = f"did you mean {close[0]!r}? There are" if close else "there are"
         raise ValueError(
-            f"{what}={name!r} is no compressor of ronde.compression; {hint} {', '.join(makers)}"
+            f"{what}={name!r} is not a compressor of ronde.compression; {hint} {', '.join(makers)}"
         )
     try:
         return makers[name]()  # type: ignore[no-any-return]

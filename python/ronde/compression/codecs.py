@@ -218,7 +218,7 @@ def number(what: str, value: Any) -> float:
 
 
 def whole(what: str, value: Any) -> int:
-    """`TypeError` for what is no whole number."""
+    """`TypeError` for what is not a whole number."""
     try:
         return operator.index(value)
     except TypeError:
