@@ -101,7 +101,7 @@ class CompressedAllreduce final : public Work {
   Segment& under_way(std::size_t number) { return window_[number % window_.size()]; }
 
   bool open_segment();
-  bool hear();
+  bool take_arrivals();
   bool reduce_next();
   bool compress_next();
   bool store_next();

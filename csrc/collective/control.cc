@@ -45,13 +45,13 @@ void Control::send(int peer, std::shared_ptr<Notice> notice) {
   outgoing_.push_back({std::move(notice), request});
 }
 
-void Control::tell_all(Kind kind, const Standing& standing) {
+void Control::notify_all(Kind kind, const Standing& standing) {
   std::vector<int> everybody(size());
   std::iota(everybody.begin(), everybody.end(), 0);
-  tell(everybody, kind, standing);
+  notify(everybody, kind, standing);
 }
 
-void Control::tell(const std::vector<int>& peers, Kind kind, const Standing& standing) {
+void Control::notify(const std::vector<int>& peers, Kind kind, const Standing& standing) {
   if (closed_) return;
   const auto notice = std::make_shared<Notice>();
   notice->kind = kind;
@@ -74,19 +74,19 @@ void Control::tell(const std::vector<int>& peers, Kind kind, const Standing& sta
 
 void Control::announce_waiting(const Standing& standing) {
   std::lock_guard lock(mutex_);
-  tell_all(Kind::waiting, standing);
+  notify_all(Kind::waiting, standing);
 }
 
 void Control::announce_resumed(const Standing& standing) {
   std::lock_guard lock(mutex_);
-  tell_all(Kind::resumed, standing);
+  notify_all(Kind::resumed, standing);
 }
 
 void Control::announce_failure(const Standing& standing, bool stalled) {
   std::lock_guard lock(mutex_);
   if (!failure_.empty()) return;  // said already, by this rank or to it
   fail(standing.text);
-  tell_all(stalled ? Kind::stalled : Kind::failed, standing);
+  notify_all(stalled ? Kind::stalled : Kind::failed, standing);
 }
 
 void Control::begin_end(const std::string& call) {
@@ -100,14 +100,14 @@ void Control::announce_leaving(int set, std::uint64_t sequence, const std::vecto
   std::lock_guard lock(mutex_);
   if (!ending()) return;
   left_.push_back(set);
-  tell(members, Kind::leaving, {set, sequence, end_});
+  notify(members, Kind::leaving, {set, sequence, end_});
 }
 
 void Control::go_on() {
   std::lock_guard lock(mutex_);
   left_.push_back(0);  // where it may have announced that it waits
   for (const int set : std::exchange(left_, {}))
-    tell_all(Kind::resumed, {.set = set, .sequence = 0, .text = {}});
+    notify_all(Kind::resumed, {.set = set, .sequence = 0, .text = {}});
   ending_ = std::thread::id();
 }
 
@@ -122,7 +122,7 @@ std::optional<std::string> Control::missing(const std::vector<int>& members, int
   return std::nullopt;
 }
 
-bool Control::hear(Notice& notice) {
+bool Control::take_notice(Notice& notice) {
   if (goodbyes_ == size()) return false;
   const auto bytes = transport_->test(request_);
   if (!bytes) return false;
@@ -153,7 +153,7 @@ void Control::poll(const Standing& mine) {
   if (closed_) return;
   collect_sent();
   Notice notice;
-  while (hear(notice)) handle(notice, mine);
+  while (take_notice(notice)) handle(notice, mine);
   // Another thread of this process may have received it, or have failed itself.
   if (!failure_.empty()) throw RankFailedError(failure_ + "\nwhile this rank was in " + mine.text);
 }
@@ -218,8 +218,8 @@ bool Control::close() {
   // Behind it no notice comes from that rank. To this one too: so the last receive is completed.
   for (int peer = 0; peer < size(); ++peer) send(peer, notice);
   while (goodbyes_ < size()) {
-    Notice heard;
-    if (hear(heard)) continue;
+    Notice theirs;
+    if (take_notice(theirs)) continue;
     if (late()) return false;
     std::this_thread::yield();
   }

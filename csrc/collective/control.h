@@ -104,11 +104,11 @@ class Control {
     Request request;
   };
 
-  void tell_all(Kind kind, const Standing& standing);
-  void tell(const std::vector<int>& peers, Kind kind, const Standing& standing);
+  void notify_all(Kind kind, const Standing& standing);
+  void notify(const std::vector<int>& peers, Kind kind, const Standing& standing);
   void send(int peer, std::shared_ptr<Notice> notice);
   void post();
-  bool hear(Notice& notice);
+  bool take_notice(Notice& notice);
   void fail(std::string text);
   void collect_sent();
   void handle(const Notice& notice, const Standing& mine);

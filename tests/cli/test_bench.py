@@ -126,14 +126,14 @@ def test_peers_are_measured_in_rounds_and_compared(tmp_path: Path) -> None:
 
 def test_peers_that_cannot_run_are_left_out_with_the_reason(tmp_path: Path) -> None:
     silent = fake_python(tmp_path, "exit 3")
-    peers = f"absent={tmp_path}/nowhere/python,silent={silent},gloo={silent}"
+    peers = f"unknown={tmp_path}/nowhere/python,silent={silent},gloo={silent}"
     result = bench(
         "allreduce", "-np", "2", "--sizes", "8", "--peers", peers, "--rounds", "2", *QUICK
     )
     assert result.returncode == 0, result.stdout + result.stderr
     said = {line.split()[1]: line for line in result.stdout.splitlines() if "left out" in line}
     assert (
-        f"left out: {tmp_path}/nowhere/python is not a program that can be run" in said["absent:"]
+        f"left out: {tmp_path}/nowhere/python is not a program that can be run" in said["unknown:"]
     )
     assert "mpi4py could not start an MPI library" in said["silent:"]
     assert "it ended with status 3 before the job was done" in said["gloo:"]

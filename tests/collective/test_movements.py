@@ -72,9 +72,9 @@ def test_scatter_cuts_the_data_of_the_root(route: Route) -> None:
                 parts = [rows_of(rank, count) for rank in range(me.size)]
                 rows = [len(part) for part in parts]
                 everything = (route.put(me.rank, np.concatenate(parts)), rows, 24, [7, -1])
-                told = everything if me.rank == root else (None, [], 0, [])
+                arguments = everything if me.rank == root else (None, [], 0, [])
                 n, data, header = me.communicator.scatter(
-                    _core.Call("scatter"), *told, root, route.algorithm
+                    _core.Call("scatter"), *arguments, root, route.algorithm
                 )
                 assert header == [7, -1]
                 assert n == rows[me.rank]

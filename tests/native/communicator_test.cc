@@ -236,9 +236,9 @@ void everything(Rank& me, std::size_t count, bool shared, int root) {
   me.communicator->reduce(call("reduce"), values.buffer(), result.buffer(), {}, root);
   CHECK(result.all(total * static_cast<float>(me.size)));
 
-  Floats told(count, shared, static_cast<float>(me.rank));
-  me.communicator->broadcast(call("broadcast"), told.buffer(), root);
-  CHECK(told.all(static_cast<float>(root)));
+  Floats data(count, shared, static_cast<float>(me.rank));
+  me.communicator->broadcast(call("broadcast"), data.buffer(), root);
+  CHECK(data.all(static_cast<float>(root)));
 
   const auto gathered =
       me.communicator->allgather(call("allgather"), part.buffer(), rows[me.rank], 4);

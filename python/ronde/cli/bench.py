@@ -225,7 +225,8 @@ def _measure(args: argparse.Namespace) -> int:
         if args.root >= peer.size:
             if peer.rank == 0:
                 print(
-                    f"ronde bench: error: root {args.root} must be less than {peer.size}, the number of ranks",
+                    f"ronde bench: error: root {args.root} must be less than {peer.size}, "
+                    "the number of ranks",
                     file=sys.stderr,
                 )
             return 2
