@@ -163,7 +163,7 @@ bool Communicator::close(const std::string& why) {
   return !given_up_;
 }
 
-/// Ends a wait for ranks that will not come. That concerns this set alone: the job goes on.
+/// Ends a wait for missing ranks. That concerns this set alone: the job continues.
 void Communicator::require_members(const Watch& watch, double elapsed) {
   const auto missing = control_->missing(members_, set_, sequence_);
   if (missing) {

@@ -52,7 +52,7 @@ class Control {
   /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
   void announce_failure(const Standing& standing, bool stalled);
 
-  /// This thread ends Ronde on this rank, with this call. Until it goes on after all, no other
+  /// This thread ends Ronde on this rank, with this call. Until it continues after all, no other
   /// begins one.
   void begin_end(const std::string& call);
   void go_on();
@@ -63,7 +63,8 @@ class Control {
   /// this number.
   void announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members);
 
-  /// Who of these will not come to a call, and what it ends in; nothing if that is known of none.
+  /// The first of these ranks that will not make a call, and why, in words; nothing if there is
+  /// none.
   std::optional<std::string> missing(const std::vector<int>& members, int set,
                                      std::uint64_t sequence) const;
 

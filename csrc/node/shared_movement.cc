@@ -49,7 +49,7 @@ std::size_t SharedMovement::plan() {
     keep_own(0);
     return 0;
   }
-  // What a rank keeps needs nobody.
+  // What a rank keeps needs no other rank.
   sources_[board_.rank()] = stream_.data.data;
   if (direct_) {
     if (!find_outputs()) outputs_.clear();

@@ -12,7 +12,7 @@ namespace {
 // What one draws a ticket for: little enough for the inputs of all ranks to stay in cache.
 constexpr std::size_t kTicketBytes = 32 << 10;
 
-/// Shorter vectors of three ranks and more go through the stages all the same, which stay in cache:
+/// Shorter vectors of three ranks and more go through the stages nevertheless, which stay in cache:
 /// the direct route touches all pages of all ranks on every core (measured with 4 and 8 ranks).
 bool worth_direct(std::size_t bytes, int ranks) {
   const auto squared = static_cast<std::size_t>(ranks) * ranks;
