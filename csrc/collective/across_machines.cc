@@ -53,7 +53,7 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
 
 /// The machine reduces, each rank gets a slice of the sum and does with it what is to be done
 /// `between` the machines, and all slices go to all. What comes between begins with the rest of
-/// phase 0: `said` is by the ranks of this machine.
+/// phase 0: `said` has the fingerprints of the ranks of this machine.
 void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pieces,
                                     const Reduction& before, const Between& between) {
   const std::size_t bytes = bytes_of(pieces), item = size_of(before.dtype);

@@ -37,7 +37,7 @@ void Agreement::take(int round, std::size_t bytes) {
   Extremes theirs;
   std::memcpy(&theirs, incoming(round), sizeof theirs);
   known_.join(theirs);
-  // What comes from ranks with another call is of another kind, and nobody will look at the result.
+  // Ranks with another call send data of another kind, and the result will not be used.
   if (!known_.equal()) return;
   if (bytes != sizeof theirs + (contributions_ ? contributions_->expected(round) : 0))
     throw Error("the ranks made the same call, but sent different lengths with it");

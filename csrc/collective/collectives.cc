@@ -37,7 +37,7 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
         const ConstBuffer mine = packed ? vector : pieces[0].input;
         if (explains_)
           explain(call, "over the network, piggybacked on the comparison of the calls (phase 0)");
-        // Ranks that agree on the call but not on its length would take data for what it is not.
+        // Ranks that agree on the call but not on its length would misread the data.
         reduce_piggybacked(call, Extremes::of(fingerprint(call, bytes)), mine, vector, reduction);
         if (packed) unpack(pieces, vector);
         return;

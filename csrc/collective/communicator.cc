@@ -21,7 +21,7 @@ namespace ronde {
 namespace {
 
 // Seconds for which a call may wait once its set is being closed. Where all members are in it, it
-// gets on sooner, and ends.
+// makes progress sooner, and completes.
 constexpr double kPatience = 0.5;
 
 constexpr std::size_t kTextBytes = 64 << 10;  // of a call in words, at most
@@ -139,7 +139,7 @@ bool Communicator::may_begin() const {
 }
 
 /// Reports to the other members that this rank makes no further call. If it is in one now, it
-/// reports that when the call has ended.
+/// reports that when the call has completed.
 void Communicator::leave() {
   if (set_ == 0) return;
   const std::unique_lock turn(mutex_, std::try_to_lock);
@@ -256,7 +256,7 @@ void Communicator::agree(const Call& call, bool patient) {
 /// memory.
 Transport& Communicator::outward() const { return across_ ? *across_ : *transport_; }
 
-/// `said`: by this rank, or by those of its machine.
+/// `said`: the fingerprints of this rank, or of those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
                                      std::shared_ptr<Contributions> contributions) {
   const auto agreement =
@@ -275,7 +275,7 @@ bool Communicator::chosen_freely(Collective collective, std::string_view algorit
   return algorithm.empty() && !settings_.algorithm.contains(std::string(name_of(collective)));
 }
 
-/// An exchange between the ranks of this machine. Returns what they said.
+/// A shared collective of the ranks of this machine. Returns their fingerprints.
 Extremes Communicator::agree_in_memory(const Call& call, std::uint64_t extent,
                                        const MakeShared& make, bool patient) {
   const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));

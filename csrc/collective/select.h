@@ -27,7 +27,7 @@ struct Candidate {
 std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
                                   const Link& link, const Settings& settings);
 
-/// Throws ArgumentError where the algorithm that is named, or that the settings name, cannot run on
+/// Throws ArgumentError where the algorithm `named`, or that of the settings, cannot run on
 /// so many ranks.
 void require_algorithm(Collective collective, int size, const Settings& settings,
                        std::string_view named);
