@@ -349,7 +349,7 @@ def test_min_loss_decrease_is_from_0_to_1() -> None:
 
 
 def test_candidates_are_compressors() -> None:
-    with pytest.raises(TypeError, match=r"a candidate is a ronde\.compression\.Compressor"):
+    with pytest.raises(TypeError, match=r"a candidate must be a ronde\.compression\.Compressor"):
         auto([None])  # type: ignore[list-item]
 
 

@@ -131,7 +131,7 @@ def test_half_the_ranks_take_over_what_was_accumulated() -> None:
     ("options", "words"),
     [
         ({"ratio": 0}, "ratio must be above 0"),
-        ({"momentum": 1}, "momentum is from 0"),
+        ({"momentum": 1}, "momentum must be at least 0"),
         ({"clip": 0}, "clip must be positive"),
         ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
     ],

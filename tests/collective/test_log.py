@@ -50,7 +50,7 @@ def lines(size: int, *, machines: list[int] | None = None, **changes: Any) -> li
             None,
             {},
             "over the network, piggybacked on the comparison",
-            "the cheapest by the link, given as 20 us and 125 MB/s",
+            "the cheapest by the link, measured as 20 us and 125 MB/s",
         ),
         (
             None,

@@ -206,10 +206,10 @@ def test_integers_are_as_wide_as_the_ranks_need(bits: int, ranks: int, most: int
         c.integers(most + 1)
 
 
-def test_too_many_ranks_are_told_what_fits() -> None:
+def test_too_many_ranks_are_refused_with_what_fits() -> None:
     with pytest.raises(ValueError, match=r"those of 258 ranks fit; 7 bits fit$"):
         shared_scale(8).integers(300)
-    with pytest.raises(ValueError, match=r"those of 32767 do$"):
+    with pytest.raises(ValueError, match=r"those of 32767 ranks fit$"):
         shared_scale(2).integers(40_000)
 
 
