@@ -39,7 +39,7 @@ def test_names_and_parameters_are_those_of_python(text: str, wanted: rc.Compress
         ("topk(0.1).compress(1)", "is not like topk"),
         ("topk(__import__('os'))", "is not like topk"),
         ("linear(*[3])", "is not like topk"),
-        ("linear(**{'bits': 3})", "cannot be: "),
+        ("linear(**{'bits': 3})", "is not possible: "),
         ("topk(2)", "'topk(2)' is not possible: a ratio must be above 0 and at most 1"),
         ("int8(3)", "'int8(3)' is not possible: "),
         ("threshold", "'threshold' is not possible: .*value"),
