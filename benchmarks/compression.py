@@ -97,7 +97,7 @@ def _measure(options: argparse.Namespace) -> int:
             return partial(add, core, core.encode(values), residual)
         if compressor._gathered(count, comm.size, members.link):
             return partial(gather, core, core.encode(values), residual)
-        fitted, sums = core.fitted(values), nonzero if core.keeps_sums else core
+        fitted, sums = core.for_vector(values), nonzero if core.keeps_sums else core
         part = fitted.encode(values[spans[comm.rank]], None, 0, spans[comm.rank].start)
         totals = [sums.encode(total[span]) for span in spans]
         return partial(through_owners, core, part, totals, residual)
@@ -115,7 +115,7 @@ def _measure(options: argparse.Namespace) -> int:
 
     def through_owners(core: Any, part: Any, totals: list[Any], residual: Any) -> None:
         """Parts for the others, theirs for this rank, their sum, and the sums of all."""
-        fitted, own = core.fitted(values, residual), np.empty_like(values[spans[comm.rank]])
+        fitted, own = core.for_vector(values, residual), np.empty_like(values[spans[comm.rank]])
         for span in spans:  # of quantised ones the own part stands for the sum
             left = None if residual is None else residual[span]
             fitted.encode(values[span], left, 0, span.start)
@@ -159,13 +159,13 @@ def _measure(options: argparse.Namespace) -> int:
             if number:  # the first round touches new memory
                 times[name].append(taken)
     if comm.rank == 0:
-        told = {"times": times, "codecs": codecs, "errors": errors, "sent": sent}
-        Path(options.measure).write_text(json.dumps(told))
+        report = {"times": times, "codecs": codecs, "errors": errors, "sent": sent}
+        Path(options.measure).write_text(json.dumps(report))
     return 0
 
 
 def _drive(options: argparse.Namespace) -> int:
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "hosts": options.hosts,
         "rate": options.rate,
         "megabytes": options.megabytes,
@@ -174,11 +174,11 @@ def _drive(options: argparse.Namespace) -> int:
         found = _launch(options)
         for measured in ("times", "codecs"):
             for name, taken in found.pop(measured).items():
-                told.setdefault(measured, {}).setdefault(name, []).extend(taken)
-        told |= found
-    text = _markdown(told)
+                report.setdefault(measured, {}).setdefault(name, []).extend(taken)
+        report |= found
+    text = _markdown(report)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "compression.json").write_text(json.dumps(told, indent=1))
+    (options.output / "compression.json").write_text(json.dumps(report, indent=1))
     (options.output / "compression.md").write_text(text)
     print(text)
     return 0
@@ -187,31 +187,33 @@ def _drive(options: argparse.Namespace) -> int:
 def _launch(options: argparse.Namespace) -> dict[str, Any]:
     program = [sys.executable, __file__, "--megabytes", str(options.megabytes)]
     program += ["--rounds", str(options.rounds), "--compressors", options.compressors, "--measure"]
-    found: dict[str, Any] = launches.told(launches.on_hosts(options.hosts, options.rate), program)
+    found: dict[str, Any] = launches.reported(
+        launches.on_hosts(options.hosts, options.rate), program
+    )
     return found
 
 
-def _markdown(told: dict[str, Any]) -> str:
-    total, hosts = told["megabytes"] * 1e6, told["hosts"]
-    rate, exact = bytes_per_second(told["rate"]), 2 * total * (hosts - 1) / hosts
-    times = told["times"]
+def _markdown(report: dict[str, Any]) -> str:
+    total, hosts = report["megabytes"] * 1e6, report["hosts"]
+    rate, exact = bytes_per_second(report["rate"]), 2 * total * (hosts - 1) / hosts
+    times = report["times"]
     lines = [
-        f"{hosts} emulated hosts at {told['rate']}, one rank each: float32 allreduce of "
-        f"{told['megabytes']} MB, times in ms",
+        f"{hosts} emulated hosts at {report['rate']}, one rank each: float32 allreduce of "
+        f"{report['megabytes']} MB, times in ms",
         "",
         "| | fewer bytes | wire | codec alone | time | effective GB/s | share | / fp32 | / bf16 "
         "| error |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, taken in times.items():
-        sent = told["sent"].get(name, exact)
-        wire, codec = sent / rate, statistics.median(told["codecs"].get(name, [0.0]))
+        sent = report["sent"].get(name, exact)
+        wire, codec = sent / rate, statistics.median(report["codecs"].get(name, [0.0]))
         possible = max(wire, codec)
         faster = [
             _spread([other / own for other, own in zip(times[base], taken, strict=True)])
             for base in ("fp32", "bf16")
         ]
-        error = f"{told['errors'][name]:.2g}" if name in told["errors"] else "0"
+        error = f"{report['errors'][name]:.2g}" if name in report["errors"] else "0"
         middle = statistics.median(taken)
         lines.append(
             f"| {name} | {exact / sent:.1f} | {wire * 1e3:.0f} | {codec * 1e3:.0f} "

@@ -173,9 +173,9 @@ def _drive(options: argparse.Namespace) -> int:
             results.setdefault(found.pop("mpi"), Results()).add(found)
             print(f"{python}: done", file=sys.stderr, flush=True)
     options.output.mkdir(parents=True, exist_ok=True)
-    told = {"hosts": options.hosts, "per_host": options.per_host, "rate": options.rate}
-    told["results"] = {name: vars(result) for name, result in results.items()}
-    (options.output / "network.json").write_text(json.dumps(told, indent=1))
+    report = {"hosts": options.hosts, "per_host": options.per_host, "rate": options.rate}
+    report["results"] = {name: vars(result) for name, result in results.items()}
+    (options.output / "network.json").write_text(json.dumps(report, indent=1))
     text = _markdown(results, options)
     (options.output / "network.md").write_text(text)
     print(text)
@@ -186,7 +186,7 @@ def _launch(python: str, options: argparse.Namespace) -> dict[str, Any]:
     program = [python, __file__, "--rate", options.rate, "--rounds", str(options.rounds)]
     program += ["--sizes", ",".join(map(str, options.sizes)), "--measure"]
     start = launches.on_hosts(options.hosts, options.rate, options.per_host, python)
-    found: dict[str, Any] = launches.told(start, program)
+    found: dict[str, Any] = launches.reported(start, program)
     return found
 
 

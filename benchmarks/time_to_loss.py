@@ -138,7 +138,7 @@ class Study:
         start = [sys.executable, "-m", "ronde", "run", "-np", str(RANKS)]
         if link != report.MACHINE:
             start = launches.on_hosts(RANKS, link)
-        return launches.told(start, [*program, "--output"])
+        return launches.reported(start, [*program, "--output"])
 
 
 if __name__ == "__main__":

@@ -16,15 +16,16 @@ from typing import Any
 from ronde.bench import chart, compressors
 
 
-def draw(told: dict[str, Any], file: str) -> None:
-    """`told` is the content of compression.json: the compressors in `errors`, and `fp32`, in `times`."""
-    size = told["megabytes"] / 1e3
-    speeds = {name: size / statistics.median(times) for name, times in told["times"].items()}
+def draw(report: dict[str, Any], file: str) -> None:
+    """`report` is the content of compression.json: the compressors in `errors`, and `fp32`, in `times`."""
+    size = report["megabytes"] / 1e3
+    speeds = {name: size / statistics.median(times) for name, times in report["times"].items()}
     points = [
         chart.Point(name, speeds[name], error, compressors.make(name).unbiased)
-        for name, error in told["errors"].items()
+        for name, error in report["errors"].items()
     ]
-    title = f"allreduce of {told['megabytes']} MB of float32, {told['hosts']} emulated hosts, {told['rate']}"
+    what = f"allreduce of {report['megabytes']} MB of float32"
+    title = f"{what}, {report['hosts']} emulated hosts, {report['rate']}"
     chart.trade_off(points, speeds["fp32"], file, title)
 
 

@@ -39,16 +39,16 @@ refused(ValueError, "COMM_NULL", ronde.init, MPI.COMM_NULL)
 ronde.init()
 
 refused(TypeError, "op must be one of", ronde.allreduce, x, op="sum")
-refused(TypeError, "name must be a text", ronde.allreduce, x, name=5)
-refused(TypeError, "name must be a text", ronde.barrier, 0)
+refused(TypeError, "name must be a string", ronde.allreduce, x, name=5)
+refused(TypeError, "name must be a string", ronde.barrier, 0)
 refused(TypeError, "prescale_factor must be a number", ronde.allreduce, x, prescale_factor="a")
 refused(ValueError, "too large", ronde.allreduce, x, postscale_factor=10**400)
 refused(TypeError, "need a floating type", ronde.allreduce, np.ones(3, int), ronde.Sum, prescale_factor=2)
 refused(TypeError, "process_set must be", ronde.gather, x, process_set=[0])
 for call in (ronde.reduce, ronde.gather, ronde.broadcast, ronde.scatter, ronde.broadcast_object):
-    refused(ValueError, "none of the ranks 0 to 0", call, x, 1)
-    refused(ValueError, "none of the ranks 0 to 0", call, x, -1)
-    refused(ValueError, "none of the ranks 0 to 0", call, x, 2**40)
+    refused(ValueError, "not one of the ranks 0 to 0", call, x, 1)
+    refused(ValueError, "not one of the ranks 0 to 0", call, x, -1)
+    refused(ValueError, "not one of the ranks 0 to 0", call, x, 2**40)
     refused(TypeError, "whole number", call, x, "0")
     refused(TypeError, "whole number", call, x, 0.0)
     refused(TypeError, "whole number", call, x, None)
@@ -130,7 +130,7 @@ REFUSED = {
     "ronde.grouped_allreduce_([x, 3.0])": ["xs[1]", "np.asarray(3.0)"],
     "ronde.grouped_allreduce([x], compression=[None, None])": ["2 entries for 1 arrays"],
     "ronde.grouped_allgather({'a': x})": ["xs", "not a dictionary", "list(xs.values())"],
-    "ronde.grouped_allgather([x], 3)": ["name must be a text, not 3"],
+    "ronde.grouped_allgather([x], 3)": ["name must be a string, not 3"],
     "ronde.grouped_allgather([x, 'b'])": ["xs[1]", "not str"],
     "ronde.grouped_reducescatter([x, 'b'])": ["xs[1]", "not str"],
     "ronde.grouped_reducescatter(3)": ["xs must be a list of arrays, not 3"],
@@ -150,9 +150,9 @@ REFUSED = {
     "ronde.DistributedOptimizer(sgd, compression={'w': 3})": ["compression['w'] must be", "not 3"],
     "ronde.DistributedOptimizer(sgd, backward_passes_per_step=1.5)": ["backward_passes", "1.5"],
     "ronde.DistributedOptimizer(sgd, prescale_factor='b')": ["prescale_factor must be", "'b'"],
-    "ronde.DistributedOptimizer(sgd, name=3)": ["name must be a text, not 3"],
+    "ronde.DistributedOptimizer(sgd, name=3)": ["name must be a string, not 3"],
     "ronde.DistributedOptimizer(sgd)(None, {'w': 'b'})": ["grads['w']", "not str"],
-    "rc.ErrorFeedback(rc.auto())": ["keeps what it leaves out by itself", "compression="],
+    "rc.ErrorFeedback(rc.auto())": ["keeps its own residual", "compression="],
     "rc.ErrorFeedback(rc.int4)": ["compressor=", "call it"],
     "rc.ErrorFeedback(None)": ["compressor must be one of ronde.compression", "not None"],
     "rc.ErrorFeedback('int4').load_state_dict({})": [
@@ -166,7 +166,7 @@ REFUSED = {
     "rc.auto().rescale('x')": ["factor must be a number, not 'x'"],
     "rc.auto('int8')": ["candidates must be a list", "'int8'"],
     "rc.auto([rc.dgc()])": ["candidates", "dgc"],
-    "rc.auto(min_descent=2)": ["min_descent", "from 0 to 1", "2"],
+    "rc.auto(min_loss_decrease=2)": ["min_loss_decrease", "from 0 to 1", "2"],
     "rc.linear(2.5)": ["bits must be a whole number, not 2.5"],
     "rc.linear(4, norm=3)": ["norm must be one of max, mean, l2, not 3"],
     "rc.shared_scale(2.5)": ["bits must be a whole number, not 2.5"],

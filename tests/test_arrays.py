@@ -107,12 +107,12 @@ def test_the_memory_of_a_gpu_is_refused_with_a_remedy(x: Any) -> None:
         ("text", "not str"),
         (None, "not NoneType"),
         (object(), "not object"),
-        (np.zeros(2, complex), "arrays of complex128 cannot be communicated; there are bool"),
-        (np.array(["a"]), "cannot be communicated"),
+        (np.zeros(2, complex), "arrays of complex128 are not supported; supported types are bool"),
+        (np.array(["a"]), "not supported"),
         (np.array([{}]), "arrays of object"),
-        (np.zeros(2, "datetime64[s]"), "cannot be communicated"),
-        (np.zeros(2, [("a", "i4")]), "cannot be communicated"),
-        (1 << 80, "cannot be communicated"),
+        (np.zeros(2, "datetime64[s]"), "not supported"),
+        (np.zeros(2, [("a", "i4")]), "not supported"),
+        (1 << 80, "not supported"),
     ],
 )
 def test_what_is_no_array_of_numbers_is_refused_in_words(x: Any, words: str) -> None:

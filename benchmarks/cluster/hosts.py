@@ -154,7 +154,7 @@ def _intel_mpi(
     addresses: Sequence[str], ranks: int, per_host: int
 ) -> tuple[list[str], dict[str, str]]:
     arguments = ["-n", str(ranks), "-ppn", str(per_host), "-hosts", ",".join(addresses)]
-    # The head is told by its network: hosts do not know its name.
+    # The head is known by its network: hosts do not know its name.
     arguments += ["-bootstrap", "ssh", "-bootstrap-exec", str(_AGENT), "-iface", "br0"]
     # Each host would bind its first rank to the same core; and a rank that waits must yield.
     variables = {"I_MPI_PIN": "0", "I_MPI_THREAD_YIELD": "3"}

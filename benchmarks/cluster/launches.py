@@ -35,7 +35,7 @@ def _exit(signum: int, _: FrameType | None) -> None:
 
 def run(command: Sequence[str], environment: dict[str, str], stdout: IO[str] | None = None) -> int:
     """Runs a command to its end and returns its exit status, 128 + N for signal N. If an exception ends
-    this call, the command is told to end, and has ended, if need be by force."""
+    this call, the command is asked to end, and has ended, if need be by force."""
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout)
     try:
         status = process.wait()
@@ -49,7 +49,7 @@ def run(command: Sequence[str], environment: dict[str, str], stdout: IO[str] | N
 
 
 def bound(*command: str) -> list[str]:
-    """The command, which is told to end also where this process is killed and cannot tell it."""
+    """The command, which is asked to end also where this process is killed and cannot do it."""
     return ["setpriv", "--pdeathsig", "TERM", *command]
 
 
@@ -59,13 +59,13 @@ def on_hosts(hosts: int, rate: str, per_host: int = 1, python: str = sys.executa
     return [*command, "--per-host", str(per_host), "--"]
 
 
-def told(start: Sequence[str], program: Sequence[str]) -> Any:
+def reported(start: Sequence[str], program: Sequence[str]) -> Any:
     """What rank 0 of a program writes, as JSON, to a file whose name is added to its words. `start` is what
     stands before it; modules beside this folder can be imported. Raises `SystemExit` if the job fails."""
     paths = [str(_FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryDirectory(prefix="ronde-") as folder:
-        file = Path(folder, "told.json")
+        file = Path(folder, "report.json")
         status = run(bound(*start, *program, str(file)), environment)
         if status:
             raise SystemExit(status)

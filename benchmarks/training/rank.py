@@ -46,9 +46,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     ronde.init()
-    told = curve(options) if options.job == "curve" else times(options)
+    report = curve(options) if options.job == "curve" else times(options)
     if ronde.rank() == 0:
-        options.output.write_text(json.dumps(told))
+        options.output.write_text(json.dumps(report))
 
 
 def curve(options: argparse.Namespace) -> list[list[float]]:

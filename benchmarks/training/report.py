@@ -52,7 +52,7 @@ class Run:
 
 def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
     """Of all choices of which there are both a curve and times."""
-    told = {}
+    of_link = {}
     measured = found["times"][link]
     for name in sorted(measured, key=list(makers()).index):
         times = measured[name]
@@ -60,8 +60,8 @@ def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
         points = found["curves"].get(curve, {}).get(link if name == AUTO else UNLIMITED)
         if points and name != HALF_AGAIN:
             explored = found["made_with"]["explore"] if name == AUTO else 0
-            told[name] = Run(_with_seconds(points, median(times), explored), times)
-    return told
+            of_link[name] = Run(_with_seconds(points, median(times), explored), times)
+    return of_link
 
 
 def _with_seconds(
@@ -100,10 +100,10 @@ def write(found: Mapping[str, Any], loss: float | None, stem: Path) -> str:
         "",
     ]
     lines += _summary(known, reached[1], loss)
-    for link, told in known.items():
+    for link, of_link in known.items():
         lines += ["", f"### {_title(link)}", ""]
-        lines += _table(told, exact, loss)
-        lines += ["", *_verdicts(told, found["times"][link], loss)]
+        lines += _table(of_link, exact, loss)
+        lines += ["", *_verdicts(of_link, found["times"][link], loss)]
     text = "\n".join(lines) + "\n"
     stem.with_suffix(".md").write_text(text)
     _draw(known, exact, loss, stem.with_suffix(".png"))
@@ -114,23 +114,23 @@ def _summary(known: Mapping[str, Mapping[str, Run]], base: float, loss: float) -
     """All links side by side."""
     yield "".join(["| |", *(f" {_title(link)} |" for link in known)])
     yield "|---" * (len(known) + 1) + "|"
-    for name in dict.fromkeys(name for told in known.values() for name in told):
+    for name in dict.fromkeys(name for of_link in known.values() for name in of_link):
         cells = []
-        for told in known.values():
-            reached = told[name].reaches(loss) if name in told else None
+        for of_link in known.values():
+            reached = of_link[name].reaches(loss) if name in of_link else None
             text = f"{reached[1]:.1f} ({reached[1] / base:.2f})" if reached else ""
-            cells.append("not reached" if name in told and not reached else text)
+            cells.append("not reached" if name in of_link and not reached else text)
         yield f"| {name} | {' | '.join(cells)} |"
 
 
-def _table(told: Mapping[str, Run], exact: Run, loss: float) -> Iterator[str]:
+def _table(of_link: Mapping[str, Run], exact: Run, loss: float) -> Iterator[str]:
     yield (
         "| | steps to the loss | step (ms) | seconds to the loss | / exact, unlimited "
         "| final loss / exact |"
     )
     yield "|---|---|---|---|---|---|"
     base = exact.reaches(loss)
-    for name, run in told.items():
+    for name, run in of_link.items():
         reached = run.reaches(loss)
         steps, seconds, ratio = "not reached", "", ""
         if reached and base:
@@ -143,9 +143,9 @@ def _table(told: Mapping[str, Run], exact: Run, loss: float) -> Iterator[str]:
 
 
 def _verdicts(
-    told: Mapping[str, Run], times: Mapping[str, Sequence[float]], loss: float
+    of_link: Mapping[str, Run], times: Mapping[str, Sequence[float]], loss: float
 ) -> Iterator[str]:
-    seconds = {name: reached[1] for name, run in told.items() if (reached := run.reaches(loss))}
+    seconds = {name: reached[1] for name, run in of_link.items() if (reached := run.reaches(loss))}
     fixed = [name for name in seconds if not is_torch(name) and name != AUTO]
     peers = [name for name in seconds if is_torch(name)]
     if fixed:
@@ -184,7 +184,7 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
     figure, axes = pyplot.subplots(
         lines, columns, figsize=(4.2 * columns, 3.6 * lines), squeeze=False, layout="constrained"
     )
-    names = list(dict.fromkeys(name for told in known.values() for name in told))
+    names = list(dict.fromkeys(name for of_link in known.values() for name in of_link))
     ours = [name for name in names if not is_torch(name)]
     styles: dict[str, dict[str, Any]] = {
         name: {"color": pyplot.get_cmap("tab20" if len(ours) > 10 else "tab10")(number)}
@@ -196,8 +196,8 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
     if AUTO in styles:
         styles[AUTO] = {"color": "black", "linewidth": 2.2}
     handles: dict[str, Any] = {}
-    for axis, (link, told) in zip(axes.flat, known.items(), strict=False):
-        for name, run in told.items():
+    for axis, (link, of_link) in zip(axes.flat, known.items(), strict=False):
+        for name, run in of_link.items():
             [handles[name]] = _line(axis, run, **{"linewidth": 1.3, **styles[name]})
         [handles["fp32, unlimited links"]] = _line(
             axis, exact, color="black", linestyle="--", linewidth=1

@@ -38,7 +38,8 @@ std::string shown(py::handle value) { return py::repr(value).cast<std::string>()
 
 std::string name_from(py::handle name) {
   if (name.is_none()) return {};
-  if (!PyUnicode_Check(name.ptr())) throw py::type_error("name must be a text, not " + shown(name));
+  if (!PyUnicode_Check(name.ptr()))
+    throw py::type_error("name must be a string, not " + shown(name));
   Py_ssize_t length = 0;
   if (const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &length)) return {text, text + length};
   PyErr_Clear();  // half a surrogate pair

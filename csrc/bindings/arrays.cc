@@ -83,13 +83,13 @@ py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, cons
   const auto count =
       std::accumulate(shape.begin(), shape.end(), py::ssize_t{1}, std::multiplies<>());
   const auto bytes = static_cast<std::size_t>(count * dtype.itemsize());
-  const auto place = input_of(like);
-  if (place.bytes && Heap::instance().find(place.data, place.bytes)) {
+  if (const auto operand = input_of(like);
+      operand.bytes && Heap::instance().find(operand.data, operand.bytes)) {
     try {
       const auto memory = shared_array(bytes);
       return py::array(dtype, std::move(shape), memory.data(), memory);
     } catch (const UnavailableError&) {
-      // Other memory will do: the other ranks are told, and none goes the direct way.
+      // Other memory will do: the notes of this rank say so, and no rank takes the direct route.
     }
   }
   // Of large arrays our memory is better than NumPy's: it is kept for the next.

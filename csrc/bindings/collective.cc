@@ -62,7 +62,7 @@ Hooks make_hooks(py::function where, py::function warn, std::optional<py::functi
     } catch (py::error_already_set& error) {
       error.discard_as_unraisable("ronde: finding the caller");
     } catch (const std::exception&) {
-      // A name that is no text: the call is shown without its place.
+      // A name that is no text: the call is shown without its call site.
     }
     return {};
   };
@@ -226,7 +226,7 @@ void bind_settings(py::module_& module) {
       .def_readonly("overhead", &Link::overhead)
       .def_readonly("beta", &Link::beta)
       .def_readonly("gamma", &Link::gamma);
-  module.def("riding_seconds", &riding_seconds, "bytes"_a, "ranks"_a, "link"_a);
+  module.def("piggyback_seconds", &piggyback_seconds, "bytes"_a, "ranks"_a, "link"_a);
   module.def("better_gathered", &better_gathered, "payload"_a, "ranks"_a, "link"_a);
 }
 
@@ -283,8 +283,8 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("rank", &Communicator::rank)
       .def_property_readonly("size", &Communicator::size)
       .def_property_readonly("settings", &Communicator::settings)
-      .def_property_readonly("places", &Communicator::places)
-      .def_property_readonly("place", &Communicator::place)
+      .def_property_readonly("local_size", &Communicator::local_size)
+      .def_property_readonly("local_rank", &Communicator::local_rank)
       .def_property_readonly("link", [](const Communicator& self) -> Link { return self.link(); })
       .def("set_link", &Communicator::set_link, "link"_a, py::call_guard<WithoutGil>())
       .def(

@@ -280,16 +280,16 @@ void bind_compress(py::module_& module) {
       .def_property_readonly("unbiased", &Compressor::unbiased)
       .def_property_readonly("keeps_sums",
                              [](const Compressor& self) { return self.for_sums() != nullptr; })
-      .def_property_readonly("adds_up",
-                             [](const Compressor& self) { return self.numbers_at().has_value(); })
+      .def_property_readonly(
+          "adds_up", [](const Compressor& self) { return self.summable_offset().has_value(); })
       .def("capacity", &Compressor::capacity, py::arg("count"))
       .def("capacity_of_whole", &Compressor::capacity_of_whole, py::arg("count"))
       .def(
-          "fitted",
+          "for_vector",
           [](std::shared_ptr<Compressor> self, const py::array& values,
              std::optional<py::array> residual) {
             const auto input = floats_of(values, "values");
-            auto found = self->fitted(input, residual_of(residual, input.size()));
+            auto found = self->for_vector(input, residual_of(residual, input.size()));
             return found ? std::const_pointer_cast<Compressor>(std::move(found)) : self;
           },
           py::arg("values"), py::arg("residual") = py::none())

@@ -46,7 +46,7 @@ void translate(std::exception_ptr pointer) {
 void bind_core(py::module_& module) {
   py::register_local_exception_translator(translate);
 
-  py::class_<Watchdog>(module, "Watchdog", "Minds a call that cannot be interrupted.")
+  py::class_<Watchdog>(module, "Watchdog", "Monitors a call that cannot be interrupted.")
       .def(py::init<std::string, double, double>(), py::arg("text"), py::arg("warning"),
            py::arg("timeout"))
       .def("stop", &Watchdog::stop);

@@ -1,6 +1,6 @@
 // Allreduce over several machines with several ranks each: what one machine can do for itself goes
 // through its memory, and each rank drives its share of the network with the ranks of the same
-// place on the other machines.
+// local rank on the other machines.
 //
 //   reduce-scatter in the machine; allreduce of the own slice between the machines; allgather in
 //   the machine
@@ -25,18 +25,19 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
   const std::size_t bytes = bytes_of(pieces);
   guarded(call, [&] {
     const std::size_t item = size_of(reduction.dtype);
-    if (bytes <= Board::kShortBytes && rides(bytes, item)) {
+    if (bytes <= Board::kShortBytes && piggybacks(bytes, item)) {
       allreduce_short_across(call, pieces, reduction);
       return;
     }
     agree_and_know_link(call, bytes);
-    // The same for all places: some may have an element less, or none.
-    const bool riding = rides(Chunks::even(bytes / item, board_->size()).largest() * item, item);
+    // The same for all local ranks: some may have an element less, or none.
+    const bool piggybacked =
+        piggybacks(Chunks::even(bytes / item, board_->size()).largest() * item, item);
     const Reduction between = after(reduction, board_->size());
     reduce_by_slices(call, pieces, before(reduction, board_->size()),
                      [&](const Extremes& said, Buffer slice, Range place) {
-                       if (riding) {
-                         reduce_riding(call, said, slice, slice, between);
+                       if (piggybacked) {
+                         reduce_piggybacked(call, said, slice, slice, between);
                          return;
                        }
                        agree_by_messages(call, said, false);
@@ -52,7 +53,7 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
 
 /// The machine reduces, each rank gets a slice of the sum and does with it what is to be done
 /// `between` the machines, and all slices go to all. What comes between begins with the rest of
-/// phase 0: `said` is by the ranks of this machine.
+/// phase 0: `said` has the fingerprints of the ranks of this machine.
 void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pieces,
                                     const Reduction& before, const Between& between) {
   const std::size_t bytes = bytes_of(pieces), item = size_of(before.dtype);
@@ -66,7 +67,7 @@ void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pie
   std::vector<std::size_t> counts;
   for (int place = 0; place < board_->size(); ++place) counts.push_back(slices.count(place));
   ++sequence_;
-  const auto said = meet(call, bytes, [&](std::uint64_t mine) {
+  const auto said = agree_in_memory(call, bytes, [&](std::uint64_t mine) {
     return std::make_unique<SharedReduceScatter>(*board_, mine, input, slice, counts, before);
   });
 
@@ -114,9 +115,9 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
                      {reinterpret_cast<float*>(result.data), place.count}, outside);
     prescale({.dtype = DType::float32, .prescale = inside.divisor}, left.data(), left.size());
   };
-  // Sparse payloads go one of two ways, exact sums one of many: by what the link costs.
+  // Sparse payloads take one of two routes, exact sums one of many: by what the link costs.
   const auto know_what_matters = [&] {
-    if (compressor.for_sums() || compressor.numbers_at()) know_link(call, bytes_of(pieces));
+    if (compressor.for_sums() || compressor.summable_offset()) know_link(call, bytes_of(pieces));
   };
   guarded(call, [&] {
     if (by_slices) {
@@ -149,7 +150,7 @@ void Communicator::compress_between(Transport& transport, const Call& call, Comp
                                     std::span<const float> values, std::span<float> result,
                                     const Reduction& after) {
   const auto& compressor = *compression.compressor;
-  if (compressor.numbers_at())
+  if (compressor.summable_offset())
     return add_payloads(transport, call, compression, values, result, after);
   if (compressor.for_sums()) {
     // Bits do not depend on it but for the signs of zeros.
@@ -177,7 +178,7 @@ void Communicator::add_payloads(Transport& transport, const Call& call,
   const Buffer payload = allocate(compressor.capacity(values.size())).buffer();
   const std::size_t length =
       compressor.encode(values, compression.residual, {.key = compression.key}, payload.data);
-  const std::size_t head = *compressor.numbers_at();
+  const std::size_t head = *compressor.summable_offset();
   const Buffer numbers = payload.slice(head, length - head);
   const std::size_t count = numbers.bytes / sizeof(float);
   const Layout layout{
@@ -197,13 +198,12 @@ void Communicator::allreduce_short_across(const Call& call, std::span<const Piec
     offset += piece.input.bytes;
   }
   ++sequence_;
-  // If ranks of this machine differ, the other machines must find out too: their fingerprints go
-  // on.
-  const auto said = meet(call, sum.bytes, [&](std::uint64_t mine) {
+  // A mismatch in this machine is reported to the other machines too: all ranks must raise.
+  const auto said = agree_in_memory(call, sum.bytes, [&](std::uint64_t mine) {
     return std::make_unique<SharedAllreduce>(*board_, mine, Pieces(local),
                                              before(reduction, board_->size()));
   });
-  reduce_riding(call, said, sum, sum, after(reduction, board_->size()));
+  reduce_piggybacked(call, said, sum, sum, after(reduction, board_->size()));
   unpack(pieces, sum);
 }
 

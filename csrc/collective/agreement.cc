@@ -9,12 +9,12 @@
 namespace ronde {
 
 Agreement::Agreement(Transport& transport, int tag, const Extremes& known,
-                     std::shared_ptr<Contributions> rider)
+                     std::shared_ptr<Contributions> contributions)
     : transport_(transport),
       tag_(tag),
-      rider_(std::move(rider)),
+      contributions_(std::move(contributions)),
       known_(known),
-      outgoing_room_(rider_ ? kRoom : sizeof(Extremes)),
+      outgoing_room_(contributions_ ? kRoom : sizeof(Extremes)),
       messages_((outgoing_room_ + kRoom) * ceil_log2(transport.size())),
       rounds_(ceil_log2(transport.size())) {}
 
@@ -23,7 +23,8 @@ void Agreement::start_round() {
   const int to = rank_at(rank, size, -(1 << started_)), from = rank_at(rank, size, 1 << started_);
   std::byte* message = outgoing(started_);
   std::memcpy(message, &known_, sizeof known_);
-  const std::size_t bytes = rider_ ? rider_->put(started_, message + sizeof known_) : 0;
+  const std::size_t bytes =
+      contributions_ ? contributions_->put(started_, message + sizeof known_) : 0;
   auto& round = rounds_[started_];
   round.send = transport_.send(to, tag_, {message, sizeof known_ + bytes, {}});
   round.recv = transport_.recv(from, tag_, {incoming(started_), kRoom, {}});
@@ -32,15 +33,15 @@ void Agreement::start_round() {
 
 /// Adds what the message of a round has brought to what is known.
 void Agreement::take(int round, std::size_t bytes) {
-  if (bytes < sizeof(Extremes)) throw Error("a message of another kind came in phase 0");
-  Extremes told;
-  std::memcpy(&told, incoming(round), sizeof told);
-  known_.join(told);
-  // What comes from ranks with another call is of another kind, and nobody will look at the result.
+  if (bytes < sizeof(Extremes)) throw Error("phase 0 received an unexpected message");
+  Extremes theirs;
+  std::memcpy(&theirs, incoming(round), sizeof theirs);
+  known_.join(theirs);
+  // Ranks with another call send data of another kind, and the result will not be used.
   if (!known_.equal()) return;
-  if (bytes != sizeof told + (rider_ ? rider_->expected(round) : 0))
+  if (bytes != sizeof theirs + (contributions_ ? contributions_->expected(round) : 0))
     throw Error("the ranks made the same call, but sent different lengths with it");
-  if (rider_) rider_->take(round, incoming(round) + sizeof told);
+  if (contributions_) contributions_->take(round, incoming(round) + sizeof theirs);
 }
 
 bool Agreement::complete() const { return received_ == static_cast<int>(rounds_.size()); }

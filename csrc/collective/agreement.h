@@ -5,16 +5,16 @@
 // number of ranks. Where that is a power of two, both are the rank with another bit, the highest
 // first: over TCP an answer that takes the same connection back saves packets. It is also a
 // barrier. The pattern is the same for every call, and so is the room for a message: it must work
-// also where the calls differ.
+// above all where the calls differ.
 //
-// The data of a short allreduce may be piggybacked (riding.h).
+// The data of a short allreduce may be piggybacked (piggyback.h).
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <vector>
 
-#include "collective/riding.h"
+#include "collective/piggyback.h"
 #include "collective/work.h"
 #include "core/bytes.h"
 #include "core/extremes.h"
@@ -24,10 +24,10 @@ namespace ronde {
 
 class Agreement final : public Work {
  public:
-  /// `known`: of this rank, or of those that it speaks for. Fingerprints that are equal mean that
-  /// as many bytes are piggybacked.
+  /// `known`: of this rank, or of those that it speaks for. Where fingerprints are equal, all ranks
+  /// must piggyback as many bytes.
   Agreement(Transport& transport, int tag, const Extremes& known,
-            std::shared_ptr<Contributions> rider = nullptr);
+            std::shared_ptr<Contributions> contributions = nullptr);
 
   Progress progress() override;
 
@@ -40,7 +40,7 @@ class Agreement final : public Work {
     bool sent = false;
   };
 
-  /// For every message that comes: what every call needs, and the most that is piggybacked.
+  /// For every message received: what every call needs, and the most that is piggybacked.
   static constexpr std::size_t kRoom = sizeof(Extremes) + Contributions::kMostBytes;
 
   void start_round();
@@ -54,7 +54,7 @@ class Agreement final : public Work {
 
   Transport& transport_;
   const int tag_;
-  const std::shared_ptr<Contributions> rider_;
+  const std::shared_ptr<Contributions> contributions_;
   Extremes known_;
   const std::size_t outgoing_room_;
   const Bytes messages_;

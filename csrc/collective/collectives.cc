@@ -31,14 +31,14 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
     const bool packed = pieces.size() != 1;
     if (!board_ && chosen_freely(Collective::allreduce, algorithm)) {
       agree_and_know_link(call, bytes);
-      if (rides(bytes, size_of(reduction.dtype))) {
+      if (piggybacks(bytes, size_of(reduction.dtype))) {
         ++sequence_;
         const Buffer vector = packed ? pack(pieces) : pieces[0].output;
         const ConstBuffer mine = packed ? vector : pieces[0].input;
         if (explains_)
-          explain(call, "over the network, with the comparison of the calls: faster than after it");
-        // Ranks that agree on the call but not on its length would take data for what it is not.
-        reduce_riding(call, Extremes::of(fingerprint(call, bytes)), mine, vector, reduction);
+          explain(call, "over the network, piggybacked on the comparison of the calls (phase 0)");
+        // Ranks that agree on the call but not on its length would misread the data.
+        reduce_piggybacked(call, Extremes::of(fingerprint(call, bytes)), mine, vector, reduction);
         if (packed) unpack(pieces, vector);
         return;
       }
@@ -55,24 +55,27 @@ void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
   });
 }
 
-/// Whether an allreduce of so many bytes goes in phase 0, as that is faster. In deterministic mode
-/// an element must not be reduced by another tree in a small array than in a large one.
-bool Communicator::rides(std::size_t bytes, std::size_t item) {
+/// Whether an allreduce of so many bytes is piggybacked on phase 0, as that is faster. In
+/// deterministic mode an element must not be reduced by another tree in a small array than in a
+/// large one.
+bool Communicator::piggybacks(std::size_t bytes, std::size_t item) {
   if (settings_.deterministic) return false;
-  const auto found = rides_.find({bytes, item});
-  if (found != rides_.end()) return found->second;
-  if (rides_.size() >= kMaxPlans) rides_.clear();
+  const auto found = piggybacks_.find({bytes, item});
+  if (found != piggybacks_.end()) return found->second;
+  if (piggybacks_.size() >= kMaxPlans) piggybacks_.clear();
   const int ranks = outward().size();
   const Link& link = link_for(bytes);
   const Layout layout{.rank = 0, .chunks = Chunks::even(bytes / item, ranks), .inputs = {}};
   const double phase_0 = settings_.check || across_ ? ceil_log2(ranks) * link.alpha : 0.0;
   const auto plain = candidates(Collective::allreduce, layout, item, link, settings_).front();
-  return rides_[{bytes, item}] = riding_seconds(bytes, ranks, link) < phase_0 + plain.cost.seconds;
+  return piggybacks_[{bytes, item}] =
+             piggyback_seconds(bytes, ranks, link) < phase_0 + plain.cost.seconds;
 }
 
-/// An allreduce in phase 0. Every rank reduces for itself, in the order of the ranks.
-void Communicator::reduce_riding(const Call& call, const Extremes& said, ConstBuffer mine,
-                                 Buffer result, const Reduction& reduction) {
+/// An allreduce that is piggybacked on phase 0. Every rank reduces for itself, in the order of the
+/// ranks.
+void Communicator::reduce_piggybacked(const Call& call, const Extremes& said, ConstBuffer mine,
+                                      Buffer result, const Reduction& reduction) {
   Transport& transport = outward();
   const auto contributions =
       std::make_shared<Contributions>(transport.rank(), transport.size(), mine);
@@ -185,22 +188,22 @@ Communicator::Scattered Communicator::scatter(const Call& call, ConstBuffer all,
     return scatter_in_memory(call, all, parts, root);
   Scattered result;
   perform(call, Collective::scatter, algorithm, [&] {
-    // The root alone knows what comes, and tells: the rows of all ranks, the length of a row, the
-    // header.
-    const auto told = allocate_zeros<std::int64_t>(size() + 2 + kHeaderWords);
-    const auto lengths = told.subspan(size(), 2);
-    const auto header = told.subspan(size() + 2);
+    // The root alone knows what comes, and sends it: the rows of all ranks, the length of a row,
+    // the header.
+    const auto head = allocate_zeros<std::int64_t>(size() + 2 + kHeaderWords);
+    const auto lengths = head.subspan(size(), 2);
+    const auto header = head.subspan(size() + 2);
     if (rank() == root) {
-      std::copy(parts.rows.begin(), parts.rows.end(), told.begin());
+      std::copy(parts.rows.begin(), parts.rows.end(), head.begin());
       lengths[0] = static_cast<std::int64_t>(parts.row_bytes);
       lengths[1] = static_cast<std::int64_t>(parts.header.size());
       std::copy(parts.header.begin(), parts.header.end(), header.begin());
     }
     const Layout words{
-        .rank = rank(), .chunks = Chunks::even(told.size(), size()), .inputs = {}, .root = root};
-    run(Collective::broadcast, words, {{}, buffer_of(told)}, {sizeof(std::int64_t)}, call, {});
+        .rank = rank(), .chunks = Chunks::even(head.size(), size()), .inputs = {}, .root = root};
+    run(Collective::broadcast, words, {{}, buffer_of(head)}, {sizeof(std::int64_t)}, call, {});
 
-    const std::vector<std::size_t> rows(told.begin(), told.begin() + size());
+    const std::vector<std::size_t> rows(head.begin(), head.begin() + size());
     const Layout layout{
         .rank = rank(), .chunks = bytes_of(rows, lengths[0]), .inputs = {}, .root = root};
     const Buffer data = allocate(layout.chunks.total()).buffer();

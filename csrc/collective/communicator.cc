@@ -21,7 +21,7 @@ namespace ronde {
 namespace {
 
 // Seconds for which a call may wait once its set is being closed. Where all members are in it, it
-// gets on sooner, and ends.
+// makes progress sooner, and completes.
 constexpr double kPatience = 0.5;
 
 constexpr std::size_t kTextBytes = 64 << 10;  // of a call in words, at most
@@ -49,8 +49,8 @@ Communicator::Communicator(std::shared_ptr<Control> control, std::shared_ptr<Tra
 Communicator::~Communicator() {
   // Requests of a failed call may still be under way, and MPI may still write where they point.
   if (failed()) {
-    keep_for_ever(transport_);
-    keep_for_ever(across_);
+    keep_until_exit(transport_);
+    keep_until_exit(across_);
   }
   delete refused_.load();
 }
@@ -106,7 +106,7 @@ void Communicator::take_turn(const Call& call) {
     throw Error(
         call.text() +
         " was called, perhaps by a handler of signals or warnings, while the same thread was "
-        "in a call of the same process set or in shutdown: neither could end");
+        "in a call of the same process set or in shutdown: neither call could complete");
   for (int tries = 1; !begin_turn(); ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (tries % 20 == 0) control_->hooks().check_signals();
@@ -139,7 +139,7 @@ bool Communicator::may_begin() const {
 }
 
 /// Reports to the other members that this rank makes no further call. If it is in one now, it
-/// reports that when the call has ended.
+/// reports that when the call has completed.
 void Communicator::leave() {
   if (set_ == 0) return;
   const std::unique_lock turn(mutex_, std::try_to_lock);
@@ -153,7 +153,7 @@ void Communicator::refuse(const std::string& why) {
 }
 
 bool Communicator::close(const std::string& why) {
-  if (is_inside()) throw Error("a call cannot end the process set that it is made on");
+  if (is_inside()) throw Error("a call cannot remove the process set that it is made on");
   refuse(why);
   for (int tries = 1; !mutex_.try_lock(); ++tries) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -163,7 +163,7 @@ bool Communicator::close(const std::string& why) {
   return !given_up_;
 }
 
-/// Ends a wait for ranks that will not come. That concerns this set alone: the job goes on.
+/// Ends a wait for missing ranks. That concerns this set alone: the job continues.
 void Communicator::require_members(const Watch& watch, double elapsed) {
   const auto missing = control_->missing(members_, set_, sequence_);
   if (missing) {
@@ -181,11 +181,11 @@ void Communicator::require_members(const Watch& watch, double elapsed) {
 void Communicator::require_usable() const {
   if (control_->failed())
     throw Error("Ronde cannot be used any more, because " + failure() +
-                "\ncall ronde.shutdown() and ronde.init() to begin anew");
+                "\ncall ronde.shutdown() and ronde.init() to start again");
 }
 
 void Communicator::give_up(const Call& call, const std::string& reason, bool stalled) {
-  for (auto& temporary : temporaries_) keep_for_ever(std::move(temporary));
+  for (auto& temporary : temporaries_) keep_until_exit(std::move(temporary));
   if (given_up_) return;
   const Watch watch(*control_, settings_, members_, set_, sequence_, call, true);
   auto standing = watch.standing();
@@ -214,7 +214,7 @@ void Communicator::drive(const std::shared_ptr<Work>& work, const Call& call, bo
     }
   } catch (...) {
     work->abandon();
-    keep_for_ever(work);
+    keep_until_exit(work);
     throw;
   }
 }
@@ -235,12 +235,12 @@ std::uint64_t Communicator::fingerprint(const Call& call, std::uint64_t extent) 
   return call.fingerprint() + sequence_ + kSpread * extent;
 }
 
-/// The ranks of a machine agree through memory, and the machines by messages.
+/// The ranks of a machine agree in shared memory, and the machines over the network.
 void Communicator::agree(const Call& call, bool patient) {
   ++sequence_;
   auto said = Extremes::of(fingerprint(call));
   if (board_) {
-    said = meet(
+    said = agree_in_memory(
         call, 0,
         [&](std::uint64_t mine) { return std::make_unique<SharedAgreement>(*board_, mine); },
         patient);
@@ -252,45 +252,46 @@ void Communicator::agree(const Call& call, bool patient) {
   }
 }
 
-/// The ranks that messages go to: those of this place where each machine does its part in memory.
+/// The ranks that messages go to: those of this local rank where each machine reduces in shared
+/// memory.
 Transport& Communicator::outward() const { return across_ ? *across_ : *transport_; }
 
-/// `said`: by this rank, or by those of its machine.
+/// `said`: the fingerprints of this rank, or of those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                                     std::shared_ptr<Contributions> rider) {
+                                     std::shared_ptr<Contributions> contributions) {
   const auto agreement =
-      std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(rider));
+      std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(contributions));
   drive(agreement, call, patient);
   if (!agreement->agreed()) raise_mismatch(call);
 }
 
-/// Whether a collective goes through memory, phase 0 and all.
+/// Whether a collective is done in shared memory, with its phase 0.
 bool Communicator::through_memory(Collective collective, std::string_view algorithm) const {
   return board_ && !across_ && chosen_freely(collective, algorithm);
 }
 
-/// Whether nobody has named an algorithm for schedules.
+/// Whether the user has chosen no algorithm for schedules.
 bool Communicator::chosen_freely(Collective collective, std::string_view algorithm) const {
   return algorithm.empty() && !settings_.algorithm.contains(std::string(name_of(collective)));
 }
 
-/// An exchange between the ranks of this machine. Returns what they said.
-Extremes Communicator::meet(const Call& call, std::uint64_t extent, const MakeExchange& make,
-                            bool patient) {
+/// A shared collective of the ranks of this machine. Returns their fingerprints.
+Extremes Communicator::agree_in_memory(const Call& call, std::uint64_t extent,
+                                       const MakeShared& make, bool patient) {
   const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));
   drive(work, call, patient);
-  if (explains_ && work->said().equal()) explain_memory(call, work->way());
+  if (explains_ && work->said().equal()) explain_memory(call, work->route());
   return work->said();
 }
 
-/// Phase 0 through memory and, for a collective, all that follows.
-void Communicator::share(const Call& call, std::uint64_t extent, const MakeExchange& make) {
+/// Phase 0 in shared memory and, for a collective, all that follows.
+void Communicator::share(const Call& call, std::uint64_t extent, const MakeShared& make) {
   ++sequence_;
-  if (!meet(call, extent, make).equal()) raise_mismatch(call);
+  if (!agree_in_memory(call, extent, make).equal()) raise_mismatch(call);
 }
 
 bool Communicator::share_memory(std::span<const int> machines) {
-  // The ranks of this machine and, one from each machine, those of this rank's place.
+  // The ranks of this machine and, one from each machine, those of this local rank.
   const auto machine_of = [&](int member) { return machines.empty() ? 0 : machines[member]; };
   std::map<int, std::vector<int>> by_machine;
   for (int member = 0; member < size(); ++member) by_machine[machine_of(member)].push_back(member);

@@ -2,9 +2,10 @@
 //
 // Every collective begins with phase 0 (agreement.h), in which the ranks find out whether they make
 // the same call. No memory of the caller is written before all have agreed, and nothing of it sent
-// but what is piggybacked (riding.h). Then a schedule is chosen (select.h) and run (execution.h).
-// Where ranks share memory they go through that instead (in_memory.cc, across_machines.cc). While
-// it waits, a rank polls the control channel and signals, and checks its deadlines.
+// but what is piggybacked (piggyback.h). Then a schedule is chosen (select.h) and run
+// (execution.h). Where ranks share memory they go through that instead (in_memory.cc,
+// across_machines.cc). While it waits, a rank polls the control channel and signals, and monitors
+// its deadlines.
 #pragma once
 
 #include <algorithm>
@@ -36,7 +37,7 @@
 #include "core/pieces.h"
 #include "core/reduction.h"
 #include "node/board.h"
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 #include "schedule/cost.h"
 #include "schedule/schedule.h"
 #include "transport/group.h"
@@ -63,10 +64,10 @@ class Communicator {
   int size() const { return transport_->size(); }
   const Settings& settings() const { return settings_; }
 
-  /// The ranks that reduce in the memory of this machine before anything crosses to others, if
+  /// How many ranks reduce in the memory of this machine before anything crosses to others, if
   /// there are several machines, and which of them this one is.
-  int places() const { return board_ ? board_->size() : 1; }
-  int place() const { return board_ ? board_->rank() : 0; }
+  int local_size() const { return board_ ? board_->size() : 1; }
+  int local_rank() const { return board_ ? board_->rank() : 0; }
 
   /// Reduces the pieces, which are of one dtype, as one vector.
   void allreduce(const Call& call, std::span<const Piece> pieces, const Reduction& reduction,
@@ -74,7 +75,7 @@ class Communicator {
 
   /// The same for sums of float32, compressed where they cross machines: ranks of one machine
   /// reduce exactly, unless the compression is that of each rank's own values. It must be the same
-  /// on all ranks, and `call` say so.
+  /// on all ranks, and `call` must describe it.
   void allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                             const Reduction& reduction, const Compression& compression);
 
@@ -97,7 +98,7 @@ class Communicator {
   Gathered gather(const Call& call, ConstBuffer mine, std::size_t rows, std::size_t row_bytes,
                   int root, std::string_view algorithm = {});
 
-  /// What the root tells all ranks in a scatter. Elsewhere it may be empty.
+  /// What the root sends to all ranks in a scatter. Elsewhere it may be empty.
   struct Parts {
     std::span<const std::size_t> rows;  // of each rank
     std::size_t row_bytes = 0;
@@ -125,18 +126,18 @@ class Communicator {
 
   /// The last call of the job, made on the set of all ranks: a barrier without deadlines. From now
   /// on other threads of this rank begin no call, here or on the `sets` that it is in, and ranks
-  /// that wait there for it give up. If the calls of the ranks differ, all goes on as before.
+  /// that wait there for it give up. If the calls of the ranks differ, nothing changes.
   void end(const Call& call, std::span<Communicator* const> sets);
 
-  /// From now on every call is refused with `why`. A call of another thread goes on as long as it
-  /// gets on; if it waits it is given up, and its messages may still be under way. Returns, when
-  /// all calls have ended, whether none was given up.
+  /// From now on every call is refused with `why`. A call of another thread continues while it
+  /// makes progress; if it waits it is given up, and its messages may still be under way. Returns,
+  /// when all calls have ended, whether none was given up.
   bool close(const std::string& why);
 
-  /// From now on all collectives go through memory, if all ranks of the set can share some; returns
-  /// whether they can. All ranks must call it. `machines`: of each member the number of its
-  /// machine, where they are on several; all need equally many members, and what then goes through
-  /// memory is phase 0 and allreduce, as far as they concern one machine.
+  /// From now on all collectives are done in shared memory, if all ranks of the set can share some;
+  /// returns whether they can. All ranks must call it. `machines`: of each member the number of its
+  /// machine, where they are on several; all need equally many members, and then only phase 0 and
+  /// allreduce use shared memory, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, unless
@@ -175,17 +176,17 @@ class Communicator {
   void agree(const Call& call, bool patient = false);
   std::uint64_t fingerprint(const Call& call, std::uint64_t extent = 0) const;
   void agree_by_messages(const Call& call, const Extremes& said, bool patient,
-                         std::shared_ptr<Contributions> rider = nullptr);
+                         std::shared_ptr<Contributions> contributions = nullptr);
   void begin(const Call& call);
-  bool rides(std::size_t bytes, std::size_t item);
-  void reduce_riding(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
-                     const Reduction& reduction);
+  bool piggybacks(std::size_t bytes, std::size_t item);
+  void reduce_piggybacked(const Call& call, const Extremes& said, ConstBuffer mine, Buffer result,
+                          const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
-  using MakeExchange = std::function<std::unique_ptr<Exchange>(std::uint64_t fingerprint)>;
-  void share(const Call& call, std::uint64_t extent, const MakeExchange& make);
-  Extremes meet(const Call& call, std::uint64_t extent, const MakeExchange& make,
-                bool patient = false);
+  using MakeShared = std::function<std::unique_ptr<SharedCollective>(std::uint64_t fingerprint)>;
+  void share(const Call& call, std::uint64_t extent, const MakeShared& make);
+  Extremes agree_in_memory(const Call& call, std::uint64_t extent, const MakeShared& make,
+                           bool patient = false);
 
   // The collectives of ranks that share memory (in_memory.cc).
   void allreduce_in_memory(const Call& call, std::span<const Piece> pieces,
@@ -217,7 +218,7 @@ class Communicator {
   // How calls go, in words (explain.cc). To be called only if explains_.
   struct Plan;
   void explain(const Call& call, const std::string& how);
-  void explain_memory(const Call& call, const std::string& way);
+  void explain_memory(const Call& call, const std::string& route);
   void explain_plan(const Call& call, Collective collective, const Plan& plan, std::size_t bytes,
                     std::string_view named);
   void explain_link();
@@ -285,12 +286,12 @@ class Communicator {
   std::atomic<bool> given_up_ = false;  // whether a call was, which concerns this set alone
   std::uint64_t sequence_ = 0;
   std::shared_ptr<Board> board_;   // of this machine's ranks; null where they share no memory
-  std::shared_ptr<Group> across_;  // the ranks of this place on all machines; null for one machine
+  std::shared_ptr<Group> across_;  // of this local rank on all machines; null for one machine
   std::vector<std::shared_ptr<const void>> temporaries_;  // memory of the call under way
   // The schedules of recent calls, by all that they depend on.
   using PlanKey = std::tuple<Collective, std::size_t, int, Chunks, Chunks, std::string>;
   std::map<PlanKey, Plan> plans_;
-  std::map<std::pair<std::size_t, std::size_t>, bool> rides_;  // by bytes, and those of an element
+  std::map<std::pair<std::size_t, std::size_t>, bool> piggybacks_;  // by bytes, and of an element
 };
 
 }  // namespace ronde

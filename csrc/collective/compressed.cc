@@ -45,8 +45,8 @@ CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compr
   cut_segments();
   make_room();
   auto& compressor = compression_.compressor;
-  if (auto fitted = compressor->fitted(values, compression_.residual))
-    compressor = std::move(fitted);
+  if (auto chosen = compressor->for_vector(values, compression_.residual))
+    compressor = std::move(chosen);
   sums_ = compressor->for_sums();
   distance_ = first_distance();
 }
@@ -89,7 +89,7 @@ void CompressedAllreduce::make_room() {
 
 Progress CompressedAllreduce::progress() {
   bool moved = open_segment();
-  moved |= hear();
+  moved |= take_arrivals();
   moved |= reduce_next() || compress_next() || store_next();
   moved |= close_segment();
   if (closed_ == segment_count_) return Progress::done;
@@ -134,7 +134,7 @@ bool CompressedAllreduce::open_segment() {
 
 /// What has arrived. Messages of one lane come in their order, so only the first that is missing is
 /// asked for: each answer of "not yet" costs a look at the network.
-bool CompressedAllreduce::hear() {
+bool CompressedAllreduce::take_arrivals() {
   bool moved = false;
   for (auto& lane : lanes_) {
     for (; lane.awaited < opened_; ++lane.awaited) {

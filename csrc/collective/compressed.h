@@ -18,7 +18,7 @@
 // for first: it adds up a segment of its slice, else compresses a part for another rank, else
 // stores a sum.
 //
-// The residual of a rank has a place for each element. It is what this rank's payloads have left
+// The residual of a rank has an entry for each element. It is what this rank's payloads have left
 // out; where this rank owns the element and compresses the sum alone, what the payloads of the sum
 // have. All of it is in units of a contribution: what residuals would still add to the result is
 // their sum times `factor`.
@@ -101,7 +101,7 @@ class CompressedAllreduce final : public Work {
   Segment& under_way(std::size_t number) { return window_[number % window_.size()]; }
 
   bool open_segment();
-  bool hear();
+  bool take_arrivals();
   bool reduce_next();
   bool compress_next();
   bool store_next();

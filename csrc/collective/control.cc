@@ -29,9 +29,9 @@ Control::Control(std::shared_ptr<Transport> transport, Hooks hooks)
 
 Control::~Control() {
   if (closed_) return;
-  keep_for_ever(transport_);
-  keep_for_ever(incoming_);
-  for (const auto& outgoing : outgoing_) keep_for_ever(outgoing.notice);
+  keep_until_exit(transport_);
+  keep_until_exit(incoming_);
+  for (const auto& outgoing : outgoing_) keep_until_exit(outgoing.notice);
 }
 
 void Control::post() {
@@ -45,13 +45,13 @@ void Control::send(int peer, std::shared_ptr<Notice> notice) {
   outgoing_.push_back({std::move(notice), request});
 }
 
-void Control::tell_all(Kind kind, const Standing& standing) {
+void Control::notify_all(Kind kind, const Standing& standing) {
   std::vector<int> everybody(size());
   std::iota(everybody.begin(), everybody.end(), 0);
-  tell(everybody, kind, standing);
+  notify(everybody, kind, standing);
 }
 
-void Control::tell(const std::vector<int>& peers, Kind kind, const Standing& standing) {
+void Control::notify(const std::vector<int>& peers, Kind kind, const Standing& standing) {
   if (closed_) return;
   const auto notice = std::make_shared<Notice>();
   notice->kind = kind;
@@ -74,19 +74,19 @@ void Control::tell(const std::vector<int>& peers, Kind kind, const Standing& sta
 
 void Control::announce_waiting(const Standing& standing) {
   std::lock_guard lock(mutex_);
-  tell_all(Kind::waiting, standing);
+  notify_all(Kind::waiting, standing);
 }
 
 void Control::announce_resumed(const Standing& standing) {
   std::lock_guard lock(mutex_);
-  tell_all(Kind::resumed, standing);
+  notify_all(Kind::resumed, standing);
 }
 
 void Control::announce_failure(const Standing& standing, bool stalled) {
   std::lock_guard lock(mutex_);
   if (!failure_.empty()) return;  // said already, by this rank or to it
   fail(standing.text);
-  tell_all(stalled ? Kind::stalled : Kind::failed, standing);
+  notify_all(stalled ? Kind::stalled : Kind::failed, standing);
 }
 
 void Control::begin_end(const std::string& call) {
@@ -100,14 +100,14 @@ void Control::announce_leaving(int set, std::uint64_t sequence, const std::vecto
   std::lock_guard lock(mutex_);
   if (!ending()) return;
   left_.push_back(set);
-  tell(members, Kind::leaving, {set, sequence, end_});
+  notify(members, Kind::leaving, {set, sequence, end_});
 }
 
 void Control::go_on() {
   std::lock_guard lock(mutex_);
   left_.push_back(0);  // where it may have announced that it waits
   for (const int set : std::exchange(left_, {}))
-    tell_all(Kind::resumed, {.set = set, .sequence = 0, .text = {}});
+    notify_all(Kind::resumed, {.set = set, .sequence = 0, .text = {}});
   ending_ = std::thread::id();
 }
 
@@ -117,17 +117,16 @@ std::optional<std::string> Control::missing(const std::vector<int>& members, int
   for (const int member : members) {
     const auto found = leaving_.find({member, set});
     if (found != leaving_.end() && found->second.sequence < sequence)
-      return "rank " + std::to_string(member) + " has left for " + found->second.text;
+      return "rank " + std::to_string(member) + " has left: " + found->second.text;
   }
   return std::nullopt;
 }
 
-bool Control::hear(Notice& notice) {
+bool Control::take_notice(Notice& notice) {
   if (goodbyes_ == size()) return false;
   const auto bytes = transport_->test(request_);
   if (!bytes) return false;
-  if (*bytes != sizeof(Notice))
-    throw Error("a message of another kind came on the control channel");
+  if (*bytes != sizeof(Notice)) throw Error("the control channel received an unexpected message");
   notice = *incoming_;
   if (notice.kind == Kind::goodbye) ++goodbyes_;
   if (goodbyes_ < size()) post();
@@ -154,8 +153,8 @@ void Control::poll(const Standing& mine) {
   if (closed_) return;
   collect_sent();
   Notice notice;
-  while (hear(notice)) handle(notice, mine);
-  // Another thread of this process may have heard it, or have failed itself.
+  while (take_notice(notice)) handle(notice, mine);
+  // Another thread of this process may have received it, or have failed itself.
   if (!failure_.empty()) throw RankFailedError(failure_ + "\nwhile this rank was in " + mine.text);
 }
 
@@ -219,8 +218,8 @@ bool Control::close() {
   // Behind it no notice comes from that rank. To this one too: so the last receive is completed.
   for (int peer = 0; peer < size(); ++peer) send(peer, notice);
   while (goodbyes_ < size()) {
-    Notice heard;
-    if (hear(heard)) continue;
+    Notice theirs;
+    if (take_notice(theirs)) continue;
     if (late()) return false;
     std::this_thread::yield();
   }

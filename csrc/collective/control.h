@@ -1,8 +1,8 @@
 // The control channel: short notices between all ranks of a job, outside every collective.
 //
-// It is silent while all goes well. A rank that has waited long tells the others where it stands,
-// and so those who wait can name the absent ones. A rank that fails says so, and the others stop
-// waiting for it. Only the slow part of a wait looks at the channel.
+// It is silent while all goes well. A rank that has waited long reports to the others where it
+// stands, and so those who wait can name the missing ranks. A rank that fails says so, and the
+// others stop waiting for it. Only the slow part of a wait looks at the channel.
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ namespace ronde {
 struct Standing {
   std::int32_t set = -1;
   std::uint64_t sequence = 0;
-  std::string text;  // the call and the place in the program
+  std::string text;  // the call and the call site
 
   bool same_call(const Standing& other) const {
     return set == other.set && sequence == other.sequence;
@@ -44,15 +44,15 @@ class Control {
   int size() const { return transport_->size(); }
   const Hooks& hooks() const { return hooks_; }
 
-  /// Tells all ranks that this one waits, and that it does no longer.
+  /// Reports to all ranks that this one waits, and that it does no longer.
   void announce_waiting(const Standing& standing);
   void announce_resumed(const Standing& standing);
 
-  /// Tells all ranks that this one has given up. From here on this process' communicators are
+  /// Reports to all ranks that this one has given up. From here on this process' communicators are
   /// unusable. `stalled`: it gave up because others did not come, which is no failure of its own.
   void announce_failure(const Standing& standing, bool stalled);
 
-  /// This thread ends Ronde on this rank, with this call. Until it goes on after all, no other
+  /// This thread ends Ronde on this rank, with this call. Until it continues after all, no other
   /// begins one.
   void begin_end(const std::string& call);
   void go_on();
@@ -63,7 +63,8 @@ class Control {
   /// this number.
   void announce_leaving(int set, std::uint64_t sequence, const std::vector<int>& members);
 
-  /// Who of these will not come to a call, and what it ends in; nothing if that is known of none.
+  /// The first of these ranks that will not make a call, and why, in words; nothing if there is
+  /// none.
   std::optional<std::string> missing(const std::vector<int>& members, int set,
                                      std::uint64_t sequence) const;
 
@@ -104,11 +105,11 @@ class Control {
     Request request;
   };
 
-  void tell_all(Kind kind, const Standing& standing);
-  void tell(const std::vector<int>& peers, Kind kind, const Standing& standing);
+  void notify_all(Kind kind, const Standing& standing);
+  void notify(const std::vector<int>& peers, Kind kind, const Standing& standing);
   void send(int peer, std::shared_ptr<Notice> notice);
   void post();
-  bool hear(Notice& notice);
+  bool take_notice(Notice& notice);
   void fail(std::string text);
   void collect_sent();
   void handle(const Notice& notice, const Standing& mine);

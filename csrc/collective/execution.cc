@@ -147,7 +147,7 @@ bool Execution::complete(Open& open) {
   if (!moved) return false;
   const std::size_t expected = action.range.count * element_.bytes;
   if (receives(action.verb) && *moved != expected)
-    throw Error(place(action) + ": " + std::to_string(*moved) + " bytes came instead of " +
+    throw Error(place(action) + ": " + std::to_string(*moved) + " bytes were received instead of " +
                 std::to_string(expected));
   if (action.verb == Verb::send) sending_ -= expected;
   open.state = action.verb == Verb::recv_reduce ? State::arrived : State::done;
@@ -189,7 +189,7 @@ bool Execution::conflicts(std::size_t position) const {
   return false;
 }
 
-/// Messages between two ranks meet in the order in which both start them.
+/// Messages between two ranks are matched in the order in which both start them.
 bool Execution::next_for_peer(std::size_t position) const {
   const auto& mine = *open_[position].action;
   return std::none_of(open_.begin(), open_.begin() + position, [&](const Open& earlier) {
@@ -211,7 +211,7 @@ Buffer Execution::memory(const Range& range) const {
   switch (range.where) {
     case Where::input:
       // Only ever read: schedules do not write to `input` (the simulator checks).
-      return {const_cast<std::byte*>(operands_.input.data) + offset, bytes, operands_.input.place};
+      return {const_cast<std::byte*>(operands_.input.data) + offset, bytes, operands_.input.device};
     case Where::data:
       return operands_.data.slice(offset, bytes);
     case Where::scratch:

@@ -1,6 +1,6 @@
 // The executor: runs one rank's schedule over a transport.
 //
-// It is a state machine. `progress` starts what can be started and ends what has ended, and returns
+// It is a state machine. `progress` starts what can start, completes what has arrived, and returns
 // at once; blocking means calling it until it says `done`. It looks at a window of actions of the
 // schedule. Within the window everything overlaps that does not conflict: an action waits only for
 // earlier actions that touch the same elements. So the segments of one step travel while those of
@@ -91,7 +91,7 @@ class Execution final : public Work {
   std::size_t next_ = 0;     // the first action that has not been admitted
   std::size_t sending_ = 0;  // bytes under way
   std::deque<Open> open_;
-  std::vector<Bytes> spare_;  // landing places used before
+  std::vector<Bytes> spare_;  // memory that messages were received in before
 };
 
 }  // namespace ronde

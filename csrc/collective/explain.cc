@@ -31,11 +31,11 @@ void Communicator::explain(const Call& call, const std::string& how) {
   if (explained_.insert(line).second) control_->hooks().log(line);
 }
 
-void Communicator::explain_memory(const Call& call, const std::string& way) {
+void Communicator::explain_memory(const Call& call, const std::string& route) {
   const auto ranks = std::to_string(board_->size());
   const auto here = across_ ? "in the memory of each machine first, among its " + ranks + " ranks"
                             : "in shared memory, as all " + ranks + " ranks are on one machine";
-  explain(call, here + (way.empty() ? "" : ", ") + way);
+  explain(call, here + (route.empty() ? "" : ", ") + route);
 }
 
 void Communicator::explain_plan(const Call& call, Collective collective, const Plan& plan,

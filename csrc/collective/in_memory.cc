@@ -1,5 +1,5 @@
-// The collectives of ranks that share memory. Each is an exchange on the board (node/), phase 0
-// included.
+// The collectives of ranks that share memory. Each is a shared collective on the board (node/),
+// phase 0 included.
 
 #include <algorithm>
 #include <cstring>
@@ -111,8 +111,8 @@ Communicator::Scattered Communicator::scatter_in_memory(const Call& call, ConstB
                                                         const Parts& parts, int root) {
   Scattered result;
   const bool is_root = rank() == root;
-  // The root alone knows what comes, and says: the length of a row and of the header, the rows of
-  // all ranks, the header.
+  // The root alone knows what comes, and writes into its note: the length of a row and of the
+  // header, the rows of all ranks, the header.
   const auto write = [&](Note& note) {
     if (!is_root) return;
     auto* words = reinterpret_cast<std::size_t*>(note.payload);

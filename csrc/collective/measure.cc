@@ -24,7 +24,7 @@ constexpr int kSmallMessages = 8;
 constexpr int kBatches = 3;
 
 // A link may take some hundred kilobytes at once and only then show its rate: it is the time that
-// *more* bytes take that counts, and so many of them that it can be told from the noise.
+// *more* bytes take that counts, and so many of them that it stands out from the noise.
 constexpr double kEnough = 5e-3;  // seconds
 constexpr int kMostLargeMessages = 64;
 
@@ -34,7 +34,7 @@ constexpr int kMostLargeMessages = 64;
 double Communicator::exchange_seconds(const Call& call, std::size_t bytes, int messages,
                                       int repeats) {
   Transport& ring = outward();
-  // As many places as messages travel at once, so that none waits for another's memory.
+  // As many buffers as messages travel at once, so that none waits for another's memory.
   const int places = std::min<int>(messages, 2 * kSmallMessages);
   auto schedule = std::make_shared<Schedule>();
   schedule->steps = 1;
@@ -110,7 +110,7 @@ void Communicator::keep_link(const Link& link) {
   link_known_ = true;
   explain_link();
   plans_.clear();
-  rides_.clear();
+  piggybacks_.clear();
 }
 
 }  // namespace ronde

@@ -72,7 +72,7 @@ std::string mismatch_message(const std::vector<Described>& calls, const std::vec
   const std::size_t difference = common_length(groups);
   std::string message = "the ranks made different calls";
   if (set != 0) message += " on process set " + std::to_string(set);
-  message += groups.size() > 1 ? ":" : ", though they look alike:";
+  message += groups.size() > 1 ? ":" : ", though their descriptions are equal:";
   for (const auto& [described, ranks] : groups) {
     message += "\n  " + list_ranks(ranks) + ": " + printable(excerpt(described.call, difference));
     if (!described.place.empty()) message += " at " + printable(described.place);

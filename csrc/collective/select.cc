@@ -30,7 +30,7 @@ const Algorithm* wanted(Collective collective, int size, const Settings& setting
   return &algorithm;
 }
 
-// Predictions that are closer than this tell nothing.
+// Predictions that are closer than this say nothing.
 constexpr double kTie = 1.02;
 
 }  // namespace

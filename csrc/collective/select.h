@@ -30,12 +30,12 @@ bool reduces(Collective collective);
 std::vector<Candidate> candidates(Collective collective, Layout layout, std::size_t item_bytes,
                                   const Link& link, const Settings& settings);
 
-/// Throws ArgumentError where the algorithm that is named, or that the settings name, cannot run on
+/// Throws ArgumentError where the algorithm `named`, or that of the settings, cannot run on
 /// so many ranks.
 void require_algorithm(Collective collective, int size, const Settings& settings,
                        std::string_view named);
 
-/// The algorithm named, else the one that settings.algorithm names, else the cheapest.
+/// The algorithm of that name, else the one that settings.algorithm names, else the cheapest.
 const Algorithm& select(Collective collective, const Layout& layout, std::size_t item_bytes,
                         const Link& link, const Settings& settings, std::string_view named);
 

@@ -6,18 +6,18 @@
 
 #include "collective/work.h"
 #include "node/board.h"
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 
 namespace ronde {
 
 class SharedWork final : public Work {
  public:
-  SharedWork(std::shared_ptr<Board> board, std::unique_ptr<Exchange> exchange)
-      : board_(std::move(board)), exchange_(std::move(exchange)) {}
+  SharedWork(std::shared_ptr<Board> board, std::unique_ptr<SharedCollective> collective)
+      : board_(std::move(board)), collective_(std::move(collective)) {}
 
   Progress progress() override {
-    if (exchange_->advance()) return Progress::done;
-    const auto before = std::exchange(seen_, exchange_->moves());
+    if (collective_->advance()) return Progress::done;
+    const auto before = std::exchange(seen_, collective_->moves());
     return before == seen_ ? Progress::idle : Progress::moved;
   }
 
@@ -31,12 +31,12 @@ class SharedWork final : public Work {
 
   void abandon() override { board_->give_up(); }
 
-  const Extremes& said() const { return exchange_->said(); }
-  const char* way() const { return exchange_->way(); }
+  const Extremes& said() const { return collective_->said(); }
+  const char* route() const { return collective_->route(); }
 
  private:
   const std::shared_ptr<Board> board_;
-  const std::unique_ptr<Exchange> exchange_;
+  const std::unique_ptr<SharedCollective> collective_;
   std::size_t seen_ = 0;
 };
 

@@ -14,7 +14,7 @@ namespace {
 /// longer.
 constexpr double kGrace = 0.5;
 
-// Of a call's text, so that its place fits into a notice too.
+// Of a call's text, so that its call site fits into a notice too.
 constexpr std::size_t kCallBytes = 500;
 
 std::string seconds(double value) {
@@ -38,13 +38,13 @@ Watch::Watch(Control& control, const Settings& settings, const std::vector<int>&
       warning_(settings.stall_warning) {}
 
 Watch::~Watch() {
-  // A rank that gives up says that next. The others must not take it for absent until then.
+  // A rank that gives up says that next. The others must not report it as missing until then.
   if (std::uncaught_exceptions() > exceptions_) return;
   try {
     // After a patient wait the others may have gone.
     if (announced_ && !patient_ && !control_.failed()) control_.announce_resumed(standing());
   } catch (...) {
-    // The next call of this rank meets the same trouble and reports it.
+    // The next call of this rank fails in the same way and reports it.
   }
 }
 
@@ -75,16 +75,16 @@ void Watch::check(double elapsed) {
   if (warn && (elapsed > warning_ + kGrace || give_up)) {
     warning_ = patient_ ? 2 * elapsed : 0;
     control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
-                          seconds(elapsed) + " in " + standing().text + absent());
+                          seconds(elapsed) + " in " + standing().text + missing());
   }
   if (give_up) {
-    throw StalledError("waited " + seconds(elapsed) + " in " + standing().text + absent() +
+    throw StalledError("waited " + seconds(elapsed) + " in " + standing().text + missing() +
                        "\n(RONDE_STALL_TIMEOUT is " + seconds(timeout) + ")");
   }
 }
 
-/// Who has not come to this call, and what is known of them.
-std::string Watch::absent() const {
+/// The missing ranks of this call, and what is known of them.
+std::string Watch::missing() const {
   std::string text;
   for (const int member : members_) {
     if (member == control_.rank()) continue;
@@ -96,11 +96,11 @@ std::string Watch::absent() const {
       if (theirs.set != set_) elsewhere += (elsewhere.empty() ? "" : ", and in ") + theirs.text;
     }
     if (here) continue;
-    text += "\n  rank " + std::to_string(member) + " is absent: ";
+    text += "\n  rank " + std::to_string(member) + " is missing: ";
     text += elsewhere.empty() ? "it is in no call (computing, stopped or dead)"
                               : "it waits in " + elsewhere;
   }
-  return text.empty() ? "\n  all ranks are there, but no data moves" : text;
+  return text.empty() ? "\n  all ranks are in the call, but no data moves" : text;
 }
 
 }  // namespace ronde

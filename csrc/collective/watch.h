@@ -12,8 +12,8 @@ namespace ronde {
 
 class Watch {
  public:
-  /// `patient`: waits for ever, as the end of a program does for ranks that still work, and warns
-  /// at growing intervals.
+  /// `patient`: waits without a limit, as the end of a program does for ranks that still work, and
+  /// warns at growing intervals.
   Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
         std::uint64_t sequence, const Call& call, bool patient);
   ~Watch();
@@ -28,7 +28,7 @@ class Watch {
 
  private:
   void announce();
-  std::string absent() const;
+  std::string missing() const;
 
   Control& control_;
   const Settings& settings_;
@@ -37,7 +37,7 @@ class Watch {
   const std::uint64_t sequence_;
   const Call& call_;
   const bool patient_;
-  mutable std::string text_;  // of the call and its place, once asked for
+  mutable std::string text_;  // of the call and its call site, once asked for
   const int exceptions_;      // under way when this one began
   bool announced_ = false;
   double warning_;  // seconds of waiting until the next warning; 0 for never

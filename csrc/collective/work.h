@@ -16,7 +16,7 @@ class Work {
  public:
   virtual ~Work() = default;
 
-  /// Starts what can be started, ends what has ended, and returns at once. Not called again after
+  /// Starts what can start, completes what has arrived, and returns at once. Not called again after
   /// `done`. If it throws, messages may still be under way: the object must outlive them (keep.h).
   virtual Progress progress() = 0;
 

@@ -38,8 +38,8 @@ class Compressor {
   /// For compressors whose payload depends on the whole vector: returns the compressor that encodes
   /// its spans. Null where this one does. It may update `residual` here, as encode() would.
   /// Afterwards each span is encoded once, in any order, with the same values and this residual.
-  virtual std::shared_ptr<const Compressor> fitted(std::span<const float> /*values*/,
-                                                   std::span<float> /*residual*/) const {
+  virtual std::shared_ptr<const Compressor> for_vector(std::span<const float> /*values*/,
+                                                       std::span<float> /*residual*/) const {
     return nullptr;
   }
 
@@ -47,10 +47,10 @@ class Compressor {
   /// whole. Null where sums are encoded like values, with a residual.
   virtual const Compressor* for_sums() const { return nullptr; }
 
-  /// For compressors whose payloads can be added: the offset in a payload at which its numbers
-  /// begin (float32, up to the end). The payload of a sum then has the sums of the numbers, and the
-  /// same bytes before them for the same key. Such a compressor encodes whole vectors.
-  virtual std::optional<std::size_t> numbers_at() const { return std::nullopt; }
+  /// For compressors whose payloads can be added: the offset in a payload at which the values
+  /// to add begin (float32, up to the end). The payload of a sum then has the sums of these values,
+  /// and the same bytes before them for the same key. Such a compressor encodes whole vectors.
+  virtual std::optional<std::size_t> summable_offset() const { return std::nullopt; }
 
   /// Encodes `values` plus `residual` (as many elements, or empty for none), and stores what the
   /// payload leaves out in `residual`. Returns the length of the payload, at most capacity(). NaN

@@ -58,7 +58,7 @@ double dot(const double* a, const T* b, std::size_t count) {
 LowRank::LowRank(const LowRankShape& shape, const KernelTable& kernels)
     : shape_(shape), kernels_(kernels.low_rank) {
   if (shape.rank < 1 || shape.rank > kMaxRank)
-    throw ArgumentError("the rank is 1 to " + std::to_string(kMaxRank) + ", not " +
+    throw ArgumentError("the rank must be 1 to " + std::to_string(kMaxRank) + ", not " +
                         std::to_string(shape.rank));
 }
 

@@ -24,7 +24,7 @@ Bytes longer(const Bytes& memory, std::size_t used, std::size_t room) {
 }  // namespace
 
 EntrySpan Entries::between(std::uint64_t begin, std::uint64_t end) const {
-  const auto all = places();
+  const auto all = positions();
   const auto from = std::lower_bound(all.begin(), all.end(), begin),
              to = std::lower_bound(from, all.end(), end);
   const auto first = static_cast<std::size_t>(from - all.begin()),
@@ -36,7 +36,7 @@ void Entries::reserve(std::size_t more) {
   const std::size_t needed = size_ + more + kSpare;
   if (needed <= room_) return;
   room_ = std::max(needed, 2 * room_);
-  places_ = longer<std::uint32_t>(places_, size_, room_);
+  positions_ = longer<std::uint32_t>(positions_, size_, room_);
   values_ = longer<float>(values_, size_, room_);
 }
 
@@ -64,7 +64,7 @@ void Picker::take_from(const float* values, const float* residual, std::size_t b
                                                   residual ? residual + begin : nullptr,
                                                   left ? left + begin : nullptr, length, above,
                                                   static_cast<std::uint32_t>(begin),
-                                                  entries_.places().data() + before,
+                                                  entries_.positions().data() + before,
                                                   entries_.values().data() + before));
   }
 }
@@ -77,18 +77,18 @@ void Picker::put_back(std::size_t first) {
 /// The positions are far apart: memory fetches some while others are written.
 void Picker::put_back(const Entries& entries, std::size_t first) {
   constexpr std::size_t kAhead = 32;
-  const auto places = entries.places();
+  const auto positions = entries.positions();
   const auto values = entries.values();
   if (residual_.empty()) return;
-  for (std::size_t i = first; i < places.size(); ++i) {
-    __builtin_prefetch(&residual_[places[std::min(i + kAhead, places.size() - 1)]], 1);
-    residual_[places[i]] = values[i];
+  for (std::size_t i = first; i < positions.size(); ++i) {
+    __builtin_prefetch(&residual_[positions[std::min(i + kAhead, positions.size() - 1)]], 1);
+    residual_[positions[i]] = values[i];
   }
 }
 
 /// Without branches, as nobody foresees which are kept.
 std::int32_t Picker::keep_largest(std::size_t first, std::size_t k, std::int32_t above) {
-  const auto places = entries_.places();
+  const auto positions = entries_.positions();
   const auto values = entries_.values();
   if (values.size() - first <= k) return above;
   const std::int32_t low = std::max(above - 1, kBelowAll);
@@ -100,8 +100,8 @@ std::int32_t Picker::keep_largest(std::size_t first, std::size_t k, std::int32_t
     const std::int32_t magnitude = std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff;
     const bool tie = (magnitude == limit) & (ties > 0), kept = (magnitude > limit) | tie;
     ties -= tie;
-    others_.add(places[i], values[i], !kept);
-    entries_.add(places[i], values[i], kept);
+    others_.add(positions[i], values[i], !kept);
+    entries_.add(positions[i], values[i], kept);
   }
   put_back(others_, 0);
   return limit;

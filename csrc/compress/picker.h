@@ -18,14 +18,14 @@
 namespace ronde {
 
 struct EntrySpan {
-  std::span<const std::uint32_t> places;
+  std::span<const std::uint32_t> positions;
   std::span<const float> values;
 };
 
 class Entries {
  public:
   std::size_t size() const { return size_; }
-  std::span<std::uint32_t> places() const { return {places_.as<std::uint32_t>(), size_}; }
+  std::span<std::uint32_t> positions() const { return {positions_.as<std::uint32_t>(), size_}; }
   std::span<float> values() const { return {values_.as<float>(), size_}; }
 
   /// Those of a range of positions.
@@ -36,14 +36,14 @@ class Entries {
   /// Those that are new are in the room, behind the others.
   void resize(std::size_t size) { size_ = size; }
   /// Writes one into the room, which counts or not.
-  void add(std::uint32_t place, float value, bool counts = true) {
-    places_.as<std::uint32_t>()[size_] = place;
+  void add(std::uint32_t position, float value, bool counts = true) {
+    positions_.as<std::uint32_t>()[size_] = position;
     values_.as<float>()[size_] = value;
     size_ += counts;
   }
 
  private:
-  Bytes places_, values_;
+  Bytes positions_, values_;
   std::size_t size_ = 0, room_ = 0;
 };
 

@@ -9,12 +9,12 @@ namespace {
 
 const Quantisation& checked(const Quantisation& quantisation) {
   if (quantisation.bits < 1 || quantisation.bits > 8)
-    throw ArgumentError("a linear quantiser has 1 to 8 bits, not " +
+    throw ArgumentError("a linear quantiser must have 1 to 8 bits, not " +
                         std::to_string(quantisation.bits));
   const std::size_t group = group_of(quantisation.bits);
   if (quantisation.block == 0 || quantisation.block % group || quantisation.block > kMaxBlock)
     throw ArgumentError("a block of " + std::to_string(quantisation.bits) +
-                        "-bit codes is a multiple of " + std::to_string(group) +
+                        "-bit codes must be a multiple of " + std::to_string(group) +
                         " elements, up to " + std::to_string(kMaxBlock) + ", not " +
                         std::to_string(quantisation.block));
   return quantisation;

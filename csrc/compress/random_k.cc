@@ -21,7 +21,7 @@ std::size_t RandomK::capacity(std::size_t count) const {
   return kHead + sizeof(float) * share(ratio_, count);
 }
 
-Places RandomK::places(std::size_t count, std::uint64_t key) const {
+RandomPositions RandomK::positions(std::size_t count, std::uint64_t key) const {
   if (count > std::numeric_limits<std::uint32_t>::max())
     throw ArgumentError("random-k takes vectors of less than 2^32 elements");
   return {count, share(ratio_, count), key};
@@ -29,7 +29,7 @@ Places RandomK::places(std::size_t count, std::uint64_t key) const {
 
 std::size_t RandomK::encode(std::span<const float> values, std::span<float> residual, Draw draw,
                             std::byte* payload) const {
-  const Places drawn = places(values.size(), draw.key);
+  const RandomPositions drawn = positions(values.size(), draw.key);
   std::memcpy(payload, &draw.key, kHead);
   const auto write = [&](std::uint64_t part, float number) {
     std::memcpy(payload + kHead + part * sizeof(float), &number, sizeof(float));
@@ -40,13 +40,13 @@ std::size_t RandomK::encode(std::span<const float> values, std::span<float> resi
     const std::size_t end = std::min(begin + Picker::kPiece, values.size());
     picker.take(begin, end, kGreatestFinite);
     for (; part < drawn.parts; ++part) {
-      const std::uint64_t place = drawn.drawn(part);
-      if (place >= end) break;
-      write(part, residual.empty() ? values[place] : std::exchange(residual[place], 0.0f));
+      const std::uint64_t position = drawn.drawn(part);
+      if (position >= end) break;
+      write(part, residual.empty() ? values[position] : std::exchange(residual[position], 0.0f));
     }
   }
-  for (const std::uint32_t place : picker.entries().places())
-    write(drawn.part_of(place), std::numeric_limits<float>::quiet_NaN());
+  for (const std::uint32_t position : picker.entries().positions())
+    write(drawn.part_of(position), std::numeric_limits<float>::quiet_NaN());
   return capacity(values.size());
 }
 
@@ -58,7 +58,7 @@ void RandomK::decode(std::span<const std::byte> payload, std::span<float> out, S
                         std::to_string(count) + " values");
   std::uint64_t key;
   std::memcpy(&key, payload.data(), kHead);
-  const Places drawn = places(count, key);
+  const RandomPositions drawn = positions(count, key);
   if (store == Store::copy) std::fill(out.begin(), out.end(), 0.0f);
   // The positions are far apart: memory fetches those of a batch while others are drawn.
   constexpr std::uint64_t kBatch = 64;

@@ -20,7 +20,7 @@
 #include <span>
 
 #include "compress/compressor.h"
-#include "compress/places.h"
+#include "compress/positions.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
@@ -32,7 +32,7 @@ class RandomK final : public Compressor {
 
   std::size_t grain() const override { return 1; }
   std::size_t capacity(std::size_t count) const override;
-  std::optional<std::size_t> numbers_at() const override { return kHead; }
+  std::optional<std::size_t> summable_offset() const override { return kHead; }
   std::size_t encode(std::span<const float> values, std::span<float> residual, Draw draw,
                      std::byte* payload) const override;
   void decode(std::span<const std::byte> payload, std::span<float> out, Store store) const override;
@@ -41,7 +41,7 @@ class RandomK final : public Compressor {
  private:
   static constexpr std::size_t kHead = sizeof(std::uint64_t);
 
-  Places places(std::size_t count, std::uint64_t key) const;
+  RandomPositions positions(std::size_t count, std::uint64_t key) const;
 
   double ratio_;
   const KernelTable& kernels_;

@@ -40,9 +40,9 @@ std::span<T> part(std::span<T> of, std::size_t offset, std::size_t count) {
 SharedScale::SharedScale(int bits, std::size_t block, Rounding rounding, const KernelTable& kernels)
     : block_(block), rounding_(rounding), kernels_(kernels.shared_scale) {
   if (bits < 2 || bits > 8)
-    throw ArgumentError("integers to be added have 2 to 8 bits, not " + std::to_string(bits));
+    throw ArgumentError("integers to be added must have 2 to 8 bits, not " + std::to_string(bits));
   if (block == 0 || block % kGrain || block > kMaxBlock)
-    throw ArgumentError("a block of one scale is a multiple of " + std::to_string(kGrain) +
+    throw ArgumentError("a block of one scale must be a multiple of " + std::to_string(kGrain) +
                         " elements, up to " + std::to_string(kMaxBlock) + ", not " +
                         std::to_string(block));
   levels_ = static_cast<float>((1 << (bits - 1)) - 1);

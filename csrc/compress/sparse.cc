@@ -61,15 +61,15 @@ Header best(std::size_t entries, std::size_t count) {
 }
 
 template <class T>
-T read(const std::byte* from, std::size_t place = 0) {
+T read(const std::byte* from, std::size_t position = 0) {
   T value;
-  std::memcpy(&value, from + place * sizeof(T), sizeof(T));
+  std::memcpy(&value, from + position * sizeof(T), sizeof(T));
   return value;
 }
 
 template <class T>
-void write(std::byte* to, std::size_t place, std::type_identity_t<T> value) {
-  std::memcpy(to + place * sizeof(T), &value, sizeof(T));
+void write(std::byte* to, std::size_t position, std::type_identity_t<T> value) {
+  std::memcpy(to + position * sizeof(T), &value, sizeof(T));
 }
 
 [[noreturn]] void refuse(const std::string& why) {
@@ -103,7 +103,7 @@ void for_each_bit(const std::byte* index, std::size_t entries, std::size_t count
   std::size_t entry = 0;
   for (std::size_t i = 0; i < count; i += kGrain) {
     auto word = read<std::uint32_t>(index, i / kGrain);
-    if (count - i < kGrain && word >> (count - i)) refuse("marks values that there are not");
+    if (count - i < kGrain && word >> (count - i)) refuse("marks values beyond the end");
     if (static_cast<std::size_t>(std::popcount(word)) > entries - entry)
       refuse("marks more values than it has entries");
     for (; word; word &= word - 1) f(entry++, i + static_cast<std::size_t>(std::countr_zero(word)));
@@ -111,28 +111,28 @@ void for_each_bit(const std::byte* index, std::size_t entries, std::size_t count
   if (entry != entries) refuse("marks fewer values than it has entries");
 }
 
-void write_offsets(std::span<const std::uint32_t> places, std::uint64_t first, std::size_t count,
+void write_offsets(std::span<const std::uint32_t> positions, std::uint64_t first, std::size_t count,
                    std::byte* index) {
   std::byte* const offsets = index + sizeof(std::uint32_t) * blocks_of(count);
-  auto from = places.begin();
+  auto from = positions.begin();
   for (std::size_t block = 0; block < blocks_of(count); ++block) {
-    const auto to = std::lower_bound(from, places.end(), first + (block + 1) * kBlock);
+    const auto to = std::lower_bound(from, positions.end(), first + (block + 1) * kBlock);
     write<std::uint32_t>(index, block, static_cast<std::uint32_t>(to - from));
     from = to;
   }
   // A block has as many elements as there are numbers of 16 bits.
-  for (std::size_t entry = 0; entry < places.size(); ++entry)
-    write<std::uint16_t>(offsets, entry, static_cast<std::uint16_t>(places[entry] - first));
-  if (places.size() % 2) write<std::uint16_t>(offsets, places.size(), 0);
+  for (std::size_t entry = 0; entry < positions.size(); ++entry)
+    write<std::uint16_t>(offsets, entry, static_cast<std::uint16_t>(positions[entry] - first));
+  if (positions.size() % 2) write<std::uint16_t>(offsets, positions.size(), 0);
 }
 
-void write_bitmap(std::span<const std::uint32_t> places, std::uint64_t first, std::size_t count,
+void write_bitmap(std::span<const std::uint32_t> positions, std::uint64_t first, std::size_t count,
                   std::byte* index) {
   std::memset(index, 0, sizeof(std::uint32_t) * words_of(count));
   std::uint32_t word = 0;
   std::size_t last = 0;
-  for (const std::uint32_t place : places) {
-    const std::size_t offset = place - first, here = offset / kGrain;
+  for (const std::uint32_t position : positions) {
+    const std::size_t offset = position - first, here = offset / kGrain;
     word = (here == last ? word : 0) | 1u << offset % kGrain;
     write<std::uint32_t>(index, here, word);
     last = here;
@@ -148,7 +148,7 @@ std::size_t share(double ratio, std::size_t count) {
 
 double checked_ratio(double ratio) {
   if (!(ratio > 0 && ratio <= 1))
-    throw ArgumentError("a ratio is above 0 and at most 1, not " + std::to_string(ratio));
+    throw ArgumentError("a ratio must be above 0 and at most 1, not " + std::to_string(ratio));
   return ratio;
 }
 
@@ -167,7 +167,7 @@ const Compressor* Sparse::for_sums() const {
 
 std::size_t Sparse::encode(std::span<const float> values, std::span<float> residual, Draw,
                            std::byte* payload) const {
-  return fitted(values, residual)->encode(values, residual, {}, payload);
+  return for_vector(values, residual)->encode(values, residual, {}, payload);
 }
 
 std::size_t Selection::encode(std::span<const float> values, std::span<float> residual, Draw,
@@ -179,17 +179,17 @@ std::size_t Selection::encode(std::span<const float> values, std::span<float> re
 
 std::size_t Sparse::write_payload(const EntrySpan& entries, std::uint64_t first, std::size_t count,
                                   std::byte* payload) {
-  const auto& [places, values] = entries;
-  const Header header = best(places.size(), count);
+  const auto& [positions, values] = entries;
+  const Header header = best(positions.size(), count);
   std::memcpy(payload, &header, sizeof(header));
   std::byte* const index = payload + sizeof(Header);
   std::byte* const sent = index + index_bytes(header.form, header.entries, count);
   if (header.form == Form::dense) {
     std::memset(sent, 0, sizeof(float) * count);
-    for (std::size_t entry = 0; entry < places.size(); ++entry)
-      write<float>(sent, places[entry] - first, values[entry]);
+    for (std::size_t entry = 0; entry < positions.size(); ++entry)
+      write<float>(sent, positions[entry] - first, values[entry]);
   } else {
-    (header.form == Form::offsets ? write_offsets : write_bitmap)(places, first, count, index);
+    (header.form == Form::offsets ? write_offsets : write_bitmap)(positions, first, count, index);
     std::ranges::copy(std::as_bytes(values), sent);
   }
   return bytes_of(header, count);
@@ -215,14 +215,18 @@ void Sparse::decode(std::span<const std::byte> payload, std::span<float> out, St
       case Form::bitmap:
         return for_each_bit(index, header.entries, count, f);
       case Form::dense:
-        for (std::size_t place = 0; place < count; ++place) f(place, place);
+        for (std::size_t position = 0; position < count; ++position) f(position, position);
     }
   };
   if (store == Store::copy) {
     std::fill(out.begin(), out.end(), 0.0f);
-    each([&](std::size_t entry, std::size_t place) { out[place] = read<float>(entries, entry); });
+    each([&](std::size_t entry, std::size_t position) {
+      out[position] = read<float>(entries, entry);
+    });
   } else {
-    each([&](std::size_t entry, std::size_t place) { out[place] += read<float>(entries, entry); });
+    each([&](std::size_t entry, std::size_t position) {
+      out[position] += read<float>(entries, entry);
+    });
   }
 }
 

@@ -11,7 +11,7 @@ namespace ronde {
 Threshold::Threshold(float least, const KernelTable& kernels)
     : Selection(kernels), above_(std::bit_cast<std::int32_t>(least) - 1) {
   if (!(least > 0) || !std::isfinite(least))
-    throw ArgumentError("a threshold is positive and finite as a float32, not " +
+    throw ArgumentError("a threshold must be positive and finite as a float32, not " +
                         std::to_string(least));
 }
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "compress/cut.h"
-#include "compress/places.h"
+#include "compress/positions.h"
 #include "core/error.h"
 
 namespace ronde {
@@ -44,11 +44,11 @@ std::int32_t guess(std::span<const float> values, std::span<const float> residua
       static_cast<double>(k) / static_cast<double>(count) * static_cast<double>(size);
   const auto safe = static_cast<std::size_t>(rank + 3 * std::sqrt(rank) + 3);
   if (safe >= size) return kBelowAll;
-  const Places places{count, size};
+  const RandomPositions positions{count, size};
   std::vector<float> sample(size);
   for (std::size_t i = 0; i < size; ++i) {
-    const std::size_t place = places.drawn(i);
-    sample[i] = residual.empty() ? values[place] : values[place] + residual[place];
+    const std::size_t position = positions.drawn(i);
+    sample[i] = residual.empty() ? values[position] : values[position] + residual[position];
   }
   const Cut cut = cut_of(sample, safe, kBelowAll, kernels);
   return cut.ties ? cut.above - 1 : cut.above;
@@ -84,8 +84,8 @@ std::size_t TopK::capacity_of_whole(std::size_t count) const {
   return length(share(ratio_, count), count);
 }
 
-std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
-                                               std::span<float> residual) const {
+std::shared_ptr<const Compressor> TopK::for_vector(std::span<const float> values,
+                                                   std::span<float> residual) const {
   return std::make_shared<Chosen>(largest(values, residual, share(ratio_, values.size()), kernels_),
                                   kernels_);
 }
@@ -93,7 +93,7 @@ std::shared_ptr<const Compressor> TopK::fitted(std::span<const float> values,
 BlockTopK::BlockTopK(double ratio, std::size_t block, const KernelTable& kernels)
     : Selection(kernels), ratio_(checked_ratio(ratio)), block_(block) {
   if (block == 0 || block % kGrain || block > (1 << 16))
-    throw ArgumentError("a block of top-k is a multiple of 32 elements, up to 65536, not " +
+    throw ArgumentError("a block of top-k must be a multiple of 32 elements, up to 65536, not " +
                         std::to_string(block));
 }
 

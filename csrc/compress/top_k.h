@@ -18,8 +18,8 @@ class TopK final : public Sparse {
       : Sparse(kernels), ratio_(checked_ratio(ratio)) {}
 
   std::size_t capacity_of_whole(std::size_t count) const override;
-  std::shared_ptr<const Compressor> fitted(std::span<const float> values,
-                                           std::span<float> residual) const override;
+  std::shared_ptr<const Compressor> for_vector(std::span<const float> values,
+                                               std::span<float> residual) const override;
 
  private:
   double ratio_;

@@ -1,4 +1,4 @@
-// A span of bytes and where it lives.
+// A span of bytes and the device that holds it.
 //
 // Only host memory is moved today. Every buffer has its memory kind all the same, so that a
 // transport or a kernel for device memory is an addition and not a change of every signature.
@@ -11,35 +11,35 @@ namespace ronde {
 
 enum class MemoryKind : std::uint8_t { host, cuda };
 
-/// Where memory lives and, for a device, the stream in whose order it may be touched.
-struct Place {
+/// What holds memory and, for a GPU, the stream in whose order it may be touched.
+struct Device {
   MemoryKind kind = MemoryKind::host;
-  int device = 0;
+  int number = 0;
   void* stream = nullptr;
 };
 
 struct Buffer {
   std::byte* data = nullptr;
   std::size_t bytes = 0;
-  Place place = {};
+  Device device = {};
 
   Buffer slice(std::size_t offset, std::size_t length) const {
-    return {data + offset, length, place};
+    return {data + offset, length, device};
   }
 };
 
 struct ConstBuffer {
   const std::byte* data = nullptr;
   std::size_t bytes = 0;
-  Place place = {};
+  Device device = {};
 
   ConstBuffer() = default;
-  ConstBuffer(const std::byte* data, std::size_t bytes, Place place = {})
-      : data(data), bytes(bytes), place(place) {}
-  ConstBuffer(const Buffer& other) : data(other.data), bytes(other.bytes), place(other.place) {}
+  ConstBuffer(const std::byte* data, std::size_t bytes, Device device = {})
+      : data(data), bytes(bytes), device(device) {}
+  ConstBuffer(const Buffer& other) : data(other.data), bytes(other.bytes), device(other.device) {}
 
   ConstBuffer slice(std::size_t offset, std::size_t length) const {
-    return {data + offset, length, place};
+    return {data + offset, length, device};
   }
 };
 

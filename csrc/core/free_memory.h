@@ -1,4 +1,4 @@
-// How much memory this process may take before the system kills somebody for it.
+// How much memory this process may take before the system kills a process for it.
 #pragma once
 
 #include <cstddef>

@@ -6,7 +6,7 @@
 
 namespace ronde {
 
-void keep_for_ever(std::shared_ptr<const void> thing) {
+void keep_until_exit(std::shared_ptr<const void> thing) {
   static std::mutex mutex;
   static auto& kept = *new std::vector<std::shared_ptr<const void>>;  // never destroyed
   std::lock_guard lock(mutex);

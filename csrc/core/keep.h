@@ -8,6 +8,6 @@
 
 namespace ronde {
 
-void keep_for_ever(std::shared_ptr<const void> thing);
+void keep_until_exit(std::shared_ptr<const void> thing);
 
 }  // namespace ronde

@@ -21,7 +21,7 @@ namespace ronde {
 /// What random numbers depend on: the same draw gives the same numbers.
 struct Draw {
   std::uint64_t key = 0;    // of the seed, the step and the tensor
-  std::uint64_t first = 0;  // the place of the first element in the whole vector
+  std::uint64_t first = 0;  // the position of the first element in the whole vector
 };
 
 enum class Store : std::uint8_t { copy, add };

@@ -16,13 +16,13 @@ inline constexpr std::int32_t kGreatestFinite = 0x7f7fffff;  // behind it come i
 inline constexpr std::size_t kSpare = 16;
 
 /// Takes the elements of values + residual whose magnitude is greater than `above`, at least
-/// kBelowAll: stores their places, the first element's being `first`, and what they are, in order,
-/// and returns how many they are. Up to kSpare more behind them may be overwritten. `left` gets the
-/// others, and 0 where one was taken; it may be the same memory as an input. `residual` may be
-/// null, and then `left` too.
+/// kBelowAll: stores their positions, the first element's being `first`, and what they are, in
+/// order, and returns how many they are. Up to kSpare more behind them may be overwritten. `left`
+/// gets the others, and 0 where one was taken; it may be the same memory as an input. `residual`
+/// may be null, and then `left` too.
 using TakeKernel = std::size_t (*)(const float* values, const float* residual, float* left,
                                    std::size_t count, std::int32_t above, std::uint32_t first,
-                                   std::uint32_t* places, float* taken);
+                                   std::uint32_t* positions, float* taken);
 
 /// How many magnitudes are greater than `above`, at least kBelowAll.
 using CountKernel = std::size_t (*)(const float* values, std::size_t count, std::int32_t above);

@@ -14,8 +14,8 @@
 namespace ronde {
 namespace {
 
-// What the ranks say of each other's shares of an alltoall or a scatter: a word for each rank, and
-// a header.
+// What the ranks write about each other's shares of an alltoall or a scatter: a word for each rank,
+// and a header.
 constexpr std::size_t kHeaderBytes = 1024;
 
 // From a page to the first stage. A large NumPy array begins 16 bytes into a page: copies from

@@ -25,14 +25,14 @@ Directory::Entry& Directory::entry(int rank, std::uint16_t number) const {
 }
 
 Location Directory::enter(ConstBuffer operand) {
-  const auto place = Heap::instance().find(operand.data, operand.bytes);
-  if (!place) return {};
+  const auto found = Heap::instance().find(operand.data, operand.bytes);
+  if (!found) return {};
   const auto find = [&](const auto& condition) {
     return std::find_if(own_.begin(), own_.end(), condition);
   };
-  auto own = find([&](const Own& other) { return other.segment.lock() == place->segment; });
+  auto own = find([&](const Own& other) { return other.segment.lock() == found->segment; });
   if (own == own_.end()) {
-    const auto address = place->segment->address();
+    const auto address = found->segment->address();
     if (address.size() >= sizeof(Entry::address)) return {};
     own = find([](const Own& other) {
       const auto segment = other.segment.lock();
@@ -42,12 +42,12 @@ Location Directory::enter(ConstBuffer operand) {
       if (own_.size() == kEntries) return {};
       own = own_.emplace(own_.end());
     }
-    *own = {place->segment, static_cast<std::uint16_t>(own->edition + 1)};
+    *own = {found->segment, static_cast<std::uint16_t>(own->edition + 1)};
     auto& written = entry(rank_, static_cast<std::uint16_t>(own - own_.begin() + 1));
-    written.bytes = place->segment->size();
+    written.bytes = found->segment->size();
     std::memcpy(written.address, address.c_str(), address.size() + 1);
   }
-  return {static_cast<std::uint16_t>(own - own_.begin() + 1), own->edition, 0, place->offset};
+  return {static_cast<std::uint16_t>(own - own_.begin() + 1), own->edition, 0, found->offset};
 }
 
 bool Directory::settled(int rank, Location location) const {
@@ -64,9 +64,9 @@ bool Directory::open(int rank, Location location) {
 }
 
 void Directory::settle(bool reachable) {
-  for (auto& [place, opened] : opened_) {
+  for (auto& [position, opened] : opened_) {
     if (!reachable) opened.segment = nullptr;
-    known_[place] = std::move(opened);
+    known_[position] = std::move(opened);
   }
   opened_.clear();
 }

@@ -112,14 +112,14 @@ void Heap::trim() {
   }
 }
 
-std::optional<Heap::Place> Heap::find(const std::byte* data, std::size_t bytes) const {
+std::optional<Heap::Location> Heap::find(const std::byte* data, std::size_t bytes) const {
   std::lock_guard lock(mutex_);
   const auto after = regions_.upper_bound(data);
   if (after == regions_.begin()) return std::nullopt;
   const auto& segment = std::prev(after)->second.segment;
   const auto offset = static_cast<std::size_t>(data - segment->data());
   if (offset >= segment->size() || bytes > segment->size() - offset) return std::nullopt;
-  return Place{segment, offset};
+  return Location{segment, offset};
 }
 
 }  // namespace ronde

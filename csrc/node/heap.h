@@ -28,12 +28,12 @@ class Heap {
   std::byte* allocate(std::size_t bytes);
   void free(std::byte* block);
 
-  struct Place {
+  struct Location {
     std::shared_ptr<Segment> segment;
     std::size_t offset;
   };
   /// Where these bytes are, if they are memory of this heap.
-  std::optional<Place> find(const std::byte* data, std::size_t bytes) const;
+  std::optional<Location> find(const std::byte* data, std::size_t bytes) const;
 
  private:
   struct Region {

@@ -17,7 +17,7 @@ constexpr std::size_t kTicketBytes = 64 << 10;
 SharedMovement::SharedMovement(Board& board, std::uint64_t fingerprint, const Stream& stream,
                                bool rooted, const std::function<void(Note&)>& write, Choose choose,
                                Buffer copy)
-    : Exchange(board),
+    : SharedCollective(board),
       stream_(stream),
       rooted_(rooted),
       chunk_bytes_(rooted ? Board::kStageBytes * board.size() : Board::kStageBytes),
@@ -49,7 +49,7 @@ std::size_t SharedMovement::plan() {
     keep_own(0);
     return 0;
   }
-  // What a rank keeps needs nobody.
+  // What a rank keeps needs no other rank.
   sources_[board_.rank()] = stream_.data.data;
   if (direct_) {
     if (!find_outputs()) outputs_.clear();

@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "core/buffer.h"
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 
 namespace ronde {
 
@@ -40,7 +40,7 @@ struct Wanted {
   Buffer to;
 };
 
-class SharedMovement final : public Exchange {
+class SharedMovement final : public SharedCollective {
  public:
   /// After phase 0: what this rank wants of each stream, by what the notes say.
   using Choose = std::function<std::vector<Wanted>(const Board& board)>;

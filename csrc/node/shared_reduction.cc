@@ -12,6 +12,10 @@ namespace {
 // What one draws a ticket for: little enough for the inputs of all ranks to stay in cache.
 constexpr std::size_t kTicketBytes = 32 << 10;
 
+constexpr const char* kBriefly = "during the comparison of the calls (phase 0)";
+constexpr const char* kDirectly = "directly in the arrays (ronde.empty)";
+constexpr const char* kThroughStages = "through stages";
+
 std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
   return (bytes + chunk_bytes - 1) / chunk_bytes;
 }
@@ -20,7 +24,7 @@ std::size_t chunks_of(std::size_t bytes, std::size_t chunk_bytes) {
 
 SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
                                  const Reduction& reduction, int root)
-    : Exchange(board),
+    : SharedCollective(board),
       pieces_(std::move(pieces)),
       reduction_(reduction),
       root_(root),
@@ -30,7 +34,7 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
       ins_(board.size()) {
   auto& note = board_.new_note();
   if (pieces_.bytes() <= Board::kShortBytes) {
-    way_ = Way::brief;
+    route_ = Route::brief;
     pieces_.for_range(0, pieces_.bytes(), [&](std::size_t offset, const Piece& piece) {
       copy_bytes(note.payload + offset, piece.input.data, piece.input.bytes);
     });
@@ -45,13 +49,13 @@ SharedAllreduce::SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces
   enter(note, fingerprint);
 }
 
-const char* SharedAllreduce::way() const {
-  if (way_ == Way::brief) return kBriefly;
-  return way_ == Way::direct ? kDirectly : kThroughStages;
+const char* SharedAllreduce::route() const {
+  if (route_ == Route::brief) return kBriefly;
+  return route_ == Route::direct ? kDirectly : kThroughStages;
 }
 
 std::size_t SharedAllreduce::plan() {
-  if (way_ == Way::brief) return 1;
+  if (route_ == Route::brief) return 1;
   bool all = true;
   for (int rank = 0; rank < board_.size(); ++rank) {
     const auto& note = board_.note(rank);
@@ -62,7 +66,7 @@ std::size_t SharedAllreduce::plan() {
     all &= targets_.back() != nullptr;
   }
   if (all) {
-    way_ = Way::direct;
+    route_ = Route::direct;
     // What others get is a copy of this rank's own result (reduce_many).
     const int first = root_ == kAllRanks ? board_.rank() : root_;
     if (root_ == kAllRanks) std::swap(targets_[0], targets_[first]);
@@ -77,11 +81,11 @@ std::size_t SharedAllreduce::plan() {
 }
 
 bool SharedAllreduce::round(std::size_t number) {
-  if (way_ == Way::brief) {
+  if (route_ == Route::brief) {
     reduce_short();
     return true;
   }
-  if (way_ == Way::direct) return number == 1 || reduce_by_ticket();
+  if (route_ == Route::direct) return number == 1 || reduce_by_ticket();
   if (number > 0) copy_out(number - 1);
   if (number + 1 < chunk_count_) copy_in(number + 1);
   if (number < chunk_count_) reduce_slice(number);
@@ -169,7 +173,7 @@ void SharedAllreduce::copy_out(std::size_t number) {
 SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input,
                                          Buffer output, const std::vector<std::size_t>& counts,
                                          const Reduction& reduction)
-    : Exchange(board),
+    : SharedCollective(board),
       input_(input),
       output_(output),
       reduction_(reduction),
@@ -189,7 +193,7 @@ SharedReduceScatter::SharedReduceScatter(Board& board, std::uint64_t fingerprint
   enter(note, fingerprint);
 }
 
-const char* SharedReduceScatter::way() const { return direct_ ? kDirectly : kThroughStages; }
+const char* SharedReduceScatter::route() const { return direct_ ? kDirectly : kThroughStages; }
 
 std::size_t SharedReduceScatter::plan() {
   if (chunk_count_ == 0) return 0;

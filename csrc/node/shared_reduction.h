@@ -23,23 +23,23 @@
 #include "core/buffer.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 
 namespace ronde {
 
-class SharedAllreduce final : public Exchange {
+class SharedAllreduce final : public SharedCollective {
  public:
   static constexpr int kAllRanks = -1;
 
   /// The result goes to all ranks or to `root` alone; other ranks' outputs are not touched.
-  /// `fingerprint` must tell calls of different lengths apart.
+  /// `fingerprint` must differ for calls of different lengths.
   SharedAllreduce(Board& board, std::uint64_t fingerprint, Pieces pieces,
                   const Reduction& reduction, int root = kAllRanks);
 
-  const char* way() const override;
+  const char* route() const override;
 
  private:
-  enum class Way { brief, direct, staged };
+  enum class Route { brief, direct, staged };
   struct Span {
     std::size_t begin, end;
   };
@@ -61,7 +61,7 @@ class SharedAllreduce final : public Exchange {
   const bool receives_;  // whether the result goes to this rank
   const std::size_t chunk_count_;
   const std::uint64_t first_chunk_;  // by the board's count
-  Way way_ = Way::staged;
+  Route route_ = Route::staged;
   bool streaming_ = false;
   std::vector<const std::byte*> sources_;  // everybody's operands, where they can be reached
   std::vector<std::byte*> targets_;
@@ -69,13 +69,13 @@ class SharedAllreduce final : public Exchange {
   std::vector<void*> outs_;
 };
 
-class SharedReduceScatter final : public Exchange {
+class SharedReduceScatter final : public SharedCollective {
  public:
   /// `input` is cut into `counts` elements for each rank; `output` gets this rank's.
   SharedReduceScatter(Board& board, std::uint64_t fingerprint, ConstBuffer input, Buffer output,
                       const std::vector<std::size_t>& counts, const Reduction& reduction);
 
-  const char* way() const override;
+  const char* route() const override;
 
  private:
   std::size_t plan() override;

@@ -1,4 +1,4 @@
-// Direct: everybody talks to everybody, or the root to all, without detours.
+// Direct: every rank sends to every other, or the root to all, without detours.
 //
 //   reduce_scatter  1 step. Each rank sends chunk j to rank j, collects what comes for its own,
 //                   and reduces it in the order of the ranks.

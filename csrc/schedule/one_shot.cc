@@ -1,4 +1,4 @@
-// One shot: everybody sends all it has to everybody, and each rank reduces for itself.
+// One shot: every rank sends all it has to every other, and each rank reduces for itself.
 //
 //   allreduce  1 step, P-1 messages. Each rank sends, receives and reduces n(P-1) elements.
 // The lowest latency there is, for vectors of a few bytes and for few ranks.

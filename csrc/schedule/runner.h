@@ -134,12 +134,12 @@ class Runner {
     for (const Action& action : schedule.actions) {
       const std::string here = where(layout.rank, action);
       if (action.step < step || action.step >= schedule.steps) {
-        throw Fault(here + "steps go back, or beyond the last");
+        throw Fault(here + "steps decrease, or are beyond the last");
       }
       step = action.step;
       const bool is_local = action.verb == Verb::copy || action.verb == Verb::reduce;
       if (is_local != local(action) || action.peer >= layout.size() || action.peer == layout.rank) {
-        throw Fault(here + "peer " + std::to_string(action.peer) + " is no other rank");
+        throw Fault(here + "peer " + std::to_string(action.peer) + " is not another rank");
       }
       if (writes(action) && action.range.where == Where::input) {
         throw Fault(here + "the input is written");

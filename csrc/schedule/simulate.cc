@@ -124,7 +124,8 @@ class World {
     Element* range = to.at(receive.range);
     for (std::size_t i = 0; i < send.range.count; ++i) {
       check_defined(from, send, source[i]);
-      if (source[i].ready > send.step) throw Fault(here + "sends what comes in the same step");
+      if (source[i].ready > send.step)
+        throw Fault(here + "sends data that it receives in the same step");
       Element arrived = source[i];
       if (receive.verb == Verb::recv_reduce) {
         check_defined(to, receive, range[i]);
@@ -149,7 +150,7 @@ class World {
     for (const Runner& rank : ranks_) {
       if (rank.finished()) continue;
       throw Fault(where(rank.layout.rank, rank.next()) + "waits for rank " +
-                  std::to_string(rank.next().peer) + " for ever");
+                  std::to_string(rank.next().peer) + " forever (a deadlock)");
     }
   }
 

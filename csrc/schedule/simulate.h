@@ -5,7 +5,7 @@
 // associative. So the simulation shows not only that a result is right but by which tree it came.
 // A second number, a plain sum of random values, shows that every contribution counts exactly once.
 // Sends are rendezvous (they wait for their receive) and each rank looks at no more than `window`
-// actions at once: what ends here cannot deadlock anywhere.
+// actions at once: what completes here cannot deadlock anywhere.
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,7 @@ struct Simulation {
 };
 
 /// Runs `algorithm` on ranks with these chunk counts (see layout_of). It checks that the schedule
-/// ends, that messages meet receives of their size, that nothing undefined or outside the buffers
+/// ends, that messages match receives of their size, that nothing undefined or outside the buffers
 /// is read, that step numbers and the numbers of contributions tell the truth (see schedule.h), and
 /// that each rank ends with exactly what the collective promises.
 Simulation simulate(const Algorithm& algorithm, const std::vector<std::size_t>& counts, int root,

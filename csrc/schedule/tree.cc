@@ -20,18 +20,18 @@ namespace ronde::tree {
 namespace {
 
 /// The edges of one rank in the tree. `distance` is the length of an edge, a power of two.
-class Place {
+class Edges {
  public:
-  explicit Place(const Layout& layout)
-      : layout_(layout), place_(layout.neighbour(-layout.root)), size_(layout.size()) {}
+  explicit Edges(const Layout& layout)
+      : layout_(layout), relative_(layout.neighbour(-layout.root)), size_(layout.size()) {}
 
-  bool child_at(int distance) const { return place_ % (2 * distance) == distance; }
+  bool child_at(int distance) const { return relative_ % (2 * distance) == distance; }
   bool parent_at(int distance) const {
-    return place_ % (2 * distance) == 0 && place_ + distance < size_;
+    return relative_ % (2 * distance) == 0 && relative_ + distance < size_;
   }
   /// How many ranks the subtrees on both sides of the edge to the child have, up to this distance.
   Held held_at(int distance) const {
-    return {distance, std::min(distance, size_ - place_ - distance)};
+    return {distance, std::min(distance, size_ - relative_ - distance)};
   }
   int parent(int distance) const { return layout_.neighbour(-distance); }
   int child(int distance) const { return layout_.neighbour(distance); }
@@ -43,12 +43,12 @@ class Place {
 
  private:
   std::vector<Range> subtree(int ahead, int distance) const {
-    const int number = std::min(distance, size_ - place_ - ahead);
+    const int number = std::min(distance, size_ - relative_ - ahead);
     return layout_.chunks.around(layout_.rank + ahead, number);
   }
 
   const Layout& layout_;
-  int place_;
+  int relative_;  // to the root
   int size_;
 };
 
@@ -60,45 +60,45 @@ Schedule empty(const Layout& layout) {
 }  // namespace
 
 Schedule broadcast(const Layout& layout) {
-  const Place place(layout);
+  const Edges edges(layout);
   const Range whole = layout.chunks.whole();
   Schedule schedule = empty(layout);
   for (int step = 0; step < schedule.steps; ++step) {
     const int distance = 1 << (schedule.steps - 1 - step);
-    if (place.child_at(distance)) schedule.recv(step, place.parent(distance), whole);
-    if (place.parent_at(distance)) schedule.send(step, place.child(distance), whole);
+    if (edges.child_at(distance)) schedule.recv(step, edges.parent(distance), whole);
+    if (edges.parent_at(distance)) schedule.send(step, edges.child(distance), whole);
   }
   return schedule;
 }
 
 Schedule reduce(const Layout& layout) {
-  const Place place(layout);
+  const Edges edges(layout);
   const Range whole = layout.chunks.whole();
   Schedule schedule = empty(layout);
   for (int step = 0; step < schedule.steps; ++step) {
     const int distance = 1 << step;
-    if (place.child_at(distance)) schedule.send(step, place.parent(distance), whole);
-    if (place.parent_at(distance)) {
-      schedule.recv_reduce(step, place.child(distance), whole, Order::range_first,
-                           place.held_at(distance));
+    if (edges.child_at(distance)) schedule.send(step, edges.parent(distance), whole);
+    if (edges.parent_at(distance)) {
+      schedule.recv_reduce(step, edges.child(distance), whole, Order::range_first,
+                           edges.held_at(distance));
     }
   }
   return schedule;
 }
 
 Schedule scatter(const Layout& layout) {
-  const Place place(layout);
+  const Edges edges(layout);
   Schedule schedule = empty(layout);
   for (int step = 0; step < schedule.steps; ++step) {
     const int distance = 1 << (schedule.steps - 1 - step);
-    if (place.child_at(distance)) {
-      for (const Range& range : place.own_subtree(distance)) {
-        schedule.recv(step, place.parent(distance), range);
+    if (edges.child_at(distance)) {
+      for (const Range& range : edges.own_subtree(distance)) {
+        schedule.recv(step, edges.parent(distance), range);
       }
     }
-    if (place.parent_at(distance)) {
-      for (const Range& range : place.child_subtree(distance)) {
-        schedule.send(step, place.child(distance), range);
+    if (edges.parent_at(distance)) {
+      for (const Range& range : edges.child_subtree(distance)) {
+        schedule.send(step, edges.child(distance), range);
       }
     }
   }
@@ -106,18 +106,18 @@ Schedule scatter(const Layout& layout) {
 }
 
 Schedule gather(const Layout& layout) {
-  const Place place(layout);
+  const Edges edges(layout);
   Schedule schedule = empty(layout);
   for (int step = 0; step < schedule.steps; ++step) {
     const int distance = 1 << step;
-    if (place.child_at(distance)) {
-      for (const Range& range : place.own_subtree(distance)) {
-        schedule.send(step, place.parent(distance), range);
+    if (edges.child_at(distance)) {
+      for (const Range& range : edges.own_subtree(distance)) {
+        schedule.send(step, edges.parent(distance), range);
       }
     }
-    if (place.parent_at(distance)) {
-      for (const Range& range : place.child_subtree(distance)) {
-        schedule.recv(step, place.child(distance), range);
+    if (edges.parent_at(distance)) {
+      for (const Range& range : edges.child_subtree(distance)) {
+        schedule.recv(step, edges.child(distance), range);
       }
     }
   }

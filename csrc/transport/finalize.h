@@ -10,7 +10,7 @@ namespace ronde {
 /// its end. To be called before a fork: what it needs may be locked in the child.
 void find_finalize(const std::string& extension);
 
-/// In the child: what was found answers from now on that MPI has ended already.
+/// In the child: what was found answers from now on that MPI has been finalised.
 void skip_finalize();
 
 }  // namespace ronde

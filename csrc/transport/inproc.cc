@@ -149,7 +149,7 @@ class InprocTransport final : public Transport {
   void accept(const Message& message, Pending& pending) {
     if (message.content.bytes > pending.capacity.bytes)
       throw Error("a message of " + std::to_string(message.content.bytes) +
-                  " bytes met a receive of " + std::to_string(pending.capacity.bytes));
+                  " bytes was sent to a receive of " + std::to_string(pending.capacity.bytes));
     if (message.content.bytes)
       std::memcpy(pending.capacity.data, message.content.data, message.content.bytes);
     pending.bytes = message.content.bytes;

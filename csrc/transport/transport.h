@@ -35,7 +35,7 @@ class Transport {
   /// Starts a receive of at most `capacity.bytes`.
   virtual Request recv(int peer, int tag, Buffer capacity) = 0;
 
-  /// The bytes moved if the request is complete, which also ends it; nothing if it is not.
+  /// The bytes moved if the request is complete, which also frees it; nothing if it is not.
   /// Throws RankFailedError if the peer or the connection is gone.
   virtual std::optional<std::size_t> test(Request request) = 0;
 

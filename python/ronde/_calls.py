@@ -17,7 +17,7 @@ def name_of(name: str | None) -> str:
     if name is None:
         return ""
     if not isinstance(name, str):
-        raise TypeError(f"name must be a text, not {name!r}")
+        raise TypeError(f"name must be a string, not {name!r}")
     return name.encode("utf-8", "replace").decode()
 
 
@@ -67,7 +67,7 @@ def root_of(root_rank: int, process_set: ProcessSet | None) -> int:
         raise TypeError(f"root_rank must be a whole number, not {root_rank!r}") from None
     except ValueError:
         raise ValueError(
-            f"root_rank {root_rank!r} is none of the ranks {_short(ranks)} of the process set"
+            f"root_rank {root_rank!r} is not one of the ranks {_short(ranks)} of the process set"
         ) from None
 
 

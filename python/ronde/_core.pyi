@@ -66,7 +66,7 @@ class ReduceOp:
     def value(self) -> int: ...
 
 class Watchdog:
-    """Minds a call that cannot be interrupted."""
+    """Monitors a call that cannot be interrupted."""
 
     def __init__(self, text: str, warning: float, timeout: float) -> None: ...
     def stop(self) -> None: ...
@@ -200,13 +200,13 @@ class Compressor:
     def capacity(self, count: int) -> int:
         """The bytes of a payload of `count` values, at most."""
     def capacity_of_whole(self, count: int) -> int:
-        """The same where they are a whole vector of finite values."""
-    def fitted(
+        """The bytes of the payload of a whole vector of `count` finite values, at most."""
+    def for_vector(
         self,
         values: npt.NDArray[np.float32],
         residual: npt.NDArray[np.float32] | None = None,  # changed in place
     ) -> Compressor:
-        """What encodes the spans of this vector, in any order, each once."""
+        """Returns the compressor that encodes the spans of this vector, in any order, each once."""
     def encode(
         self,
         values: npt.NDArray[np.float32],
@@ -278,7 +278,7 @@ def orthogonalise(vectors: npt.NDArray[np.float32]) -> builtins.bool:
     """Makes the rows orthonormal, or zero; False, and no change, if some are not finite."""
 
 class Compression:
-    """How one allreduce is compressed. `per_rank`: each rank's own values are, by messages between all ranks,
+    """How one allreduce is compressed. `per_rank`: each rank's own values are compressed, over the network,
     even on one machine and with one rank; otherwise machines reduce exactly first."""
 
     def __init__(
@@ -474,7 +474,7 @@ class Reduction:
         postscale: float = 1.0,
     ) -> None: ...
 
-def riding_seconds(bytes: int, ranks: int, link: Link) -> float:
+def piggyback_seconds(bytes: int, ranks: int, link: Link) -> float:
     """How long an allreduce takes whose data goes with phase 0; infinite where it is too long for that."""
 
 class Link:
@@ -559,9 +559,9 @@ class Communicator:
     @property
     def settings(self) -> Settings: ...
     @property
-    def place(self) -> int: ...  # of this rank among those that share memory
+    def local_rank(self) -> int: ...  # among the ranks that share memory
     @property
-    def places(self) -> int: ...
+    def local_size(self) -> int: ...
     @property
     def link(self) -> Link: ...
     @property

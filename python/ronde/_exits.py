@@ -114,7 +114,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _is_shown_elsewhere(job: Job, reason: str) -> bool:
-    """Whether another rank has shown this error, as it does before it tells the others that it gives up.
+    """Whether another rank has shown this error, as it does before it reports to the others that it gives up.
 
     Where several ranks fail alike, the lowest shows the error: the higher a rank, the longer it listens.
     """
@@ -122,9 +122,9 @@ def _is_shown_elsewhere(job: Job, reason: str) -> bool:
     if reporter or job.control is None:
         return reporter is not None and int(reporter[1]) != job.rank
     deadline = time.monotonic() + min(0.05 * job.rank, 1.0)
-    while not (heard := job.control.listen()) and time.monotonic() < deadline:
+    while not (notice := job.control.listen()) and time.monotonic() < deadline:
         time.sleep(0.005)
-    their_reason = heard.partition(" gave up: ")[2]  # which may have been cut
+    their_reason = notice.partition(" gave up: ")[2]  # which may have been cut
     return their_reason != "" and reason.startswith(their_reason)
 
 
@@ -160,7 +160,7 @@ def _leave_with_all(job: Job | None) -> None:
             return
         except MismatchError as error:
             if not reported and job is not None:
-                _report(f"rank {job.rank} has come to its end, and others still work: {error}")
+                _report(f"rank {job.rank} has finished, and others still work: {error}")
             reported = True
 
 

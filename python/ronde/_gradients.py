@@ -150,7 +150,7 @@ class Reducer:
             self.seconds += time.perf_counter() - start
 
     def __getstate__(self) -> dict[str, Any]:
-        # A process set lives in this process alone; its ranks tell which one is meant elsewhere.
+        # A process set lives in this process alone; elsewhere its ranks identify it.
         is_global = self.process_set is global_process_set
         ranks = None if is_global else self.process_set.ranks
         # A copy has residuals of its own.
@@ -193,7 +193,7 @@ class _Gradients:
         return [(label, array) for label, array in pairs if array is not None]
 
     def describe(self) -> str:
-        """What the shapes do not tell: the ranks compare it."""
+        """What the shapes do not show: the ranks compare it."""
         are_numbers = self.labels == list(range(len(self.labels)))
         pairs = zip(self.labels, self.arrays, strict=True)
         missing = [label for label, array in pairs if array is None]

@@ -18,7 +18,7 @@ __all__ = ["Home", "count_neighbours", "find", "has_a_core_of_its_own", "machine
 class Home:
     """The machine that a rank runs on, and what it may use there."""
 
-    host: str  # its name, and which machine it is, where the system tells that
+    host: str  # its name, and which machine it is, where the system says that
     cores: list[int]
     quota: int | None  # so many cores' time for all ranks of the host together
 
@@ -26,8 +26,8 @@ class Home:
 def find(communicator: _core.Communicator) -> list[Home]:
     """Of all ranks."""
     home = Home(f"{socket.gethostname()} {_boot_id()}", settings.affinity(), settings.quota())
-    told = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
-    lengths, data = communicator.allgather(_core.Call("ronde.init"), told, told.size, 1)
+    mine = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
+    lengths, data = communicator.allgather(_core.Call("ronde.init"), mine, mine.size, 1)
     ends = np.cumsum(lengths)
     return [
         Home(**json.loads(data[end - length : end].tobytes()))

@@ -33,7 +33,7 @@ _LAUNCHERS = {
 
 def start(warning: float, timeout: float) -> Any:
     """The module `mpi4py.MPI`, with MPI running. It starts when the last rank starts it: the wait for that
-    cannot be interrupted, but is told of after `warning` seconds and ended after `timeout`."""
+    cannot be interrupted, but is reported after `warning` seconds and ended after `timeout`."""
     watchdog = _core.Watchdog(
         "in MPI_Init: not all ranks of the job have started MPI", warning, timeout
     )
@@ -53,7 +53,7 @@ def start(warning: float, timeout: float) -> Any:
     finally:
         watchdog.stop()
     if MPI.Is_finalized():
-        raise RondeError("MPI has ended already; it cannot be started again in this process")
+        raise RondeError("MPI has been finalised; it cannot be started again in this process")
     if MPI.COMM_WORLD.Get_size() == 1:
         _core.remove_segment_names()  # Open MPI forgets its own where there is no launcher
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
@@ -90,7 +90,7 @@ def require_intracomm(MPI: Any, comm: Any) -> None:
     if not isinstance(comm, MPI.Comm):
         raise TypeError(f"comm must be a communicator of mpi4py, not {type(comm).__name__}")
     if comm == MPI.COMM_NULL:
-        raise ValueError("comm is MPI.COMM_NULL: this process is no member of it")
+        raise ValueError("comm is MPI.COMM_NULL: this process is not a member of it")
     if comm.Is_inter():
         raise ValueError("comm connects two groups; an intracommunicator is needed")
 

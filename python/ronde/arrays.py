@@ -172,7 +172,7 @@ def _as_is(out: Array) -> Array:
 
 
 def _no_dtype(what: str) -> TypeError:
-    return TypeError(f"{what} cannot be communicated; there are {', '.join(_DTYPES)}")
+    return TypeError(f"{what} are not supported; supported types are {', '.join(_DTYPES)}")
 
 
 def _number(x: Any, convert: Callable[[Any], Any]) -> tuple[Array, DType, Callable[[Array], Any]]:

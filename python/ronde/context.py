@@ -73,13 +73,13 @@ class World:
 
 
 _FORKED = (
-    "this process was forked after ronde.init() and is no rank of the job; "
+    "this process was forked after ronde.init() and is not a rank of the job; "
     "start workers before ronde.init(), or with the 'spawn' method"
 )
 
 _world: World | None = None
 _changes = threading.RLock()  # of the world and its sets: one thread at a time
-_kept_for_ever: list[World] = []  # of jobs that failed: MPI may still use what they hold
+_kept_until_exit: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
 def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = ()) -> None:
@@ -113,7 +113,7 @@ def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
         return
     if multiprocessing.parent_process() is not None:
         raise RondeError(
-            "ronde.init was called in a child process of multiprocessing, which is no rank of the job; "
+            "ronde.init was called in a child process of multiprocessing, which is not a rank of the job; "
             "call it in the program that the launcher started"
         )
     loaded = settings.load()
@@ -222,7 +222,7 @@ def _share_memory(
     homes: list[_homes.Home],
     loaded: settings.Settings,
 ) -> bool:
-    """Whether the members of each machine, which is told by its name, share memory: they find out."""
+    """Whether the members of each machine, which is known by its name, share memory: they find out."""
     hosts = [homes[member].host for member in members]
     counts = Counter(hosts)
     if not loaded.shared_memory or set(counts.values()) == {1}:
@@ -243,7 +243,7 @@ def _share_memory(
 
 
 def where() -> str:
-    """`train.py:42`: the innermost place of this thread's stack that is not in Ronde."""
+    """The call site, as `train.py:42`: the innermost line of this thread's stack that is not in Ronde."""
     frame: FrameType | None = sys._getframe()
     while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
         frame = frame.f_back
@@ -442,7 +442,7 @@ def _shutdown() -> None:
         return
     state = _world
     if state.control.failure:
-        _kept_for_ever.append(state)
+        _kept_until_exit.append(state)
     else:
         _leave(state)
         _exits.end(state.job)
@@ -452,8 +452,8 @@ def _shutdown() -> None:
 
 
 def _leave(state: World) -> None:
-    # The end is a call like any other: a rank that ends while others still work is told apart from them
-    # here, by name, instead of leaving them to hang.
+    # The end is a call like any other: a rank that ends while others still work is
+    # reported here by its number, instead of leaving them to hang.
     communicators = [each._communicator for each, _ in state.sets.values()]
     global_process_set._member().end(
         _core.Call("shutdown, or the end of the program"),

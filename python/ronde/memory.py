@@ -72,6 +72,6 @@ def empty(shape: int | Sequence[int], dtype: npt.DTypeLike = np.float32) -> npt.
     except UnavailableError as error:
         if not _warned:
             _warned = True
-            _log.warning("ronde.empty gives ordinary memory: %s", error)
+            _log.warning("ronde.empty returns ordinary memory: %s", error)
         return np.empty(lengths, kind)
     return memory.view(kind).reshape(lengths)

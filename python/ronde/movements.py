@@ -237,9 +237,11 @@ def scatter(
         if not seen.shape:
             raise TypeError("scatter needs an array of at least one dimension")
         rows = _checked_splits(splits, seen.shape[0], communicator.size)
-        told = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
+        header_words = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
         row_bytes = int(np.prod(seen.shape[1:], dtype=np.int64)) * int(seen.array.itemsize)
-        count, data, header = communicator.scatter(call, seen.array, rows, row_bytes, told, root)
+        count, data, header = communicator.scatter(
+            call, seen.array, rows, row_bytes, header_words, root
+        )
     dtype, torch, *rest = header
     return make(data, _DTYPES[dtype], (count, *rest), torch=bool(torch))
 

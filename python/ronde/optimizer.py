@@ -264,7 +264,7 @@ def _adapter(optimizer: Any) -> type[_Adapter]:
             _check_names(optimizer)
             return adapter
     raise TypeError(
-        f"{_type_name(optimizer)} is no optimizer that Ronde knows how to call: it needs "
+        f"{_type_name(optimizer)} is not an optimizer that Ronde knows how to call: it needs "
         "update_params(params, grads), step(grads), update(grads, state, params) with init(params), or to be "
         "callable with (params, grads)"
     )
@@ -280,7 +280,7 @@ def _check_names(optimizer: Any) -> None:
     taken = sorted(name for name in _OWN_NAMES if hasattr(optimizer, name))
     if taken:
         raise TypeError(
-            f"{_type_name(optimizer)} has attributes of names that a DistributedOptimizer "
+            f"{_type_name(optimizer)} has attributes whose names a DistributedOptimizer "
             f"uses itself: {', '.join(taken)}"
         )
 

@@ -36,11 +36,11 @@ class ProcessSet:
         except TypeError:
             raise TypeError(f"ranks must be a list of whole numbers, not {ranks!r}") from None
         if any(rank < 0 for rank in given):
-            raise ValueError(f"ranks are whole numbers from 0 on, not {given}")
+            raise ValueError(f"ranks must be whole numbers from 0 on, not {given}")
         if not given:
             raise ValueError("a process set needs at least one rank")
         if len(set(given)) != len(given):
-            raise ValueError(f"a rank stands twice in {given}")
+            raise ValueError(f"a rank occurs twice in {given}")
         self.ranks: list[int] = sorted(given)
         self.process_set_id: int | None = None
         self._communicator: _core.Communicator | None = None

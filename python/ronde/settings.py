@@ -134,7 +134,7 @@ VARIABLES: dict[str, Variable[Any]] = {
         _flag,
         False,
         "0 or 1",
-        "the same bits whatever the measurements, the fusion and the place in the array",
+        "the same bits whatever the measurements, the fusion and the position in the array",
     ),
     "stall_warning": Variable(
         "RONDE_STALL_WARNING",
@@ -267,7 +267,7 @@ def _check_simd(environment: Mapping[str, str]) -> None:
     wanted = environment.get(_SIMD, "").strip()
     if wanted and wanted not in _core.simd_levels():
         raise ValueError(
-            f"{_SIMD}={wanted!r} is none of {', '.join(_core.simd_levels())}, "
+            f"{_SIMD}={wanted!r} is not one of {', '.join(_core.simd_levels())}, "
             "which this build and this processor have"
         )
 
@@ -282,7 +282,7 @@ def _check_deterministic(values: Mapping[str, Any]) -> None:
         if values["deterministic"] and (collective, name) in bound:
             raise ValueError(
                 f"RONDE_ALGORITHM={collective}:{name} contradicts RONDE_DETERMINISTIC=1: "
-                "its rounding depends on where an element stands"
+                "its rounding depends on the position of an element"
             )
 
 

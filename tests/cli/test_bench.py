@@ -126,13 +126,15 @@ def test_peers_are_measured_in_rounds_and_compared(tmp_path: Path) -> None:
 
 def test_peers_that_cannot_run_are_left_out_with_the_reason(tmp_path: Path) -> None:
     silent = fake_python(tmp_path, "exit 3")
-    peers = f"absent={tmp_path}/nowhere/python,silent={silent},gloo={silent}"
+    peers = f"unknown={tmp_path}/nowhere/python,silent={silent},gloo={silent}"
     result = bench(
         "allreduce", "-np", "2", "--sizes", "8", "--peers", peers, "--rounds", "2", *QUICK
     )
     assert result.returncode == 0, result.stdout + result.stderr
     said = {line.split()[1]: line for line in result.stdout.splitlines() if "left out" in line}
-    assert f"left out: {tmp_path}/nowhere/python is no program that can be run" in said["absent:"]
+    assert (
+        f"left out: {tmp_path}/nowhere/python is not a program that can be run" in said["unknown:"]
+    )
     assert "mpi4py could not start an MPI library" in said["silent:"]
     assert "it ended with status 3 before the job was done" in said["gloo:"]
     assert [words[4] for words in figures(result.stdout)] == ["ronde"]
@@ -228,33 +230,36 @@ def command_of(pid: int) -> str:
     "words, complaint",
     [
         ("", "the following arguments are required: COLLECTIVE"),
-        ("allrescue", "'allrescue' is none of allreduce, broadcast"),
-        ("allreduce,", "'' is none of allreduce"),
-        ("allreduce --sizes 8:4", "'8:4' goes from the smaller to the larger size"),
-        ("allreduce --sizes 0:4", "a size is at least 1 byte"),
+        ("allrescue", "'allrescue' is not one of allreduce, broadcast"),
+        ("allreduce,", "'' is not one of allreduce"),
+        ("allreduce --sizes 8:4", "'8:4' must go from the smaller to the larger size"),
+        ("allreduce --sizes 0:4", "a size must be at least 1 byte"),
         ("allreduce --sizes 8:64:1", "'8:64:1' needs a factor of at least 2"),
         ("allreduce --sizes 8:64:2:3", "'8:64:2:3' is not like 8, 8:256M or 8:256M:4"),
         ("allreduce --sizes 8Q", "'8Q' is not like 8, 4K, 64M or 64MiB"),
-        ("allreduce --dtype float31", "'float31' is none of bool, int8"),
-        ("allreduce --op mean", "'mean' is none of sum, average, min, max, product"),
-        ("allreduce --buffers fast", "'fast' is none of plain, shared"),
-        ("allreduce --compression zip", "'zip' is none of bf16"),
-        ("allreduce --compression int8,topk(2)", "'topk(2)' cannot be: a ratio is above 0"),
-        ("allreduce --root -1", "'-1' is no whole number from 0 up"),
-        ("allreduce --root one", "'one' is no whole number from 0 up"),
-        ("allreduce --iterations 0", "'0' is no positive number"),
-        ("allreduce --seconds 0", "measuring takes time: more than 0"),
+        ("allreduce --dtype float31", "'float31' is not one of bool, int8"),
+        ("allreduce --op mean", "'mean' is not one of sum, average, min, max, product"),
+        ("allreduce --buffers fast", "'fast' is not one of plain, shared"),
+        ("allreduce --compression zip", "'zip' is not one of bf16"),
+        (
+            "allreduce --compression int8,topk(2)",
+            "'topk(2)' is not possible: a ratio must be above 0",
+        ),
+        ("allreduce --root -1", "'-1' is not a whole number from 0 up"),
+        ("allreduce --root one", "'one' is not a whole number from 0 up"),
+        ("allreduce --iterations 0", "'0' is not a positive number"),
+        ("allreduce --seconds 0", "must be more than 0 seconds"),
         ("allreduce --seconds soon", "'soon' is not like 20us or 1ms"),
-        ("allreduce --busy many", "'many' is no whole number from 0 up"),
-        ("allreduce -np 0", "'0' is no positive number"),
-        ("broadcast -np 2 --root 2", "root 2 is no rank of 2"),
-        ("allreduce --root 1 --sizes 8", "root 1 is no rank of 1"),
+        ("allreduce --busy many", "'many' is not a whole number from 0 up"),
+        ("allreduce -np 0", "'0' is not a positive number"),
+        ("broadcast -np 2 --root 2", "root 2 must be less than 2, the number of ranks"),
+        ("allreduce --root 1 --sizes 8", "root 1 must be less than 1, the number of ranks"),
         ("allreduce --peers mpi", "--peers needs to know how many ranks to start: add -np N"),
-        ("allreduce -np 2 --peers nccl", "'nccl' is none of mpi, gloo, horovod"),
+        ("allreduce -np 2 --peers nccl", "'nccl' is not one of mpi, gloo, horovod"),
         ("allreduce -np 2 --peers nccl", "nccl=/path/to/its/python"),
-        ("allreduce -np 2 --peers mpi,mpi", "'mpi' is there twice"),
+        ("allreduce -np 2 --peers mpi,mpi", "'mpi' is given twice"),
         ("allreduce -np 2 --peers mpi=", "'mpi=' is not like mpi or mpich=/path/to/python"),
-        ("allreduce --rounds 0", "'0' is no positive number"),
+        ("allreduce --rounds 0", "'0' is not a positive number"),
         (
             "allreduce --json /nowhere/at/all.json",
             "the folder of /nowhere/at/all.json does not exist",

@@ -36,7 +36,7 @@ def test_a_reader_that_leaves_is_no_error(words: str) -> None:
         ("explain allreduec --bytes 1 --ranks 2", "invalid choice: 'allreduec'"),
         ("explain allreduce --bytes 64Mb/s --ranks 2", "'64Mb/s' is not like 8, 4K, 64M or 64MiB"),
         ("explain allreduce --bytes 1K", "required: --ranks"),
-        ("bench alreduce", "'alreduce' is none of allreduce"),
+        ("bench alreduce", "'alreduce' is not one of allreduce"),
         ("bench compress --link 10", "'10' is not like 100Mbit or 10Gbps"),
         ("run --no-such-option x.py", "unrecognized arguments: --no-such-option"),
     ],
@@ -50,7 +50,7 @@ def test_a_mistake_is_one_line(words: str, complaint: str) -> None:
 
 
 def test_one_rank_reports_a_mistake() -> None:
-    assert launched(3, "bench", "alreduce").stderr.count("'alreduce' is none of") == 1
+    assert launched(3, "bench", "alreduce").stderr.count("'alreduce' is not one of") == 1
 
 
 def test_results_say_where_they_are(tmp_path: Path) -> None:

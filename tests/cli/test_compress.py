@@ -76,17 +76,20 @@ def test_the_trade_off_is_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words, complaint",
     [
-        ("--compressors int9", "'int9' is none of bf16"),
-        ("--compressors int8,", "'' is none of bf16"),
-        ("--compressors topk(2)", "'topk(2)' cannot be: a ratio is above 0 and at most 1"),
+        ("--compressors int9", "'int9' is not one of bf16"),
+        ("--compressors int8,", "'' is not one of bf16"),
+        (
+            "--compressors topk(2)",
+            "'topk(2)' is not possible: a ratio must be above 0 and at most 1",
+        ),
         ("--size 3", "a float32 has 4 bytes"),
         ("--size much", "'much' is not like 8, 4K, 64M or 64MiB"),
         ("--distribution cauchy", "invalid choice: 'cauchy'"),
         ("--link fast", "'fast' is not like 100Mbit or 10Gbps"),
-        ("--rounds 0", "'0' is no positive number"),
+        ("--rounds 0", "'0' is not a positive number"),
         ("--json /nowhere/at/all.json", "the folder of /nowhere/at/all.json does not exist"),
         ("--json /proc", "/proc cannot be written"),
-        ("--plot all.xyz", "all.xyz is no .png, .svg, .pdf"),
+        ("--plot all.xyz", "all.xyz is not a .png, .svg, .pdf"),
         ("allreduce", "unrecognized arguments: allreduce"),
     ],
 )

@@ -86,7 +86,7 @@ def test_an_error_in_a_hostfile_names_file_and_line(line: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# nothing\n"])
 def test_a_hostfile_has_hosts(text: str) -> None:
-    with pytest.raises(ValueError, match=r"my\.hosts names no host"):
+    with pytest.raises(ValueError, match=r"my\.hosts contains no host"):
         hosts.parse_hostfile(text, "my.hosts")
 
 
@@ -129,7 +129,7 @@ def test_a_nodelist_is_expanded(text: str, expected: str) -> None:
     ],
 )
 def test_what_is_no_nodelist(text: str) -> None:
-    with pytest.raises(ValueError, match="is no nodelist"):
+    with pytest.raises(ValueError, match="is not a nodelist"):
         hosts.expand_nodelist(text)
 
 
@@ -162,7 +162,7 @@ def test_any_text_is_expanded_or_refused(text: str) -> None:
         try:
             assert expand(text)
         except ValueError as error:
-            assert "is no" in str(error)
+            assert "is not a" in str(error)
 
 
 @given(st.lists(st.integers(1, 300), min_size=1))
@@ -174,7 +174,7 @@ def test_counts_are_expanded(counts: list[int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "4(x2", "4x2", "4(2)", "0", "-1", "4,", "4(x)"])
 def test_what_are_no_counts(text: str) -> None:
-    with pytest.raises(ValueError, match="is no"):
+    with pytest.raises(ValueError, match="is not a"):
         hosts.expand_counts(text)
 
 

@@ -15,7 +15,7 @@ import pytest
 from commands import RONDE, TIMEOUT, ronde
 from jobs import ranks_of, segments_of
 
-# Each rank leaves its process number in the folder, does what the test wants, and would wait for ever.
+# Each rank leaves its process number in the folder, does what the test wants, and would wait forever.
 PROGRAM = """
 import os, signal, subprocess, sys, time
 rank = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")))
@@ -149,7 +149,7 @@ def test_a_launcher_that_lost_its_ranks_is_not_believed(tmp_path: Path) -> None:
     words = ["run", "--python", f"{tmp_path}/python", "-np", "1", "program.py"]
     result = ronde(*words, cwd=tmp_path)
     assert result.returncode == 1, result.stderr
-    assert "the launcher left 1 of its ranks before their end" in result.stderr
+    assert "the launcher ended before 1 of its ranks" in result.stderr
 
 
 def test_ranks_that_wait_in_vain_for_mpi_leave_no_segment(tmp_path: Path) -> None:

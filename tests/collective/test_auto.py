@@ -63,10 +63,10 @@ def test_sums_of_sparse_payloads_fill_up() -> None:
 
 def test_sums_of_integers_need_wider_ones_for_more_ranks() -> None:
     n = 1 << 20
-    for ranks, places, bytes_each in ((18, 1, 1), (19, 1, 2), (9, 2, 1), (10, 2, 2)):
-        found = predict(shared_scale(4), [(n,)], ranks, SLOW, places=places, speeds=CODEC)
+    for ranks, local_size, bytes_each in ((18, 1, 1), (19, 1, 2), (9, 2, 1), (10, 2, 2)):
+        found = predict(shared_scale(4), [(n,)], ranks, SLOW, local_size=local_size, speeds=CODEC)
         summed = bytes_each * n + 4 * n / 1024
-        assert found.wire_bytes == pytest.approx(2 * (ranks - 1) / ranks * summed / places)
+        assert found.wire_bytes == pytest.approx(2 * (ranks - 1) / ranks * summed / local_size)
     with pytest.raises(ValueError, match="4 bits of 4682 ranks do not fit int16"):
         predict(shared_scale(4), [(n,)], 4682, SLOW, speeds=CODEC)
 
@@ -79,7 +79,7 @@ def test_short_sparse_payloads_go_to_all_ranks() -> None:
     assert short.wire == pytest.approx(step + short.wire_bytes * SLOW["beta"])
 
 
-def test_random_entries_travel_without_places() -> None:
+def test_random_entries_travel_without_positions() -> None:
     n, ranks = 1 << 20, 4
     found = predict(randomk(0.01), [(n,)], ranks, SLOW, speeds=CODEC)
     assert found.wire_bytes == pytest.approx(2 * 3 / 4 * 4 * n / 100, rel=1e-3)
@@ -107,8 +107,10 @@ def pretend(me: Rank, link: dict[str, float]) -> None:
     me.communicator.set_link(_core.Link(**link))
 
 
-@pytest.mark.parametrize("place", [{}, {"machines": [0, 0, 1, 1]}], ids=["flat", "machines"])
-def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[str, Any]) -> None:
+@pytest.mark.parametrize("placement", [{}, {"machines": [0, 0, 1, 1]}], ids=["flat", "machines"])
+def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(
+    placement: dict[str, Any],
+) -> None:
     size, steps = 4, 40
 
     def program(me: Rank) -> Any:
@@ -121,7 +123,7 @@ def test_whatever_is_chosen_all_ranks_choose_it_and_nothing_is_lost(place: dict[
         results += [reduce(me, method, -1) for _ in range(130)]
         return np.sum(results, axis=0, dtype=np.float64), choices, sum(method.norms().values())
 
-    found = run_all(size, program, **place)
+    found = run_all(size, program, **placement)
     given = np.sum(
         [gradient(r, s) for r in range(size) for s in range(steps)], axis=0, dtype=np.float64
     )
@@ -205,7 +207,7 @@ def settled(
 
     def program(me: Rank) -> tuple[str, list[str]]:
         used: list[str] = []
-        method = auto([int8(), linear(6), linear(5), int4()], min_descent=0)
+        method = auto([int8(), linear(6), linear(5), int4()], min_loss_decrease=0)
         clock.start(me, method, lambda name: slower.get(name, 1) * (3 if len(used) in busy else 1))
         for step in range(40):
             reduce(me, method, step)
@@ -244,7 +246,7 @@ def test_where_steps_are_long_the_more_exact_is_chosen(clock: Clock) -> None:
 
 def test_what_becomes_much_slower_is_tried_again(clock: Clock) -> None:
     def program(me: Rank) -> None:
-        method = auto([int8(), int4()], min_descent=0)
+        method = auto([int8(), int4()], min_loss_decrease=0)
         later: dict[str, float] = {}
         clock.start(me, method, lambda name: later.get(name, 1))
         for _ in range(30):
@@ -288,9 +290,9 @@ def test_training_is_given_what_it_needs(clock: Clock) -> None:
     assert error < 0.5
 
 
-def test_who_asks_for_no_descent_gets_what_is_fastest(clock: Clock) -> None:
+def test_without_a_limit_on_the_loss_the_fastest_is_chosen(clock: Clock) -> None:
     def program(me: Rank) -> str:
-        method = auto([topk(0.001)], min_descent=0.0)
+        method = auto([topk(0.001)], min_loss_decrease=0.0)
         clock.start(me, method)
         trained(me, method, 60)
         return method.choices()[("w",)]
@@ -341,13 +343,13 @@ def test_the_report_says_what_was_predicted_measured_and_chosen() -> None:
     assert repr(eval(repr(auto([sign()])), {"ronde": ronde})) == repr(auto([sign()]))
 
 
-def test_min_descent_is_a_part() -> None:
-    with pytest.raises(ValueError, match=r"min_descent is a part, from 0 to 1, not 1\.5"):
-        auto(min_descent=1.5)
+def test_min_loss_decrease_is_from_0_to_1() -> None:
+    with pytest.raises(ValueError, match=r"min_loss_decrease must be from 0 to 1, not 1\.5"):
+        auto(min_loss_decrease=1.5)
 
 
 def test_candidates_are_compressors() -> None:
-    with pytest.raises(TypeError, match=r"a candidate is a ronde\.compression\.Compressor"):
+    with pytest.raises(TypeError, match=r"a candidate must be a ronde\.compression\.Compressor"):
         auto([None])  # type: ignore[list-item]
 
 

@@ -363,7 +363,7 @@ def test_per_rank_compresses_as_if_all_were_on_machines_of_their_own(
 
 @pytest.mark.parametrize("placement", TOGETHER)
 def test_a_selection_per_rank_is_of_its_own_values(placement: str) -> None:
-    """Top-k of a sum would be other places."""
+    """Top-k of a sum would be other positions."""
     size, options = TOGETHER[placement]
     count, compressor = 40_000, make("topk")
 
@@ -458,10 +458,10 @@ def test_a_group_hears_of_the_flag_of_any_rank(shared: bool) -> None:
     def program(me: Rank) -> None:
         for raised in (None, 0, 1, 2):
             xs = [np.ones(30, np.float32)]
-            heard = me.communicator.agree_on_group(
+            failed = me.communicator.agree_on_group(
                 "g", xs, xs, [_core.DType.float32], [], ronde.Sum, "g", 1.0, 1.0, me.rank == raised
             )
-            assert heard == (raised is not None)
+            assert failed == (raised is not None)
 
     run_all(3, program, shared=shared)
 
@@ -629,7 +629,7 @@ def test_the_link_decides_what_travels(way: str, deterministic: bool) -> None:
         assert payloads * payload * 0.8 <= sent <= payloads * payload * 1.2
 
 
-def test_random_entries_travel_without_places() -> None:
+def test_random_entries_travel_without_positions() -> None:
     """2k(P-1)/P words, as an exact allreduce of k numbers."""
     ratio, size, count = 0.01, 8, 400_000
     compressor = _core.Compressor.randomk(ratio)

@@ -143,10 +143,10 @@ def test_without_checks_collectives_are_right(shared: bool) -> None:
 
 
 @both
-def test_who_waits_names_the_absent_and_gives_up_in_time(shared: bool) -> None:
+def test_who_waits_names_the_missing_and_gives_up_in_time(shared: bool) -> None:
     def program(me: Rank) -> list[str]:
         if me.rank != 2:
-            with pytest.raises(ronde.StalledError, match=r"'grad'.*\n  rank 2 is absent"):
+            with pytest.raises(ronde.StalledError, match=r"'grad'.*\n  rank 2 is missing"):
                 allreduce(me, np.ones(3, np.float32), name="grad")
             with pytest.raises(ronde.RondeError, match="cannot be used any more"):
                 allreduce(me, np.ones(3, np.float32))
@@ -155,19 +155,19 @@ def test_who_waits_names_the_absent_and_gives_up_in_time(shared: bool) -> None:
     results = run_all(4, program, stall_warning=0.2, stall_timeout=1.5, shared=shared)
     for rank in (0, 1, 3):
         assert len(results[rank]) == 1
-        assert "rank 2 is absent" in results[rank][0]
+        assert "rank 2 is missing" in results[rank][0]
         assert f"rank{rank}.py:1" in results[rank][0]
 
 
-def test_who_gives_up_is_not_absent() -> None:
+def test_who_gives_up_is_not_missing() -> None:
     """All run out of time at once, and the first to give up needs a while to say so."""
 
     def program(me: Rank) -> None:
         if me.rank != 2:
             with pytest.raises(ronde.StalledError) as raised:
                 allreduce(me, np.ones(3, np.float32))
-            absent = [line for line in str(raised.value).splitlines() if "is absent" in line]
-            assert [line.split(":")[0] for line in absent] == ["  rank 2 is absent"]
+            missing = [line for line in str(raised.value).splitlines() if "is missing" in line]
+            assert [line.split(":")[0] for line in missing] == ["  rank 2 is missing"]
 
     run_all(4, program, stall_warning=0.2, stall_timeout=1.5, slow_where=0.1)
 
@@ -197,8 +197,8 @@ def test_sets_that_cross_are_named() -> None:
     errors = run(2, program, sets={1: 2, 2: 2}, stall_warning=0.2, stall_timeout=1.5)
     assert all(isinstance(error, ronde.RondeError) for error in errors)
     text = " ".join(map(str, errors))
-    assert "rank 1 is absent: it waits in barrier on process set 2" in text or (
-        "rank 0 is absent: it waits in barrier on process set 1" in text
+    assert "rank 1 is missing: it waits in barrier on process set 2" in text or (
+        "rank 0 is missing: it waits in barrier on process set 1" in text
     )
 
 
@@ -219,8 +219,9 @@ def test_a_truncated_message_is_an_error_that_says_where() -> None:
         me.communicator.broadcast(_core.Call("broadcast"), data, 0, "tree")
 
     errors = run(2, program, faults={"seed": 3, "truncate": 1.0}, check=False)
-    assert "broadcast by tree, step 1/1, rank 1 <- 0: 3999 bytes came instead of 4000" in str(
-        errors[1]
+    assert (
+        "broadcast by tree, step 1/1, rank 1 <- 0: 3999 bytes were received instead of 4000"
+        in str(errors[1])
     )
 
 

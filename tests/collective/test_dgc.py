@@ -14,7 +14,7 @@ from threads import Rank, run_all
 ronde.init()
 
 COUNT = 900
-PLACES: list[dict[str, Any]] = [{}, {"shared": True}, {"machines": [0, 0, 1, 1]}]
+PLACEMENTS: list[dict[str, Any]] = [{}, {"shared": True}, {"machines": [0, 0, 1, 1]}]
 
 
 def gradient(rank: int, step: int) -> np.ndarray:
@@ -44,11 +44,13 @@ def book(ranks: int, steps: int, ratios: list[float], momentum: float) -> list[n
     return results
 
 
-@pytest.mark.parametrize("place", PLACES, ids=["messages", "one machine", "two machines"])
+@pytest.mark.parametrize("placement", PLACEMENTS, ids=["messages", "one machine", "two machines"])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_it_is_that_of_the_paper_wherever_the_ranks_are(size: int, place: dict[str, Any]) -> None:
-    if "machines" in place and size != 4:
-        place = {}
+def test_it_is_that_of_the_paper_wherever_the_ranks_are(
+    size: int, placement: dict[str, Any]
+) -> None:
+    if "machines" in placement and size != 4:
+        placement = {}
     expected = book(size, 6, [0.1] * 6, 0.5)
 
     def program(me: Rank) -> None:
@@ -57,7 +59,7 @@ def test_it_is_that_of_the_paper_wherever_the_ranks_are(size: int, place: dict[s
             result = reduce(me, gradient(me.rank, step), method)
             np.testing.assert_allclose(result, expected[step], rtol=1e-6)
 
-    run_all(size, program, **place)
+    run_all(size, program, **placement)
 
 
 def test_a_warm_up_leads_from_a_quarter_to_the_ratio_by_equal_factors() -> None:
@@ -128,10 +130,10 @@ def test_half_the_ranks_take_over_what_was_accumulated() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"ratio": 0}, "ratio is above 0"),
-        ({"momentum": 1}, "momentum is from 0"),
-        ({"clip": 0}, "clip is positive"),
-        ({"warmup_steps": -1}, "warmup_steps is 0 or more"),
+        ({"ratio": 0}, "ratio must be above 0"),
+        ({"momentum": 1}, "momentum must be at least 0"),
+        ({"clip": 0}, "clip must be positive"),
+        ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options: dict[str, Any], words: str) -> None:

@@ -198,7 +198,9 @@ def test_compressors_of_ones_own_must_give_back_what_they_got() -> None:
             return payload
 
     x = np.ones((3, 4), np.float32)
-    with pytest.raises(ValueError, match=r"Wrong has made an array of shape .* of one of shape"):
+    with pytest.raises(
+        ValueError, match=r"Wrong has decompressed an array of shape .* to one of shape"
+    ):
         ronde.allreduce(x, name="x", compression=ErrorFeedback(Wrong()))
     with pytest.raises(TypeError, match="compression must be one of"):
         ronde.allreduce(x, compression=Wrong)

@@ -13,10 +13,10 @@ import pytest
 import ronde
 from ronde import _core
 from ronde.compression import ErrorFeedback, bf16, fp16
+from routes import MEMORIES, Route
 from test_feedback import Fp16
 from threads import Rank, run_all
 from values import numpy_dtype, same_bits
-from ways import PLACES, Way
 
 F16, BF16 = _core.DType.float16, _core.DType.bfloat16
 SUM = _core.ReduceOp.sum
@@ -59,10 +59,10 @@ class Job:
     average: Callable[[Rank, np.ndarray, _core.Reduction], tuple[slice, np.ndarray | None]]
 
 
-def allreduce(algorithm: str = "", link: str = "nothing", place: str = "") -> Any:
+def allreduce(algorithm: str = "", link: str = "nothing", memory: str = "") -> Any:
     def average(me: Rank, mine: np.ndarray, reduction: _core.Reduction) -> Any:
         me.communicator.set_link(LINKS[link])
-        mine = Way(place=place).put(me.rank, mine)
+        mine = Route(memory=memory).put(me.rank, mine)
         call = _core.Call("allreduce")
         me.communicator.allreduce(call, [mine], [mine], reduction, algorithm=algorithm)
         return slice(None), mine
@@ -70,22 +70,22 @@ def allreduce(algorithm: str = "", link: str = "nothing", place: str = "") -> An
     return average
 
 
-def reduce(algorithm: str = "", place: str = "") -> Any:
+def reduce(algorithm: str = "", memory: str = "") -> Any:
     def average(me: Rank, mine: np.ndarray, reduction: _core.Reduction) -> Any:
         root = me.size // 2
         output = np.empty_like(mine) if me.rank == root else None
-        mine = Way(place=place).put(me.rank, mine)
+        mine = Route(memory=memory).put(me.rank, mine)
         me.communicator.reduce(_core.Call("reduce"), mine, output, reduction, root, algorithm)
         return slice(None), output
 
     return average
 
 
-def reduce_scatter(algorithm: str = "", place: str = "") -> Any:
+def reduce_scatter(algorithm: str = "", memory: str = "") -> Any:
     def average(me: Rank, mine: np.ndarray, reduction: _core.Reduction) -> Any:
         counts = [mine.size // me.size + (r < mine.size % me.size) for r in range(me.size)]
         output = np.empty(counts[me.rank], mine.dtype)
-        mine = Way(place=place).put(me.rank, mine)
+        mine = Route(memory=memory).put(me.rank, mine)
         me.communicator.reduce_scatter(
             _core.Call("reducescatter"), mine, output, counts, reduction, algorithm
         )
@@ -110,9 +110,11 @@ def jobs() -> Iterator[Job]:
     yield Job("machines, contributions", 8, 3, {"machines": [0, 0, 1, 1, 2, 2, 3, 3]}, riding)
     yield Job("machines", 6, 1 + 2, {"machines": [0, 0, 1, 1, 2, 2]}, allreduce())
     yield Job("deterministic", 7, 3, {"deterministic": True}, allreduce())
-    for place in PLACES:
+    for memory in MEMORIES:
         for collective, make in makers.items():
-            yield Job(f"{collective} in {place} memory", 4, 1, {"shared": True}, make(place=place))
+            yield Job(
+                f"{collective} in {memory} memory", 4, 1, {"shared": True}, make(memory=memory)
+            )
 
 
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=lambda dtype: dtype.name)

@@ -54,11 +54,11 @@ def lines(
 @pytest.mark.parametrize(
     ("machines", "changes", "short", "long"),
     [
-        ([0, 0], {}, "in shared memory, .*with the comparison", "in shared memory, .* stages"),
+        ([0, 0], {}, "in shared memory, .*during the comparison", "in shared memory, .* stages"),
         (
             None,
             {},
-            "over the network, with the comparison",
+            "over the network, piggybacked on the comparison",
             "the cheapest by the link, measured as 20 us and 125 MB/s",
         ),
         (

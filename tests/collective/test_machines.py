@@ -12,7 +12,7 @@ from values import CASES, example, same_bits
 # The machine of each rank: two and three of them, ranks one after another and in turns.
 PLACEMENTS = ([0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1, 1, 1], [2, 0, 1, 1, 2, 0])
 
-# Around the border of what rides in phase 0 (4096 bytes of all machines), and long vectors.
+# Around the border of what is piggybacked on phase 0 (4096 bytes of all machines), and long vectors.
 COUNTS = (0, 1, 5, 128, 129, 1365, 1366, 4097, 100_003)
 
 

@@ -49,7 +49,7 @@ def test_more_than_there_is_gives_ordinary_memory(
     monkeypatch.setattr(memory, "_warned", False)
     with contextlib.suppress(MemoryError):  # NumPy's, where the system refuses that too
         ronde.empty(1 << 46, np.uint8)
-    assert "ronde.empty gives ordinary memory: no shared memory of" in caplog.text
+    assert "ronde.empty returns ordinary memory: no shared memory of" in caplog.text
 
 
 def test_arrays_do_not_overlap_and_memory_is_used_again() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from ronde import _core
+from routes import Route, case
 from threads import Rank, run_all
-from ways import Way, case
 
 
 def roots(size: int) -> set[int]:
@@ -19,40 +19,40 @@ def rows_of(rank: int, count: int) -> np.ndarray:
 
 
 @case("broadcast")
-def test_broadcast_gives_all_ranks_the_data_of_the_root(way: Way) -> None:
+def test_broadcast_gives_all_ranks_the_data_of_the_root(route: Route) -> None:
     def program(me: Rank) -> None:
-        for count in way.counts:
+        for count in route.counts:
             for root in roots(me.size):
-                data = way.put(me.rank, np.arange(count, dtype=np.float64) + 10 * me.rank)
-                me.communicator.broadcast(_core.Call("broadcast"), data, root, way.algorithm)
+                data = route.put(me.rank, np.arange(count, dtype=np.float64) + 10 * me.rank)
+                me.communicator.broadcast(_core.Call("broadcast"), data, root, route.algorithm)
                 assert (data == np.arange(count) + 10 * root).all()
 
-    way.run(program)
+    route.run(program)
 
 
 @case("allgather")
-def test_allgather_joins_contributions_of_any_length(way: Way) -> None:
+def test_allgather_joins_contributions_of_any_length(route: Route) -> None:
     def program(me: Rank) -> None:
-        for count in way.counts:
-            mine = way.put(me.rank, rows_of(me.rank, count))
+        for count in route.counts:
+            mine = route.put(me.rank, rows_of(me.rank, count))
             rows, data = me.communicator.allgather(
-                _core.Call("allgather"), mine, len(mine), 24, way.algorithm
+                _core.Call("allgather"), mine, len(mine), 24, route.algorithm
             )
             everything = [rows_of(rank, count) for rank in range(me.size)]
             assert rows == [len(each) for each in everything]
             assert (data.view(np.int64).reshape(-1, 3) == np.concatenate(everything)).all()
 
-    way.run(program)
+    route.run(program)
 
 
 @case("gather")
-def test_gather_joins_contributions_at_the_root_alone(way: Way) -> None:
+def test_gather_joins_contributions_at_the_root_alone(route: Route) -> None:
     def program(me: Rank) -> None:
-        for count in way.counts:
+        for count in route.counts:
             for root in roots(me.size):
-                mine = way.put(me.rank, rows_of(me.rank, count))
+                mine = route.put(me.rank, rows_of(me.rank, count))
                 rows, data = me.communicator.gather(
-                    _core.Call("gather"), mine, len(mine), 24, root, way.algorithm
+                    _core.Call("gather"), mine, len(mine), 24, root, route.algorithm
                 )
                 everything = [rows_of(rank, count) for rank in range(me.size)]
                 assert rows == [len(each) for each in everything]
@@ -61,49 +61,49 @@ def test_gather_joins_contributions_at_the_root_alone(way: Way) -> None:
                 else:
                     assert data.size == 0
 
-    way.run(program)
+    route.run(program)
 
 
 @case("scatter")
-def test_scatter_cuts_the_data_of_the_root(way: Way) -> None:
+def test_scatter_cuts_the_data_of_the_root(route: Route) -> None:
     def program(me: Rank) -> None:
-        for count in way.counts:
+        for count in route.counts:
             for root in roots(me.size):
                 parts = [rows_of(rank, count) for rank in range(me.size)]
                 rows = [len(part) for part in parts]
-                everything = (way.put(me.rank, np.concatenate(parts)), rows, 24, [7, -1])
-                told = everything if me.rank == root else (None, [], 0, [])
+                everything = (route.put(me.rank, np.concatenate(parts)), rows, 24, [7, -1])
+                arguments = everything if me.rank == root else (None, [], 0, [])
                 n, data, header = me.communicator.scatter(
-                    _core.Call("scatter"), *told, root, way.algorithm
+                    _core.Call("scatter"), *arguments, root, route.algorithm
                 )
                 assert header == [7, -1]
                 assert n == rows[me.rank]
                 assert (data.view(np.int64).reshape(-1, 3) == parts[me.rank]).all()
 
-    way.run(program)
+    route.run(program)
 
 
 @case("alltoall")
-def test_alltoall_sends_every_pair_its_part(way: Way) -> None:
+def test_alltoall_sends_every_pair_its_part(route: Route) -> None:
     def part(source: int, target: int, count: int) -> np.ndarray:
         length = 0 if (source + target) % 3 == 0 else count + source
         return np.full(length, 100 * source + target, dtype=np.int32)
 
     def program(me: Rank) -> None:
-        for count in way.counts:
+        for count in route.counts:
             parts = [part(me.rank, target, count) for target in range(me.size)]
             rows, data = me.communicator.alltoall(
                 _core.Call("alltoall"),
-                way.put(me.rank, np.concatenate(parts)),
+                route.put(me.rank, np.concatenate(parts)),
                 [len(p) for p in parts],
                 4,
-                way.algorithm,
+                route.algorithm,
             )
             expected = [part(source, me.rank, count) for source in range(me.size)]
             assert rows == [len(each) for each in expected]
             assert (data.view(np.int32) == np.concatenate(expected)).all()
 
-    way.run(program)
+    route.run(program)
 
 
 def test_rows_without_bytes_are_counted() -> None:

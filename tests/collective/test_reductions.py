@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ronde import _core
+from routes import COUNTS, MEMORIES, Route, algorithms, case, worlds
 from threads import WORLDS, Rank, run_all
 from values import CASES, example, numpy_dtype, same_bits
-from ways import COUNTS, PLACES, Way, algorithms, case, worlds
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
@@ -78,20 +78,20 @@ def test_small_allreduces_reduce_in_the_order_of_the_ranks(size: int) -> None:
     run_all(size, program)
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("in_place", [False, True], ids=["new_array", "in_place"])
-def test_allreduce_through_memory_is_exact_for_every_dtype_and_op(
-    in_place: bool, place: str
+def test_allreduce_in_shared_memory_is_exact_for_every_dtype_and_op(
+    in_place: bool, memory: str
 ) -> None:
-    way = Way(place=place)
+    route = Route(memory=memory)
 
     def program(me: Rank) -> None:
         # Around the border of short vectors (4 KiB), and around that of one and of two chunks (256 KiB).
         for count in (*COUNTS, 511, 513, 32768, 32769, 40001):
             for dtype, op in CASES:
                 everything, expected = example(me.size, count, dtype, op)
-                mine = way.put(me.rank, everything[me.rank].copy())
-                output = mine if in_place else way.put(me.rank, np.empty_like(mine))
+                mine = route.put(me.rank, everything[me.rank].copy())
+                output = mine if in_place else route.put(me.rank, np.empty_like(mine))
                 me.communicator.allreduce(
                     _core.Call("allreduce", dtype=dtype, shape=[count]),
                     [mine],
@@ -102,7 +102,7 @@ def test_allreduce_through_memory_is_exact_for_every_dtype_and_op(
                 if not in_place:
                     assert same_bits(mine, everything[me.rank]), "the input was changed"
 
-    way.run(program)
+    route.run(program)
 
 
 @pytest.mark.parametrize("segment_bytes", [1, 8, 24, 1000])
@@ -128,55 +128,55 @@ def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> N
 
 
 @case("reduce_scatter")
-def test_reduce_scatter_gives_each_rank_its_own_chunk(way: Way) -> None:
+def test_reduce_scatter_gives_each_rank_its_own_chunk(route: Route) -> None:
     dtype, op = _core.DType.float64, _core.ReduceOp.sum
 
     def program(me: Rank) -> None:
-        for count in way.counts:
+        for count in route.counts:
             everything, expected = example(me.size, count, dtype, op)
             # Even and very uneven chunks, some of them empty.
             even = [count // me.size + (r < count % me.size) for r in range(me.size)]
             for counts in (even, [count] + [0] * (me.size - 1), [0] * (me.size - 1) + [count]):
                 output = np.full(counts[me.rank], np.nan)
-                mine = way.put(me.rank, everything[me.rank].copy())
+                mine = route.put(me.rank, everything[me.rank].copy())
                 me.communicator.reduce_scatter(
                     _core.Call("reducescatter"),
                     mine,
                     output,
                     counts,
                     _core.Reduction(dtype, op),
-                    way.algorithm,
+                    route.algorithm,
                 )
                 start = sum(counts[: me.rank])
                 assert same_bits(output, expected[start : start + counts[me.rank]]), counts
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
 
-    way.run(program)
+    route.run(program)
 
 
 @case("reduce")
-def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(way: Way) -> None:
+def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(route: Route) -> None:
     dtype, op = _core.DType.float16, _core.ReduceOp.sum
 
     def program(me: Rank) -> None:
-        for count in way.counts:
+        for count in route.counts:
             for root in {0, me.size // 2, me.size - 1}:
                 everything, expected = example(me.size, count, dtype, op)
-                mine = way.put(me.rank, everything[me.rank].copy())
-                output = way.put(me.rank, np.empty_like(mine)) if me.rank == root else None
+                mine = route.put(me.rank, everything[me.rank].copy())
+                output = route.put(me.rank, np.empty_like(mine)) if me.rank == root else None
                 me.communicator.reduce(
                     _core.Call("reduce", root=root),
                     mine,
                     output,
                     _core.Reduction(dtype, op),
                     root,
-                    way.algorithm,
+                    route.algorithm,
                 )
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
                 if output is not None:
                     assert same_bits(output, expected), (me.size, count, root)
 
-    way.run(program)
+    route.run(program)
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])

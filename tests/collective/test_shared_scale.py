@@ -92,9 +92,11 @@ def test_the_same_bits_whatever_adds_them_and_in_which_order() -> None:
 
 
 @pytest.mark.parametrize("op", [ronde.Sum, ronde.Average], ids=str)
-@pytest.mark.parametrize("place", ["flat", "2 x 2"])
+@pytest.mark.parametrize("placement", ["flat", "2 x 2"])
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
-def test_what_is_not_in_the_results_is_in_the_residuals(rounding: str, place: str, op: Any) -> None:
+def test_what_is_not_in_the_results_is_in_the_residuals(
+    rounding: str, placement: str, op: Any
+) -> None:
     """With factors before and after."""
     size, steps, count = 4, 4, 10_007
     factor = 0.3 / (size if op is ronde.Average else 1)
@@ -107,7 +109,7 @@ def test_what_is_not_in_the_results_is_in_the_residuals(rounding: str, place: st
             got += reduce(me, values(me.rank, count, step) / 2, feedback, op, **factors)
         return got, feedback.residual("w")
 
-    results = run_all(size, program, **APART[place])
+    results = run_all(size, program, **APART[placement])
     given = sum(values(rank, count, step) for rank in range(size) for step in range(steps))
     held = sum(left.astype(np.float64) for _, left in results)
     for got, left in results:
@@ -132,8 +134,8 @@ def test_whole_numbers_are_exact_where_the_step_is_one() -> None:
     run_all(size, program)
 
 
-@pytest.mark.parametrize("place", ["flat", "2 x 2"])
-def test_ranks_draw_numbers_of_their_own(place: str) -> None:
+@pytest.mark.parametrize("placement", ["flat", "2 x 2"])
+def test_ranks_draw_numbers_of_their_own(placement: str) -> None:
     """So the sum is right on average, and its variance is the sum of theirs."""
     size, count, part = 4, 200_000, 0.3
 
@@ -143,15 +145,15 @@ def test_ranks_draw_numbers_of_their_own(place: str) -> None:
         result = reduce(me, x, shared_scale(4, rounding="stochastic", seed=2))
         return np.delete(result, np.r_[:count:1024])
 
-    error = run_all(size, program, **APART[place])[0] - size * part
+    error = run_all(size, program, **APART[placement])[0] - size * part
     variance = size * part * (1 - part)
     assert abs(error.mean()) < 5 * np.sqrt(variance / error.size) + 2**-14
     assert error.var() == pytest.approx(variance, rel=0.05)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", ["flat", "2 x 2"])
-def test_what_is_not_finite_makes_its_block_nan_on_all_ranks(place: str, bad: float) -> None:
+@pytest.mark.parametrize("placement", ["flat", "2 x 2"])
+def test_what_is_not_finite_makes_its_block_nan_on_all_ranks(placement: str, bad: float) -> None:
     def program(me: Rank) -> bytes:
         clean = reduce(me, values(me.rank, 5000), shared_scale())
         x = values(me.rank, 5000)
@@ -163,7 +165,7 @@ def test_what_is_not_finite_makes_its_block_nan_on_all_ranks(place: str, bad: fl
         np.testing.assert_array_equal(*others)
         return clean.tobytes() + result.tobytes()
 
-    results = run_all(4, program, **APART[place])
+    results = run_all(4, program, **APART[placement])
     assert len(set(results)) == 1
 
 
@@ -204,10 +206,10 @@ def test_integers_are_as_wide_as_the_ranks_need(bits: int, ranks: int, most: int
         c.integers(most + 1)
 
 
-def test_too_many_ranks_are_told_what_fits() -> None:
-    with pytest.raises(ValueError, match=r"those of 258 do; 7 bits do$"):
+def test_too_many_ranks_are_refused_with_what_fits() -> None:
+    with pytest.raises(ValueError, match=r"those of 258 ranks fit; 7 bits fit$"):
         shared_scale(8).integers(300)
-    with pytest.raises(ValueError, match=r"those of 32767 do$"):
+    with pytest.raises(ValueError, match=r"those of 32767 ranks fit$"):
         shared_scale(2).integers(40_000)
 
 

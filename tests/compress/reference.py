@@ -45,10 +45,10 @@ def philox(counters: list[Array], key: int) -> list[Array]:
 
 def random_numbers(count: int, key: int, first: int) -> Array:
     """What is added before rounding, in (-0.5, 0.5): one for each element from `first` on."""
-    place, row, lane = np.unravel_index(np.arange(count), (count // 128 + 1, 8, LANES))
-    place = place.astype(np.uint64) + np.uint64(first // 128)
+    position, row, lane = np.unravel_index(np.arange(count), (count // 128 + 1, 8, LANES))
+    position = position.astype(np.uint64) + np.uint64(first // 128)
     none = np.zeros(count, np.uint64)
-    words = philox([lane, place & np.uint64(0xFFFFFFFF), place >> np.uint64(32), none], key)
+    words = philox([lane, position & np.uint64(0xFFFFFFFF), position >> np.uint64(32), none], key)
     word = np.choose(row // 2, words)
     bits = (word >> (np.uint64(16) * (row % 2).astype(np.uint64))) & np.uint64(0xFFFF)
     return (bits.astype(np.float64) - 32767.5) / 65536

@@ -103,7 +103,7 @@ def test_an_empty_matrix_has_empty_products() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     for rank in (0, 33):
-        with pytest.raises(ValueError, match=f"the rank is 1 to 32, not {rank}"):
+        with pytest.raises(ValueError, match=f"the rank must be 1 to 32, not {rank}"):
             _core.LowRank(3, 4, rank)
     product = _core.LowRank(3, 4, 2)
     matrix, left, right = normal(3, 4), normal(2, 3), normal(2, 4)

@@ -232,7 +232,7 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     for rank in (0, -1, 33):
-        with pytest.raises(ValueError, match="the rank is 1 to 32"):
+        with pytest.raises(ValueError, match="the rank must be 1 to 32"):
             PowerSGD(rank)
     method = PowerSGD(2)
     alone(method, normal(4, 6))

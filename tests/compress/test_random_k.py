@@ -1,4 +1,4 @@
-"""Random entries: one of each part, at places that only the key decides, in payloads that add up."""
+"""Random entries: one of each part, at positions that only the key decides, in payloads that add up."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ counts = st.one_of(st.sampled_from(COUNTS), st.sampled_from(LONG), st.integers(0
 seeds = st.integers(0, 2**20)
 
 
-def places(compressor: Any, count: int, key: int) -> Any:
+def positions(compressor: Any, count: int, key: int) -> Any:
     ones = np.ones(count, np.float32)
     return np.flatnonzero(decode(compressor, compressor.encode(ones, key=key), count))
 
 
 def parts(ratio: float, count: int) -> Any:
-    """The part of each place: as even as possible."""
+    """The part of each position: as even as possible."""
     k = share(ratio, count)
     return ((np.arange(count) + 1) * k - 1) // max(count, 1)
 
@@ -38,7 +38,7 @@ def parts(ratio: float, count: int) -> Any:
 @settings(deadline=None)
 @given(counts, ratios, seeds)
 def test_one_of_each_part_is_drawn(count: int, ratio: float, key: int) -> None:
-    drawn = places(random_k(ratio), count, key)
+    drawn = positions(random_k(ratio), count, key)
     assert np.array_equal(parts(ratio, count)[drawn], np.arange(share(ratio, count)))
 
 
@@ -46,7 +46,7 @@ def test_all_places_are_reached_alike() -> None:
     compressor, count, keys = random_k(0.1), 1000, 2000
     hits = np.zeros(count)
     for key in range(keys):
-        hits[places(compressor, count, key)] += 1
+        hits[positions(compressor, count, key)] += 1
     expected, spread = keys / 10, math.sqrt(keys * 0.1 * 0.9)
     assert (np.abs(hits - expected) < 5.5 * spread).all()
 
@@ -64,7 +64,7 @@ def test_what_is_drawn_is_sent_and_the_rest_stays(
     assert payload.size == HEAD + 4 * share(ratio, count)
     assert payload.size == compressor.capacity(count) == compressor.capacity_of_whole(count)
 
-    drawn = places(compressor, count, seed)
+    drawn = positions(compressor, count, seed)
     sent = decode(compressor, payload, count)
     # What was too large is passed on, to its whole part.
     finite = np.isin(parts(ratio, count), parts(ratio, count)[~np.isfinite(total)], invert=True)
@@ -125,7 +125,7 @@ def test_the_payload_of_a_sum_is_the_sum_of_the_payloads(
 @pytest.mark.parametrize("feedback", [False, True])
 def test_nan_and_infinity_come_out_in_their_whole_part(bad: float, feedback: bool) -> None:
     compressor, count, key = random_k(0.01), 20_000, 5
-    drawn, part = places(compressor, count, key), parts(0.01, count)
+    drawn, part = positions(compressor, count, key), parts(0.01, count)
     for spoilt in (
         drawn[7:8],
         drawn[7:8] + 1,
@@ -167,7 +167,7 @@ def test_flipped_bits_are_decoded_to_something(seed: int) -> None:
 
 def test_wrong_ratios_are_refused() -> None:
     for ratio in (0.0, -0.1, 1.5, math.nan, math.inf):
-        with pytest.raises(ValueError, match="ratio is above 0 and at most 1"):
+        with pytest.raises(ValueError, match="ratio must be above 0 and at most 1"):
             random_k(ratio)
 
 

@@ -131,7 +131,7 @@ def test_integers_are_exact_where_the_step_is_a_power_of_two() -> None:
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [INT8, INT16], ids=str)
 def test_blocks_that_are_not_finite_are_nan_and_leave_nothing(bad: float, dtype: Any) -> None:
-    """On the rank that has found it, and on the others, which hear of it by the maxima."""
+    """On the rank that has found it, and on the others, which learn of it by the maxima."""
     c = make()
     x = vector("normal", 3000)
     x[1500] = bad

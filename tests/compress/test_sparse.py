@@ -65,7 +65,7 @@ def same_bits(a: Any, b: Any) -> bool:
 
 
 def largest(x: Any, k: int) -> Any:
-    """The places of the k largest; of equal ones the first; and all that is not finite."""
+    """The positions of the k largest; of equal ones the first; and all that is not finite."""
     order = np.argsort(~magnitude(x), kind="stable")[:k]
     return np.union1d(order, np.flatnonzero(~np.isfinite(x)))
 
@@ -76,8 +76,8 @@ def selected(x: Any, name: str, ratio: float) -> Any:
         return largest(x, share(ratio, x.size))
     if name == "block_topk":
         parts = [(at, x[at : at + 64]) for at in range(0, x.size, 64)]
-        places = [at + largest(part, share(ratio, part.size)) for at, part in parts]
-        return np.concatenate(places) if places else np.zeros(0, np.int64)
+        positions = [at + largest(part, share(ratio, part.size)) for at, part in parts]
+        return np.concatenate(positions) if positions else np.zeros(0, np.int64)
     assert name == "threshold"
     return np.flatnonzero(~(np.abs(x) < np.float32(1 / ratio)))
 
@@ -106,21 +106,21 @@ def test_what_is_sent_is_what_the_book_says(
     payload = compressor.encode(x, residual)
     assert same_bits(x, before)
 
-    places = selected(total, name, ratio)
+    positions = selected(total, name, ratio)
     wanted = np.zeros(count, np.float32)
-    wanted[places] = total[places]
+    wanted[positions] = total[positions]
     sent = decode(compressor, payload, count)
     nan = np.isnan(wanted)
     assert np.array_equal(np.isnan(sent), nan)
     assert same_bits(sent[~nan], wanted[~nan])
     if residual is not None:
-        total[places] = 0
+        total[positions] = 0
         assert same_bits(residual, total)
 
     form, entries = header(payload)
-    assert entries == (count if form == DENSE else len(places))
-    assert payload.size == min(lengths(len(places), count).values())
-    assert payload.size == lengths(len(places), count)[form]
+    assert entries == (count if form == DENSE else len(positions))
+    assert payload.size == min(lengths(len(positions), count).values())
+    assert payload.size == lengths(len(positions), count)[form]
 
 
 @settings(deadline=None)
@@ -133,11 +133,11 @@ def test_exactly_k_where_many_are_equal(
     x = x.astype(np.float32)
     x[random.integers(0, count, rare)] = 1000
     compressor = Compressor.topk(ratio)
-    places = largest(x, share(ratio, count))
-    assert len(places) == share(ratio, count)
+    positions = largest(x, share(ratio, count))
+    assert len(positions) == share(ratio, count)
     residual = np.zeros(count, np.float32)
     sent = decode(compressor, compressor.encode(x, residual), count)
-    assert np.array_equal(np.flatnonzero(sent), np.intersect1d(places, np.flatnonzero(x)))
+    assert np.array_equal(np.flatnonzero(sent), np.intersect1d(positions, np.flatnonzero(x)))
     assert np.array_equal(sent + residual, x)
 
 
@@ -155,7 +155,7 @@ def test_equal_values_stay_where_larger_ones_come_late(level: float) -> None:
 
 
 def sampled(count: int) -> Any:
-    """The places that top-k looks at first: one of each part, drawn by SplitMix64."""
+    """The positions that top-k looks at first: one of each part, drawn by SplitMix64."""
     parts = min(1 << 14, count // 64)
     ends = np.arange(parts + 1, dtype=np.uint64) * np.uint64(count) // np.uint64(parts)
     x = np.arange(1, parts + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -185,13 +185,13 @@ def test_no_order_of_the_values_misleads(order: str, ratio: float, feedback: boo
         x[sampled(count)] *= 1000 if order == "seen large" else 0
     residual = vector("uniform", count) / 100 if feedback else None
     total = x + residual if residual is not None else x.copy()
-    places = largest(total, share(ratio, count))
+    positions = largest(total, share(ratio, count))
     wanted = np.zeros_like(x)
-    wanted[places] = total[places]
+    wanted[positions] = total[positions]
     sent = decode(c := Compressor.topk(ratio), c.encode(x, residual), count)
     assert np.array_equal(sent, wanted, equal_nan=True)
     if residual is not None:
-        total[places] = 0
+        total[positions] = 0
         assert same_bits(residual, total)
 
 
@@ -206,7 +206,7 @@ def test_spans_of_a_fitted_vector_are_that_vector(
     x, residual = vector(kind, count, seed), vector("uniform", count, seed + 1)
     whole, left = residual.copy(), residual.copy()
     wanted = decode(compressor, compressor.encode(x, whole), count)
-    fitted = compressor.fitted(x, left)
+    fitted = compressor.for_vector(x, left)
     sent = np.empty(count, np.float32)
     grains = -(-count // compressor.grain)
     cuts = sorted(
@@ -271,13 +271,13 @@ def test_adding_is_decoding_and_adding(
 @pytest.mark.parametrize("name", MAKERS)
 def test_nan_and_infinity_are_sent_however_many(name: str, bad: float) -> None:
     compressor, count = MAKERS[name](0.01), 20_000
-    for places in ([7], [0, 63, 64, 19_999], slice(None), slice(None, None, 3)):
+    for positions in ([7], [0, 63, 64, 19_999], slice(None), slice(None, None, 3)):
         x, residual = vector("normal", count), vector("normal", count, 1)
-        x[places] = bad
+        x[positions] = bad
         sent = decode(compressor, compressor.encode(x, residual), count)
-        assert not np.isfinite(sent[places]).any()
+        assert not np.isfinite(sent[positions]).any()
         assert np.isfinite(residual).all()
-        assert (residual[places] == 0).all()
+        assert (residual[positions] == 0).all()
 
 
 def test_all_forms_are_used() -> None:
@@ -359,7 +359,7 @@ def test_bitmaps_that_lie_are_refused() -> None:
     payload = payload_of(BITMAP, count)
     bad = payload.copy()
     bad[8 + 125] |= 2  # bit 1001
-    refused(bad, count, "marks values that there are not")
+    refused(bad, count, "marks values beyond the end")
     for change, message in ((0, "marks fewer"), (0xFF, "marks more")):
         bad = payload.copy()
         bad[8:40] = change
@@ -383,7 +383,7 @@ def test_flipped_bits_are_an_error_or_decoded_to_something(form: int, seed: int)
 def test_wrong_parameters_are_refused() -> None:
     for ratio in (0.0, -0.1, 1.5, math.nan, math.inf):
         for make in (Compressor.topk, Compressor.block_topk):
-            with pytest.raises(ValueError, match="ratio is above 0 and at most 1"):
+            with pytest.raises(ValueError, match="ratio must be above 0 and at most 1"):
                 make(ratio)
     for block in (0, 1, 33, 1 << 17):
         with pytest.raises(ValueError, match="multiple of 32"):
@@ -392,7 +392,7 @@ def test_wrong_parameters_are_refused() -> None:
         with pytest.raises(ValueError, match="positive and finite"):
             Compressor.threshold(value)
     with pytest.raises(ValueError, match="the residual has 3 elements, not 4"):
-        Compressor.topk(0.1).fitted(np.ones(4, np.float32), np.ones(3, np.float32))
+        Compressor.topk(0.1).for_vector(np.ones(4, np.float32), np.ones(3, np.float32))
 
 
 def test_no_values_are_a_header() -> None:

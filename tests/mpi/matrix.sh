@@ -52,7 +52,7 @@ fi
 
 if command -v mpirun.openmpi >/dev/null; then
   environment debian-openmpi
-  # libmpi.so is whichever alternative Debian has chosen, so mpi4py is told.
+  # libmpi.so is whichever alternative Debian has chosen, so mpi4py gets its path.
   try "Open MPI (Debian)" debian-openmpi env MPI4PY_LIBMPI=libmpi.so.40 mpirun.openmpi --oversubscribe
 else
   missing "Open MPI (Debian)" libopenmpi3 openmpi-bin

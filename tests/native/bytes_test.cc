@@ -14,7 +14,7 @@ namespace {
 
 using ronde::Bytes;
 
-constexpr unsigned kHang = 60;  // seconds after which a child is ended that waits for ever
+constexpr unsigned kHang = 60;  // seconds after which a child is ended that waits forever
 
 /// Takes a block and gives it back.
 bool use_a_block() {

@@ -140,7 +140,7 @@ void a_rank_that_never_comes() {
     try {
       me.communicator->barrier(call("barrier"));
     } catch (const StalledError& error) {
-      raised = std::string(error.what()).find("rank 3 is absent") != std::string::npos;
+      raised = std::string(error.what()).find("rank 3 is missing") != std::string::npos;
     }
     CHECK(raised);
   });
@@ -237,9 +237,9 @@ void everything(Rank& me, std::size_t count, bool shared, int root) {
   me.communicator->reduce(call("reduce"), values.buffer(), result.buffer(), {}, root);
   CHECK(result.all(total * static_cast<float>(me.size)));
 
-  Floats told(count, shared, static_cast<float>(me.rank));
-  me.communicator->broadcast(call("broadcast"), told.buffer(), root);
-  CHECK(told.all(static_cast<float>(root)));
+  Floats data(count, shared, static_cast<float>(me.rank));
+  me.communicator->broadcast(call("broadcast"), data.buffer(), root);
+  CHECK(data.all(static_cast<float>(root)));
 
   const auto gathered =
       me.communicator->allgather(call("allgather"), part.buffer(), rows[me.rank], 4);
@@ -277,7 +277,7 @@ void memory_under_delays(unsigned seed) {
   run(5, {}, quick(), program, true);
 }
 
-// Two machines of three ranks: memory inside, messages between.
+// Two machines of three ranks: shared memory inside, the network between.
 void machines_under_delays(unsigned seed) {
   InprocWorld world(6, {.seed = seed, .delay = 0.2});
   const std::vector<int> machines = {0, 1, 0, 1, 0, 1};
@@ -359,7 +359,8 @@ void compressed_under_delays(unsigned seed, const std::shared_ptr<const Compress
   for (auto& thread : threads) thread.join();
 }
 
-// Without checks some calls go through memory and others do not, so a rank may be far ahead.
+// Without checks some calls are done in shared memory and others are not, so a rank may be far
+// ahead.
 void memory_without_checks(unsigned seed) {
   auto settings = quick();
   settings.check = false;
@@ -488,7 +489,7 @@ void a_rank_that_leaves() {
         } catch (const RankFailedError& error) {
           why = error.what();
         }
-        CHECK(why.find("rank 1 has left for shutdown") != std::string::npos);
+        CHECK(why.find("rank 1 has left: shutdown") != std::string::npos);
       }
       everybody.end(call("shutdown"), sets);
       CHECK(!control->failed() && control->close());

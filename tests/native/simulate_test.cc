@@ -136,16 +136,18 @@ void expect_error(Collective collective, Schedule (*build)(const Layout&), int r
 int main() {
   const auto allgather = Collective::allgather;
   expect(run(allgather, good, 2).error.empty(), "a good schedule is good");
-  expect_error(allgather, forgets_to_receive, 2, 0, "rank 0, step 0: waits for rank 1 for ever");
+  expect_error(allgather, forgets_to_receive, 2, 0,
+               "rank 0, step 0: waits for rank 1 forever (a deadlock)");
   expect_error(allgather, overwrites_the_result, 2, 0, "the result is wrong");
-  expect_error(allgather, receives_where_it_sends, 2, 0, "for ever");
+  expect_error(allgather, receives_where_it_sends, 2, 0, "forever");
   expect_error(allgather, sends_what_nobody_gave, 2, 0, "reads an undefined element");
   expect_error(allgather, sends_beyond_the_end, 2, 0, "a range ends outside its buffer");
   expect_error(allgather, disagrees_on_the_size, 2, 0, "a message of another size or step");
   expect_error(allgather, disagrees_on_the_step, 2, 0, "a message of another size or step");
   expect_error(allgather, disagrees_on_the_steps, 2, 0, "agree on the number of steps");
-  expect_error(allgather, talks_to_itself, 2, 0, "is no other rank");
-  expect_error(Collective::broadcast, hurries, 3, 1, "sends what comes in the same step");
+  expect_error(allgather, talks_to_itself, 2, 0, "is not another rank");
+  expect_error(Collective::broadcast, hurries, 3, 1,
+               "sends data that it receives in the same step");
   expect_error(Collective::allreduce, counts_twice, 2, 0, "the result is wrong");
   expect_error(Collective::allreduce, weighs_wrongly, 2, 0,
                "step 0: reduces 1 and 1 contributions, not 1 and 2");

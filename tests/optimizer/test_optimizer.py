@@ -339,7 +339,7 @@ def from_module(module: str, **members: Any) -> Any:
         (type("SGDClassifier", (), {"partial_fit": sgd})(), r"allreduce_\(model\.coef_\)"),
         (Stepper, "not the class Stepper"),
         (object(), r"step\(grads\), update\(.*init\(params\), or to be callable"),
-        (None, "NoneType is no optimizer"),
+        (None, "NoneType is not an optimizer"),
     ],
 )
 def test_what_cannot_be_wrapped_says_why(unfit: Any, message: str) -> None:

@@ -70,7 +70,7 @@ def test_different_orders_of_operands_are_told_apart() -> None:
 
 def test_rings_deadlock_when_only_one_action_is_looked_at() -> None:
     done = _core.simulate("allreduce", "ring", even(8, 4), window=1)
-    assert "rank 0, step 0: waits for rank 1 for ever" in done.error
+    assert "rank 0, step 0: waits for rank 1 forever" in done.error
     assert not done.same_bits
 
 

@@ -179,8 +179,8 @@ def _best(points: Sequence[Point]) -> list[Point]:
 
 
 # Where a name may stand, in points from its own one, and which of its edges is there.
-_PLACES = [(6, 0, "left"), (-6, 0, "right")]
-_PLACES += [
+_LABEL_POSITIONS = [(6, 0, "left"), (-6, 0, "right")]
+_LABEL_POSITIONS += [
     (x, y, side)
     for y in (11, -11, 24, -24, 37, -37)
     for x, side in ((0, "center"), (6, "left"), (-6, "right"))
@@ -188,7 +188,7 @@ _PLACES += [
 
 
 def _label(figure: Any, axis: Any, points: Sequence[Point]) -> None:
-    """Names the points, each in the first place where it hides nothing, or in the last."""
+    """Names the points, each at the first position where it hides nothing, or in the last."""
     from matplotlib.transforms import Bbox
 
     figure.canvas.draw()  # from now on it is known where everything is
@@ -196,7 +196,7 @@ def _label(figure: Any, axis: Any, points: Sequence[Point]) -> None:
     taken = [Bbox.from_extents(x - 8, y - 8, x + 8, y + 8) for x, y in centres]
     taken.append(axis.get_legend().get_window_extent())
     for point in points:
-        for x, y, side in _PLACES:
+        for x, y, side in _LABEL_POSITIONS:
             text = axis.annotate(
                 point.name,
                 (point.speed, point.error),
@@ -208,7 +208,7 @@ def _label(figure: Any, axis: Any, points: Sequence[Point]) -> None:
             )
             box = text.get_window_extent()
             free = not any(box.overlaps(other) for other in taken)
-            if (free and _contains(axis.bbox, box)) or (x, y, side) == _PLACES[-1]:
+            if (free and _contains(axis.bbox, box)) or (x, y, side) == _LABEL_POSITIONS[-1]:
                 taken.append(box)
                 break
             text.remove()

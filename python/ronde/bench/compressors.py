@@ -53,7 +53,7 @@ def make(text: str) -> Compressor:
     name, _, rest = text.partition("(")
     makers = known()
     if name not in makers:
-        raise ValueError(f"'{text}' is none of {', '.join(makers)}")
+        raise ValueError(f"'{text}' is not one of {', '.join(makers)}")
     try:
         call = ast.parse(text if rest else f"{text}()", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
@@ -65,4 +65,4 @@ def make(text: str) -> Compressor:
     try:
         return makers[name](*positional, **named)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"'{text}' cannot be: {error}") from None
+        raise ValueError(f"'{text}' is not possible: {error}") from None

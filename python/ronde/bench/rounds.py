@@ -72,7 +72,7 @@ def compare(
     """Measures the job `rounds` times through every entrant, one of which is Ronde.
 
     A peer that fails, or measures nothing for five minutes, is left out from then on, with the reason.
-    `progress` is told what is under way. Raises `RondeError` if Ronde itself fails.
+    `progress` is called with what is under way. Raises `RondeError` if Ronde itself fails.
     """
     result = Comparison()
     for number in range(rounds):
@@ -110,7 +110,7 @@ def _launch(
 ) -> _Launched:
     python = shutil.which(entrant.python)
     if python is None:
-        return _Launched(why_not=f"{entrant.python} is no program that can be run")
+        return _Launched(why_not=f"{entrant.python} is not a program that can be run")
     if entrant.kind != "ronde":
         job = _of_a_peer(job)
     with tempfile.TemporaryDirectory(prefix="ronde-bench-") as folder:

@@ -173,7 +173,7 @@ def _require_sense(args: argparse.Namespace) -> None:
     if args.peers and not args.ranks:
         raise ValueError("--peers needs to know how many ranks to start: add -np N")
     if args.ranks and args.root >= args.ranks:
-        raise ValueError(f"root {args.root} is no rank of {args.ranks}")
+        raise ValueError(f"root {args.root} must be less than {args.ranks}, the number of ranks")
     ranks.require_files(args.json, args.plot)
 
 
@@ -225,7 +225,8 @@ def _measure(args: argparse.Namespace) -> int:
         if args.root >= peer.size:
             if peer.rank == 0:
                 print(
-                    f"ronde bench: error: root {args.root} is no rank of {peer.size}",
+                    f"ronde bench: error: root {args.root} must be less than {peer.size}, "
+                    "the number of ranks",
                     file=sys.stderr,
                 )
             return 2
@@ -335,7 +336,7 @@ def _words(known: Sequence[str], everything: str = "") -> Callable[[str], list[s
         words = list(dict.fromkeys(text.split(",")))
         for word in words:
             if word not in known:
-                raise argparse.ArgumentTypeError(f"'{word}' is none of {', '.join(known)}")
+                raise argparse.ArgumentTypeError(f"'{word}' is not one of {', '.join(known)}")
         return words
 
     return parse
@@ -358,9 +359,11 @@ def _sizes(text: str) -> list[int]:
         bounds = [quantities.size(word) for word in words[:2]]
         factor = quantities.positive(words[2]) if len(words) == 3 else _FACTOR
         if min(bounds) < 1:
-            raise argparse.ArgumentTypeError("a size is at least 1 byte")
+            raise argparse.ArgumentTypeError("a size must be at least 1 byte")
         if bounds[0] > bounds[-1]:
-            raise argparse.ArgumentTypeError(f"'{part}' goes from the smaller to the larger size")
+            raise argparse.ArgumentTypeError(
+                f"'{part}' must go from the smaller to the larger size"
+            )
         if factor < 2:
             raise argparse.ArgumentTypeError(f"'{part}' needs a factor of at least 2")
         size = bounds[0]
@@ -372,14 +375,14 @@ def _sizes(text: str) -> list[int]:
 
 def _whole(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0 up")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 up")
     return int(text)
 
 
 def _duration(text: str) -> float:
     seconds = quantities.seconds(text)
     if seconds == 0:
-        raise argparse.ArgumentTypeError("measuring takes time: more than 0")
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
     return seconds
 
 
@@ -390,12 +393,12 @@ def _peers(text: str) -> list[tuple[str, str]]:
         name, given, python = part.partition("=")
         if not given and name not in _KINDS:
             raise argparse.ArgumentTypeError(
-                f"'{name}' is none of {', '.join(_KINDS)}; an MPI of another environment is "
+                f"'{name}' is not one of {', '.join(_KINDS)}; an MPI of another environment is "
                 f"{name or 'NAME'}=/path/to/its/python"
             )
         if not name or name == "ronde" or (given and not python):
             raise argparse.ArgumentTypeError(f"'{part}' is not like mpi or mpich=/path/to/python")
         if name in found:
-            raise argparse.ArgumentTypeError(f"'{name}' is there twice")
+            raise argparse.ArgumentTypeError(f"'{name}' is given twice")
         found[name] = python
     return list(found.items())

@@ -145,13 +145,13 @@ def _call_of(args: argparse.Namespace) -> Call:
     item = ITEM_BYTES[args.dtype]
     if args.bytes % item:
         raise ValueError(
-            f"{args.bytes} bytes are no whole number of {args.dtype} ({item} bytes each)"
+            f"{args.bytes} bytes are not a whole number of {args.dtype} ({item} bytes each)"
         )
     most = 1 << (12 if args.collective == "alltoall" else 16)  # which are explained within seconds
     if args.ranks > most:
         raise ValueError(f"{args.ranks} ranks are too many: {args.collective} takes up to {most}")
     if not 0 <= args.root < args.ranks:
-        raise ValueError(f"root {args.root} is no rank of {args.ranks}")
+        raise ValueError(f"root {args.root} must be less than {args.ranks}, the number of ranks")
     if args.root and args.collective not in ROOTED:
         raise ValueError(f"{args.collective} has no root")
     link = _core.default_link()
@@ -218,20 +218,24 @@ def _table(call: Call, prices: Sequence[Price]) -> Iterator[str]:
             f"{name:<22}{cost.steps:>6}{cost.messages:>10}{bytes_text(cost.sent * item):>12}"
             f"{bytes_text(cost.received * item):>12}{time_text(cost.seconds):>12}{chosen}"
         )
-    if call.collective == "allreduce" and len(prices) > 1 and (riding := _riding(call, prices[0])):
+    if (
+        call.collective == "allreduce"
+        and len(prices) > 1
+        and (seconds := _piggybacked(call, prices[0]))
+    ):
         yield ""
         yield wrapped(
-            "A vector as short as that rides in phase 0, which precedes every collective: "
-            f"{time_text(riding)} with it."
+            "A vector this short is sent with phase 0 (piggybacked), which precedes every collective: "
+            f"{time_text(seconds)} in all."
         )
 
 
-def _riding(call: Call, plain: Price) -> float | None:
-    """The seconds of an allreduce that goes with phase 0, where that is faster."""
+def _piggybacked(call: Call, plain: Price) -> float | None:
+    """The seconds of an allreduce that is piggybacked on phase 0, with it, where that is faster."""
     assert plain.cost is not None
     phase_0 = math.ceil(math.log2(call.ranks)) * call.link["alpha"]
     size = call.items * ITEM_BYTES[call.dtype]
-    seconds = _core.riding_seconds(size, call.ranks, _core.Link(**call.link))
+    seconds = _core.piggyback_seconds(size, call.ranks, _core.Link(**call.link))
     return seconds if seconds < phase_0 + plain.cost.seconds else None
 
 

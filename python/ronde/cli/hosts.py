@@ -76,7 +76,7 @@ def parse_hostfile(text: str, name: str) -> list[Host]:
         except ValueError as error:
             raise ValueError(f"{name}:{number}: {error}") from None
     if not found:
-        raise ValueError(f"{name} names no host")
+        raise ValueError(f"{name} contains no host")
     return _sum(found)
 
 
@@ -112,7 +112,7 @@ def _is_ipv6(word: str) -> bool:
 def _slots(text: str) -> int:
     number = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
     if not 1 <= number <= _MOST_SLOTS:
-        raise ValueError(f"{text!r} is no number of slots")
+        raise ValueError(f"{text!r} is not a number of slots")
     return number
 
 
@@ -160,7 +160,7 @@ def _slurm_slots(environ: Mapping[str, str], names: Sequence[str]) -> list[int]:
 
 def expand_nodelist(text: str) -> list[str]:
     """`node[01-03,7],gpu5` as names: node01, node02, node03, node7, gpu5. Raises `ValueError`."""
-    wrong = ValueError(f"{text!r} is no nodelist like node[01-03,7],gpu5")
+    wrong = ValueError(f"{text!r} is not a nodelist like node[01-03,7],gpu5")
     names: list[str] = []
     # A comma within brackets does not separate entries.
     for entry in re.split(r",(?![^\[\]]*\])", text):
@@ -199,7 +199,7 @@ def expand_counts(text: str) -> list[int]:
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,9})(?:\(x([0-9]{1,5})\))?", part)
         if match is None:
-            raise ValueError(f"{text!r} is no list of counts like 4(x2),3")
+            raise ValueError(f"{text!r} is not a list of counts like 4(x2),3")
         found += [_slots(match[1])] * int(match[2] or 1)
     return found
 
@@ -209,7 +209,7 @@ def within(given: Sequence[Host], allocated: Sequence[Host]) -> list[Host] | Non
 
     Slurm starts tasks in its own order, whatever the order that it is asked for.
     """
-    order = {host.name: place for place, host in enumerate(allocated)}
+    order = {host.name: position for position, host in enumerate(allocated)}
     if not all(host.name in order for host in given):
         return None
     return sorted(given, key=lambda host: order[host.name])

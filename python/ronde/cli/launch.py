@@ -90,7 +90,7 @@ _SCHEDULERS = (
     "NB_PARALLEL_JOB_HOSTS",
 )
 
-# What a launcher tells its ranks. Settings of the user begin likewise and stay: OMPI_MCA_..., and
+# What a launcher sets for its ranks. Settings of the user begin likewise and stay: OMPI_MCA_..., and
 # PMIX_PREFIX.
 _OF_A_RANK = re.compile(
     r"PMI_|HYDI_|HYDRA_BSTRAP_|MPI_LOCAL|(OMPI|PMIX|PRTE)_(?!MCA_|ALLOW_|.*PREFIX)"

@@ -49,20 +49,20 @@ _bytes = _number(r"\s*([kmgt]?)(?:i?b)?", _BYTES, "8, 4K, 64M or 64MiB")
 def bit_rate(text: str) -> float:
     rate = _bits(text)
     if rate == 0:
-        raise argparse.ArgumentTypeError("a link has a speed")
+        raise argparse.ArgumentTypeError("the speed of a link must be above 0")
     return 8 / rate
 
 
 def size(text: str) -> int:
     size = _bytes(text)
     if size != int(size):
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of bytes")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of bytes")
     return int(size)
 
 
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no positive number")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a positive number")
     return int(text)
 
 

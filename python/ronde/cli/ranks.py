@@ -60,7 +60,7 @@ def compressor_names(text: str) -> list[str]:
 def require_files(json: str | None, plot: str | None) -> None:
     """Raises `ValueError` where results cannot be written."""
     if plot and not plot.endswith(chart.FORMATS):
-        raise ValueError(f"{plot} is no {', '.join(chart.FORMATS)}")
+        raise ValueError(f"{plot} is not a {', '.join(chart.FORMATS)}")
     for file in filter(None, (json, plot)):
         folder = os.path.dirname(os.path.abspath(file))
         if not os.path.isdir(folder):

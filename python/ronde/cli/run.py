@@ -28,13 +28,13 @@ from . import hosts, launch
 
 __all__ = ["add_parser", "run"]
 
-_GRACE_SECONDS = 5.0  # for a job that was told to end
+_GRACE_SECONDS = 5.0  # for a job that was asked to end
 _REPORT_SECONDS = 1.0  # for the other ranks to say what is wrong, after one has failed
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 
 # Runs a rank and notes how it went. A launcher alone is not enough: those of the MPICH family let the
-# others wait for ever when a rank fails before MPI_Init, return 9 both for exit(9) and for SIGKILL, and 0
+# others wait forever when a rank fails before MPI_Init, return 9 both for exit(9) and for SIGKILL, and 0
 # where they have lost their ranks; Open MPI's waits for whatever a dead rank has left in the background.
 # Signals are for the program: the shell outlives them. Notes go to a file of this process that has no name,
 # so that nothing is left of it however the job ends; on other hosts another process may have this number.
@@ -139,7 +139,7 @@ def _planned(args: argparse.Namespace) -> tuple[int, launch.Options]:
             what = "a job" if option == "-np" else "a host"
             raise ValueError(f"{option} {number}: {what} needs at least 1 rank")
     if args.ssh_port is not None and not 1 <= args.ssh_port < 65536:
-        raise ValueError(f"--ssh-port {args.ssh_port} is no port")
+        raise ValueError(f"--ssh-port {args.ssh_port} is not a port")
     names = [name for _, name in socket.if_nameindex()]
     if args.interface and args.interface not in names:
         raise ValueError(f"--interface {args.interface}: this host has {', '.join(names)}")
@@ -199,7 +199,7 @@ def _given(args: argparse.Namespace) -> list[hosts.Host]:
     try:
         text = Path(args.hostfile).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
         raise ValueError(f"--hostfile {args.hostfile}: {reason}") from None
     return hosts.parse_hostfile(text, args.hostfile)
 
@@ -218,7 +218,7 @@ def _python(path: str | None) -> str:
         return sys.executable
     found = shutil.which(path)
     if found is None:
-        raise ValueError(f"--python {path} is no program that can be run")
+        raise ValueError(f"--python {path} is not a program that can be run")
     return found
 
 
@@ -232,7 +232,7 @@ def _runnable(program: Sequence[str], python: str) -> list[str]:
     if name.endswith(".py") and os.path.isfile(name):
         return [python, *words]
     if shutil.which(name) is None:
-        what = "is no program that can be run" if os.path.exists(name) else "does not exist"
+        what = "is not a program that can be run" if os.path.exists(name) else "does not exist"
         raise ValueError(f"{name} {what}")
     return words
 
@@ -248,7 +248,7 @@ def _start(command: Sequence[str], extra: dict[str, str]) -> subprocess.Popen[by
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
     def prepare() -> None:
-        # The launcher is told to end where this process is killed and cannot tell it.
+        # The launcher is asked to end where this process is killed and cannot do it.
         libc.prctl(set_death_signal, signal.SIGTERM, 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask - {*_ENDING, *_PASSED_ON, signal.SIGCHLD})
 
@@ -321,7 +321,7 @@ class _Notes:
 
     @property
     def failed(self) -> list[str]:
-        """The status of the rank that failed first and, if the launcher has told it, its rank."""
+        """The status of the rank that failed first and, if the launcher has reported it, its rank."""
         return next((line[1:] for line in self._lines() if line[0] == "failed"), [])
 
     def _lines(self) -> list[list[str]]:
@@ -349,7 +349,7 @@ def _watched(command: Sequence[str], extra: dict[str, str], notes: _Notes) -> in
     if notes.failed:
         return int(notes.failed[0])
     if status == 0 and lost:
-        print(f"ronde: the launcher left {lost} of its ranks before their end", file=sys.stderr)
+        print(f"ronde: the launcher ended before {lost} of its ranks", file=sys.stderr)
         return 1
     return status if status >= 0 else 128 - status
 

@@ -72,7 +72,9 @@ __all__ = [
 ]
 
 
-def auto(candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9) -> Auto:
+def auto(
+    candidates: Sequence[Predictable] | None = None, *, min_loss_decrease: float = 0.9
+) -> Auto:
     """Choose by measurement, for each bucket: exact float32, bfloat16, or one of the candidates.
 
     `auto().report()` prints what was predicted, measured and chosen. `Auto` says how it chooses.
@@ -80,10 +82,10 @@ def auto(candidates: Sequence[Predictable] | None = None, *, min_descent: float 
     Args:
         candidates: compressors to choose from besides exact float32 and bfloat16, from the most to
             the least exact; `int8()`, `int4()` and `powersgd(32)` unless given.
-        min_descent: the share of the expected loss decrease that compression must keep, from 0 to
+        min_loss_decrease: the share of the expected loss decrease that compression must keep, from 0 to
             1.
     """
-    return Auto(candidates, min_descent=min_descent)
+    return Auto(candidates, min_loss_decrease=min_loss_decrease)
 
 
 def shared_scale(

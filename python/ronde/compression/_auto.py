@@ -16,8 +16,8 @@ from .. import _core
 from .._text import printable
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._descent import Descent
 from ._group import Group, Method, Parts
+from ._loss_decrease import LossDecrease
 from ._names import resolved
 from ._power_sgd import PowerSGD
 from .codecs import Predictable, bf16, int4, int8, number
@@ -30,7 +30,7 @@ WORTH = 0.95  # of the time of exact reduction: what is not predicted to take le
 HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
 ENOUGH = 2  # turns, after which a candidate may be given up
 SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
-BF16 = 1  # its place among the candidates, after exact float32
+BF16 = 1  # its position among the candidates, after exact float32
 TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
 CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
 COMPARED = "what auto has measured"
@@ -43,11 +43,11 @@ class Bucket:
 
     predictions: list[Prediction]  # of each candidate
     waiting: list[int]  # candidates that are still to be tried, the next one first
-    refused: set[int] = field(default_factory=set)  # those that keep too little of the descent
+    refused: set[int] = field(default_factory=set)  # they keep too little of the loss decrease
     trials: dict[int, list[float]] = field(default_factory=dict)  # seconds of calls
     took: dict[int, list[float]] = field(default_factory=dict)  # seconds since the call before, too
     chosen: int = 0
-    descent: Descent = field(default_factory=Descent)  # of what was chosen
+    decrease: LossDecrease = field(default_factory=LossDecrease)  # of what was chosen
     expected: float = 0.0  # seconds of what was chosen, at that time
     recent: list[float] = field(default_factory=list)  # seconds since the ranks last compared them
     measured: float = 0.0  # the median of the last comparison
@@ -104,7 +104,7 @@ class Auto(Method):
     4. The ranks compare their times again and again. When it has become much slower, all is tried
        again.
     5. They also check how much of the expected loss decrease is kept by what is sent, on a sample
-       of the elements that is summed exactly (`_descent.py`). A candidate that keeps too little is
+       of the elements that is summed exactly (`_loss_decrease.py`). A candidate that keeps too little is
        given up, and the next best taken.
 
     Whatever changes, the residual is kept and sent later.
@@ -113,22 +113,22 @@ class Auto(Method):
         candidates: compressors, or their names, to choose from besides exact float32 and bfloat16,
             from the most to the least exact; `int8()`, `int4()` and `powersgd(32)` unless given.
             They get error feedback if they need it.
-        min_descent: the share of the expected loss decrease that must be kept, from 0 to 1; with 0
+        min_loss_decrease: the share of the expected loss decrease that must be kept, from 0 to 1; with 0
             all are good enough.
 
     Raises:
-        ValueError: `min_descent` is not from 0 to 1.
+        ValueError: `min_loss_decrease` is not from 0 to 1.
         TypeError: a candidate is no compressor whose cost can be predicted.
     """
 
     def __init__(
-        self, candidates: Sequence[Predictable] | None = None, *, min_descent: float = 0.9
+        self, candidates: Sequence[Predictable] | None = None, *, min_loss_decrease: float = 0.9
     ) -> None:
         default = int8(), int4(), PowerSGD(32)
         chosen = default if candidates is None else _checked(candidates)
-        self.min_descent = number("min_descent", min_descent)
-        if not 0 <= self.min_descent <= 1:
-            raise ValueError(f"min_descent is a part, from 0 to 1, not {min_descent}")
+        self.min_loss_decrease = number("min_loss_decrease", min_loss_decrease)
+        if not 0 <= self.min_loss_decrease <= 1:
+            raise ValueError(f"min_loss_decrease must be from 0 to 1, not {min_loss_decrease}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
         self._residuals = _residuals.Residuals()
@@ -213,9 +213,9 @@ class Auto(Method):
                 buckets[bucket.parts] = self._open(bucket)
             known = buckets[bucket.parts]
             index = known.current
-            looks = index > BF16 and not known.waiting and self.min_descent > 0
+            looks = index > BF16 and not known.waiting and self.min_loss_decrease > 0
             if looks:
-                known.descent.before(bucket)
+                known.decrease.before(bucket)
             start = time.perf_counter()
             self._reduce_by(index, bucket, known)
             end = time.perf_counter()
@@ -223,7 +223,7 @@ class Auto(Method):
             rest = 0.0 if known.ended is None else end - known.ended - took
             self._ended = known.ended = end
             if looks:
-                known.descent.after(bucket)
+                known.decrease.after(bucket)
             if known.predictions[0].wire_bytes:  # else there is nothing to choose
                 buckets[bucket.parts] = self._learn(bucket, known, Times(end - start, took, rest))
 
@@ -252,7 +252,7 @@ class Auto(Method):
         """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
         _residuals.require_names(list(bucket.names))
         communicator = bucket.communicator
-        ranks = communicator.size // communicator.places
+        ranks = communicator.size // communicator.local_size
         if ranks == 1:
             nothing = Prediction(0.0, 0.0, 0.0, 0.0)
             return Bucket([nothing] * len(self.candidates), [])
@@ -267,7 +267,7 @@ class Auto(Method):
                 [x.shape for x in bucket.inputs],
                 ranks,
                 costs,
-                places=communicator.places,
+                local_size=communicator.local_size,
                 speeds=None if each is None else tuple(speeds[i - 1]),
             )
             for i, each in enumerate(self.candidates)
@@ -284,10 +284,10 @@ class Auto(Method):
         return [i for i in tried for _ in range(2)] * TURNS
 
     def _learn(self, bucket: Group, known: Bucket, times: Times) -> Bucket:
-        """What a call tells that took so long. Returns what is known from now on."""
+        """Learns from a call that took so long. Returns what is known from now on."""
         index = known.current
         if known.waiting:
-            # The rank that came last has waited least. But it may have found the cores idle, as the others
+            # The late rank has waited least. But it may have found the cores idle, as the others
             # had finished their work: what a choice costs is seen from call to call.
             call = bucket.agreed(times.call, _core.ReduceOp.min, COMPARED)
             took, rest = bucket.agreed([times.took, times.rest], _core.ReduceOp.max, COMPARED)
@@ -298,7 +298,7 @@ class Auto(Method):
             if not known.waiting:
                 self._choose(bucket, known)
             return known
-        if known.descent.is_below(self.min_descent):
+        if known.decrease.is_below(self.min_loss_decrease):
             self._refuse(index, bucket, known)
             return known
         known.recent.append(times.call)
@@ -329,7 +329,7 @@ class Auto(Method):
         limit = least + TIE * (rest + least) * self._share(bucket)
         known.chosen = min(index for index, each in took.items() if each <= limit)
         known.expected = known.measured = _typical(known.trials[known.chosen])
-        known.descent = Descent()
+        known.decrease = LossDecrease()
         known.recent.clear()
 
     def _known(self) -> Iterator[tuple[Parts, Bucket]]:
@@ -351,14 +351,14 @@ class Auto(Method):
         width = max(map(len, map(self._name, range(len(self.candidates)))))
         lines = [
             f"{'bucket':<36}  {'candidate':<{width}}{'predicted ms':>14}{'measured ms':>13}"
-            f"{'MB sent':>10}{'residual':>11}{'descent':>9}"
+            f"{'MB sent':>10}{'residual':>11}{'decrease':>10}"
         ]
         norms = self._residuals.norms()
         for parts, bucket in self._known():
             more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
             label = f"{printable(parts[0][0])[: 36 - len(more)]}{more}"
             left = float(np.sqrt(sum(norms.get(name, 0.0) ** 2 for name, _ in parts)))
-            kept = "-" if bucket.descent.kept is None else f"{bucket.descent.kept:.3f}"
+            kept = "-" if bucket.decrease.kept is None else f"{bucket.decrease.kept:.3f}"
             for index, predicted in enumerate(bucket.predictions):
                 current = index == bucket.current
                 seen = bucket.trials.get(index)
@@ -371,14 +371,18 @@ class Auto(Method):
                 lines.append(
                     f"{label:<36}{'> ' if current else '  '}{self._name(index):<{width}}"
                     f"{predicted.seconds * 1e3:>14.2f}{took:>13}{predicted.wire_bytes / 1e6:>10.3f}"
-                    + (f"{left:>11.3g}{kept:>9}" if current else "")
+                    + (f"{left:>11.3g}{kept:>10}" if current else "")
                 )
                 label = ""
         return lines
 
     def __repr__(self) -> str:
         further = ", ".join(repr(each) for each in self.candidates[2:])
-        limit = f", min_descent={self.min_descent!r}" if self.min_descent != 0.9 else ""
+        limit = (
+            f", min_loss_decrease={self.min_loss_decrease!r}"
+            if self.min_loss_decrease != 0.9
+            else ""
+        )
         return f"ronde.compression.auto([{further}]{limit})"
 
 
@@ -391,8 +395,8 @@ def _checked(candidates: Any) -> tuple[Predictable, ...]:
     for each in chosen:
         if not isinstance(each, Predictable):
             raise TypeError(
-                "candidates: a candidate is a ronde.compression.Compressor or powersgd(), of which it "
-                f"is known what it sends, not {each!r}"
+                "candidates: a candidate must be a ronde.compression.Compressor or powersgd(), whose "
+                f"cost can be predicted, not {each!r}"
             )
     return chosen
 

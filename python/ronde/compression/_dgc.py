@@ -58,11 +58,11 @@ class DGC(Method):
         self.clip = None if clip is None else number("clip", clip)
         self.warmup_steps = whole("warmup_steps", warmup_steps)
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is from 0 up to 1, 1 excluded, not {momentum}")
+            raise ValueError(f"momentum must be at least 0 and below 1, not {momentum}")
         if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is positive, or None, not {clip}")
+            raise ValueError(f"clip must be positive, or None, not {clip}")
         if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is 0 or more, not {warmup_steps}")
+            raise ValueError(f"warmup_steps must be 0 or more, not {warmup_steps}")
         self._velocity = _residuals.Residuals()
         self._accumulated = _residuals.Residuals()
         self._step: dict[str, int] = {}

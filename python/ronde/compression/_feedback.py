@@ -47,8 +47,7 @@ class ErrorFeedback(Method):
         codec = codec_of(given)
         if codec is None and isinstance(given, Method):
             raise TypeError(
-                f"{given!r} keeps what it leaves out by itself; pass it as compression=, without "
-                "ErrorFeedback"
+                f"{given!r} keeps its own residual; pass it as compression=, without ErrorFeedback"
             )
         if codec is None:
             raise TypeError(

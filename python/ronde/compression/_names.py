@@ -20,7 +20,7 @@ def _makers() -> dict[str, Any]:
 def resolved(what: str, given: Any) -> Any:
     """What is meant by an argument called `what`: a name stands for a compressor with its usual parameters.
 
-    Raises `ValueError` for names of none, and `TypeError` for what makes compressors and was not called.
+    Raises `ValueError` for unknown names, and `TypeError` for what makes compressors and was not called.
     """
     if isinstance(given, str):
         return _named(what, given)
@@ -34,7 +34,7 @@ def _named(what: str, name: str) -> Method | None:
         close = difflib.get_close_matches(name, makers, n=1)
         hint = f"did you mean {close[0]!r}? There are" if close else "there are"
         raise ValueError(
-            f"{what}={name!r} is no compressor of ronde.compression; {hint} {', '.join(makers)}"
+            f"{what}={name!r} is not a compressor of ronde.compression; {hint} {', '.join(makers)}"
         )
     try:
         return makers[name]()  # type: ignore[no-any-return]
@@ -50,6 +50,6 @@ def _refuse_uncalled(what: str, given: Any) -> None:
         name = given.__name__
     if name is not None:
         raise TypeError(
-            f"{what}=ronde.compression.{name} makes compressors and is none: call it, "
+            f"{what}=ronde.compression.{name} is not a compressor but makes one: call it, "
             f"{what}=ronde.compression.{name}(...)"
         )

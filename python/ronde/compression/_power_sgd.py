@@ -64,7 +64,7 @@ class PowerSGD(Predictable):
     def __init__(self, rank: int = 4, *, seed: int = 0) -> None:
         self.rank = whole("rank", rank)
         if not 1 <= self.rank <= _MAX_RANK:
-            raise ValueError(f"the rank is 1 to {_MAX_RANK}, not {rank}")
+            raise ValueError(f"the rank must be 1 to {_MAX_RANK}, not {rank}")
         self.seed = whole("seed", seed)
         self._factors: dict[str, Floats] = {}
         self._steps: dict[str, int] = {}
@@ -77,7 +77,7 @@ class PowerSGD(Predictable):
         return (rows + columns) * self._rank_of(rows, columns) < rows * columns
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        one_machine = bucket.communicator.places == bucket.communicator.size
+        one_machine = bucket.communicator.local_size == bucket.communicator.size
         lefts = None if residual is None else bucket.split(residual)
         matrices, rest, residuals, waiting = [], [], [], []
         for i, x in enumerate(bucket.inputs):
@@ -158,7 +158,7 @@ class PowerSGD(Predictable):
         self._steps = dict(state["steps"])
 
     def _traffic(
-        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
     ) -> Traffic:
         sent = encoded = 0
         for shape in shapes:
@@ -168,7 +168,7 @@ class PowerSGD(Predictable):
                 encoded += rows * columns
             else:
                 sent += math.prod(shape)
-        bytes_sent = 2 * (ranks - 1) / ranks * 4 * sent / places
+        bytes_sent = 2 * (ranks - 1) / ranks * 4 * sent / local_size
         return Traffic(bytes_sent, encoded, 0, overlaps=False)
 
     def _seconds(self, values: Floats) -> tuple[float, float]:

@@ -24,25 +24,29 @@ _KEYS = "where", "residuals", "unplaced", "used", "averaged"
 
 
 class Where(NamedTuple):
-    """A rank among others: `places` of them share memory with it."""
+    """A rank among others: `local_size` of them share memory with it."""
 
     rank: int
     size: int
-    place: int
-    places: int
+    local_rank: int
+    local_size: int
 
     @staticmethod
     def of(communicator: _core.Communicator) -> Where:
-        return Where(communicator.rank, communicator.size, communicator.place, communicator.places)
+        return Where(
+            communicator.rank, communicator.size, communicator.local_rank, communicator.local_size
+        )
 
 
 def require_names(names: list[str]) -> None:
     """Raises `ValueError` unless residuals can be kept under these names."""
     if not all(names):
-        raise ValueError("error feedback needs a name: what is left out is kept under it")
+        raise ValueError("error feedback needs a name, under which the residual is kept")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two arrays of this call have the name {twice!r}, and so one residual")
+        raise ValueError(
+            f"two arrays of this call have the name {twice!r}, so they would share one residual"
+        )
 
 
 def states_of(state: Any, *further: str) -> list[State]:
@@ -149,7 +153,7 @@ class Residuals:
         names = self._checked(parts)
         for name in names:
             self._averaged[name] = group.op is _core.Op.Average
-        whole = per_rank or (self._where.places == 1 and self._where.size > 1)
+        whole = per_rank or (self._where.local_size == 1 and self._where.size > 1)
         use = Use(self._where, whole, parts)
         if parts not in self._vectors or any(self._used[name] != use for name in names):
             self._place(use)
@@ -194,14 +198,14 @@ class Residuals:
         vector: Floats = np.zeros(sum(elements for _, elements in use.parts), np.float32)
         offset = 0
         for name, elements in use.parts:
-            place = vector[offset : offset + elements]
+            target = vector[offset : offset + elements]
             before = self._left.get(name)
             if before is not None:
                 if use.whole or self._used.get(name) == use:
-                    place[...] = before
+                    target[...] = before
                 else:
                     self._unplaced[name] = before + self._unplaced.get(name, np.float32(0))
-            self._left[name], self._used[name] = place, use
+            self._left[name], self._used[name] = target, use
             offset += elements
         self._vectors[use.parts] = vector
 

@@ -63,10 +63,10 @@ class SharedScale(Compressor):
             if ranks * _levels(self.bits) <= np.iinfo(dtype).max:
                 return dtype
         fitting = [bits for bits in range(2, self.bits) if ranks * _levels(bits) <= _MOST]
-        instead = f"; {fitting[-1]} bits do" if fitting else ""
+        instead = f"; {fitting[-1]} bits fit" if fitting else ""
         raise ValueError(
-            f"integers of {self.bits} bits of {ranks} ranks do not fit int16 when they are added, those of "
-            f"{self.most_ranks} do{instead}"
+            f"integers of {self.bits} bits of {ranks} ranks do not fit int16 when they are added; those of "
+            f"{self.most_ranks} ranks fit{instead}"
         )
 
     def summed_bytes(self, elements: int, ranks: int) -> int:
@@ -75,7 +75,7 @@ class SharedScale(Compressor):
 
     def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
         lefts = [None] * len(bucket.inputs) if residual is None else bucket.split(residual)
-        if bucket.communicator.places == bucket.communicator.size:
+        if bucket.communicator.local_size == bucket.communicator.size:
             waiting = [None if left is None or not left.any() else left for left in lefts]
             bucket.scaled(waiting).allreduce()
             if residual is not None:
@@ -101,11 +101,11 @@ class SharedScale(Compressor):
             self._kernels.dequantise(total, most, out, factor)
 
     def _traffic(
-        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
     ) -> Traffic:
         sizes = [math.prod(shape) for shape in shapes]
-        summed = sum(self.summed_bytes(size, ranks * places) for size in sizes)
-        bytes_sent = 2 * (ranks - 1) / ranks * summed / places
+        summed = sum(self.summed_bytes(size, ranks * local_size) for size in sizes)
+        bytes_sent = 2 * (ranks - 1) / ranks * summed / local_size
         # Maxima, then integers: two allreduces.
         return Traffic(bytes_sent, sum(sizes), sum(sizes), steps=4, overlaps=False)
 

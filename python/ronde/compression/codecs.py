@@ -85,10 +85,10 @@ class Predictable(Codec):
 
     @abstractmethod
     def _traffic(
-        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
     ) -> Traffic:
-        """Of a rank, where arrays of these shapes go between `ranks` after `places` of them each have been
-        reduced in memory."""
+        """Of a rank, where arrays of these shapes go between `ranks`, each after `local_size` of them were
+        reduced in shared memory."""
 
     @abstractmethod
     def _seconds(self, values: Floats) -> tuple[float, float]:
@@ -154,9 +154,9 @@ class Compressor(Predictable):
         return self._calls - 1
 
     def _traffic(
-        self, shapes: Sequence[tuple[int, ...]], ranks: int, places: int, link: _core.Link
+        self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
     ) -> Traffic:
-        elements = sum(map(math.prod, shapes)) // places
+        elements = sum(map(math.prod, shapes)) // local_size
         payload = sums = self.payload_bytes(elements)
         share = (ranks - 1) / ranks
         if self._core.adds_up:
@@ -218,7 +218,7 @@ def number(what: str, value: Any) -> float:
 
 
 def whole(what: str, value: Any) -> int:
-    """`TypeError` for what is no whole number."""
+    """`TypeError` for what is not a whole number."""
     try:
         return operator.index(value)
     except TypeError:
@@ -229,7 +229,7 @@ def ratio_of(ratio: Any) -> float:
     found = number("ratio", ratio)
     if not 0 < found <= 1:
         raise ValueError(
-            "a ratio is above 0 and at most 1, the part of all values that is sent (2 percent are 0.02), "
+            "a ratio must be above 0 and at most 1: the share of values that is sent (0.02 is 2 percent), "
             f"not {ratio!r}"
         )
     return found

@@ -117,7 +117,7 @@ class Custom(Codec):
         found = np.asarray(self._compressor.decompress(payload, ctx))
         if found.shape != shape:
             raise ValueError(
-                f"{self!r} has made an array of shape {found.shape} of one of shape {shape}"
+                f"{self!r} has decompressed an array of shape {shape} to one of shape {found.shape}"
             )
         return found.astype(np.float32, copy=False)
 

@@ -52,22 +52,22 @@ def predict(
     ranks: int,
     link: Mapping[str, float],
     *,
-    places: int = 1,
+    local_size: int = 1,
     speeds: tuple[float, float] | None = None,
 ) -> Prediction:
     """An allreduce of arrays of float32, between `ranks` that share no memory; exact for None.
 
-    `link`: alpha, overhead, beta and gamma, in seconds and seconds per byte. `places`: ranks that reduce
-    in memory before. `speeds`: those of the codec, if they are known.
+    `link`: alpha, overhead, beta and gamma, in seconds and seconds per byte. `local_size`: ranks that reduce
+    in shared memory before. `speeds`: those of the codec, if they are known.
     """
-    elements = sum(map(math.prod, shapes)) // places
+    elements = sum(map(math.prod, shapes)) // local_size
     if ranks == 1 or elements == 0:
         return Prediction(0.0, 0.0, 0.0, 0.0)
     if codec is None:
         counts = [elements // ranks + (rank < elements % ranks) for rank in range(ranks)]
         _, cost = _core.candidates("allreduce", counts, 0, 4, **link)[0]
         return Prediction(cost.sent * 4.0, cost.seconds, 0.0, cost.seconds)
-    traffic = codec._traffic(shapes, ranks, places, _core.Link(**link))
+    traffic = codec._traffic(shapes, ranks, local_size, _core.Link(**link))
     wire = traffic.wire_bytes * link["beta"]
     wire += traffic.steps * (link["alpha"] + (ranks - 2) * link["overhead"])
     encode, decode = speeds or codec_seconds(codec)

@@ -30,7 +30,7 @@ for _ in range(3):
     del x
     ronde.barrier()
 assert [text.partition(":")[0] for text in warnings] == (
-    ["ronde.empty gives ordinary memory"] if refused else []
+    ["ronde.empty returns ordinary memory"] if refused else []
 )
 # Nor do results get shared memory that there is not.
 x = ronde.empty(30 * MIB, np.uint8)

@@ -138,14 +138,14 @@ elif case == "daemons":
     # Threads in the middle of calls when the program ends, whether others are there or not.
     some = ronde.add_process_set(range(size - 1))
 
-    def call_for_ever(process_set: ronde.ProcessSet) -> None:
+    def call_forever(process_set: ronde.ProcessSet) -> None:
         with contextlib.suppress(ronde.RondeError):
             while True:
                 ronde.allreduce(ones, process_set=process_set)
 
     for process_set in (ronde.global_process_set, some):
         if process_set.included():
-            threading.Thread(target=call_for_ever, args=(process_set,), daemon=True).start()
+            threading.Thread(target=call_forever, args=(process_set,), daemon=True).start()
     time.sleep(0.3)
 elif case == "stuck_at_the_end":
     ronde.barrier()
@@ -225,16 +225,16 @@ elif case == "suspended":
     ronde.barrier()
     print("goes on", flush=True)
 elif case == "two_threads":
-    # A failure that one thread hears ends the wait of the other, in another process set.
+    # A failure that one thread receives ends the wait of the other, in another process set.
     first, second = ronde.ProcessSet(range(size)), ronde.ProcessSet(range(size - 1))
     ronde.add_process_set(second)
-    heard = []
+    reported = []
 
     def wait(process_set: ronde.ProcessSet) -> None:
         try:
             ronde.barrier(process_set=process_set)
         except ronde.RankFailedError:
-            heard.append(process_set)
+            reported.append(process_set)
 
     if rank == size - 1:
         time.sleep(0.5)
@@ -247,7 +247,7 @@ elif case == "two_threads":
             thread.start()
         for thread in threads:
             thread.join()
-        print(f"heard by {len(heard)} threads", flush=True)
+        print(f"reported by {len(reported)} threads", flush=True)
     time.sleep(3)
 elif case == "no_memory":
     if rank == 1:

@@ -29,7 +29,7 @@ class Ronde(Peer):
         world = context.world()
         hosts = len({home.host for home in world.homes})
         # What exchanges messages: machines, or ranks that share no memory with others.
-        self._parties = self.size // ronde.global_process_set._member().places
+        self._parties = self.size // ronde.global_process_set._member().local_size
         transport = "shared memory" if world.shares_memory else "MPI messages"
         if world.shares_memory and hosts > 1:
             transport += ", MPI messages between hosts"
@@ -44,7 +44,7 @@ class Ronde(Peer):
         """What compression is for."""
         if self._parties == 1:
             return (
-                "none, so nothing is compressed: one machine reduces exactly through memory; "
+                "none, so nothing is compressed: one machine reduces exactly in shared memory; "
                 "use hosts, or RONDE_SHARED_MEMORY=0, which takes each rank for a machine"
             )
         what = "machines" if self._parties < self.size else "ranks"

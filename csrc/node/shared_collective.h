@@ -21,11 +21,11 @@
 
 namespace ronde {
 
-class Exchange {
+class SharedCollective {
  public:
-  virtual ~Exchange() = default;
-  Exchange(const Exchange&) = delete;
-  Exchange& operator=(const Exchange&) = delete;
+  virtual ~SharedCollective() = default;
+  SharedCollective(const SharedCollective&) = delete;
+  SharedCollective& operator=(const SharedCollective&) = delete;
 
   /// Works until it has to wait for the barrier or a time slice is over: false. True when the
   /// collective is complete.
@@ -39,10 +39,10 @@ class Exchange {
   const Extremes& said() const { return said_; }
 
   /// Once done: how the data went, in words.
-  virtual const char* way() const { return ""; }
+  virtual const char* route() const { return ""; }
 
  protected:
-  explicit Exchange(Board& board) : board_(board) {}
+  explicit SharedCollective(Board& board) : board_(board) {}
 
   /// Enters phase 0 with the note that was written: the end of every constructor.
   void enter(Note& note, std::uint64_t fingerprint);
@@ -70,7 +70,7 @@ class Exchange {
   Board& board_;
 
  private:
-  enum class Stage { agreeing, voting, meeting, working };
+  enum class Stage { agreeing, voting, synchronising, working };
 
   Extremes compare() const;
   bool call_vote();
@@ -84,9 +84,9 @@ class Exchange {
 };
 
 /// Phase 0 alone.
-class SharedAgreement final : public Exchange {
+class SharedAgreement final : public SharedCollective {
  public:
-  SharedAgreement(Board& board, std::uint64_t fingerprint) : Exchange(board) {
+  SharedAgreement(Board& board, std::uint64_t fingerprint) : SharedCollective(board) {
     enter(board.new_note(), fingerprint);
   }
 

@@ -1,4 +1,4 @@
-#include "collective/riding.h"
+#include "collective/piggyback.h"
 
 #include <algorithm>
 #include <bit>
@@ -15,9 +15,9 @@ bool is_power_of_two(int size) { return std::has_single_bit(static_cast<unsigned
 
 }  // namespace
 
-int rank_at(int rank, int size, int places) {
-  if (!is_power_of_two(size)) return ((rank - places) % size + size) % size;
-  const auto bits = static_cast<unsigned>(std::abs(places));
+int rank_at(int rank, int size, int distance) {
+  if (!is_power_of_two(size)) return ((rank - distance) % size + size) % size;
+  const auto bits = static_cast<unsigned>(std::abs(distance));
   for (int round = 0; bits >> round; ++round) {
     if (bits >> round & 1) rank ^= size / 2 >> round;
   }
@@ -53,12 +53,12 @@ void Contributions::take(int round, const std::byte* message) {
 }
 
 const std::byte* Contributions::of(int rank) const {
-  int places = 0;
-  while (rank_at(rank_, size_, places) != rank) ++places;
-  return all_.data() + places * length_;
+  int distance = 0;
+  while (rank_at(rank_, size_, distance) != rank) ++distance;
+  return all_.data() + distance * length_;
 }
 
-double riding_seconds(std::size_t bytes, int size, const Link& link) {
+double piggyback_seconds(std::size_t bytes, int size, const Link& link) {
   if (bytes == 0 || size == 1 || !Contributions::fits(bytes, size))
     return std::numeric_limits<double>::infinity();
   return ceil_log2(size) * link.alpha +

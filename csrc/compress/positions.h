@@ -6,12 +6,14 @@
 
 namespace ronde {
 
-struct Places {
+struct RandomPositions {
   std::uint64_t count = 0, parts = 0;  // both below 2^32
   std::uint64_t key = 0;
 
   std::uint64_t begin(std::uint64_t part) const { return part * count / parts; }
-  std::uint64_t part_of(std::uint64_t place) const { return ((place + 1) * parts - 1) / count; }
+  std::uint64_t part_of(std::uint64_t position) const {
+    return ((position + 1) * parts - 1) / count;
+  }
   std::uint64_t drawn(std::uint64_t part) const {
     const std::uint64_t first = begin(part);
     return first + draw_below(begin(part + 1) - first, part);

@@ -1,4 +1,4 @@
-"""The descent kept, against what is known of it."""
+"""The share of the expected loss decrease that is kept, against what is known of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import ronde
 from ronde import _core
-from ronde.compression._descent import FEWEST, FIRST, Descent
 from ronde.compression._group import Group
+from ronde.compression._loss_decrease import FEWEST, FIRST, LossDecrease
 from threads import Rank, run_all
 
 ronde.init()
@@ -42,20 +42,20 @@ def followed(
     op: _core.Op = _core.Op.Average,
     factors: tuple[float, float] = (1.0, 1.0),
     steps: int = FIRST + 10,
-) -> list[Descent]:
+) -> list[LossDecrease]:
     """What the ranks see where `send` makes of the exact result what is sent instead."""
 
-    def program(me: Rank) -> Descent:
-        descent = Descent()
+    def program(me: Rank) -> LossDecrease:
+        decrease = LossDecrease()
         for step in range(steps):
             x = gradient(me.rank, step)
             out = np.empty_like(x)
             bucket = bucket_of(me, x, out, op, factors)
-            descent.before(bucket)
+            decrease.before(bucket)
             bucket.allreduce()
             out[...] = send(out, step)
-            descent.after(bucket)
-        return descent
+            decrease.after(bucket)
+        return decrease
 
     return run_all(SIZE, program)
 
@@ -91,20 +91,20 @@ def test_noise_that_is_added_does_not_count_for_much() -> None:
 
 
 @pytest.mark.parametrize("part", [1.0, 0.2])
-def test_without_a_descent_nothing_is_lost(part: float) -> None:
+def test_without_an_expected_decrease_nothing_is_lost(part: float) -> None:
     """Where each gradient answers the one before, as at the end of training."""
 
-    def program(me: Rank) -> Descent:
-        descent = Descent()
+    def program(me: Rank) -> LossDecrease:
+        decrease = LossDecrease()
         for step in range(FIRST + 10):
             x = (-1.0) ** step * gradient(me.rank, step)
             out = np.empty_like(x)
             bucket = bucket_of(me, x, out)
-            descent.before(bucket)
+            decrease.before(bucket)
             bucket.allreduce()
             out *= np.float32(part)
-            descent.after(bucket)
-        return descent
+            decrease.after(bucket)
+        return decrease
 
     for each in run_all(SIZE, program):
         assert each.kept is None
@@ -132,15 +132,15 @@ def test_steps_that_are_not_finite_tell_nothing(bad: float) -> None:
 
 
 def test_where_nothing_is_left_to_learn_nothing_is_said() -> None:
-    def program(me: Rank) -> Descent:
-        descent = Descent()
+    def program(me: Rank) -> LossDecrease:
+        decrease = LossDecrease()
         for _ in range(10):
             x = np.zeros(100, np.float32)
             bucket = bucket_of(me, x, x)
-            descent.before(bucket)
+            decrease.before(bucket)
             bucket.allreduce()
-            descent.after(bucket)
-        return descent
+            decrease.after(bucket)
+        return decrease
 
     for each in run_all(2, program):
         assert each.kept is None

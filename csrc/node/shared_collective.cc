@@ -1,4 +1,4 @@
-#include "node/exchange.h"
+#include "node/shared_collective.h"
 
 namespace ronde {
 namespace {
@@ -9,12 +9,12 @@ constexpr int kTurns = 64;
 
 }  // namespace
 
-void Exchange::enter(Note& note, std::uint64_t fingerprint) {
+void SharedCollective::enter(Note& note, std::uint64_t fingerprint) {
   note.fingerprint = fingerprint;
   board_.arrive();
 }
 
-bool Exchange::advance() {
+bool SharedCollective::advance() {
   for (int turn = 0; turn < kTurns && (stage_ == Stage::working || board_.passed()); ++turn) {
     ++moves_;
     switch (stage_) {
@@ -27,7 +27,7 @@ bool Exchange::advance() {
         board_.directory().settle(board_.unanimous());
         if (begin_rounds()) return true;
         break;
-      case Stage::meeting:
+      case Stage::synchronising:
         stage_ = Stage::working;
         break;
       case Stage::working:
@@ -39,7 +39,7 @@ bool Exchange::advance() {
           if (++round_ == rounds_) return true;
         }
         board_.arrive();
-        stage_ = Stage::meeting;
+        stage_ = Stage::synchronising;
         break;
     }
   }
@@ -47,18 +47,18 @@ bool Exchange::advance() {
 }
 
 /// Whether there is nothing left to do.
-bool Exchange::begin_rounds() {
+bool SharedCollective::begin_rounds() {
   rounds_ = plan();
   stage_ = Stage::working;
   return rounds_ == 0;
 }
 
-void Exchange::begin_stages(std::size_t chunks) {
+void SharedCollective::begin_stages(std::size_t chunks) {
   for (int rank = 0; rank < board_.size(); ++rank) late_ |= bool(board_.note(rank).input);
   board_.count_chunks(chunks);
 }
 
-Extremes Exchange::compare() const {
+Extremes SharedCollective::compare() const {
   auto said = Extremes::of(board_.note(0).fingerprint);
   for (int rank = 1; rank < board_.size(); ++rank)
     said.join(Extremes::of(board_.note(rank).fingerprint));
@@ -66,7 +66,7 @@ Extremes Exchange::compare() const {
 }
 
 /// Opens what is new to the ranks, if anything is.
-bool Exchange::call_vote() {
+bool SharedCollective::call_vote() {
   auto& directory = board_.directory();
   bool anything = false, voice = true;
   for (int rank = 0; rank < board_.size(); ++rank) {

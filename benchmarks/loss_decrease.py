@@ -1,10 +1,11 @@
-"""What compression leaves behind, what it keeps of the descent, and how training goes with it.
+"""What compression leaves out, how much of the expected loss decrease it keeps, and which loss it reaches.
 
-    python benchmarks/cluster run --hosts 4 --rate unlimited -- python benchmarks/descent.py
+    python benchmarks/cluster run --hosts 4 --rate unlimited -- python benchmarks/loss_decrease.py
 
 The training is that of time_to_loss.py, for --steps steps of its schedule. For each compressor, with error
-feedback: the norm of all ranks' residuals over that of their gradients in the last step; the descent kept
-(docs/compression.md) in the last 32 steps; and the held-out loss at the end, over that of exact training.
+feedback: the norm of all ranks' residuals over that of their gradients in the last step; the share of the
+expected loss decrease that is kept (docs/compression.md) in the last 32 steps; and the held-out loss at the
+end, over that of exact training.
 Within one machine nothing would be compressed.
 """
 
@@ -21,9 +22,9 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import numpy as np
 import ronde
 from mpi4py import MPI
-from ronde.compression import ErrorFeedback, _descent, int4, linear, powersgd, sign, topk
-from ronde.compression._descent import Descent
+from ronde.compression import ErrorFeedback, _loss_decrease, int4, linear, powersgd, sign, topk
 from ronde.compression._group import Group, Method
+from ronde.compression._loss_decrease import LossDecrease
 from training import data, model
 
 COMPRESSORS = (
@@ -36,7 +37,7 @@ COMPRESSORS = (
     topk(0.01),
     sign(),
 )
-_descent.EVERY = 1  # step is looked at, not one of some
+_loss_decrease.EVERY = 1  # step is looked at, not one of some
 SCHEDULE = 250  # steps, of which the first tenth warms up
 RATE, MOMENTUM, BATCH, HELD_OUT = 0.1, 0.9, 64, 2048
 
@@ -52,13 +53,13 @@ def main() -> None:
     names = [repr(each).removeprefix("ronde.compression.") for each in COMPRESSORS]
     width = max(map(len, names))
     say(
-        f"{'compressor':<{width}}{'residual / gradient':>20}{'descent kept':>14}{'loss / exact':>14}"
+        f"{'compressor':<{width}}{'residual / gradient':>20}{'decrease kept':>14}{'loss / exact':>14}"
     )
     for name, compressor in zip(names, COMPRESSORS, strict=True):
         watched = Watched(ErrorFeedback(compressor))
         reached = loss_after(options.steps, watched)
         left, given = MPI.COMM_WORLD.allreduce(np.array(watched.squares))
-        sent, whole = np.sum([each._pairs for each in watched.descents.values()], axis=(0, 1))
+        sent, whole = np.sum([each._pairs for each in watched.decreases.values()], axis=(0, 1))
         say(
             f"{name:<{width}}{np.sqrt(left / given):>20.2f}{sent / whole:>14.2f}{reached / exact:>14.3f}"
         )
@@ -71,16 +72,16 @@ class Watched(Method):
 
     def __init__(self, feedback: ErrorFeedback) -> None:
         self._feedback = feedback
-        self.descents: dict[Any, Descent] = {}
+        self.decreases: dict[Any, LossDecrease] = {}
         self.squares = 0.0, 0.0  # of the residuals and of the contributions of this rank
 
     def _reduce(self, group: Group) -> None:
         given = sum(float(np.vdot(each, each)) for each in group.inputs)
         for bucket in group.buckets():
-            descent = self.descents.setdefault(bucket.parts, Descent())
-            descent.before(bucket)
+            decrease = self.decreases.setdefault(bucket.parts, LossDecrease())
+            decrease.before(bucket)
             self._feedback._reduce(bucket)
-            descent.after(bucket)
+            decrease.after(bucket)
         norms = self._feedback.norms()
         self.squares = sum(norms[name] ** 2 for name in group.names), given
 

@@ -4,7 +4,7 @@ To first order, a step along the sum r_t that was sent lowers the loss of the ne
 rate times <r_t, g_(t+1)>, and one along the exact sum s_t by the learning rate times <s_t, g_(t+1)>. The
 ratio of the two, over some calls, is the share that is kept. What compression omits or sends late counts as
 far as the next gradient confirms it. Noise, which is most of a stochastic gradient, does not count. The norm
-of a residual cannot tell the two apart: low rank leaves many gradients of noise behind and trains well, and
+of a residual cannot separate the two: low rank leaves many gradients of noise behind and trains well, and
 the largest values may not.
 
 Some thousand elements, spread over the arrays, are enough; so it costs little to sum them exactly.
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from .. import _core
 from ._group import Floats, Group, squares
 
-__all__ = ["Descent"]
+__all__ = ["LossDecrease"]
 
 ELEMENTS = 1 << 16  # of a sample, about
 DENSEST = 17  # of small buckets one element of so many, for it is sent exactly
@@ -55,8 +55,8 @@ class Seen:
     sent: Floats
 
 
-class Descent:
-    """Of the calls of a bucket, one after another: each begins with `before` and ends with `after`."""
+class LossDecrease:
+    """Observes the calls of a bucket, one after another: each begins with `before` and ends with `after`."""
 
     def __init__(self) -> None:
         self._calls = 0
@@ -67,7 +67,7 @@ class Descent:
 
     @property
     def kept(self) -> float | None:
-        """What is seen of it so far, if that is anything."""
+        """The share of the expected loss decrease that was kept so far; None while too little is known."""
         sent, exact = np.sum(self._pairs, axis=0) if self._pairs else (0.0, 0.0)
         return float(sent / exact) if len(self._pairs) >= FEWEST and exact > 0 else None
 
@@ -106,9 +106,9 @@ class Descent:
         following = last.sample.of(bucket.inputs).astype(np.float64)
         with np.errstate(all="ignore"):
             dots = [following @ last.sent, following @ last.exact]
-            found = bucket.agreed(dots, _core.ReduceOp.sum, "descent")
+            found = bucket.agreed(dots, _core.ReduceOp.sum, "decrease")
             sent, exact = found / squares(last.exact)
-        # Steps with NaN or infinity tell nothing, nor those in which nothing is left to learn.
+        # Steps with NaN or infinity say nothing, nor do those in which nothing is left to learn.
         if np.isfinite([sent, exact]).all():
             self._pairs.append((float(sent), float(exact)))
 

@@ -1,4 +1,4 @@
-"""Short vectors that ride in phase 0, and those that do not."""
+"""Short vectors that are piggybacked on phase 0, and those that are not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ F32, SUM = _core.DType.float32, _core.ReduceOp.sum
 
 # Where latency costs much, contributions go everywhere; not where bytes do.
 LINKS = {
-    "riding": _core.Link(alpha=1e-3, overhead=1e-6, beta=1e-12, gamma=1e-10),
+    "piggyback": _core.Link(alpha=1e-3, overhead=1e-6, beta=1e-12, gamma=1e-10),
     "plain": _core.Link(alpha=1e-6, overhead=1e-6, beta=1e-6, gamma=1e-10),
 }
 each_way = pytest.mark.parametrize("way", LINKS)
@@ -35,7 +35,7 @@ def allreduce(me: Rank, mine: np.ndarray, output: np.ndarray | None = None) -> n
 @pytest.mark.parametrize("count", [1024, 2048])
 def test_bytes_are_those_of_the_formula(size: int, count: int) -> None:
     def program(me: Rank) -> int:
-        me.communicator.set_link(LINKS["riding"])
+        me.communicator.set_link(LINKS["piggyback"])
         before = me.communicator.bytes_sent
         assert (allreduce(me, np.ones(count, np.float32)) == size).all()
         return me.communicator.bytes_sent - before
@@ -66,8 +66,8 @@ def test_results_are_exact_for_every_dtype_and_op(size: int, way: str) -> None:
 
 
 @each_way
-@pytest.mark.parametrize("count", [4096, 5120, 5121, 25_000])  # up to what rides, and beyond
-def test_the_longest_vectors_that_ride_are_right(count: int, way: str) -> None:
+@pytest.mark.parametrize("count", [4096, 5120, 5121, 25_000])  # around the longest piggybacked
+def test_the_longest_piggybacked_vectors_are_right(count: int, way: str) -> None:
     def program(me: Rank) -> None:
         me.communicator.set_link(LINKS[way])
         values = np.arange(count, dtype=np.float32)
@@ -160,7 +160,7 @@ def test_delays_and_reordering_change_nothing(seed: int) -> None:
 @pytest.mark.parametrize("dies_after", [0, 1, 3])
 def test_a_rank_that_dies_on_the_way_is_noticed_by_all(dies_after: int) -> None:
     def program(me: Rank) -> None:
-        me.communicator.set_link(LINKS["riding"])
+        me.communicator.set_link(LINKS["piggyback"])
         for _ in range(30):
             allreduce(me, np.ones(1100, np.float32))
 
@@ -168,11 +168,11 @@ def test_a_rank_that_dies_on_the_way_is_noticed_by_all(dies_after: int) -> None:
     assert all(isinstance(error, ronde.RankFailedError) for error in errors), errors
 
 
-def test_nothing_rides_in_deterministic_mode() -> None:
+def test_nothing_is_piggybacked_in_deterministic_mode() -> None:
     """There all vectors go by one tree, whatever their length."""
 
     def program(me: Rank) -> None:
-        me.communicator.set_link(LINKS["riding"])
+        me.communicator.set_link(LINKS["piggyback"])
         noise = np.random.default_rng(me.rank).normal(size=50_000).astype(np.float32)
         assert same_bits(allreduce(me, noise)[:100], allreduce(me, noise[:100]))
 
@@ -181,10 +181,10 @@ def test_nothing_rides_in_deterministic_mode() -> None:
 
 def test_a_prediction_holds_what_was_told_of_the_link() -> None:
     link = _core.Link(alpha=10e-6, overhead=1e-6, beta=1e-8, gamma=1e-9)
-    assert _core.riding_seconds(1000, 4, link) == pytest.approx(20e-6 + 30e-6 + 3e-6)
-    assert _core.riding_seconds(1000, 6, link) == pytest.approx(30e-6 + 50e-6 + 5e-6)
+    assert _core.piggyback_seconds(1000, 4, link) == pytest.approx(20e-6 + 30e-6 + 3e-6)
+    assert _core.piggyback_seconds(1000, 6, link) == pytest.approx(30e-6 + 50e-6 + 5e-6)
     for nothing in ((0, 4), (100, 1), (1 << 20, 4), (16_000, 6)):
-        assert _core.riding_seconds(*nothing, link) == math.inf
+        assert _core.piggyback_seconds(*nothing, link) == math.inf
 
 
 @pytest.mark.parametrize("machines", [None, [0, 0, 1, 1, 2, 2, 3, 3]])
