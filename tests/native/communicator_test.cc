@@ -150,7 +150,7 @@ void a_rank_that_dies() {
   run(4, {.dies = 2, .dies_after = 40}, quick(), [](Rank& me) {
     // Messages of the failed call may still be read, so their memory must not end with this rank.
     const auto kept = std::make_shared<std::vector<float>>(3000, 1.0f);
-    keep_for_ever(kept);
+    keep_until_exit(kept);
     auto& values = *kept;
     bool raised = false;
     try {
@@ -172,7 +172,7 @@ void a_late_rank_reads_what_was_packed() {
   settings.algorithm["allreduce"] = "one_shot";
   run(2, {}, settings, [](Rank& me) {
     const auto kept = std::make_shared<std::vector<float>>(2000, 1.0f);
-    keep_for_ever(kept);
+    keep_until_exit(kept);
     const auto whole = buffer_of(*kept);
     const std::vector<Piece> pieces = {{whole.slice(0, 4000), whole.slice(0, 4000)},
                                        {whole.slice(4000, 4000), whole.slice(4000, 4000)}};
@@ -422,7 +422,7 @@ void an_end_under_calls(unsigned seed, bool shared, bool job) {
       if (shared) CHECK(set->share_memory());
       std::thread caller([set] {
         const auto values = std::make_shared<std::vector<float>>(3000);
-        keep_for_ever(values);
+        keep_until_exit(values);
         bool refused = false;
         while (!refused) {
           try {
@@ -469,7 +469,7 @@ void a_rank_that_leaves() {
       if (rank < 2) {
         set = std::make_shared<Communicator>(control, further.transport(rank, 0), 1, first(2),
                                              quick());
-        keep_for_ever(set);
+        keep_until_exit(set);
         sets.push_back(set.get());
         set->barrier(call("first"));
       }
