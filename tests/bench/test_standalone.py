@@ -16,7 +16,12 @@ WITH_RONDE = {
     "ronde.py",
 }
 FILES = [file for file in sorted(BENCH.rglob("*.py")) if file.name not in WITH_RONDE]
-OF_PEERS = {"mpi.py": {"mpi4py"}, "gloo.py": {"torch"}, "horovod.py": {"torch", "horovod"}}
+OF_PEERS = {
+    "mpi.py": {"mpi4py"},
+    "gloo.py": {"torch"},
+    "horovod.py": {"torch", "horovod"},
+    "deepspeed.py": {"torch", "deepspeed", "mpi4py"},
+}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
