@@ -59,7 +59,7 @@ Communicator::~Communicator() {
 
 /// Runs `body` when this rank's turn has come, and so that whatever ends it becomes known to the
 /// other ranks and leaves no memory that a late message may still touch.
-void Communicator::guarded(const Call& call, const std::function<void()>& body) {
+void Communicator::guarded(const Call& call, FunctionRef<void()> body) {
   take_turn(call);
   const std::unique_ptr<Communicator, void (*)(Communicator*)> turn(
       this, [](Communicator* self) { self->end_turn(); });
@@ -83,7 +83,7 @@ void Communicator::guarded(const Call& call, const std::function<void()>& body) 
 
 /// The same, after phase 0: `body` is what a collective does once the ranks agree.
 void Communicator::perform(const Call& call, Collective collective, std::string_view algorithm,
-                           const std::function<void()>& body) {
+                           FunctionRef<void()> body) {
   require_algorithm(collective, size(), settings_, algorithm);
   return guarded(call, [&] {
     begin(call);
@@ -275,7 +275,7 @@ bool Communicator::chosen_freely(Collective collective, std::string_view algorit
 }
 
 /// An exchange between the ranks of this machine. Returns what they said.
-Extremes Communicator::meet(const Call& call, std::uint64_t extent, const MakeExchange& make,
+Extremes Communicator::meet(const Call& call, std::uint64_t extent, MakeExchange make,
                             bool patient) {
   const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));
   drive(work, call, patient);
@@ -284,7 +284,7 @@ Extremes Communicator::meet(const Call& call, std::uint64_t extent, const MakeEx
 }
 
 /// Phase 0 through memory and, for a collective, all that follows.
-void Communicator::share(const Call& call, std::uint64_t extent, const MakeExchange& make) {
+void Communicator::share(const Call& call, std::uint64_t extent, MakeExchange make) {
   ++sequence_;
   if (!meet(call, extent, make).equal()) raise_mismatch(call);
 }

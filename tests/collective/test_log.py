@@ -36,7 +36,7 @@ def lines(size: int, *, machines: list[int] | None = None, **changes: Any) -> li
         for name in ("first", "second"):
             ronde.allreduce(np.ones(2), name=name, process_set=here)
             ronde.allreduce(np.ones(200_000), name=name, process_set=here)
-        me.communicator.barrier(_core.Call("all have done"))
+        me.communicator.barrier("all have done")
 
     run_all(size, program)
     return [line for line in found[0] if line.startswith("allreduce")]

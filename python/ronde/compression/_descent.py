@@ -106,7 +106,7 @@ class Descent:
         following = last.sample.of(bucket.inputs).astype(np.float64)
         with np.errstate(all="ignore"):
             dots = [following @ last.sent, following @ last.exact]
-            found = bucket.agreed(dots, _core.ReduceOp.sum, "descent")
+            found = bucket.agreed(dots, _core.Op.Sum, "descent")
             sent, exact = found / squares(last.exact)
         # Steps with NaN or infinity tell nothing, nor those in which nothing is left to learn.
         if np.isfinite([sent, exact]).all():
