@@ -18,7 +18,6 @@
 #include <numeric>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -62,7 +61,7 @@ py::array new_like(const py::array& array) {
 
 py::object allreduce(Communicator& self, py::handle x, py::handle output, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale, py::handle given,
-                     std::string_view algorithm) {
+                     const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& [input, dtype] = *operand;
@@ -80,7 +79,7 @@ py::object allreduce(Communicator& self, py::handle x, py::handle output, py::ha
 
 py::object reduce(Communicator& self, py::handle x, int root, py::handle op, py::handle name,
                   py::handle prescale, py::handle postscale, py::handle given,
-                  std::string_view algorithm) {
+                  const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& [input, dtype] = *operand;
@@ -122,7 +121,7 @@ std::size_t row_bytes(const py::array& array) {
 
 py::object reducescatter(Communicator& self, py::handle x, py::handle op, py::handle name,
                          py::handle prescale, py::handle postscale, py::handle given,
-                         std::string_view algorithm) {
+                         const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& [input, dtype] = *operand;
@@ -145,7 +144,7 @@ py::object reducescatter(Communicator& self, py::handle x, py::handle op, py::ha
 }
 
 py::object broadcast(Communicator& self, py::handle x, int root, py::handle name, py::handle given,
-                     std::string_view algorithm, py::handle described) {
+                     const std::string& algorithm, py::handle described) {
   auto operand = operand_of(x, given);
   if (!operand) return py::none();
   Call call = call_of("broadcast", name, *operand);
@@ -188,7 +187,7 @@ std::size_t rows_of(const py::array& array) {
 }
 
 py::object allgather(Communicator& self, py::handle x, py::handle name, py::handle given,
-                     std::string_view algorithm, py::handle described) {
+                     const std::string& algorithm, py::handle described) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = operand->array;
@@ -202,7 +201,7 @@ py::object allgather(Communicator& self, py::handle x, py::handle name, py::hand
 }
 
 py::object gather(Communicator& self, py::handle x, int root, py::handle name, py::handle given,
-                  std::string_view algorithm) {
+                  const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = operand->array;
@@ -227,7 +226,7 @@ void require_rows(const Communicator& self, const std::vector<std::size_t>& rows
 py::tuple scatter(Communicator& self, const std::optional<py::array>& all,
                   const std::vector<std::size_t>& rows, std::size_t row_bytes,
                   const std::vector<std::int64_t>& header, int root, py::handle name,
-                  std::string_view algorithm) {
+                  const std::string& algorithm) {
   Call call;
   call.kind = "scatter";
   call.name = name_from(name);
@@ -247,7 +246,7 @@ py::tuple scatter(Communicator& self, const std::optional<py::array>& all,
 /// Without `splits` all ranks get equally many rows.
 py::object alltoall(Communicator& self, py::handle x,
                     const std::optional<std::vector<std::size_t>>& splits, py::handle name,
-                    py::handle given, std::string_view algorithm) {
+                    py::handle given, const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& input = operand->array;

@@ -258,6 +258,7 @@ Transport& Communicator::outward() const { return across_ ? *across_ : *transpor
 /// `said`: by this rank, or by those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
                                      std::shared_ptr<Contributions> rider) {
+  if (outward().size() == 1) return;
   const auto agreement =
       std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(rider));
   drive(agreement, call, patient);
@@ -271,7 +272,8 @@ bool Communicator::through_memory(Collective collective, std::string_view algori
 
 /// Whether nobody has named an algorithm for schedules.
 bool Communicator::chosen_freely(Collective collective, std::string_view algorithm) const {
-  return algorithm.empty() && !settings_.algorithm.contains(std::string(name_of(collective)));
+  return algorithm.empty() && (settings_.algorithm.empty() ||
+                               !settings_.algorithm.contains(std::string(name_of(collective))));
 }
 
 /// An exchange between the ranks of this machine. Returns what they said.
@@ -462,6 +464,7 @@ void Communicator::run_on(Transport& transport, Collective collective, const Lay
   const auto& [algorithm, schedule] = chosen;
   if (explains_)
     explain_plan(call, collective, chosen, layout.chunks.total() * element.bytes, named);
+  if (schedule->actions.empty()) return;  // a lone rank, or nothing to move
   const Depth depth{settings_.window, in_flight()};
   drive(std::make_shared<Execution>(
             transport, schedule, operands, element, data_tag(), depth,
