@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "bindings/arguments.h"
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/gil.h"

@@ -276,17 +276,14 @@ void barrier(Communicator& self, py::handle name, py::handle described) {
 void bind_call(py::module_& module) {
   py::class_<Call>(module, "Call", "What the ranks must have in common, and how to speak of it.")
       .def(py::init([](std::string kind, std::string name, std::optional<DType> dtype,
-                       std::optional<std::vector<std::int64_t>> shape, bool any_first_dimension,
-                       std::string op, int root, double prescale, double postscale,
-                       std::string detail) {
-             return Call{std::move(kind),     std::move(name),  dtype, std::move(shape),
-                         any_first_dimension, std::move(op),    root,  prescale,
-                         postscale,           std::move(detail)};
+                       std::optional<std::vector<std::int64_t>> shape, std::string op, int root,
+                       double prescale, double postscale, std::string detail) {
+             return Call{std::move(kind), std::move(name),  dtype, std::move(shape),
+                         false,           std::move(op),    root,  prescale,
+                         postscale,       std::move(detail)};
            }),
-           "kind"_a, "name"_a = "", "dtype"_a = py::none(), "shape"_a = py::none(),
-           "any_first_dimension"_a = false, "op"_a = "", "root"_a = -1, "prescale"_a = 1.0,
-           "postscale"_a = 1.0, "detail"_a = "")
-      .def_property_readonly("fingerprint", &Call::fingerprint)
+           "kind"_a, "name"_a = "", "dtype"_a = py::none(), "shape"_a = py::none(), "op"_a = "",
+           "root"_a = -1, "prescale"_a = 1.0, "postscale"_a = 1.0, "detail"_a = "")
       .def("__str__", &Call::text);
 }
 

@@ -439,15 +439,12 @@ class Call:
         name: str = "",
         dtype: DType | None = None,
         shape: Sequence[int] | None = None,
-        any_first_dimension: bool = False,
         op: str = "",
         root: int = -1,
         prescale: float = 1.0,
         postscale: float = 1.0,
         detail: str = "",
     ) -> None: ...
-    @property
-    def fingerprint(self) -> int: ...
 
 class Settings:
     """What the environment may set (see settings.py)."""

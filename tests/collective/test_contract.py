@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any
 
@@ -65,6 +66,17 @@ def test_a_mismatch_touches_no_array_and_leaves_the_communicator_usable(shared: 
         assert (output == 7).all()
         assert (array == np.arange(len(array))).all()
         assert (allreduce(me, np.ones(4, np.float32)) == me.size).all()
+
+    run_all(3, program, shared=shared)
+
+
+@both
+def test_a_copy_of_an_operation_is_the_operation(shared: bool) -> None:
+    copied = pickle.loads(pickle.dumps(ronde.Max))
+
+    def program(me: Rank) -> None:
+        op = copied if me.rank else ronde.Max
+        assert me.communicator.allreduce(np.array([me.rank]), None, op)[0] == me.size - 1
 
     run_all(3, program, shared=shared)
 
