@@ -12,7 +12,7 @@ import numpy as np
 import ronde
 
 sys.path.append(str(Path(__file__).parents[2] / "collective"))
-from values import CASES, DTYPES, OPS, example, numpy_dtype
+from values import CASES, DTYPES, example, numpy_dtype
 
 COUNTS = (0, 1, 3, 1000, 8192)
 
