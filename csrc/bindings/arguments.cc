@@ -1,5 +1,6 @@
 #include "bindings/arguments.h"
 
+#include <iterator>
 #include <utility>
 
 namespace py = pybind11;
@@ -32,6 +33,19 @@ double factor_from(const char* what, py::handle value) {
   throw py::type_error(std::string(what) + " must be a number, not " + shown(value));
 }
 
+// Members of Op as Python has them. They live as long as the process.
+PyObject* members[static_cast<int>(Op::product) + 1];
+
+/// By identity, which is quick; a copy of a member is another object.
+Op op_from(py::handle value) {
+  for (int i = 0; i < static_cast<int>(std::size(members)); ++i) {
+    if (value.ptr() == members[i]) return static_cast<Op>(i);
+  }
+  if (py::isinstance<Op>(value)) return value.cast<Op>();
+  throw py::type_error("op must be one of ronde.Sum, Average, Min, Max and Product, not " +
+                       shown(value));
+}
+
 }  // namespace
 
 std::string shown(py::handle value) { return py::repr(value).cast<std::string>(); }
@@ -48,10 +62,7 @@ std::string name_from(py::handle name) {
 
 Reducing::Reducing(const Communicator& communicator, py::handle op_object, DType dtype,
                    py::handle prescale, py::handle postscale) {
-  if (!py::isinstance<Op>(op_object))
-    throw py::type_error("op must be one of ronde.Sum, Average, Min, Max and Product, not " +
-                         shown(op_object));
-  op = op_object.cast<Op>();
+  op = op_from(op_object);
   reduction.dtype = dtype;
   reduction.op = core_op(op);
   reduction.prescale = factor_from("prescale_factor", prescale);
@@ -90,8 +101,11 @@ void Reducing::require_compressible() const {
 
 void bind_op(py::module_& module) {
   py::enum_<Op> ops(module, "Op", "How the contributions of the ranks become one.");
-  for (int i = 0; i <= static_cast<int>(Op::product); ++i)
-    ops.value(name_of(static_cast<Op>(i)), static_cast<Op>(i));
+  for (int i = 0; i < static_cast<int>(std::size(members)); ++i) {
+    const char* name = name_of(static_cast<Op>(i));
+    ops.value(name, static_cast<Op>(i));
+    members[i] = py::object(ops.attr(name)).release().ptr();
+  }
   ops.attr("__repr__") = py::cpp_function([](Op op) { return std::string("ronde.") + name_of(op); },
                                           py::is_method(ops));
   ops.attr("__str__") = ops.attr("__repr__");

@@ -55,7 +55,7 @@ void Communicator::allreduce_across(const Call& call, std::span<const Piece> pie
 /// `between` the machines, and all slices go to all. What comes between begins with the rest of
 /// phase 0: `said` has the fingerprints of the ranks of this machine.
 void Communicator::reduce_by_slices(const Call& call, std::span<const Piece> pieces,
-                                    const Reduction& before, const Between& between) {
+                                    const Reduction& before, Between between) {
   const std::size_t bytes = bytes_of(pieces), item = size_of(before.dtype);
   const bool packed = pieces.size() != 1;
   const Buffer vector = packed ? pack(pieces) : pieces[0].output;

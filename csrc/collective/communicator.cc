@@ -59,7 +59,7 @@ Communicator::~Communicator() {
 
 /// Runs `body` when this rank's turn has come, and so that whatever ends it becomes known to the
 /// other ranks and leaves no memory that a late message may still touch.
-void Communicator::guarded(const Call& call, const std::function<void()>& body) {
+void Communicator::guarded(const Call& call, FunctionRef<void()> body) {
   take_turn(call);
   const std::unique_ptr<Communicator, void (*)(Communicator*)> turn(
       this, [](Communicator* self) { self->end_turn(); });
@@ -83,7 +83,7 @@ void Communicator::guarded(const Call& call, const std::function<void()>& body) 
 
 /// The same, after phase 0: `body` is what a collective does once the ranks agree.
 void Communicator::perform(const Call& call, Collective collective, std::string_view algorithm,
-                           const std::function<void()>& body) {
+                           FunctionRef<void()> body) {
   require_algorithm(collective, size(), settings_, algorithm);
   return guarded(call, [&] {
     begin(call);
@@ -259,6 +259,7 @@ Transport& Communicator::outward() const { return across_ ? *across_ : *transpor
 /// `said`: the fingerprints of this rank, or of those of its machine.
 void Communicator::agree_by_messages(const Call& call, const Extremes& said, bool patient,
                                      std::shared_ptr<Contributions> contributions) {
+  if (outward().size() == 1) return;
   const auto agreement =
       std::make_shared<Agreement>(outward(), kAgreementTag, said, std::move(contributions));
   drive(agreement, call, patient);
@@ -272,12 +273,13 @@ bool Communicator::through_memory(Collective collective, std::string_view algori
 
 /// Whether the user has chosen no algorithm for schedules.
 bool Communicator::chosen_freely(Collective collective, std::string_view algorithm) const {
-  return algorithm.empty() && !settings_.algorithm.contains(std::string(name_of(collective)));
+  return algorithm.empty() && (settings_.algorithm.empty() ||
+                               !settings_.algorithm.contains(std::string(name_of(collective))));
 }
 
 /// A shared collective of the ranks of this machine. Returns their fingerprints.
-Extremes Communicator::agree_in_memory(const Call& call, std::uint64_t extent,
-                                       const MakeShared& make, bool patient) {
+Extremes Communicator::agree_in_memory(const Call& call, std::uint64_t extent, MakeShared make,
+                                       bool patient) {
   const auto work = std::make_shared<SharedWork>(board_, make(fingerprint(call, extent)));
   drive(work, call, patient);
   if (explains_ && work->said().equal()) explain_memory(call, work->route());
@@ -285,7 +287,7 @@ Extremes Communicator::agree_in_memory(const Call& call, std::uint64_t extent,
 }
 
 /// Phase 0 in shared memory and, for a collective, all that follows.
-void Communicator::share(const Call& call, std::uint64_t extent, const MakeShared& make) {
+void Communicator::share(const Call& call, std::uint64_t extent, MakeShared make) {
   ++sequence_;
   if (!agree_in_memory(call, extent, make).equal()) raise_mismatch(call);
 }
@@ -471,6 +473,7 @@ void Communicator::run_on(Transport& transport, Collective collective, const Lay
   const auto& [algorithm, schedule] = chosen;
   if (explains_)
     explain_plan(call, collective, chosen, layout.chunks.total() * element.bytes, named);
+  if (schedule->actions.empty()) return;  // a lone rank, or nothing to move
   const Depth depth{settings_.window, in_flight()};
   drive(std::make_shared<Execution>(
             transport, schedule, operands, element, data_tag(), depth,

@@ -12,7 +12,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -34,6 +33,7 @@
 #include "collective/work.h"
 #include "core/buffer.h"
 #include "core/bytes.h"
+#include "core/function_ref.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
 #include "node/board.h"
@@ -62,6 +62,8 @@ class Communicator {
 
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
+  /// The ranks of the set, as ranks of the job.
+  const std::vector<int>& members() const { return members_; }
   const Settings& settings() const { return settings_; }
 
   /// How many ranks reduce in the memory of this machine before anything crosses to others, if
@@ -157,9 +159,9 @@ class Communicator {
   bool failed() const { return given_up_ || control_->failed(); }
 
  private:
-  void guarded(const Call& call, const std::function<void()>& body);
+  void guarded(const Call& call, FunctionRef<void()> body);
   void perform(const Call& call, Collective collective, std::string_view algorithm,
-               const std::function<void()>& body);
+               FunctionRef<void()> body);
   void take_turn(const Call& call);
   bool begin_turn();
   void end_turn();
@@ -183,9 +185,9 @@ class Communicator {
                           const Reduction& reduction);
   bool through_memory(Collective collective, std::string_view algorithm) const;
   bool chosen_freely(Collective collective, std::string_view algorithm) const;
-  using MakeShared = std::function<std::unique_ptr<SharedCollective>(std::uint64_t fingerprint)>;
-  void share(const Call& call, std::uint64_t extent, const MakeShared& make);
-  Extremes agree_in_memory(const Call& call, std::uint64_t extent, const MakeShared& make,
+  using MakeShared = FunctionRef<std::unique_ptr<SharedCollective>(std::uint64_t fingerprint)>;
+  void share(const Call& call, std::uint64_t extent, MakeShared make);
+  Extremes agree_in_memory(const Call& call, std::uint64_t extent, MakeShared make,
                            bool patient = false);
 
   // The collectives of ranks that share memory (in_memory.cc).
@@ -202,11 +204,11 @@ class Communicator {
                               std::size_t row_bytes);
 
   // Over several machines with several ranks each (across_machines.cc).
-  using Between = std::function<void(const Extremes& said, Buffer slice, Range place)>;
+  using Between = FunctionRef<void(const Extremes& said, Buffer slice, Range place)>;
   void allreduce_across(const Call& call, std::span<const Piece> pieces,
                         const Reduction& reduction);
   void reduce_by_slices(const Call& call, std::span<const Piece> pieces, const Reduction& before,
-                        const Between& between);
+                        Between between);
   void allreduce_short_across(const Call& call, std::span<const Piece> pieces,
                               const Reduction& reduction);
   void compress_between(Transport& transport, const Call& call, Compression compression,

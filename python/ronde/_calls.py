@@ -45,9 +45,12 @@ def set_of(process_set: ProcessSet | None) -> ProcessSet:
 
 def communicator_of(process_set: ProcessSet | None) -> _core.Communicator:
     # What a process set is attached to is there only while it can be used, in this process.
-    communicator = getattr(process_set, "_communicator", None)
+    try:
+        communicator = process_set._communicator  # type: ignore[union-attr]
+    except AttributeError:
+        communicator = None
     if communicator is not None:
-        return communicator  # type: ignore[no-any-return]
+        return communicator
     context.world()
     return set_of(process_set)._member()
 

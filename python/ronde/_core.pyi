@@ -439,15 +439,12 @@ class Call:
         name: str = "",
         dtype: DType | None = None,
         shape: Sequence[int] | None = None,
-        any_first_dimension: bool = False,
         op: str = "",
         root: int = -1,
         prescale: float = 1.0,
         postscale: float = 1.0,
         detail: str = "",
     ) -> None: ...
-    @property
-    def fingerprint(self) -> int: ...
 
 class Settings:
     """What the environment may set (see settings.py)."""
@@ -461,18 +458,6 @@ class Settings:
     stall_timeout: float
     spin: bool
     algorithm: dict[str, str]
-
-class Reduction:
-    """What a reduction does to its elements."""
-
-    def __init__(
-        self,
-        dtype: DType,
-        op: ReduceOp,
-        prescale: float = 1.0,
-        divisor: float = 1.0,
-        postscale: float = 1.0,
-    ) -> None: ...
 
 def piggyback_seconds(bytes: int, ranks: int, link: Link) -> float:
     """How long an allreduce takes whose data goes with phase 0; infinite where it is too long for that."""
@@ -510,9 +495,6 @@ class Control:
         """Reads what has come, and returns `failure`."""
     def close(self) -> bool:
         """Whether nothing is under way any more."""
-
-def is_plain(x: object) -> builtins.bool:
-    """Whether collectives take this array as it is."""
 
 def result_like(array: _Array) -> _Array:
     """An uninitialised array of the same shape and dtype, for the result of a collective: of memory that is
@@ -575,81 +557,96 @@ class Communicator:
     def share_memory(self, machines: Sequence[int] = ()) -> builtins.bool: ...
     def know_link(self) -> None:
         """Measures the link together with the other ranks, unless it is known."""
-    def allreduce(
-        self,
-        call: Call,
-        inputs: Sequence[_Array],
-        outputs: Sequence[_Array],
-        reduction: Reduction,
-        algorithm: str = "",
-    ) -> None: ...
-    def reduce_scatter(
-        self,
-        call: Call,
-        input: _Array,
-        output: _Array,
-        counts: Sequence[int],  # elements of each rank
-        reduction: Reduction,
-        algorithm: str = "",
-    ) -> None: ...
-    def reduce(
-        self,
-        call: Call,
-        input: _Array,
-        output: _Array | None,  # None anywhere but at the root
-        reduction: Reduction,
-        root: int = 0,
-        algorithm: str = "",
-    ) -> None: ...
-    def broadcast(self, call: Call, data: _Array, root: int = 0, algorithm: str = "") -> None: ...
-
-    # What is gathered comes as the rows of each rank and all their bytes.
-    def allgather(
-        self, call: Call, mine: _Array, rows: int, row_bytes: int, algorithm: str = ""
-    ) -> tuple[list[int], _Bytes]: ...
-    def gather(
-        self,
-        call: Call,
-        mine: _Array,
-        rows: int,
-        row_bytes: int,
-        root: int = 0,
-        algorithm: str = "",
-    ) -> tuple[list[int], _Bytes]: ...
-    def alltoall(
-        self, call: Call, all: _Array, rows: Sequence[int], row_bytes: int, algorithm: str = ""
-    ) -> tuple[list[int], _Bytes]: ...
-
-    # (rows of this rank, their bytes, the root's header)
-    def scatter(
-        self,
-        call: Call,
-        all: _Array | None,
-        rows: Sequence[int],
-        row_bytes: int,
-        header: Sequence[int],
-        root: int = 0,
-        algorithm: str = "",
-    ) -> tuple[int, _Bytes, list[int]]: ...
-    def barrier(self, call: Call) -> None: ...
     def end(self, call: Call, sets: Sequence[Communicator] = ()) -> None:
         """The last call of the job: a barrier without deadlines, of all ranks. `sets`: the others."""
 
     def close(self, why: str) -> bool:
         """Refuses all calls from now on. Whether none was given up."""
 
-    # As the public functions call them: an array with the dtype of its bytes, or plain and without;
-    # a root as a rank of the set, and as a rank of the job to be shown.
-    def allreduce_array(
+    # An array comes with the dtype of its bytes, or plain and without; of one that is neither nothing is
+    # done, and the result is None ("| Any"). Roots are ranks of the set. `algorithm` names one for
+    # schedules, and `call` describes the call, where it is a part of something else.
+    def allreduce(
         self,
-        input: _T,
+        x: _T,
         output: _T | None,  # None for a new one
-        dtype: DType | None,
         op: Op,
-        name: str | None,
-        prescale: float,
-        postscale: float,
-    ) -> _T: ...
+        name: str | None = None,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> _T | Any: ...
+    def reduce(
+        self,
+        x: _T,
+        root: int,
+        op: Op,
+        name: str | None = None,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> _T | Any: ...  # None too where this rank is not the root
+    def reducescatter(
+        self,
+        x: _T,
+        op: Op,
+        name: str | None = None,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> _T | Any: ...
+    def broadcast(
+        self,
+        x: _T,
+        root: int,
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+        call: Call | None = None,
+    ) -> _T | None: ...
+
+    # What is gathered comes with the number of rows from each rank.
+    def allgather(
+        self,
+        x: _T,
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+        call: Call | None = None,
+    ) -> tuple[_T, list[int]] | Any: ...
+    def gather(
+        self,
+        x: _T,
+        root: int,
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> tuple[_T, list[int]] | Any: ...
+    def alltoall(
+        self,
+        x: _T,
+        splits: Sequence[int] | None,  # rows for each rank; None for equally many
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> tuple[_T, list[int]] | Any: ...
+
+    # (rows of this rank, their bytes, the root's header)
+    def scatter(
+        self,
+        x: _Array | None,
+        rows: Sequence[int],
+        row_bytes: int,
+        header: Sequence[int],
+        root: int,
+        name: str | None = None,
+        algorithm: str = "",
+    ) -> tuple[int, _Bytes, list[int]]: ...
+    def barrier(self, name: str | None = None, call: Call | None = None) -> None: ...
+
     # Phase 0 of a call on several arrays, and whether any rank has raised its flag; then the arrays, some
     # of one dtype at a time.
     def agree_on_group(
@@ -677,38 +674,3 @@ class Communicator:
         compression: Compression | None,
         detail: str,  # what else must agree, in words
     ) -> None: ...
-    def reduce_array(
-        self,
-        input: _T,
-        dtype: DType | None,
-        root: int,
-        shown_root: int,
-        op: Op,
-        name: str | None,
-        prescale: float,
-        postscale: float,
-    ) -> _T | None: ...
-    def reducescatter_array(
-        self,
-        input: _T,
-        dtype: DType | None,
-        op: Op,
-        name: str | None,
-        prescale: float,
-        postscale: float,
-    ) -> _T: ...
-    def broadcast_array(
-        self, data: _Array, dtype: DType | None, root: int, shown_root: int, name: str | None
-    ) -> None: ...
-    def allgather_array(self, mine: _T, dtype: DType | None, name: str | None) -> _T: ...
-    def gather_array(
-        self, mine: _T, dtype: DType | None, root: int, shown_root: int, name: str | None
-    ) -> _T | None: ...
-    def alltoall_array(
-        self,
-        input: _T,
-        dtype: DType | None,
-        splits: Sequence[int] | None,  # rows for each rank; None for equally many
-        name: str | None,
-    ) -> tuple[_T, list[int]]: ...
-    def barrier_named(self, name: str | None) -> None: ...

@@ -27,7 +27,7 @@ def find(communicator: _core.Communicator) -> list[Home]:
     """Of all ranks."""
     home = Home(f"{socket.gethostname()} {_boot_id()}", settings.affinity(), settings.quota())
     mine = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
-    lengths, data = communicator.allgather(_core.Call("ronde.init"), mine, mine.size, 1)
+    data, lengths = communicator.allgather(mine, call=_core.Call("ronde.init"))
     ends = np.cumsum(lengths)
     return [
         Home(**json.loads(data[end - length : end].tobytes()))

@@ -61,10 +61,7 @@ class World:
     next_set: int = 0
     explained: set[str] = field(default_factory=set)  # what has been said in the log
     named: dict[str, Any] = field(default_factory=dict)  # compressors that calls give by name
-
-    @property
-    def pid(self) -> int:
-        return self.job.pid
+    forked: bool = False  # whether this process is a child of the rank
 
     @cached_property
     def neighbours(self) -> list[tuple[int, int]]:
@@ -209,7 +206,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
 def _compare_settings(communicator: _core.Communicator, loaded: settings.Settings) -> None:
     detail = f"version {_core.__version__}, {loaded.changed or 'no setting changed'}"
     try:
-        communicator.barrier(_core.Call("ronde.init", detail=detail))
+        communicator.barrier(call=_core.Call("ronde.init", detail=detail))
     except MismatchError as error:
         raise MismatchError(
             f"{error}\nall ranks need the same version of Ronde and the same RONDE_ variables"
@@ -254,14 +251,14 @@ def world() -> World:
     """The world, or a clear error."""
     if _world is None:
         raise RondeError("Ronde is not initialised; call ronde.init() first")
-    if _world.pid != os.getpid():
+    if _world.forked:
         raise RondeError(_FORKED)
     return _world
 
 
 def is_initialized() -> bool:
     """Return whether this process is a rank of a running job."""
-    return _world is not None and _world.pid == os.getpid()
+    return _world is not None and not _world.forked
 
 
 def rank() -> int:
@@ -330,7 +327,8 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
             raise ValueError(f"there is a process set of these ranks already: {known}")
     communicator = global_process_set._member()
     set_id = state.next_set
-    communicator.barrier(_core.Call("add_process_set", detail=f"set {set_id}, ranks {members}"))
+    call = _core.Call("add_process_set", detail=f"set {set_id}, ranks {members}")
+    communicator.barrier(call=call)
     included = rank() in members
     with _monitored(state, "add_process_set"):
         comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
@@ -370,7 +368,7 @@ def remove_process_set(process_set: ProcessSet) -> None:
         set_id = process_set.process_set_id
         assert set_id is not None
         call = _core.Call("remove_process_set", detail=f"set {set_id}")
-        global_process_set._member().barrier(call)
+        global_process_set._member().barrier(call=call)
         _close_sets(state, [set_id], f"process set {set_id} was removed")
 
 
@@ -387,8 +385,8 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
         closed.append((comm, communicator is None or communicator.close(why)))
     closed += others
     # Not by MPI's own collectives: Open MPI's fail where it takes two hosts for one.
-    done = global_process_set._member().allreduce_array(
-        np.array([done for _, done in closed], np.uint8), None, None, _core.Op.Min, None, 1.0, 1.0
+    done = global_process_set._member().allreduce(
+        np.array([done for _, done in closed], np.uint8), None, _core.Op.Min
     )
     for (comm, _), all_done in zip(closed, done, strict=True):
         if all_done and comm != state.job.MPI.COMM_NULL:
@@ -408,14 +406,15 @@ def _monitored(state: World, where: str) -> Iterator[None]:
         watchdog.stop()
 
 
-def _detach_sets() -> None:
+def _leave_world() -> None:
     """In a forked child, which is no rank: no collective finds its way any more."""
     if _world is not None:
+        _world.forked = True
         for process_set, _ in _world.sets.values():
             process_set._communicator = None
 
 
-os.register_at_fork(after_in_child=_detach_sets)
+os.register_at_fork(after_in_child=_leave_world)
 
 
 def shutdown() -> None:

@@ -46,7 +46,8 @@ def broadcast(
     """
     seen = view(x)
     output = np.array(seen.array)
-    _broadcast(output, seen.dtype, root_rank, name, process_set)
+    communicator = communicator_of(process_set)
+    communicator.broadcast(output, root_of(root_rank, process_set), name, seen.dtype)
     result: T = seen.wrap(output)
     return result
 
@@ -65,25 +66,13 @@ def broadcast_(
     Raises:
         ValueError: the array is read only.
     """
-    if _core.is_plain(x):
-        _broadcast(x, None, root_rank, name, process_set)
-        return x
-    seen = view(x, writable=True)
-    _broadcast(seen.array, seen.dtype, root_rank, name, process_set)
-    seen.write_back()
-    return x
-
-
-def _broadcast(
-    data: Any,
-    dtype: _core.DType | None,
-    root_rank: int,
-    name: str | None,
-    process_set: ProcessSet | None,
-) -> None:
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
-    communicator.broadcast_array(data, dtype, root, root_rank, name)
+    if communicator.broadcast(x, root, name) is None:
+        seen = view(x, writable=True)
+        communicator.broadcast(seen.array, root, name, seen.dtype)
+        seen.write_back()
+    return x
 
 
 @overload
@@ -109,10 +98,11 @@ def allgather(
         A new array of shape `(rows of all ranks, *x.shape[1:])`.
     """
     communicator = communicator_of(process_set)
-    if _core.is_plain(x):
-        return communicator.allgather_array(x, None, name)
+    done = communicator.allgather(x, name)
+    if done is not None:
+        return done[0]
     seen = view(x)
-    return seen.wrap(communicator.allgather_array(seen.array, seen.dtype, name))
+    return seen.wrap(communicator.allgather(seen.array, name, seen.dtype)[0])
 
 
 @overload
@@ -140,7 +130,7 @@ def grouped_allgather(
     common = name_of(name) or "group"
     seen = views(listed(xs))  # all of them, before anything is sent
     return [
-        each.wrap(communicator.allgather_array(each.array, each.dtype, f"{common}[{i}]"))
+        each.wrap(communicator.allgather(each.array, f"{common}[{i}]", each.dtype)[0])
         for i, each in enumerate(seen)
     ]
 
@@ -178,8 +168,8 @@ def gather(
     communicator = communicator_of(process_set)
     seen = view(x)
     root = root_of(root_rank, process_set)
-    gathered = communicator.gather_array(seen.array, seen.dtype, root, root_rank, name)
-    return None if gathered is None else seen.wrap(gathered)
+    gathered = communicator.gather(seen.array, root, name, seen.dtype)
+    return None if gathered is None else seen.wrap(gathered[0])
 
 
 @overload
@@ -227,9 +217,8 @@ def scatter(
     """
     communicator = communicator_of(process_set)
     root = root_of(root_rank, process_set)
-    call = _core.Call("scatter", name_of(name), root=int(root_rank))
     if communicator.rank != root:
-        count, data, header = communicator.scatter(call, None, [], 0, [], root)
+        count, data, header = communicator.scatter(None, [], 0, [], root, name)
     else:
         if x is None:
             raise TypeError("x: the root of a scatter must pass an array, not None")
@@ -240,7 +229,7 @@ def scatter(
         header_words = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
         row_bytes = int(np.prod(seen.shape[1:], dtype=np.int64)) * int(seen.array.itemsize)
         count, data, header = communicator.scatter(
-            call, seen.array, rows, row_bytes, header_words, root
+            seen.array, rows, row_bytes, header_words, root, name
         )
     dtype, torch, *rest = header
     return make(data, _DTYPES[dtype], (count, *rest), torch=bool(torch))
@@ -306,12 +295,15 @@ def alltoall(
         ValueError: the rows do not divide, or `splits` does not add up to them.
     """
     communicator = communicator_of(process_set)
-    seen = None if _core.is_plain(x) else view(x)
-    array, dtype = (x, None) if seen is None else (seen.array, seen.dtype)
+    if splits is None:
+        done = communicator.alltoall(x, None, name)
+        if done is not None:
+            return done[0]
+    seen = view(x)
     if splits is not None:
-        splits = _checked_splits(splits, len(array) if array.ndim else 0, communicator.size)
-    joined, received = communicator.alltoall_array(array, dtype, splits, name)
-    result = joined if seen is None else seen.wrap(joined)
+        splits = _checked_splits(splits, seen.shape[0] if seen.shape else 0, communicator.size)
+    joined, received = communicator.alltoall(seen.array, splits, name, seen.dtype)
+    result = seen.wrap(joined)
     return result if splits is None else (result, received)
 
 
@@ -319,4 +311,4 @@ def barrier(
     name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> None:
     """Return when all ranks have called it."""
-    communicator_of(process_set).barrier_named(name)
+    communicator_of(process_set).barrier(name)

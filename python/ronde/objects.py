@@ -95,9 +95,10 @@ def broadcast_object(
     packed = pack(obj if is_root else None)
     length = np.array([packed.size])
     call = _core.Call("broadcast_object", name_of(name), root=int(root_rank))
-    communicator.broadcast(call, length, root)
+    communicator.broadcast(length, root, call=call)
     data = packed.copy() if is_root else np.empty(length[0], np.uint8)
-    communicator.broadcast(_core.Call("broadcast_object, the object", name_of(name)), data, root)
+    call = _core.Call("broadcast_object, the object", name_of(name))
+    communicator.broadcast(data, root, call=call)
     return obj if is_root and _form() == "pickle" else unpack(data)
 
 
@@ -111,7 +112,7 @@ def allgather_object(
     packed = pack(obj)
     call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
-    lengths, data = communicator.allgather(call, packed, packed.size, 1)
+    data, lengths = communicator.allgather(packed, call=call)
     ends = np.cumsum(lengths)
     return [unpack(data[end - n : end]) for n, end in zip(lengths, ends, strict=True)]
 
@@ -146,14 +147,15 @@ def broadcast_parameters(
         for label, each in zip(labels, views, strict=True)
     )
     detail = f"{len(views)} parameters: {listed}"
-    communicator.barrier(_core.Call("broadcast_parameters", root=int(root_rank), detail=detail))
+    call = _core.Call("broadcast_parameters", root=int(root_rank), detail=detail)
+    communicator.barrier(call=call)
     sizes = [each.array.nbytes for each in views]
     limit = context.world().settings.fusion_bytes
     for bucket in buckets([each.dtype for each in views], sizes, limit):
         members = [views[i] for i in bucket]
         packed = np.concatenate([each.array.reshape(-1).view(np.uint8) for each in members])
         call = _core.Call("bucket of broadcast_parameters", root=int(root_rank))
-        communicator.broadcast(call, packed, root)
+        communicator.broadcast(packed, root, call=call)
         start = 0
         for each in members:
             end = start + each.array.nbytes

@@ -79,12 +79,14 @@ def allreduce(
         An array of the kind, shape and dtype of `x`.
     """
     communicator = communicator_of(process_set)
+    if compression is None:
+        done = communicator.allreduce(x, None, op, name, prescale_factor, postscale_factor)
+        if done is not None:
+            return done
     factors = prescale_factor, postscale_factor
-    if compression is None and _core.is_plain(x):
-        return communicator.allreduce_array(x, None, None, op, name, *factors)
     seen = view(x)
     if compression is None:
-        reduced = communicator.allreduce_array(seen.array, None, seen.dtype, op, name, *factors)
+        reduced = communicator.allreduce(seen.array, None, op, name, *factors, dtype=seen.dtype)
     else:
         reduced = _core.result_like(seen.array)
         how = [(method_of_call(compression), name or "")]
@@ -112,12 +114,14 @@ def allreduce_(
         ValueError: the array is read only.
     """
     communicator = communicator_of(process_set)
+    if compression is None:
+        done = communicator.allreduce(x, x, op, name, prescale_factor, postscale_factor)
+        if done is not None:
+            return done
     factors = prescale_factor, postscale_factor
-    if compression is None and _core.is_plain(x):
-        return communicator.allreduce_array(x, x, None, op, name, *factors)
     seen = view(x, writable=True)
     if compression is None:
-        communicator.allreduce_array(seen.array, seen.array, seen.dtype, op, name, *factors)
+        communicator.allreduce(seen.array, seen.array, op, name, *factors, dtype=seen.dtype)
     else:
         how = [(method_of_call(compression), name or "")]
         _reduce_into("allreduce", [seen.array], [seen], op, name, factors, how, process_set)
@@ -305,9 +309,8 @@ def reduce(
     communicator = communicator_of(process_set)
     seen = view(x)
     root = root_of(root_rank, process_set)
-    output = communicator.reduce_array(
-        seen.array, seen.dtype, root, root_rank, op, name, prescale_factor, postscale_factor
-    )
+    factors = prescale_factor, postscale_factor
+    output = communicator.reduce(seen.array, root, op, name, *factors, dtype=seen.dtype)
     return None if output is None else seen.wrap(output)
 
 
@@ -336,10 +339,11 @@ def reducescatter(
     """
     communicator = communicator_of(process_set)
     factors = prescale_factor, postscale_factor
-    if _core.is_plain(x):
-        return communicator.reducescatter_array(x, None, op, name, *factors)
+    done = communicator.reducescatter(x, op, name, *factors)
+    if done is not None:
+        return done
     seen = view(x)
-    part = communicator.reducescatter_array(seen.array, seen.dtype, op, name, *factors)
+    part = communicator.reducescatter(seen.array, op, name, *factors, dtype=seen.dtype)
     result: T = seen.wrap(part)
     return result
 
@@ -360,7 +364,7 @@ def grouped_reducescatter(
     seen = views(listed(xs))  # all of them, before anything is sent
     return [
         each.wrap(
-            communicator.reducescatter_array(each.array, each.dtype, op, f"{common}[{i}]", *factors)
+            communicator.reducescatter(each.array, op, f"{common}[{i}]", *factors, each.dtype)
         )
         for i, each in enumerate(seen)
     ]

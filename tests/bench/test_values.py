@@ -30,7 +30,7 @@ def typed(array: Any, dtype: str) -> Any:
 
 
 def reduced(cell: Cell, arrays: list[Any]) -> Any:
-    op = _core.ReduceOp.__members__["sum" if cell.op == "average" else cell.op]
+    op = _core.Op.__members__["Sum" if cell.op == "average" else cell.op.title()]
     total = exactly_reduced([typed(array, cell.dtype) for array in arrays], op)
     if cell.op == "average":
         total = total / np.asarray(len(arrays), total.dtype)

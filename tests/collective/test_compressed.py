@@ -139,9 +139,7 @@ def test_late_messages_of_more_segments_than_are_under_way(size: int, seed: int)
             reduce(me, mine, compressor, out=mine)
             np.testing.assert_array_equal(mine, wanted)
             ones = np.ones(9, np.float32)  # a call of another kind between them
-            assert (
-                me.communicator.allreduce_array(ones, None, None, ronde.Sum, None, 1, 1) == size
-            ).all()
+            assert (me.communicator.allreduce(ones, None, ronde.Sum) == size).all()
 
     run_all(size, program, faults={"seed": seed, "delay": 0.4})
 
@@ -406,7 +404,7 @@ def test_one_machine_is_exact() -> None:
         lambda me, x: me.communicator.allreduce_bucket(
             [x], [x], arrays.view(x).dtype, ronde.Sum, None, 1.0, 1.0, None, ""
         ),
-        lambda me, x: me.communicator.barrier(_core.Call("barrier")),
+        lambda me, x: me.communicator.barrier(),
     ],
     ids=["per rank", "another compressor", "exact", "barrier"],
 )

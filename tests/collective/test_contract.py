@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any
 
@@ -16,11 +17,9 @@ F32, F64 = _core.DType.float32, _core.DType.float64
 both = pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])
 
 
-def allreduce(me: Rank, array: np.ndarray, **fields: Any) -> np.ndarray:
+def allreduce(me: Rank, array: np.ndarray, name: str | None = None) -> np.ndarray:
     output = np.full_like(array, -1)
-    dtype = _core.DType.__members__[array.dtype.name]
-    call = _core.Call("allreduce", dtype=dtype, shape=list(array.shape), **fields)
-    me.communicator.allreduce(call, [array], [output], _core.Reduction(dtype, _core.ReduceOp.sum))
+    me.communicator.allreduce(array, output, ronde.Sum, name)
     return output
 
 
@@ -48,7 +47,7 @@ def test_a_call_that_differs_on_one_rank_raises_on_all(
     different = size // 2
 
     def program(me: Rank) -> None:
-        me.communicator.barrier(_core.Call(**(odd if me.rank == different else usual)))
+        me.communicator.barrier(call=_core.Call(**(odd if me.rank == different else usual)))
 
     for error in run(size, program):
         assert isinstance(error, ronde.MismatchError)
@@ -63,15 +62,21 @@ def test_a_mismatch_touches_no_array_and_leaves_the_communicator_usable(shared: 
         array = np.arange(5 if me.rank else 10, dtype=np.float32)
         output = np.full_like(array, 7)
         with pytest.raises(ronde.MismatchError, match=r"shape \(10,\).*\n.*shape \(5,\)"):
-            me.communicator.allreduce(
-                _core.Call("allreduce", dtype=F32, shape=list(array.shape)),
-                [array],
-                [output],
-                _core.Reduction(F32, _core.ReduceOp.sum),
-            )
+            me.communicator.allreduce(array, output, ronde.Sum)
         assert (output == 7).all()
         assert (array == np.arange(len(array))).all()
         assert (allreduce(me, np.ones(4, np.float32)) == me.size).all()
+
+    run_all(3, program, shared=shared)
+
+
+@both
+def test_a_copy_of_an_operation_is_the_operation(shared: bool) -> None:
+    copied = pickle.loads(pickle.dumps(ronde.Max))
+
+    def program(me: Rank) -> None:
+        op = copied if me.rank else ronde.Max
+        assert me.communicator.allreduce(np.array([me.rank]), None, op)[0] == me.size - 1
 
     run_all(3, program, shared=shared)
 
@@ -113,7 +118,7 @@ def test_a_thousand_random_mismatches_raise_and_a_thousand_matches_do_not(shared
             if wanted and me.rank == culprit:
                 fields[field] = differing[field]
             try:
-                me.communicator.barrier(_core.Call(**fields))
+                me.communicator.barrier(call=_core.Call(**fields))
                 assert not wanted, f"{field} differed and nobody noticed"
             except ronde.MismatchError:
                 assert wanted, "a mismatch was reported where there was none"
@@ -128,7 +133,7 @@ def test_a_thousand_random_mismatches_raise_and_a_thousand_matches_do_not(shared
 
 def test_without_checks_the_barrier_still_compares() -> None:
     def program(me: Rank) -> None:
-        me.communicator.barrier(_core.Call("barrier", name=str(me.rank)))
+        me.communicator.barrier(str(me.rank))
 
     assert all(isinstance(e, ronde.MismatchError) for e in run(3, program, check=False))
 
@@ -192,7 +197,7 @@ def test_sets_that_cross_are_named() -> None:
     def program(me: Rank) -> None:
         first, second = me.subset(1, [0, 1]), me.subset(2, [0, 1])
         for communicator in (first, second) if me.rank == 0 else (second, first):
-            communicator.barrier(_core.Call("barrier"))
+            communicator.barrier()
 
     errors = run(2, program, sets={1: 2, 2: 2}, stall_warning=0.2, stall_timeout=1.5)
     assert all(isinstance(error, ronde.RondeError) for error in errors)
@@ -216,7 +221,7 @@ def test_a_dead_rank_is_noticed_by_all_others(dies_after: int) -> None:
 def test_a_truncated_message_is_an_error_that_says_where() -> None:
     def program(me: Rank) -> None:
         data = np.ones(1000, np.float32)
-        me.communicator.broadcast(_core.Call("broadcast"), data, 0, "tree")
+        me.communicator.broadcast(data, 0, algorithm="tree")
 
     errors = run(2, program, faults={"seed": 3, "truncate": 1.0}, check=False)
     assert (
@@ -235,11 +240,11 @@ def test_delays_and_reordering_change_nothing(seed: int) -> None:
             total = allreduce(me, np.full(count, me.rank + 1, np.float32))
             assert (total == me.size * (me.size + 1) / 2).all()
             data = np.full(count, me.rank, np.float32)
-            me.communicator.broadcast(_core.Call("broadcast"), data, root)
+            me.communicator.broadcast(data, root)
             assert (data == root).all()
-            rows, gathered = me.communicator.allgather(_core.Call("allgather"), data, count, 4)
+            gathered, rows = me.communicator.allgather(data)
             assert rows == [count] * me.size
-            assert (gathered.view(np.float32) == root).all()
+            assert (gathered == root).all()
 
     run_all(5, program, faults={"seed": seed, "delay": 0.3}, segment_bytes=700, window=8)
 
@@ -262,7 +267,7 @@ def test_a_failure_reaches_ranks_that_wait_elsewhere(shared: bool) -> None:
 @both
 def test_close_leaves_nothing_open(shared: bool) -> None:
     def program(me: Rank) -> None:
-        me.communicator.barrier(_core.Call("barrier"))
+        me.communicator.barrier()
         me.communicator.end(_core.Call("shutdown"))
         assert me.control.close()
 
@@ -333,7 +338,7 @@ def test_a_small_allreduce_that_meets_another_call_raises_on_all(size: int) -> N
         lambda me: allreduce(me, np.ones(8, np.float32)),
         lambda me: allreduce(me, np.ones(9, np.float32)),
         lambda me: allreduce(me, np.ones(5000, np.float32)),
-        lambda me: me.communicator.barrier(_core.Call("barrier")),
+        lambda me: me.communicator.barrier(),
     ]
 
     def program(me: Rank) -> None:
@@ -358,7 +363,7 @@ def is_shown(text: str) -> bool:
 @both
 def test_names_and_reasons_of_peers_cannot_imitate_other_lines(shared: bool) -> None:
     def differs(me: Rank) -> None:
-        me.communicator.barrier(_core.Call("barrier", name=HOSTILE if me.rank else ""))
+        me.communicator.barrier(HOSTILE if me.rank else None)
 
     def stalls(me: Rank) -> None:
         if me.rank:

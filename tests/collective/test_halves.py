@@ -19,7 +19,7 @@ from threads import Rank, run_all
 from values import numpy_dtype, same_bits
 
 F16, BF16 = _core.DType.float16, _core.DType.bfloat16
-SUM = _core.ReduceOp.sum
+SUM = ronde.Sum
 UNITS = {F16: 2.0**-11, BF16: 2.0**-8}  # half a unit in the last place, relative
 LINKS = {  # on which contributions go with phase 0, or nothing does
     "contributions": _core.Link(alpha=1.0, overhead=0.0, beta=1e-12, gamma=1e-12),
@@ -56,39 +56,39 @@ class Job:
     size: int
     roundings: int
     options: dict[str, Any]  # of the ranks
-    average: Callable[[Rank, np.ndarray, _core.Reduction], tuple[slice, np.ndarray | None]]
+    average: Callable[[Rank, np.ndarray, tuple[float, float]], tuple[slice, np.ndarray | None]]
+
+
+def how(x: np.ndarray, algorithm: str) -> tuple[_core.DType, str]:
+    return _core.DType.__members__[x.dtype.name], algorithm
 
 
 def allreduce(algorithm: str = "", link: str = "nothing", memory: str = "") -> Any:
-    def average(me: Rank, mine: np.ndarray, reduction: _core.Reduction) -> Any:
+    def average(me: Rank, mine: np.ndarray, factors: tuple[float, float]) -> Any:
         me.communicator.set_link(LINKS[link])
         mine = Route(memory=memory).put(me.rank, mine)
-        call = _core.Call("allreduce")
-        me.communicator.allreduce(call, [mine], [mine], reduction, algorithm=algorithm)
+        me.communicator.allreduce(mine, mine, ronde.Average, None, *factors, *how(mine, algorithm))
         return slice(None), mine
 
     return average
 
 
 def reduce(algorithm: str = "", memory: str = "") -> Any:
-    def average(me: Rank, mine: np.ndarray, reduction: _core.Reduction) -> Any:
+    def average(me: Rank, mine: np.ndarray, factors: tuple[float, float]) -> Any:
         root = me.size // 2
-        output = np.empty_like(mine) if me.rank == root else None
         mine = Route(memory=memory).put(me.rank, mine)
-        me.communicator.reduce(_core.Call("reduce"), mine, output, reduction, root, algorithm)
-        return slice(None), output
+        options = *factors, *how(mine, algorithm)
+        return slice(None), me.communicator.reduce(mine, root, ronde.Average, None, *options)
 
     return average
 
 
 def reduce_scatter(algorithm: str = "", memory: str = "") -> Any:
-    def average(me: Rank, mine: np.ndarray, reduction: _core.Reduction) -> Any:
+    def average(me: Rank, mine: np.ndarray, factors: tuple[float, float]) -> Any:
         counts = [mine.size // me.size + (r < mine.size % me.size) for r in range(me.size)]
-        output = np.empty(counts[me.rank], mine.dtype)
         mine = Route(memory=memory).put(me.rank, mine)
-        me.communicator.reduce_scatter(
-            _core.Call("reducescatter"), mine, output, counts, reduction, algorithm
-        )
+        options = *factors, *how(mine, algorithm)
+        output = me.communicator.reducescatter(mine, ronde.Average, None, *options)
         begin = sum(counts[: me.rank])
         return slice(begin, begin + output.size), output
 
@@ -128,8 +128,7 @@ def test_averages_keep_the_documented_error_bound(job: Job, dtype: _core.DType) 
         for factors in ((1.0, 1.0), (4.0, 0.25), (1e30, 3e-31)):
 
             def program(me: Rank, x: np.ndarray = everything, factors: Any = factors) -> Any:
-                reduction = _core.Reduction(dtype, SUM, factors[0], float(me.size), factors[1])
-                return job.average(me, x[me.rank].copy(), reduction)
+                return job.average(me, x[me.rank].copy(), factors)
 
             results = run_all(job.size, program, **job.options)
             factor = factors[0] * factors[1]
@@ -153,11 +152,8 @@ def test_ranks_agree_on_every_bit_and_the_deterministic_mode_on_any_place() -> N
 
     def program(me: Rank) -> np.ndarray:
         mine = everything[me.rank]
-        reduction = _core.Reduction(F16, SUM, divisor=7.0)
-        whole, part = np.empty_like(mine), np.empty_like(mine[300:310])
-        call = _core.Call("allreduce")
-        me.communicator.allreduce(call, [mine], [whole], reduction)
-        me.communicator.allreduce(call, [mine[300:310]], [part], reduction)
+        whole = me.communicator.allreduce(mine, None, ronde.Average)
+        part = me.communicator.allreduce(mine[300:310], None, ronde.Average)
         assert same_bits(whole[300:310], part)
         return whole
 

@@ -43,9 +43,9 @@ def lines(
             ronde.allreduce(np.ones(2), name=name, process_set=here)
             ronde.allreduce(np.ones(200_000), name=name, process_set=here)
         x = np.ones(20_000)
-        communicator.broadcast(_core.Call("broadcast"), x, 0)
-        communicator.alltoall(_core.Call("alltoall"), x, [x.size // size] * size, x.itemsize)
-        me.communicator.barrier(_core.Call("all have done"))
+        communicator.broadcast(x, 0)
+        communicator.alltoall(x, [x.size // size] * size)
+        me.communicator.barrier("all have done")
 
     run_all(size, program)
     return [line for line in found[0] if line.startswith(kinds)]

@@ -25,12 +25,7 @@ def test_allreduce_is_exact_for_every_dtype_and_op(machines: list[int], in_place
                 everything, expected = example(me.size, count, dtype, op)
                 mine = everything[me.rank].copy()
                 output = mine if in_place else np.empty_like(mine)
-                me.communicator.allreduce(
-                    _core.Call("allreduce", dtype=dtype, shape=[count]),
-                    [mine],
-                    [output],
-                    _core.Reduction(dtype, op),
-                )
+                me.communicator.allreduce(mine, output, op, dtype=dtype)
                 assert same_bits(output, expected), (count, dtype, op)
                 if not in_place:
                     assert same_bits(mine, everything[me.rank]), "the input was changed"
@@ -43,11 +38,8 @@ def test_several_arrays_and_factors(count: int) -> None:
     def program(me: Rank) -> None:
         arrays = [np.full(n, float(me.rank + n), np.float32) for n in (count, 0, 7, 1)]
         outputs = [np.empty_like(each) for each in arrays]
-        me.communicator.allreduce(
-            _core.Call("group"),
-            arrays,
-            outputs,
-            _core.Reduction(_core.DType.float32, _core.ReduceOp.sum, 0.5, 4.0, 2.0),
+        me.communicator.allreduce_bucket(
+            arrays, outputs, _core.DType.float32, ronde.Average, None, 0.5, 2.0, None, ""
         )
         for n, output in zip((count, 0, 7, 1), outputs, strict=True):
             assert (output == (6 + 4 * n) * 0.5 / 4.0 * 2.0).all()
@@ -64,12 +56,7 @@ def test_all_ranks_get_the_same_bits(deterministic: bool) -> None:
             x = values.astype(np.float32)
             for _ in range(2):
                 y = x.copy()
-                me.communicator.allreduce(
-                    _core.Call("allreduce"),
-                    [y],
-                    [y],
-                    _core.Reduction(_core.DType.float32, _core.ReduceOp.sum),
-                )
+                me.communicator.allreduce(y, y, ronde.Sum)
                 results.append(y.tobytes())
         return results
 
@@ -83,20 +70,13 @@ def test_the_other_collectives_work_beside_it() -> None:
     def program(me: Rank) -> None:
         for _ in range(3):
             x = np.full(1000, me.rank, np.int64)
-            me.communicator.broadcast(_core.Call("broadcast"), x, 3)
+            me.communicator.broadcast(x, 3)
             assert (x == 3).all()
-            rows, data = me.communicator.allgather(
-                _core.Call("allgather"), x[: me.rank], me.rank, 8
-            )
+            data, rows = me.communicator.allgather(x[: me.rank])
             assert rows == list(range(me.size)) and data.nbytes == 8 * sum(rows)
-            me.communicator.barrier(_core.Call("barrier"))
+            me.communicator.barrier()
             total = np.array([me.rank])
-            me.communicator.allreduce(
-                _core.Call("allreduce"),
-                [total],
-                [total],
-                _core.Reduction(_core.DType.int64, _core.ReduceOp.sum),
-            )
+            me.communicator.allreduce(total, total, ronde.Sum)
             assert total[0] == sum(range(me.size))
 
     run_all(6, program, machines=[0, 0, 0, 1, 1, 1])
@@ -108,12 +88,10 @@ def test_a_difference_on_one_machine_raises_on_all(odd: int, count: int) -> None
     def program(me: Rank) -> None:
         x = np.ones(count + (me.rank == odd), np.float32)
         before = x.copy()
-        call = _core.Call("allreduce", dtype=_core.DType.float32, shape=[len(x)])
-        reduction = _core.Reduction(_core.DType.float32, _core.ReduceOp.sum)
         with pytest.raises(ronde.MismatchError, match=rf"rank {odd}:"):
-            me.communicator.allreduce(call, [x], [x], reduction)
+            me.communicator.allreduce(x, x, ronde.Sum)
         assert same_bits(x, before)
-        me.communicator.barrier(_core.Call("goes on"))
+        me.communicator.barrier("goes on")
 
     results = run(4, program, machines=[0, 0, 1, 1])
     assert results == [None] * 4
@@ -123,6 +101,6 @@ def test_machines_with_different_numbers_of_ranks_are_refused() -> None:
     def program(me: Rank) -> None:
         with pytest.raises(ValueError, match="different numbers of ranks"):
             me.communicator.share_memory([0, 0, 1])
-        me.communicator.barrier(_core.Call("goes on"))
+        me.communicator.barrier("goes on")
 
     run_all(3, program)

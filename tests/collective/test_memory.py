@@ -98,14 +98,9 @@ def test_arrays_that_come_and_go_between_collectives() -> None:
             count = 200_000 + 1000 * (i % 3)
             x = ronde.empty(count, np.float32)
             x[...] = me.rank
-            me.communicator.allreduce(
-                _core.Call("allreduce"),
-                [x],
-                [x],
-                _core.Reduction(_core.DType.float32, _core.ReduceOp.sum),
-            )
+            me.communicator.allreduce(x, x, ronde.Sum)
             assert (x == sum(range(me.size))).all()
-            me.communicator.barrier(_core.Call("barrier"))
+            me.communicator.barrier()
 
     for size in (2, 3):
         run_all(size, program, shared=True)
@@ -130,13 +125,12 @@ def test_a_rank_that_comes_too_late_touches_nothing() -> None:
     def program(me: Rank) -> float:
         x = ronde.empty(500_000, np.float32)
         x[...] = 1.0
-        reduction = _core.Reduction(_core.DType.float32, _core.ReduceOp.sum)
-        me.communicator.allreduce(_core.Call("first"), [x], [x], reduction)
+        me.communicator.allreduce(x, x, ronde.Sum, "first")
         x[...] = 1.0
         if me.rank == 1:
             gave_up.wait(60)
         with pytest.raises(ronde.RondeError):
-            me.communicator.allreduce(_core.Call("second"), [x], [x], reduction)
+            me.communicator.allreduce(x, x, ronde.Sum, "second")
         gave_up.set()
         kept.append(x)
         return float(x.sum())

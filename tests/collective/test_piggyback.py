@@ -12,7 +12,7 @@ from ronde import _core
 from threads import Rank, run, run_all
 from values import CASES, example, numpy_dtype, same_bits
 
-F32, SUM = _core.DType.float32, _core.ReduceOp.sum
+F32, SUM = _core.DType.float32, ronde.Sum
 
 # Where latency costs much, contributions go everywhere; not where bytes do.
 LINKS = {
@@ -25,10 +25,7 @@ HEADER = 16  # bytes of a message of phase 0
 
 
 def allreduce(me: Rank, mine: np.ndarray, output: np.ndarray | None = None) -> np.ndarray:
-    output = np.empty_like(mine) if output is None else output
-    call = _core.Call("allreduce", dtype=F32, shape=[mine.size])
-    me.communicator.allreduce(call, [mine], [output], _core.Reduction(F32, SUM))
-    return output
+    return me.communicator.allreduce(mine, output, SUM)
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])
@@ -54,12 +51,7 @@ def test_results_are_exact_for_every_dtype_and_op(size: int, way: str) -> None:
                 everything, expected = example(size, count, dtype, op)
                 mine = everything[me.rank].copy()
                 for output in (np.empty_like(mine), mine):
-                    me.communicator.allreduce(
-                        _core.Call("allreduce", dtype=dtype, shape=[count]),
-                        [mine],
-                        [output],
-                        _core.Reduction(dtype, op),
-                    )
+                    me.communicator.allreduce(mine, output, op, dtype=dtype)
                     assert same_bits(output, expected), (count, dtype, op)
 
     run_all(size, program)
@@ -84,12 +76,11 @@ def test_groups_and_factors(machines: list[int] | None, way: str) -> None:
         assert (allreduce(me, np.ones(1, np.float32)) == me.size).all()  # some slices are empty
         arrays = [np.full(n, float(me.rank + n), np.float32) for n in (2001, 0, 7, 1)]
         outputs = [np.empty_like(each) for each in arrays]
-        me.communicator.allreduce(
-            _core.Call("group"), arrays, outputs, _core.Reduction(F32, SUM, 0.5, 4.0, 2.0)
-        )
+        how = F32, ronde.Average, None, 0.5, 2.0, None, ""
+        me.communicator.allreduce_bucket(arrays, outputs, *how)
         ranks = me.size * (me.size - 1) / 2
         for n, output in zip((2001, 0, 7, 1), outputs, strict=True):
-            assert (output == (ranks + me.size * n) * 0.5 / 4.0 * 2.0).all()
+            assert (output == (ranks + me.size * n) * 0.5 / me.size * 2.0).all()
 
     run_all(len(machines) if machines else 8, program, machines=machines)
 
@@ -131,7 +122,7 @@ def test_a_rank_that_differs_raises_on_all_and_nothing_is_written(
         me.communicator.set_link(LINKS[way])
         other = {
             "another length": lambda: allreduce(me, np.ones(2003, np.float32)),
-            "another collective": lambda: me.communicator.barrier(_core.Call("barrier")),
+            "another collective": lambda: me.communicator.barrier(),
             "far longer": lambda: allreduce(me, np.ones(100_000, np.float32)),
         }
         for odd_call in other.values():
@@ -215,7 +206,7 @@ def test_a_rank_that_differs_is_found_before_the_link_is_measured(
         if count:
             assert (allreduce(me, np.ones(count, np.float32)) == me.size).all()
         else:
-            me.communicator.barrier(_core.Call("barrier"))
+            me.communicator.barrier()
 
     def program(me: Rank) -> None:
         for _ in range(2):

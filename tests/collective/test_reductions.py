@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import ronde
 from ronde import _core
 from routes import COUNTS, MEMORIES, Route, algorithms, case, worlds
 from threads import WORLDS, Rank, run_all
@@ -23,13 +24,7 @@ def test_allreduce_is_exact_for_every_dtype_and_op(
                 everything, expected = example(me.size, count, dtype, op)
                 mine = everything[me.rank].copy()
                 output = mine if in_place else np.empty_like(mine)
-                me.communicator.allreduce(
-                    _core.Call("allreduce", dtype=dtype, shape=[count]),
-                    [mine],
-                    [output],
-                    _core.Reduction(dtype, op),
-                    algorithm=algorithm,
-                )
+                me.communicator.allreduce(mine, output, op, dtype=dtype, algorithm=algorithm)
                 assert same_bits(output, expected), (me.size, count, dtype, op)
                 if not in_place:
                     assert same_bits(mine, everything[me.rank]), "the input was changed"
@@ -48,9 +43,7 @@ def test_small_allreduces_are_exact_for_every_dtype_and_op(size: int) -> None:
             for count in (1, 2, 7, most, most + 1):
                 everything, expected = example(me.size, count, dtype, op)
                 mine = everything[me.rank].copy()
-                call = _core.Call("allreduce", dtype=dtype, shape=[count])
-                reduction = _core.Reduction(dtype, op)
-                me.communicator.allreduce(call, [mine], [mine], reduction)
+                me.communicator.allreduce(mine, mine, op, dtype=dtype)
                 assert same_bits(mine, expected), (dtype, op, count)
 
     run_all(size, program)
@@ -66,13 +59,8 @@ def test_small_allreduces_reduce_in_the_order_of_the_ranks(size: int) -> None:
     def program(me: Rank) -> None:
         inputs = [numbers[me.rank, :2].copy(), numbers[me.rank, 2:].copy()]  # packed and unpacked
         outputs = [np.empty_like(array) for array in inputs]
-        f32 = _core.DType.float32
-        me.communicator.allreduce(
-            _core.Call("allreduce", dtype=f32),
-            inputs,
-            outputs,
-            _core.Reduction(f32, _core.ReduceOp.sum, divisor=2.0, postscale=4.0),
-        )
+        how = _core.DType.float32, ronde.Sum, None, 1.0, 2.0, None, ""
+        me.communicator.allreduce_bucket(inputs, outputs, *how)
         assert same_bits(np.concatenate(outputs), expected * np.float32(2))
 
     run_all(size, program)
@@ -92,12 +80,7 @@ def test_allreduce_in_shared_memory_is_exact_for_every_dtype_and_op(
                 everything, expected = example(me.size, count, dtype, op)
                 mine = route.put(me.rank, everything[me.rank].copy())
                 output = mine if in_place else route.put(me.rank, np.empty_like(mine))
-                me.communicator.allreduce(
-                    _core.Call("allreduce", dtype=dtype, shape=[count]),
-                    [mine],
-                    [output],
-                    _core.Reduction(dtype, op),
-                )
+                me.communicator.allreduce(mine, output, op, dtype=dtype)
                 assert same_bits(output, expected), (me.size, count, dtype, op)
                 if not in_place:
                     assert same_bits(mine, everything[me.rank]), "the input was changed"
@@ -108,18 +91,14 @@ def test_allreduce_in_shared_memory_is_exact_for_every_dtype_and_op(
 @pytest.mark.parametrize("segment_bytes", [1, 8, 24, 1000])
 @pytest.mark.parametrize("window", [2, 5, 64])
 def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> None:
-    dtype, op, count = _core.DType.float32, _core.ReduceOp.sum, 257
+    dtype, op, count = _core.DType.float32, ronde.Sum, 257
 
     def program(me: Rank) -> None:
         everything, expected = example(me.size, count, dtype, op)
         for algorithm, _ in algorithms("allreduce"):
             output = np.empty_like(everything[me.rank])
             me.communicator.allreduce(
-                _core.Call("allreduce"),
-                [everything[me.rank]],
-                [output],
-                _core.Reduction(dtype, op),
-                algorithm=algorithm,
+                everything[me.rank], output, op, dtype=dtype, algorithm=algorithm
             )
             assert same_bits(output, expected), algorithm
 
@@ -129,49 +108,30 @@ def test_tiny_segments_take_the_long_paths(segment_bytes: int, window: int) -> N
 
 @case("reduce_scatter")
 def test_reduce_scatter_gives_each_rank_its_own_chunk(route: Route) -> None:
-    dtype, op = _core.DType.float64, _core.ReduceOp.sum
+    dtype, op = _core.DType.float64, ronde.Sum
 
     def program(me: Rank) -> None:
-        for count in route.counts:
+        for count in route.counts:  # few elements make empty chunks
             everything, expected = example(me.size, count, dtype, op)
-            # Even and very uneven chunks, some of them empty.
-            even = [count // me.size + (r < count % me.size) for r in range(me.size)]
-            for counts in (even, [count] + [0] * (me.size - 1), [0] * (me.size - 1) + [count]):
-                output = np.full(counts[me.rank], np.nan)
-                mine = route.put(me.rank, everything[me.rank].copy())
-                me.communicator.reduce_scatter(
-                    _core.Call("reducescatter"),
-                    mine,
-                    output,
-                    counts,
-                    _core.Reduction(dtype, op),
-                    route.algorithm,
-                )
-                start = sum(counts[: me.rank])
-                assert same_bits(output, expected[start : start + counts[me.rank]]), counts
-                assert same_bits(mine, everything[me.rank]), "the input was changed"
+            mine = route.put(me.rank, everything[me.rank].copy())
+            output = me.communicator.reducescatter(mine, op, algorithm=route.algorithm)
+            assert same_bits(output, np.array_split(expected, me.size)[me.rank]), count
+            assert same_bits(mine, everything[me.rank]), "the input was changed"
 
     route.run(program)
 
 
 @case("reduce")
 def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(route: Route) -> None:
-    dtype, op = _core.DType.float16, _core.ReduceOp.sum
+    dtype, op = _core.DType.float16, ronde.Sum
 
     def program(me: Rank) -> None:
         for count in route.counts:
             for root in {0, me.size // 2, me.size - 1}:
                 everything, expected = example(me.size, count, dtype, op)
                 mine = route.put(me.rank, everything[me.rank].copy())
-                output = route.put(me.rank, np.empty_like(mine)) if me.rank == root else None
-                me.communicator.reduce(
-                    _core.Call("reduce", root=root),
-                    mine,
-                    output,
-                    _core.Reduction(dtype, op),
-                    root,
-                    route.algorithm,
-                )
+                output = me.communicator.reduce(mine, root, op, algorithm=route.algorithm)
+                assert (output is None) == (me.rank != root)
                 assert same_bits(mine, everything[me.rank]), "the input was changed"
                 if output is not None:
                     assert same_bits(output, expected), (me.size, count, root)
@@ -181,13 +141,13 @@ def test_reduce_gives_the_root_the_result_and_leaves_the_others_alone(route: Rou
 
 @pytest.mark.parametrize("shared", [False, True], ids=["messages", "memory"])
 def test_several_arrays_are_reduced_as_one(shared: bool) -> None:
-    dtype, op = _core.DType.int32, _core.ReduceOp.sum
+    dtype, op = _core.DType.int32, ronde.Sum
     shapes = [(3, 4), (), (0,), (5,), (1, 1, 7)]
 
     def program(me: Rank) -> None:
         arrays = [np.full(shape, me.rank + i, np.int32) for i, shape in enumerate(shapes)]
         outputs = [np.empty_like(a) for a in arrays]
-        me.communicator.allreduce(_core.Call("group"), arrays, outputs, _core.Reduction(dtype, op))
+        me.communicator.allreduce_bucket(arrays, outputs, dtype, op, None, 1.0, 1.0, None, "")
         total = me.size * (me.size - 1) // 2
         for i, output in enumerate(outputs):
             assert (output == total + me.size * i).all()
@@ -201,14 +161,8 @@ def test_several_arrays_are_reduced_as_one(shared: bool) -> None:
 def test_factors_apply_before_and_after(shared: bool, count: int) -> None:
     def program(me: Rank) -> None:
         mine = np.full(count, float(me.rank + 1), np.float32)
-        output = np.empty_like(mine)
-        me.communicator.allreduce(
-            _core.Call("allreduce"),
-            [mine],
-            [output],
-            _core.Reduction(_core.DType.float32, _core.ReduceOp.sum, 0.5, 8.0, 4.0),
-        )
-        assert (output == me.size * (me.size + 1) / 2 * 0.5 / 8.0 * 4.0).all()
+        output = me.communicator.allreduce(mine, None, ronde.Average, None, 0.5, 4.0)
+        assert (output == (me.size + 1) / 2 * 0.5 * 4.0).all()
 
     for size in WORLDS:
         run_all(size, program, shared=shared)
@@ -230,13 +184,7 @@ def test_sums_keep_the_documented_error_bound_and_all_ranks_get_the_same_bits(
         for _ in range(2):  # the same call gives the same bits again
             mine = noise(me.rank, count, dtype)
             output = np.empty_like(mine)
-            me.communicator.allreduce(
-                _core.Call("allreduce"),
-                [mine],
-                [output],
-                _core.Reduction(dtype, _core.ReduceOp.sum),
-                algorithm=algorithm,
-            )
+            me.communicator.allreduce(mine, output, ronde.Sum, dtype=dtype, algorithm=algorithm)
             results.append(output)
         assert same_bits(*results)
         return results[0]
@@ -276,10 +224,6 @@ def test_deterministic_mode_gives_the_same_bits_at_any_place_and_in_any_company(
 
 def reduce_group(me: Rank, arrays: list[np.ndarray]) -> list[np.ndarray]:
     outputs = [np.empty_like(a) for a in arrays]
-    me.communicator.allreduce(
-        _core.Call("group"),
-        arrays,
-        outputs,
-        _core.Reduction(_core.DType.float32, _core.ReduceOp.sum),
-    )
+    how = _core.DType.float32, ronde.Sum, None, 1.0, 1.0, None, ""
+    me.communicator.allreduce_bucket(arrays, outputs, *how)
     return outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import types
 from collections.abc import Iterator
 
@@ -18,7 +17,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[context.World]:
     loaded = settings.load({})
     control = _core.Control(inproc.transport(0, 0), context.where, print)
     communicator = _core.Communicator(control, inproc.transport(0, 1), 0, [0], loaded.core)
-    state = types.SimpleNamespace(settings=loaded, sets={}, pid=os.getpid())
+    state = types.SimpleNamespace(settings=loaded, sets={}, forked=False)
     monkeypatch.setattr(context, "_world", state)
     with monkeypatch.context() as attached:
         for name, value in vars(global_process_set).items():

@@ -260,7 +260,7 @@ class Auto(Method):
         link = communicator.link
         costs = {name: getattr(link, name) for name in ("alpha", "overhead", "beta", "gamma")}
         speeds = np.array([codec_seconds(each) for each in self.candidates if each], np.float64)
-        speeds = bucket.agreed(speeds.ravel(), _core.ReduceOp.max, COMPARED).reshape(-1, 2)
+        speeds = bucket.agreed(speeds.ravel(), _core.Op.Max, COMPARED).reshape(-1, 2)
         predictions = [
             predict(
                 each,
@@ -289,8 +289,8 @@ class Auto(Method):
         if known.waiting:
             # The late rank has waited least. But it may have found the cores idle, as the others
             # had finished their work: what a choice costs is seen from call to call.
-            call = bucket.agreed(times.call, _core.ReduceOp.min, COMPARED)
-            took, rest = bucket.agreed([times.took, times.rest], _core.ReduceOp.max, COMPARED)
+            call = bucket.agreed(times.call, _core.Op.Min, COMPARED)
+            took, rest = bucket.agreed([times.took, times.rest], _core.Op.Max, COMPARED)
             known.trials.setdefault(index, []).append(float(call))
             known.took.setdefault(index, []).append(float(took))
             known.rest.append(float(rest))
@@ -305,7 +305,7 @@ class Auto(Method):
         if len(known.recent) < CHECK_EVERY:
             return known
         middle = [statistics.median(known.recent)]
-        known.measured = float(bucket.agreed(middle, _core.ReduceOp.min, COMPARED)[0])
+        known.measured = float(bucket.agreed(middle, _core.Op.Min, COMPARED)[0])
         known.recent.clear()
         if known.measured > CHANGED * known.expected:
             again = self._open(bucket)

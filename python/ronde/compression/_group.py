@@ -106,7 +106,6 @@ class Group:
         self,
         arrays: Sequence[Any],
         detail: str,
-        *,
         dtype: _core.DType = _core.DType.float32,
         op: _core.Op = _core.Op.Sum,
     ) -> None:
@@ -117,13 +116,10 @@ class Group:
             arrays, arrays, dtype, op, self.call, 1.0, 1.0, None, detail
         )
 
-    def agreed(self, values: Any, op: _core.ReduceOp, detail: str) -> npt.NDArray[np.float64]:
+    def agreed(self, values: Any, op: _core.Op, detail: str) -> npt.NDArray[np.float64]:
         """A few numbers that all ranks learn of each other."""
-        mine = np.asarray(values, np.float64)
-        result = np.empty_like(mine)
-        call = _core.Call("comparison of numbers", self.call or "", detail=detail)
-        reduction = _core.Reduction(_core.DType.float64, op)
-        self.communicator.allreduce(call, [mine], [result], reduction)
+        result = np.array(values, np.float64)
+        self.combine([result], detail, _core.DType.float64, op)
         return result
 
     @property

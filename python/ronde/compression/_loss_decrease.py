@@ -106,7 +106,7 @@ class LossDecrease:
         following = last.sample.of(bucket.inputs).astype(np.float64)
         with np.errstate(all="ignore"):
             dots = [following @ last.sent, following @ last.exact]
-            found = bucket.agreed(dots, _core.ReduceOp.sum, "decrease")
+            found = bucket.agreed(dots, _core.Op.Sum, "decrease")
             sent, exact = found / squares(last.exact)
         # Steps with NaN or infinity say nothing, nor do those in which nothing is left to learn.
         if np.isfinite([sent, exact]).all():

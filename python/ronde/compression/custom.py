@@ -57,7 +57,7 @@ class Custom(Codec):
         except Exception as raised:  # which must not leave the other ranks waiting
             error = raised
         detail = f"compression={self!r}"
-        failed = bucket.agreed([error is not None], _core.ReduceOp.max, detail).any()
+        failed = bucket.agreed([error is not None], _core.Op.Max, detail).any()
         if error is not None:
             raise error
         if failed:
@@ -87,7 +87,7 @@ class Custom(Codec):
         """What all ranks' values add up to, and 1."""
         mine = pack(packed)
         call = _core.Call("payloads of allreduce", bucket.call or "", detail=repr(self))
-        lengths, data = bucket.communicator.allgather(call, mine, mine.size, 1)
+        data, lengths = bucket.communicator.allgather(mine, call=call)
         totals = [np.zeros(each.shape, np.float32) for each in bucket.inputs]
         end = 0
         for length in lengths:
@@ -102,14 +102,10 @@ class Custom(Codec):
         totals = []
         for (payload, ctx), x in zip(packed, bucket.inputs, strict=True):
             seen = view(payload)
-            call = _core.Call(
-                "payload of allreduce", bucket.call or "", seen.dtype, seen.shape, detail=repr(self)
-            )
-            total = np.empty_like(seen.array)
+            total = np.array(seen.array)
             half = seen.dtype in (_core.DType.float16, _core.DType.bfloat16)
-            ranks = bucket.communicator.size if half else 1
-            reduction = _core.Reduction(seen.dtype, _core.ReduceOp.sum, divisor=ranks)
-            bucket.communicator.allreduce(call, [seen.array], [total], reduction)
+            ranks, op = (bucket.communicator.size, _core.Op.Average) if half else (1, _core.Op.Sum)
+            bucket.combine([total], f"payload of {self!r}, shape {seen.shape}", seen.dtype, op)
             totals.append((self._decompressed(seen.wrap(total), ctx, x.shape), ranks))
         return totals
 

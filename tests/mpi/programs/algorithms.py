@@ -10,6 +10,7 @@ import collectives
 import numpy as np
 import ronde
 from ronde import _core
+from values import OPS
 
 
 def rows() -> list[dict[str, str]]:
@@ -25,7 +26,7 @@ def rows() -> list[dict[str, str]]:
 
 def check_bits(rank: int, size: int) -> None:
     generator = np.random.default_rng(rank)
-    for dtype, op in itertools.product(collectives.dtypes()[-4:], collectives.OPS.values()):
+    for dtype, op in itertools.product(collectives.dtypes()[-4:], OPS):
         x = generator.normal(size=5000).astype(dtype)
         results = [ronde.allreduce(x, op) for _ in range(2)]
         assert results[0].tobytes() == results[1].tobytes()
