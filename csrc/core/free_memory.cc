@@ -91,7 +91,8 @@ std::size_t free_memory(const std::string& root) {
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (second == line.npos) continue;
-    const auto controllers = "," + std::string(line.substr(first + 1, second - first - 1)) + ",";
+    std::string controllers = ",";
+    controllers.append(line.substr(first + 1, second - first - 1)).append(",");
     const auto path = line.substr(second + 1);
     if (controllers == ",,") least = std::min(least, free_in_all(root, path, kSecond));
     if (controllers.find(",memory,") != controllers.npos)
