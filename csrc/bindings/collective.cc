@@ -174,6 +174,7 @@ void bind_collective(py::module_& module) {
           },
           "call"_a, "sets"_a = std::vector<Communicator*>())
       .def("close", &Communicator::close, "why"_a, py::call_guard<WithoutGil>())
+      .def_property_readonly("is_inside", &Communicator::is_inside)
       .def_property_readonly("failure",
                              [](const Communicator& self) { return to_python(self.failure()); });
   bind_operations(module, communicator);

@@ -65,6 +65,10 @@ class Communicator {
   /// The ranks of the set, as ranks of the job.
   const std::vector<int>& members() const { return members_; }
   const Settings& settings() const { return settings_; }
+  /// Whether this thread is in a call: its handlers of signals may ask.
+  bool is_inside() const {
+    return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  }
 
   /// How many ranks reduce in the memory of this machine before anything crosses to others, if
   /// there are several machines, and which of them this one is.
@@ -168,9 +172,6 @@ class Communicator {
   bool may_begin() const;
   void leave();
   void refuse(const std::string& why);
-  bool is_inside() const {
-    return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();
-  }
   void require_members(const Watch& watch, double elapsed);
   void give_up(const Call& call, const std::string& reason, bool stalled);
   void require_usable() const;

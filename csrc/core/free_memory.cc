@@ -10,6 +10,7 @@ namespace ronde {
 namespace {
 
 constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
+constexpr std::size_t kMostSpared = 1 << 30;
 
 /// The names of one version's files and fields.
 struct Version {
@@ -52,7 +53,7 @@ std::size_t field(const std::string& text, std::string_view name, std::size_t ot
 
 /// Up to near the limit: other memory is taken meanwhile, in this process too.
 std::size_t free_below(std::size_t limit, std::size_t used) {
-  const auto usable = limit - limit / 16;
+  const auto usable = limit - std::min(limit / 16, kMostSpared);
   return usable - std::min(usable, used);
 }
 
@@ -82,9 +83,9 @@ std::size_t free_in_all(const std::string& root, std::string_view path, const Ve
 
 std::size_t free_memory(const std::string& root) {
   const auto machine = content(root + "/proc/meminfo");
-  const auto total = field(machine, "MemTotal:", 0);  // both in KiB
-  const auto available = field(machine, "MemAvailable:", total);
-  std::size_t least = total ? 1024 * free_below(total, total - available) : kUnlimited;
+  const auto total = 1024 * field(machine, "MemTotal:", 0);  // given in KiB
+  const auto available = 1024 * field(machine, "MemAvailable:", total / 1024);
+  std::size_t least = total ? free_below(total, total - available) : kUnlimited;
   const auto groups = content(root + "/proc/self/cgroup");
   for (std::string_view rest = groups; !rest.empty();) {  // lines like 4:memory:/path and 0::/path
     const auto line = rest.substr(0, rest.find('\n'));

@@ -367,6 +367,9 @@ def remove_process_set(process_set: ProcessSet) -> None:
         process_set._require()
         set_id = process_set.process_set_id
         assert set_id is not None
+        own = process_set._communicator
+        if own is not None and own.is_inside:  # before other ranks are made to wait for this one
+            raise RondeError("a call cannot remove the process set that it is made on")
         call = _core.Call("remove_process_set", detail=f"set {set_id}")
         global_process_set._member().barrier(call=call)
         _close_sets(state, [set_id], f"process set {set_id} was removed")

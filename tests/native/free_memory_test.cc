@@ -12,7 +12,7 @@ namespace {
 
 using ronde::free_memory;
 
-constexpr std::size_t kMiB = 1 << 20;  // (a sixteenth of each limit is left)
+constexpr std::size_t kMiB = 1 << 20;  // (a sixteenth of each limit is left, at most 1 GiB)
 
 /// A folder of /proc and /sys for a test.
 class Root {
@@ -61,6 +61,11 @@ void the_second_version_counts_at_every_level_and_files_are_free() {
   root.write("/sys/fs/cgroup/pod/memory.stat",
              "anon 5\ninactive_file " + mib(200) + "active_file " + mib(100) + "shmem 3\n");
   CHECK(root.free() == 310 * kMiB);
+  root.write("/sys/fs/cgroup/pod/job/step/memory.max", "max\n");
+  root.write("/sys/fs/cgroup/pod/memory.max", mib(64 << 10));
+  root.write("/sys/fs/cgroup/pod/memory.current", mib(62 << 10));
+  CHECK(root.free() == (1 << 10) * kMiB + 300 * kMiB);
+  root.write("/sys/fs/cgroup/pod/memory.max", mib(640));
   root.write("/sys/fs/cgroup/pod/memory.current", mib(1000));  // above, for a moment
   CHECK(root.free() == 0);
 }

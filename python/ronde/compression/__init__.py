@@ -138,7 +138,7 @@ def method_of_call(compression: Any) -> Method | None:
         return method_of(compression)
     named: dict[str, Method | None] = context.world().named
     if compression not in named:
-        named[compression] = method_of(compression)
+        named.setdefault(compression, method_of(compression))  # two threads may come at once
     return named[compression]
 
 

@@ -98,11 +98,13 @@ elif case == "interrupted":
     ronde.allreduce(ones, name="gradient")
 elif case == "called_by_a_handler":
     # A collective inside a collective of the same thread and set could never end.
+    some = ronde.add_process_set([0, 1])
+    attempts = [lambda: ronde.barrier("from a handler"), lambda: ronde.remove_process_set(some)]
     refused = []
 
     def call_again(*_: object) -> None:
         try:
-            ronde.barrier("from a handler")
+            attempts.pop(0)()
         except ronde.RondeError as error:
             refused.append(str(error))
 
@@ -113,6 +115,13 @@ elif case == "called_by_a_handler":
         time.sleep(2)
     ronde.allreduce(ones)
     assert rank != 0 or "barrier 'from a handler' was called" in refused[0]
+    if rank == 0:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+    if rank == 1:
+        time.sleep(2)
+    if rank != 2:
+        ronde.allreduce(ones, process_set=some)
+    assert rank != 0 or "cannot remove the process set" in refused[1]
 elif case in ("removes_under_calls", "shuts_down_under_calls"):
     some = ronde.add_process_set(range(size - 1))
     ends = []
