@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -53,10 +54,15 @@ def connect() -> Iterator[DeepSpeed]:
     peer = DeepSpeed()
     # What DeepSpeed's own launcher sets.
     os.environ["LOCAL_SIZE"] = str(peer.size)
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ.setdefault("MASTER_PORT", str(peer.comm.bcast(20000 + os.getpid() % 40000)))
+    os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ["MASTER_PORT"] = port = str(peer.comm.bcast(os.getpid()))  # names its memory
     if peer.rank == 0:
         ShareMemCommBuilder().load(verbose=False)
     peer.comm.Barrier()  # the others find it compiled
     ShareMemCommBuilder().load(verbose=False).initialize(peer.size, peer.rank)
-    yield peer
+    try:
+        yield peer
+    finally:
+        peer.comm.Barrier()
+        for file in Path("/dev/shm").glob(f"deepspeed_*_{port}_*"):  # which it leaves behind
+            file.unlink(missing_ok=True)
