@@ -15,6 +15,7 @@
 #include "bindings/gil.h"
 #include "bindings/operations.h"
 #include "collective/communicator.h"
+#include "collective/piggyback.h"
 #include "core/error.h"
 
 namespace py = pybind11;
@@ -153,7 +154,7 @@ void bind_collective(py::module_& module) {
       .def_property_readonly("settings", &Communicator::settings)
       .def_property_readonly("local_size", &Communicator::local_size)
       .def_property_readonly("local_rank", &Communicator::local_rank)
-      .def_property_readonly("link", [](const Communicator& self) -> Link { return self.link(); })
+      .def_property_readonly("link", [](Communicator& self) -> Link { return self.link(); })
       .def("set_link", &Communicator::set_link, "link"_a, py::call_guard<WithoutGil>())
       .def(
           "share_memory",
@@ -164,7 +165,7 @@ void bind_collective(py::module_& module) {
             return self.share_memory(machines);
           },
           "machines"_a = std::vector<int>())
-      .def("know_link", py::overload_cast<>(&Communicator::know_link), py::call_guard<WithoutGil>())
+      .def("know_link", &Communicator::know_link, py::call_guard<WithoutGil>())
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def(
           "end",

@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, module) {
   ronde::bind_transport(module);
   ronde::bind_schedule(module);
   ronde::bind_collective(module);
+  ronde::bind_engine(module);
 }

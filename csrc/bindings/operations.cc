@@ -23,6 +23,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/arrays.h"
+#include "bindings/operand.h"
 #include "collective/communicator.h"
 #include "core/error.h"
 
@@ -31,33 +32,6 @@ using namespace py::literals;
 
 namespace ronde {
 namespace {
-
-/// An array of the caller's, and what its bytes are.
-struct Operand {
-  py::array array;
-  DType dtype;
-};
-
-/// Nothing where `x` has no dtype and is not plain.
-std::optional<Operand> operand_of(py::handle x, py::handle dtype) {
-  const auto found = dtype.is_none() ? plain_dtype(x) : dtype.cast<DType>();
-  if (!found) return {};
-  if (!py::isinstance<py::array>(x)) throw py::type_error("a NumPy array is needed");
-  return Operand{py::reinterpret_borrow<py::array>(x), *found};
-}
-
-Call call_of(const char* kind, py::handle name, const Operand& operand) {
-  Call call;
-  call.kind = kind;
-  call.name = name_from(name);
-  call.dtype = operand.dtype;
-  call.shape = shape_of(operand.array);
-  return call;
-}
-
-py::array new_like(const py::array& array) {
-  return new_array(array.dtype(), shape_of(array), array);
-}
 
 py::object allreduce(Communicator& self, py::handle x, py::handle output, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale, py::handle given,
@@ -94,9 +68,9 @@ py::object reduce(Communicator& self, py::handle x, int root, py::handle op, py:
     out = output_of(array);
     result = std::move(array);
   }
-  const auto in = input_of(input);
+  const Piece piece{input_of(input), out};
   run_collective(self, {input, result},
-                 [&] { self.reduce(call, in, out, reducing.reduction, root, algorithm); });
+                 [&] { self.reduce(call, piece, reducing.reduction, root, algorithm); });
   return result;
 }
 
@@ -191,13 +165,11 @@ py::object allgather(Communicator& self, py::handle x, py::handle name, py::hand
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = operand->array;
-  const Call call =
+  Call call =
       described.is_none() ? contribution("allgather", name, *operand) : described.cast<Call>();
-  const auto input = input_of(mine);
-  const std::size_t rows = rows_of(mine), length = row_bytes(mine);
-  return joined(mine, run_collective(self, {mine}, [&] {
-                  return self.allgather(call, input, rows, length, algorithm);
-                }));
+  const Contribution rows{input_of(mine), rows_of(mine), row_bytes(mine)};
+  return joined(
+      mine, run_collective(self, {mine}, [&] { return self.allgather(call, rows, algorithm); }));
 }
 
 py::object gather(Communicator& self, py::handle x, int root, py::handle name, py::handle given,
@@ -207,10 +179,9 @@ py::object gather(Communicator& self, py::handle x, int root, py::handle name, p
   const auto& mine = operand->array;
   Call call = contribution("gather", name, *operand);
   call.root = self.members().at(root);
-  const auto input = input_of(mine);
-  const std::size_t rows = rows_of(mine), length = row_bytes(mine);
-  auto gathered = run_collective(
-      self, {mine}, [&] { return self.gather(call, input, rows, length, root, algorithm); });
+  const Contribution rows{input_of(mine), rows_of(mine), row_bytes(mine)};
+  auto gathered =
+      run_collective(self, {mine}, [&] { return self.gather(call, rows, root, algorithm); });
   if (self.rank() != root) return py::none();
   return joined(mine, std::move(gathered));
 }
@@ -234,11 +205,10 @@ py::tuple scatter(Communicator& self, const std::optional<py::array>& all,
   const auto input = all ? input_of(*all) : ConstBuffer{};
   if (self.rank() == root) {
     require_rows(self, rows, input.bytes, row_bytes);
-    if (header.size() > Communicator::kHeaderWords)
-      throw ArgumentError("the array has too many dimensions");
+    if (header.size() > kHeaderWords) throw ArgumentError("the array has too many dimensions");
   }
   auto result = run_collective(self, {all ? py::handle(*all) : py::none()}, [&] {
-    return self.scatter(call, input, {rows, row_bytes, header}, root, algorithm);
+    return self.scatter(call, {input, rows, row_bytes}, header, root, algorithm);
   });
   return py::make_tuple(result.rows, array_of(std::move(result.data)), result.header);
 }
@@ -259,9 +229,9 @@ py::object alltoall(Communicator& self, py::handle x,
   const auto in = input_of(input);
   const std::size_t length = row_bytes(input);
   require_rows(self, rows, in.bytes, length);
-  const Call call = contribution("alltoall", name, *operand);
+  Call call = contribution("alltoall", name, *operand);
   return joined(input, run_collective(self, {input}, [&] {
-                  return self.alltoall(call, in, rows, length, algorithm);
+                  return self.alltoall(call, {in, rows, length}, algorithm);
                 }));
 }
 

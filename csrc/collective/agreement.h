@@ -31,7 +31,8 @@ class Agreement final : public Work {
 
   Progress progress() override;
 
-  /// Once done: whether all fingerprints were equal.
+  /// Once done: the fingerprints of all ranks.
+  const Extremes& known() const { return known_; }
   bool agreed() const { return known_.equal(); }
 
  private:

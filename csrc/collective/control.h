@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -43,6 +44,11 @@ class Control {
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
   const Hooks& hooks() const { return hooks_; }
+
+  /// What else a thread does that waits in a blocking call; returns whether more of it may come at
+  /// any time. Set before there are calls.
+  void set_meanwhile(std::function<bool()> work) { meanwhile_ = std::move(work); }
+  bool meanwhile() const { return meanwhile_ && meanwhile_(); }
 
   /// Reports to all ranks that this one waits, and that it does no longer.
   void announce_waiting(const Standing& standing);
@@ -117,6 +123,7 @@ class Control {
   mutable std::mutex mutex_;  // several threads of a process may wait, each in its own process set
   const std::shared_ptr<Transport> transport_;
   const Hooks hooks_;
+  std::function<bool()> meanwhile_;
   const std::shared_ptr<Notice> incoming_;
   Request request_ = 0;
   std::list<Outgoing> outgoing_;

@@ -1,4 +1,4 @@
-// Small helpers of the communicator's files.
+// Small helpers of the routes.
 #pragma once
 
 #include <cstddef>
@@ -51,15 +51,28 @@ inline Reduction after(Reduction reduction, int ranks) {
   return reduction;
 }
 
+inline std::size_t elements_of(const Reduction& reduction, ConstBuffer data) {
+  return data.bytes / size_of(reduction.dtype);
+}
+
 /// The same in place, where no further rank has to be reduced.
 inline void finish(const Reduction& reduction, int ranks, Buffer data) {
-  postscale(after(reduction, ranks), data.data, data.bytes / size_of(reduction.dtype));
+  postscale(after(reduction, ranks), data.data, elements_of(reduction, data));
 }
 
 inline std::size_t bytes_of(std::span<const Piece> pieces) {
   std::size_t bytes = 0;
   for (const auto& piece : pieces) bytes += piece.input.bytes;
   return bytes;
+}
+
+/// The pieces' inputs, one after another.
+inline void pack(std::span<const Piece> pieces, Buffer data) {
+  std::size_t offset = 0;
+  for (const auto& piece : pieces) {
+    copy(data.slice(offset, piece.input.bytes), piece.input);
+    offset += piece.input.bytes;
+  }
 }
 
 /// The packed pieces, back to where their results belong.

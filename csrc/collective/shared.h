@@ -10,14 +10,11 @@
 
 namespace ronde {
 
-class SharedWork final : public Work {
+class SharedWork : public Work {
  public:
-  SharedWork(std::shared_ptr<Board> board, std::unique_ptr<SharedCollective> collective)
-      : board_(std::move(board)), collective_(std::move(collective)) {}
-
   Progress progress() override {
-    if (collective_->advance()) return Progress::done;
-    const auto before = std::exchange(seen_, collective_->moves());
+    if (collective_.advance()) return Progress::done;
+    const auto before = std::exchange(seen_, collective_.moves());
     return before == seen_ ? Progress::idle : Progress::moved;
   }
 
@@ -31,13 +28,30 @@ class SharedWork final : public Work {
 
   void abandon() override { board_->give_up(); }
 
-  const Extremes& said() const { return collective_->said(); }
-  const char* route() const { return collective_->route(); }
+  const Extremes& said() const { return collective_.said(); }
+  const char* route() const { return collective_.route(); }
+
+ protected:
+  SharedWork(std::shared_ptr<Board> board, SharedCollective& collective)
+      : board_(std::move(board)), collective_(collective) {}
+
+  const std::shared_ptr<Board> board_;
 
  private:
-  const std::shared_ptr<Board> board_;
-  const std::unique_ptr<SharedCollective> collective_;
+  SharedCollective& collective_;
   std::size_t seen_ = 0;
+};
+
+/// Of one allocation: short collectives would notice another.
+template <class Collective>
+class SharedWorkOf final : public SharedWork {
+ public:
+  template <class... Arguments>
+  explicit SharedWorkOf(std::shared_ptr<Board> board, Arguments&&... arguments)
+      : SharedWork(std::move(board), own_), own_(*board_, std::forward<Arguments>(arguments)...) {}
+
+ private:
+  Collective own_;
 };
 
 }  // namespace ronde

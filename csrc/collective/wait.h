@@ -11,6 +11,13 @@
 
 namespace ronde {
 
+/// What a thread waits for that moves several things. Nothing wakes it, so its sleeps are short.
+class Several final : public Work {
+ public:
+  Progress progress() override { return Progress::idle; }
+  std::chrono::microseconds patience() const override { return std::chrono::milliseconds(1); }
+};
+
 class Wait {
  public:
   using Clock = std::chrono::steady_clock;

@@ -1,7 +1,6 @@
 #include "collective/watch.h"
 
 #include <cstdio>
-#include <exception>
 
 #include "core/error.h"
 #include "core/text.h"
@@ -25,24 +24,19 @@ std::string seconds(double value) {
 
 }  // namespace
 
-Watch::Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
-             std::uint64_t sequence, const Call& call, bool patient)
-    : control_(control),
-      settings_(settings),
-      members_(members),
-      set_(set),
-      sequence_(sequence),
-      call_(call),
-      patient_(patient),
-      exceptions_(std::uncaught_exceptions()),
-      warning_(settings.stall_warning) {}
+Watch::Watch(Lane& lane, const Operation& operation)
+    : lane_(lane),
+      control_(lane.control()),
+      operation_(operation),
+      sequence_(operation.sequence),
+      warning_(lane.settings().stall_warning) {}
 
-Watch::~Watch() {
-  // A rank that gives up says that next. The others must not report it as missing until then.
-  if (std::uncaught_exceptions() > exceptions_) return;
+void Watch::end() {
+  // After a patient wait the others may have gone.
+  if (!announced_ || operation_.patient || control_.failed()) return;
+  announced_ = false;
   try {
-    // After a patient wait the others may have gone.
-    if (announced_ && !patient_ && !control_.failed()) control_.announce_resumed(standing());
+    control_.announce_resumed(standing());
   } catch (...) {
     // The next call of this rank fails in the same way and reports it.
   }
@@ -50,12 +44,12 @@ Watch::~Watch() {
 
 Standing Watch::standing() const {
   if (text_.empty()) {
-    text_ = shortened(call_.text(), kCallBytes);
-    if (set_ != 0) text_ += " on process set " + std::to_string(set_);
+    text_ = shortened(operation_.call.text() + operation_.about, kCallBytes);
+    if (lane_.set() != 0) text_ += " on process set " + std::to_string(lane_.set());
     if (const auto where = control_.hooks().where(); !where.empty())
       text_ += " at " + printable(where);
   }
-  return {set_, sequence_, text_};
+  return {lane_.number(), operation_.sequence, text_};
 }
 
 void Watch::announce() {
@@ -65,15 +59,20 @@ void Watch::announce() {
 }
 
 void Watch::check(double elapsed) {
-  control_.hooks().check_signals();
+  const auto& settings = lane_.settings();
+  if (sequence_ != operation_.sequence) {
+    sequence_ = operation_.sequence;
+    announced_ = false;
+    warning_ = settings.stall_warning;
+  }
   control_.poll(standing());
   if (control_.others_wait()) announce();
-  const double timeout = patient_ ? 0 : settings_.stall_timeout;
+  const double timeout = operation_.patient ? 0 : settings.stall_timeout;
   const bool warn = warning_ > 0 && elapsed > warning_;
   const bool give_up = timeout > 0 && elapsed > timeout;
   if (warn || (timeout > 0 && elapsed > timeout - kGrace)) announce();
   if (warn && (elapsed > warning_ + kGrace || give_up)) {
-    warning_ = patient_ ? 2 * elapsed : 0;
+    warning_ = operation_.patient ? 2 * elapsed : 0;
     control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
                           seconds(elapsed) + " in " + standing().text + missing());
   }
@@ -86,14 +85,15 @@ void Watch::check(double elapsed) {
 /// The missing ranks of this call, and what is known of them.
 std::string Watch::missing() const {
   std::string text;
-  for (const int member : members_) {
+  for (const int member : lane_.members()) {
     if (member == control_.rank()) continue;
     bool here = false;
     std::string elsewhere;
     for (const auto& theirs : control_.waiting(member)) {
-      here |= theirs.same_call({set_, sequence_, {}});
+      here |= theirs.same_call(standing());
       // A call of this set that is over says nothing about where the rank is now.
-      if (theirs.set != set_) elsewhere += (elsewhere.empty() ? "" : ", and in ") + theirs.text;
+      if (theirs.set != lane_.number())
+        elsewhere += (elsewhere.empty() ? "" : ", and in ") + theirs.text;
     }
     if (here) continue;
     text += "\n  rank " + std::to_string(member) + " is missing: ";

@@ -1,27 +1,25 @@
-// What a rank monitors while it waits in one call: Ctrl-C, failures of others, and the time.
+// What a rank monitors while it waits in one call: failures of others, and the time.
 #pragma once
 
+#include <cstdint>
 #include <string>
-#include <vector>
 
-#include "collective/call.h"
-#include "collective/control.h"
-#include "collective/settings.h"
+#include "collective/lane.h"
 
 namespace ronde {
 
 class Watch {
  public:
-  /// `patient`: waits without a limit, as the end of a program does for ranks that still work, and
-  /// warns at growing intervals.
-  Watch(Control& control, const Settings& settings, const std::vector<int>& members, int set,
-        std::uint64_t sequence, const Call& call, bool patient);
-  ~Watch();
+  Watch(Lane& lane, const Operation& operation);
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
+  /// The call is over, and the ranks go on. (A rank that gives up says that instead: the others
+  /// must not report it as missing until then.)
+  void end();
+
   /// Called now and then, after `elapsed` seconds in which nothing happened. Throws what ends the
-  /// wait: the signal's exception, RankFailedError or StalledError.
+  /// wait: RankFailedError or StalledError.
   void check(double elapsed);
 
   Standing standing() const;
@@ -30,15 +28,11 @@ class Watch {
   void announce();
   std::string missing() const;
 
+  Lane& lane_;
   Control& control_;
-  const Settings& settings_;
-  const std::vector<int>& members_;
-  const int set_;
-  const std::uint64_t sequence_;
-  const Call& call_;
-  const bool patient_;
+  const Operation& operation_;
   mutable std::string text_;  // of the call and its call site, once asked for
-  const int exceptions_;      // under way when this one began
+  std::uint64_t sequence_;    // of the agreement that the next two are about
   bool announced_ = false;
   double warning_;  // seconds of waiting until the next warning; 0 for never
 };

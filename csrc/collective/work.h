@@ -1,7 +1,7 @@
 // Something under way.
 //
 // Every part of a collective is such a state machine: phase 0, the exchange that follows it. A
-// blocking call drives one to its end (communicator.cc); whoever wants several at once, or
+// blocking call drives one to its end (drive.cc); whoever wants several at once, or
 // something else meanwhile, moves each a little at a time.
 #pragma once
 

@@ -46,6 +46,15 @@ if TYPE_CHECKING:
         StalledError,
         UnavailableError,
     )
+    from .handles import (
+        Handle,
+        allreduce_async,
+        allreduce_async_,
+        barrier_async,
+        broadcast_async_,
+        poll,
+        synchronize,
+    )
     from .memory import empty
     from .movements import (
         allgather,
@@ -79,6 +88,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Average",
     "DistributedOptimizer",
+    "Handle",
     "Max",
     "Min",
     "MismatchError",
@@ -96,10 +106,14 @@ __all__ = [
     "allgather_object",
     "allreduce",
     "allreduce_",
+    "allreduce_async",
+    "allreduce_async_",
     "alltoall",
     "barrier",
+    "barrier_async",
     "broadcast",
     "broadcast_",
+    "broadcast_async_",
     "broadcast_object",
     "broadcast_parameters",
     "compression",
@@ -116,6 +130,7 @@ __all__ = [
     "is_initialized",
     "local_rank",
     "local_size",
+    "poll",
     "rank",
     "reduce",
     "reducescatter",
@@ -123,6 +138,7 @@ __all__ = [
     "scatter",
     "shutdown",
     "size",
+    "synchronize",
 ]
 
 if not TYPE_CHECKING:
@@ -131,6 +147,7 @@ if not TYPE_CHECKING:
         "compression",
         "context",
         "errors",
+        "handles",
         "memory",
         "movements",
         "objects",

@@ -676,3 +676,47 @@ class Communicator:
         compression: Compression | None,
         detail: str,  # what else must agree, in words
     ) -> None: ...
+
+class Submission:
+    """An asynchronous call under way."""
+
+    @property
+    def done(self) -> builtins.bool: ...
+    def result(self) -> None:
+        """Once done: raises what has ended the call, if anything."""
+
+class Engine:
+    """Moves asynchronous calls. Those that give None for an array that is not plain have done nothing."""
+
+    def __init__(self, control: Control, fusion_bytes: int, spin: builtins.bool) -> None: ...
+    def allreduce(
+        self,
+        set: Communicator,
+        x: _T,
+        output: _T | None,  # None for a new one
+        op: Op,
+        name: str | None,
+        prescale: float,
+        postscale: float,
+        dtype: DType | None = None,
+    ) -> tuple[Submission, _T | Any] | Any: ...
+    def broadcast(
+        self,
+        set: Communicator,
+        x: _T,
+        root: int,
+        name: str | None,
+        dtype: DType | None = None,
+    ) -> tuple[Submission, _T] | Any: ...
+    def barrier(self, set: Communicator, name: str | None) -> Submission: ...
+    def poll(self, submission: Submission) -> builtins.bool: ...
+    def wait(self, submission: Submission, seconds: float | None = None) -> builtins.bool: ...
+    def leave(self, sets: Sequence[Communicator]) -> None:
+        """Before this rank ends: others that wait for what it has not submitted find out."""
+
+    def busy(self, set: Communicator) -> builtins.bool: ...
+    def drain(self, set: Communicator) -> None:
+        """Runs what all ranks of the set have pending; all must call it."""
+
+    def close(self, set: Communicator, why: str) -> builtins.bool:
+        """Ends what is pending there. Whether no messages can be under way."""

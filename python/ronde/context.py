@@ -55,6 +55,7 @@ class World:
     settings: settings.Settings
     homes: list[_homes.Home]  # of all ranks
     shares_memory: bool  # whether those ranks of the global set that are on one machine do
+    engine: _core.Engine
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
     )  # with its MPI communicator
@@ -188,7 +189,8 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         loaded.core.segment_bytes = settings.usual_segment_bytes(_homes.machines(homes))
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, everybody, homes, loaded)
-    world = World(job, comm, control_comm, library, control, loaded, homes, shares)
+    engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin)
+    world = World(job, comm, control_comm, library, control, loaded, homes, shares, engine)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = everybody
@@ -385,7 +387,7 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
         process_set, comm = state.sets.pop(set_id)
         communicator = process_set._communicator
         process_set._detach()
-        closed.append((comm, communicator is None or communicator.close(why)))
+        closed.append((comm, communicator is None or _close(state, communicator, why)))
     closed += others
     # Not by MPI's own collectives: Open MPI's fail where it takes two hosts for one.
     done = global_process_set._member().allreduce(
@@ -394,6 +396,25 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
     for (comm, _), all_done in zip(closed, done, strict=True):
         if all_done and comm != state.job.MPI.COMM_NULL:
             comm.Free()
+
+
+def _close(state: World, communicator: _core.Communicator, why: str) -> bool:
+    """Ends all calls on it. Returns whether no messages can be under way."""
+    asynchronous = state.engine.close(communicator, f"it was pending when {why}")
+    return communicator.close(why) and asynchronous
+
+
+def _drain(state: World) -> None:
+    """Runs the asynchronous calls that are pending on all members of a set, at the end of all calls."""
+    ids = sorted(state.sets)
+    members = [state.sets[set_id][0]._communicator for set_id in ids]
+    busy = [each is not None and state.engine.busy(each) for each in members]
+    anywhere = global_process_set._member().allreduce(
+        np.array(busy, np.uint8), None, _core.Op.Max
+    )
+    for communicator, needed in zip(members, anywhere, strict=True):
+        if needed and communicator is not None:
+            state.engine.drain(communicator)
 
 
 @contextmanager
@@ -456,16 +477,15 @@ def _shutdown() -> None:
 def _leave(state: World) -> None:
     # The end is a call like any other: a rank that ends while others still work is
     # reported here by its number, instead of leaving them to hang.
-    communicators = [each._communicator for each, _ in state.sets.values()]
-    global_process_set._member().end(
-        _core.Call("shutdown, or the end of the program"),
-        [each for each in communicators[1:] if each is not None],
-    )
+    sets = [each._communicator for each, _ in state.sets.values() if each._communicator is not None]
+    state.engine.leave(sets)
+    global_process_set._member().end(_core.Call("shutdown, or the end of the program"), sets[1:])
+    _drain(state)
     why = "Ronde was shut down"
     set_ids = sorted(state.sets, reverse=True)[:-1]
     _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
     process_set, comm = state.sets[0]
     communicator = process_set._member()
     process_set._detach()
-    communicator.close(why)  # no call is under way on it: the end was one, of all ranks
+    _close(state, communicator, why)  # no call is under way: the end was one, of all ranks
     comm.Free()

@@ -103,7 +103,7 @@ void collectives_under_delays(unsigned seed) {
 
       const std::size_t rows = count / (me.rank + 1);
       const auto gathered = me.communicator->allgather(
-          call("allgather"), buffer_of(values).slice(0, rows * 4), rows, 4);
+          call("allgather"), {buffer_of(values).slice(0, rows * 4), rows, 4});
       CHECK(gathered.rows[0] == count);
       me.communicator->barrier(call("barrier"));
     }
@@ -234,7 +234,7 @@ void everything(Rank& me, std::size_t count, bool shared, int root) {
   CHECK(part.all(total * static_cast<float>(me.size)));
 
   Floats result(me.rank == root ? count : 0, shared, 0);
-  me.communicator->reduce(call("reduce"), values.buffer(), result.buffer(), {}, root);
+  me.communicator->reduce(call("reduce"), {values.buffer(), result.buffer()}, {}, root);
   CHECK(result.all(total * static_cast<float>(me.size)));
 
   Floats data(count, shared, static_cast<float>(me.rank));
@@ -242,9 +242,9 @@ void everything(Rank& me, std::size_t count, bool shared, int root) {
   CHECK(data.all(static_cast<float>(root)));
 
   const auto gathered =
-      me.communicator->allgather(call("allgather"), part.buffer(), rows[me.rank], 4);
+      me.communicator->allgather(call("allgather"), {part.buffer(), rows[me.rank], 4});
   CHECK(gathered.data.size() == count * 4 && gathered.rows == rows);
-  const auto sent = me.communicator->alltoall(call("alltoall"), values.buffer(), rows, 4);
+  const auto sent = me.communicator->alltoall(call("alltoall"), {values.buffer(), rows, 4});
   CHECK(sent.data.size() == me.size * rows[me.rank] * 4);
 }
 

@@ -1,0 +1,124 @@
+#include "collective/lane.h"
+
+#include <utility>
+
+#include "collective/tell.h"
+#include "core/keep.h"
+#include "transport/group.h"
+
+namespace ronde {
+namespace {
+
+constexpr std::size_t kMostExplained = 256;  // kinds of calls
+
+}  // namespace
+
+Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport, int set,
+           std::vector<int> members, Settings settings)
+    : Lane(control, transport, set, members, settings, 0) {}
+
+Lane::Lane(const Lane& blocking)
+    : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
+           blocking.settings_, kTags) {}
+
+Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
+           int set, const std::vector<int>& members, const Settings& settings, int first_tag)
+    : control_(control),
+      transport_(transport),
+      set_(set),
+      first_tag_(first_tag),
+      members_(members),
+      settings_(settings),
+      plans_(settings_),
+      explains_(control_->hooks().log != nullptr) {}
+
+void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
+  board_ = std::move(board);
+  neighbours_ = std::move(neighbours);
+  if (neighbours_.same_place.size() > 1)
+    across_ = std::make_shared<Group>(transport_, neighbours_.same_place);
+}
+
+void Lane::keep_until_exit() const {
+  ronde::keep_until_exit(transport_);
+  ronde::keep_until_exit(across_);
+}
+
+std::uint64_t Lane::fingerprint(const Operation& operation, std::uint64_t extent) const {
+  constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15;
+  return operation.call.fingerprint() + operation.sequence + kSpread * extent;
+}
+
+Task<> Lane::agree(Operation& operation) {
+  next(operation);
+  auto said = Extremes::of(fingerprint(operation));
+  if (board_) {
+    const auto agreement = shared<SharedAgreement>(said.least);
+    if (!across_) {
+      co_await run_in_memory(operation, agreement);
+      co_return;
+    }
+    said = co_await agree_in_memory(operation, agreement);
+  }
+  co_await agree_by_messages(operation, said);
+}
+
+Task<> Lane::begin(Operation& operation) {
+  if (settings_.check) {
+    co_await agree(operation);
+  } else {
+    next(operation);
+  }
+}
+
+Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
+                               std::shared_ptr<Contributions> contributions) {
+  if (outward().size() == 1) co_return;
+  const auto agreement =
+      std::make_shared<Agreement>(outward(), agreement_tag(), said, std::move(contributions));
+  co_await agreement;
+  if (!agreement->agreed()) co_await raise_mismatch(*this, operation);
+}
+
+Task<Extremes> Lane::compare(Operation& operation, std::uint64_t fingerprint) {
+  auto said = Extremes::of(fingerprint);
+  if (board_) {
+    const auto agreement = shared<SharedAgreement>(fingerprint);
+    said = co_await agree_in_memory(operation, agreement);
+  }
+  if (outward().size() == 1 || (board_ && !across_)) co_return said;
+  const auto agreement = std::make_shared<Agreement>(outward(), agreement_tag(), said);
+  co_await agreement;
+  co_return agreement->known();
+}
+
+Task<Extremes> Lane::agree_in_memory(Operation& operation, std::shared_ptr<SharedWork> work) {
+  co_await work;
+  if (explains_ && work->said().equal()) explain_memory(operation, work->route());
+  co_return work->said();
+}
+
+Task<> Lane::run_in_memory(Operation& operation, std::shared_ptr<SharedWork> work) {
+  co_await work;
+  if (!work->said().equal()) co_await raise_mismatch(*this, operation);
+  if (explains_) explain_memory(operation, work->route());
+}
+
+void Lane::explain(const Operation& operation, const std::string& how) {
+  // Names differ, and what is compared besides is long.
+  Call kind = operation.call;
+  kind.name.clear();
+  kind.detail.clear();
+  auto line = kind.text() + ": " + how;
+  if (explained_.size() >= kMostExplained) explained_.clear();
+  if (explained_.insert(line).second) control_->hooks().log(line);
+}
+
+void Lane::explain_memory(const Operation& operation, const std::string& route) {
+  const auto ranks = std::to_string(board_->size());
+  const auto here = across_ ? "in the memory of each machine first, among its " + ranks + " ranks"
+                            : "in shared memory, as all " + ranks + " ranks are on one machine";
+  explain(operation, here + (route.empty() ? "" : ", ") + route);
+}
+
+}  // namespace ronde

@@ -1,0 +1,137 @@
+// What the calls of a process set go through, one after another: messages, with tags of their own;
+// the memory of the machine, where ranks share some; and phase 0, in which they agree on a call.
+//
+// Every call begins with phase 0 (agreement.h). No memory of the caller is written before all have
+// agreed, and nothing of it sent but what is piggybacked (piggyback.h). The ranks of a machine
+// agree in shared memory, and the machines over the network.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collective/agreement.h"
+#include "collective/control.h"
+#include "collective/operation.h"
+#include "collective/plans.h"
+#include "collective/settings.h"
+#include "collective/shared.h"
+#include "collective/task.h"
+#include "core/extremes.h"
+#include "node/board.h"
+#include "transport/transport.h"
+
+namespace ronde {
+
+/// The ranks of the machines, as this rank sees them.
+struct Neighbours {
+  std::vector<int> here;        // the ranks of this machine
+  int place = 0;                // of this rank among them
+  std::vector<int> same_place;  // the ranks with that place, one from each machine
+};
+
+class Lane {
+ public:
+  /// `transport` connects the members of the set, whose ranks in the job are `members`.
+  Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport, int set,
+       std::vector<int> members, Settings settings);
+  /// Of the same ranks, for asynchronous calls, which can be under way beside those of the other.
+  explicit Lane(const Lane& blocking);
+
+  int rank() const { return transport_->rank(); }
+  int size() const { return transport_->size(); }
+  int set() const { return set_; }
+  /// By which notices of the control channel tell lanes apart.
+  int number() const { return first_tag_ == 0 ? set_ : set_ + kAsynchronous; }
+  const std::vector<int>& members() const { return members_; }
+  const Settings& settings() const { return settings_; }
+  Control& control() const { return *control_; }
+  Plans& plans() { return plans_; }
+
+  /// Of all members.
+  Transport& transport() const { return *transport_; }
+  /// Of the ranks of this machine; null where they share no memory.
+  Board* board() const { return board_.get(); }
+  /// Of the ranks with this local rank, one on each machine; null for one machine, and where ranks
+  /// share no memory.
+  Transport* across() const { return across_.get(); }
+  /// The ranks that messages of phase 0 go to.
+  Transport& outward() const { return across_ ? *across_ : *transport_; }
+
+  /// From now on the ranks of this machine share memory.
+  void share(std::shared_ptr<Board> board, Neighbours neighbours);
+  /// If they do: who they are.
+  const Neighbours& neighbours() const { return neighbours_; }
+
+  /// All that messages of a failed call may still touch.
+  void keep_until_exit() const;
+
+  /// The number of the last agreement.
+  std::uint64_t sequence() const { return sequence_; }
+  /// The next agreement is one of this operation.
+  void next(Operation& operation) { operation.sequence = ++sequence_; }
+
+  /// `extent`: what must be equal on all ranks whatever the call says, so that none reads or writes
+  /// where it must not.
+  std::uint64_t fingerprint(const Operation& operation, std::uint64_t extent = 0) const;
+
+  /// Phase 0, and nothing else.
+  Task<> agree(Operation& operation);
+  /// The same, unless the user does without.
+  Task<> begin(Operation& operation);
+  /// `said`: the fingerprints of this rank, or of those of its machine.
+  Task<> agree_by_messages(Operation& operation, Extremes said,
+                           std::shared_ptr<Contributions> contributions = nullptr);
+  /// The fingerprints of all ranks, which may differ.
+  Task<Extremes> compare(Operation& operation, std::uint64_t fingerprint);
+  /// A shared collective of the ranks of this machine.
+  template <class Collective, class... Arguments>
+  std::shared_ptr<SharedWork> shared(Arguments&&... arguments) const {
+    return std::make_shared<SharedWorkOf<Collective>>(board_,
+                                                      std::forward<Arguments>(arguments)...);
+  }
+  /// Runs it. Returns the fingerprints of these ranks.
+  Task<Extremes> agree_in_memory(Operation& operation, std::shared_ptr<SharedWork> work);
+  /// The same where these are all ranks: phase 0 and, for a collective, all that follows.
+  Task<> run_in_memory(Operation& operation, std::shared_ptr<SharedWork> work);
+
+  // Tags: phase 0 and what ranks tell each other outside it have one each. Data has one for each
+  // agreement, so that messages of one never meet a receive of the next.
+  int agreement_tag() const { return first_tag_; }
+  int tell_tag() const { return first_tag_ + 1; }
+  int data_tag(const Operation& operation) const {
+    return first_tag_ + 2 + static_cast<int>(operation.sequence % (kTags - 3));
+  }
+
+  /// Whether somebody reads how calls go (RONDE_LOG=debug).
+  bool explains() const { return explains_; }
+  /// `how` is said once for each kind of call.
+  void explain(const Operation& operation, const std::string& how);
+
+ private:
+  static constexpr int kTags = kMaxTag / 2;
+  static constexpr int kAsynchronous = 1 << 24;
+
+  Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
+       int set, const std::vector<int>& members, const Settings& settings, int first_tag);
+  void explain_memory(const Operation& operation, const std::string& route);
+
+  const std::shared_ptr<Control> control_;
+  const std::shared_ptr<Transport> transport_;
+  const int set_;
+  const int first_tag_;
+  const std::vector<int> members_;
+  const Settings settings_;
+  Plans plans_;
+  std::shared_ptr<Board> board_;
+  std::shared_ptr<Transport> across_;
+  Neighbours neighbours_;
+  std::uint64_t sequence_ = 0;
+  const bool explains_;
+  std::set<std::string> explained_;
+};
+
+}  // namespace ronde

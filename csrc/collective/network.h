@@ -1,0 +1,58 @@
+// Collectives over the network: phase 0, then a schedule, chosen by what the link costs.
+#pragma once
+
+#include <string_view>
+
+#include "collective/execution.h"
+#include "collective/lane.h"
+#include "collective/route.h"
+
+namespace ronde {
+
+/// Runs a schedule between the ranks of a transport, which is one of the lane's, after phase 0.
+Task<> run_on(Lane& lane, Transport& transport, Operation& operation, Collective collective,
+              const Layout& layout, Operands operands, Element element, std::string_view algorithm);
+
+/// Finds out what the link costs, if a collective of so many bytes needs to know.
+Task<> know_link(Lane& lane, Operation& operation, std::size_t bytes);
+
+/// Whether an allreduce of so many bytes that go over the network is piggybacked on phase 0.
+bool piggybacks(Lane& lane, std::size_t bytes, std::size_t element_bytes);
+
+/// An allreduce that is piggybacked on phase 0. Every rank reduces for itself, in the order of the
+/// ranks.
+Task<> reduce_piggybacked(Lane& lane, Operation& operation, Extremes said, Piece vector,
+                          Reduction reduction);
+
+class Network : public Route {
+ public:
+  explicit Network(Lane& lane) : lane_(lane) {}
+
+  Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                   std::string_view algorithm) override;
+  Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                        const Chunks& chunks, Reduction reduction,
+                        std::string_view algorithm) override;
+  Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                std::string_view algorithm) override;
+  Task<> broadcast(Operation& operation, Buffer data, int root,
+                   std::string_view algorithm) override;
+  Task<Gathered> allgather(Operation& operation, Contribution mine,
+                           std::string_view algorithm) override;
+  Task<Gathered> gather(Operation& operation, Contribution mine, int root,
+                        std::string_view algorithm) override;
+  Task<Scattered> scatter(Operation& operation, Rows all, std::span<const std::int64_t> header,
+                          int root, std::string_view algorithm) override;
+  Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) override;
+
+ protected:
+  Lane& lane_;
+
+ private:
+  Task<> run(Operation& operation, Collective collective, const Layout& layout, Operands operands,
+             Element element, std::string_view algorithm);
+  Task<Gathered> collect(Operation& operation, Collective collective, Contribution mine, int root,
+                         std::string_view algorithm);
+};
+
+}  // namespace ronde

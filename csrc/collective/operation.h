@@ -1,0 +1,56 @@
+// One call of a collective under way, and all that is its own.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collective/call.h"
+#include "core/bytes.h"
+#include "core/keep.h"
+
+namespace ronde {
+
+class Operation {
+ public:
+  /// `what` outlives the operation. `waits_long`: it waits for the other ranks without a limit.
+  explicit Operation(const Call& what, bool waits_long = false) : call(what), patient(waits_long) {}
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
+  const Call& call;
+  const bool patient;
+  std::string about;           // what reports say of it besides
+  std::uint64_t sequence = 0;  // in its lane: of the agreement that it has come to
+
+  /// Memory that lives as long as the operation, and for ever if that is given up.
+  Bytes allocate(std::size_t bytes) {
+    Bytes memory(bytes);
+    memory_.push_back(memory.owner());
+    return memory;
+  }
+  template <class T>
+  std::span<T> zeros(std::size_t count) {
+    const Bytes memory = allocate(count * sizeof(T));
+    std::fill_n(memory.as<T>(), count, T{});
+    return {memory.as<T>(), count};
+  }
+
+  /// Nothing of it is needed any more.
+  void release() { memory_.clear(); }
+
+  /// Messages may still be under way.
+  void give_up() {
+    for (auto& memory : std::exchange(memory_, {})) keep_until_exit(std::move(memory));
+  }
+
+ private:
+  std::vector<std::shared_ptr<const void>> memory_;
+};
+
+}  // namespace ronde

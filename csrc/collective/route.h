@@ -1,0 +1,81 @@
+// How collectives go: over the network, in the memory of a machine, or both. A route makes the task
+// of a call, phase 0 included; `operation` is that call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "collective/operation.h"
+#include "collective/task.h"
+#include "core/buffer.h"
+#include "core/bytes.h"
+#include "core/pieces.h"
+#include "core/reduction.h"
+#include "schedule/schedule.h"
+
+namespace ronde {
+
+/// What ranks contributed, one after another. Contributions are counted in rows, whose length all
+/// ranks know: a row may hold no bytes at all and still counts.
+struct Gathered {
+  std::vector<std::size_t> rows;  // of each rank
+  Bytes data;                     // empty where this rank gets no result
+};
+
+/// Rows for ranks, one after another in `data`.
+struct Rows {
+  ConstBuffer data;
+  std::span<const std::size_t> counts;  // of each rank
+  std::size_t bytes = 0;                // of a row
+};
+
+/// Rows of this rank.
+struct Contribution {
+  ConstBuffer data;
+  std::size_t rows = 0;
+  std::size_t row_bytes = 0;
+};
+
+/// What a rank gets of a scatter.
+struct Scattered {
+  std::size_t rows = 0;
+  Bytes data;
+  std::vector<std::int64_t> header;
+};
+
+/// The words for all ranks that a root may send along with a scatter, at most.
+constexpr std::size_t kHeaderWords = 80;
+
+class Route {
+ public:
+  virtual ~Route() = default;
+
+  // `algorithm` names one for schedules; empty unless the caller has chosen it.
+
+  /// Reduces the pieces as one vector.
+  virtual Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                           std::string_view algorithm) = 0;
+  /// `input` is a vector cut into `chunks`; `output` gets this rank's chunk of the reduction.
+  virtual Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                                const Chunks& chunks, Reduction reduction,
+                                std::string_view algorithm) = 0;
+  /// The output of other ranks than the root is not touched.
+  virtual Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                        std::string_view algorithm) = 0;
+  virtual Task<> broadcast(Operation& operation, Buffer data, int root,
+                           std::string_view algorithm) = 0;
+  virtual Task<Gathered> allgather(Operation& operation, Contribution mine,
+                                   std::string_view algorithm) = 0;
+  virtual Task<Gathered> gather(Operation& operation, Contribution mine, int root,
+                                std::string_view algorithm) = 0;
+  /// Rows and header are the root's; elsewhere they may be empty.
+  virtual Task<Scattered> scatter(Operation& operation, Rows all,
+                                  std::span<const std::int64_t> header, int root,
+                                  std::string_view algorithm) = 0;
+  virtual Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) = 0;
+};
+
+}  // namespace ronde

@@ -1,0 +1,40 @@
+// The collectives of ranks that are all on one machine: each is a shared collective on the board
+// (node/), phase 0 included.
+#pragma once
+
+#include <string_view>
+
+#include "collective/lane.h"
+#include "collective/route.h"
+
+namespace ronde {
+
+class SharedMemory final : public Route {
+ public:
+  explicit SharedMemory(Lane& lane) : lane_(lane) {}
+
+  Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                   std::string_view algorithm) override;
+  Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                        const Chunks& chunks, Reduction reduction,
+                        std::string_view algorithm) override;
+  Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                std::string_view algorithm) override;
+  Task<> broadcast(Operation& operation, Buffer data, int root,
+                   std::string_view algorithm) override;
+  Task<Gathered> allgather(Operation& operation, Contribution mine,
+                           std::string_view algorithm) override;
+  Task<Gathered> gather(Operation& operation, Contribution mine, int root,
+                        std::string_view algorithm) override;
+  Task<Scattered> scatter(Operation& operation, Rows all, std::span<const std::int64_t> header,
+                          int root, std::string_view algorithm) override;
+  Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) override;
+
+ private:
+  std::uint64_t begin(Operation& operation, std::uint64_t extent);
+  Task<Gathered> collect(Operation& operation, Contribution mine, int root);
+
+  Lane& lane_;
+};
+
+}  // namespace ronde

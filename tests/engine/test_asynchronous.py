@@ -1,0 +1,297 @@
+"""Asynchronous calls: in any order, fused, mismatched, failing; ranks are threads."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import ronde
+from ronde import _core
+from threads import Rank, run_all
+
+ronde.init()
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "network": {},
+    "memory": {"shared": True},
+    "machines": {"machines": [0, 0, 1, 1]},
+}
+Average, Sum, Max = _core.Op.Average, _core.Op.Sum, _core.Op.Max
+
+
+class Asynchronous:
+    """Asynchronous calls of a rank that is a thread."""
+
+    def __init__(self, me: Rank, fusion_bytes: int = 1 << 20) -> None:
+        self.set = me.communicator
+        self.engine = _core.Engine(me.control, fusion_bytes, False)
+
+    def allreduce(self, x: np.ndarray, name: str | None, op: _core.Op = Sum) -> ronde.Handle[Any]:
+        submission, result = self.engine.allreduce(self.set, x, None, op, name, 1.0, 1.0)
+        return ronde.Handle(self.engine, submission, lambda: result)
+
+    def broadcast(self, x: np.ndarray, root: int, name: str | None) -> ronde.Handle[Any]:
+        submission, result = self.engine.broadcast(self.set, x, root, name)
+        return ronde.Handle(self.engine, submission, lambda: result)
+
+    def barrier(self, name: str | None = None) -> ronde.Handle[None]:
+        return ronde.Handle(self.engine, self.engine.barrier(self.set, name), lambda: None)
+
+    def close(self) -> None:
+        """What all ranks have pending runs; the rest ends."""
+        self.engine.drain(self.set)
+        assert self.engine.close(self.set, "the test ended")
+
+
+@pytest.fixture(params=ROUTES)
+def route(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return ROUTES[request.param]
+
+
+def values(name: str, rank: int, size: int = 100) -> np.ndarray:
+    return np.full(size, (rank + 1) * (1 + int(name)), np.float32)
+
+
+def test_any_order_on_any_rank_and_any_step(route: dict[str, Any]) -> None:
+    names = [str(i) for i in range(40)]
+
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me, fusion_bytes=2000)
+        shuffled = random.Random(me.rank)
+        for step in range(6):
+            order = shuffled.sample(names, len(names)) if step % 2 else names
+            handles = {name: calls.allreduce(values(name, me.rank), name) for name in order}
+            for name in shuffled.sample(names, len(names)):
+                assert (handles[name].wait() == 10.0 * (1 + int(name))).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_calls_without_names_go_by_their_order(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for _ in range(3):
+            handles = [calls.allreduce(values(str(i), me.rank), None) for i in range(10)]
+            handles.append(calls.broadcast(np.full(3, float(me.rank)), 2, None))
+            calls.barrier().wait()
+            for i, handle in enumerate(handles[:-1]):
+                assert (handle.wait() == 10.0 * (1 + i)).all()
+            assert (handles[-1].wait() == 2.0).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_kinds_types_and_operations_together(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for _ in range(3):
+            mine = np.arange(5) + me.rank
+            half = calls.allreduce(mine.astype(np.float16), "half", Average)
+            whole = calls.allreduce(mine, "whole", Max)
+            double = calls.allreduce(mine.astype(np.float64), "double")
+            sent = calls.broadcast(mine.astype(np.int32), 1, "sent")
+            assert (sent.wait() == np.arange(5) + 1).all()
+            assert (double.wait() == 4 * np.arange(5) + 6).all()
+            assert (whole.wait() == np.arange(5) + 3).all()
+            assert (half.wait() == np.arange(5) + 1.5).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_what_some_ranks_have_not_submitted_stays_pending(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        late = me.rank == me.size - 1
+        early = None if late else calls.allreduce(np.ones(3), "early")
+        other = calls.allreduce(np.ones(3), "other")
+        assert (other.wait() == me.size).all()
+        assert early is None or not early.done()
+        if late:
+            early = calls.allreduce(np.ones(3), "early")
+        assert early is not None
+        assert (early.wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_each_waits_for_what_another_submits_later(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        first, second = ("a", "b") if me.rank % 2 else ("b", "a")
+        one = calls.allreduce(np.ones(3), first)
+        with pytest.raises(TimeoutError, match="goes on"):
+            one.wait(timeout=0.05)
+        two = calls.allreduce(np.ones(3), second)
+        assert (two.wait() == me.size).all()
+        assert (one.wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_calls_that_differ_fail_alone(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for step in range(4):
+            length = 5 if step == 2 and me.rank == 1 else 3
+            good = calls.allreduce(np.ones(4), "good")
+            bad = calls.allreduce(np.ones(length), "bad")
+            assert (good.wait() == me.size).all()
+            if step == 2:
+                with pytest.raises(ronde.MismatchError, match=r"(?s)'bad'.*shape \(5,\)"):
+                    bad.wait()
+            else:
+                assert (bad.wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_a_name_in_flight_is_taken() -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        first = calls.allreduce(np.ones(3), "w")
+        with pytest.raises(ValueError, match="'w' is pending"):
+            calls.allreduce(np.ones(3), "w")
+        assert (first.wait() == me.size).all()
+        assert (calls.allreduce(np.ones(3), "w").wait() == me.size).all()
+        calls.close()
+
+    run_all(2, program)
+
+
+def test_blocking_calls_move_what_is_pending(route: dict[str, Any]) -> None:
+    """Some ranks wait for the asynchronous call while others are in the blocking one."""
+
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for _ in range(5):
+            handle = calls.allreduce(np.ones(1000), "w")
+            if me.rank % 2:
+                assert (handle.wait() == me.size).all()
+            total = me.communicator.allreduce(np.ones(3), None, Sum)
+            assert (total == me.size).all()
+            assert (handle.wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_handles_that_are_dropped_complete(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        x = np.full(3, float(me.rank))
+        for _ in range(10):
+            calls.broadcast(x, 3, None)
+        calls.close()
+        assert (x == 3.0).all()
+
+    run_all(4, program, **route)
+
+
+def test_at_the_end_what_is_not_pending_everywhere_ends_with_an_error() -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        lone = calls.allreduce(np.ones(3), f"of rank {me.rank}")
+        common = calls.allreduce(np.ones(3), "common")
+        calls.close()
+        assert (common.result == me.size).all()
+        with pytest.raises(ronde.RondeError, match="the test ended"):
+            _ = lone.result
+
+    run_all(3, program)
+
+
+def test_a_rank_that_never_comes_is_named(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        if me.rank == 2:
+            time.sleep(2.0)
+            return
+        calls = Asynchronous(me)
+        handle = calls.allreduce(np.ones(3), "lonely")
+        with pytest.raises(ronde.StalledError, match=r"(?s)lonely.*rank 2 is missing"):
+            handle.wait()
+        with pytest.raises(ronde.RondeError, match="cannot be used any more"):
+            calls.allreduce(np.ones(3), "next")
+
+    run_all(4, program, **route, stall_warning=0.2, stall_timeout=0.8)
+
+
+def test_a_failure_ends_all_calls(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        if me.rank == 1:
+            me.control.fail("it ran out of patience")
+            return
+        handles = [calls.allreduce(np.ones(3), str(i)) for i in range(5)]
+        for handle in handles:
+            with pytest.raises(ronde.RondeError, match="ran out of patience"):
+                handle.wait()
+
+    run_all(4, program, **route)
+
+
+def test_several_threads_of_a_rank_submit_and_wait() -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        wrong: list[Any] = []
+
+        def work(thread: int) -> None:
+            for step in range(30):
+                found = calls.allreduce(np.full(10, float(step)), f"{thread}").wait()
+                wrong.extend(found[found != step * me.size])
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        calls.close()
+
+    run_all(3, program, shared=True)
+
+
+def test_what_is_reduced_is_the_same_whatever_is_fused() -> None:
+    """In deterministic mode, and in shared memory always."""
+
+    def program(me: Rank, fusion_bytes: int) -> list[bytes]:
+        calls = Asynchronous(me, fusion_bytes)
+        draw = np.random.default_rng(me.rank)
+        xs = [draw.standard_normal(n).astype(np.float32) for n in (3, 1000, 17, 250, 4000)]
+        handles = [calls.allreduce(x, str(i)) for i, x in enumerate(xs)]
+        found = [handle.wait().tobytes() for handle in handles]
+        calls.close()
+        return found
+
+    for options in ({"deterministic": True}, {"shared": True}):
+        alone = run_all(4, lambda me: program(me, 1), **options)
+        together = run_all(4, lambda me: program(me, 1 << 20), **options)
+        assert alone == together
+
+
+def test_results_are_asked_for_too_early() -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        if me.rank == 0:
+            handle = calls.allreduce(np.ones(3), "w")
+            assert not handle.done()
+            with pytest.raises(ronde.RondeError, match="has not ended yet"):
+                _ = handle.result
+            assert "under way" in repr(handle)
+        me.communicator.barrier(None)
+        if me.rank == 1:
+            handle = calls.allreduce(np.ones(3), "w")
+        assert (handle.wait() == 2).all()
+        assert handle.done() and "done" in repr(handle)
+        calls.close()
+
+    run_all(2, program)
