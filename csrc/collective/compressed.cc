@@ -60,7 +60,7 @@ Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compress
 }
 
 /// Sparse payloads take one of two routes, exact sums one of many: by what the link costs.
-bool needs_link(const Compressor& compressor) {
+bool depends_on_link(const Compressor& compressor) {
   return compressor.for_sums() || compressor.summable_offset();
 }
 
@@ -82,7 +82,8 @@ Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> 
   Slices slices(lane, operation, pieces, inside);
   const Extremes said = co_await slices.reduce();
   co_await lane.agree_by_messages(operation, said);
-  if (needs_link(*compression.compressor)) co_await know_link(lane, operation, bytes_of(pieces));
+  if (depends_on_link(*compression.compressor))
+    co_await know_link(lane, operation, bytes_of(pieces));
   auto& left = compression.residual;
   if (!left.empty()) left = left.subspan(slices.place().offset, slices.place().count);
   // It is in units of a sum, and meanwhile in those of what is sent.
@@ -96,7 +97,8 @@ Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> 
 Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                       Reduction reduction, Compression compression) {
   co_await lane.agree(operation);
-  if (needs_link(*compression.compressor)) co_await know_link(lane, operation, bytes_of(pieces));
+  if (depends_on_link(*compression.compressor))
+    co_await know_link(lane, operation, bytes_of(pieces));
   const bool packed = pieces.size() != 1;
   const Buffer result = packed ? operation.allocate(bytes_of(pieces)).buffer() : pieces[0].output;
   if (packed) pack(pieces, result);

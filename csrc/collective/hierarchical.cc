@@ -58,7 +58,7 @@ Task<> Hierarchical::allreduce(Operation& operation, std::span<const Piece> piec
     co_await allreduce_short(operation, pieces, reduction);
     co_return;
   }
-  if (lane_.plans().needs_link(bytes)) {
+  if (needs_link(lane_, bytes)) {
     co_await lane_.agree(operation);
     co_await know_link(lane_, operation, bytes);
   }

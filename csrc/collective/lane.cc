@@ -50,25 +50,27 @@ std::uint64_t Lane::fingerprint(const Operation& operation, std::uint64_t extent
 }
 
 Task<> Lane::agree(Operation& operation) {
+  if (across_) return agree_across(operation);
   next(operation);
-  auto said = Extremes::of(fingerprint(operation));
-  if (board_) {
-    const auto agreement = shared<SharedAgreement>(said.least);
-    if (!across_) {
-      co_await run_in_memory(operation, agreement);
-      co_return;
-    }
-    said = co_await agree_in_memory(operation, agreement);
-  }
+  const auto mine = fingerprint(operation);
+  if (board_) return run_in_memory(operation, shared<SharedAgreement>(mine));
+  return agree_by_messages(operation, Extremes::of(mine));
+}
+
+Task<> Lane::agree_across(Operation& operation) {
+  next(operation);
+  const auto agreement = shared<SharedAgreement>(fingerprint(operation));
+  const Extremes said = co_await agree_in_memory(operation, agreement);
   co_await agree_by_messages(operation, said);
 }
 
 Task<> Lane::begin(Operation& operation) {
-  if (settings_.check) {
-    co_await agree(operation);
-  } else {
-    next(operation);
-  }
+  return settings_.check ? agree(operation) : begin_unchecked(operation);
+}
+
+Task<> Lane::begin_unchecked(Operation& operation) {
+  next(operation);
+  co_return;
 }
 
 Task<> Lane::agree_by_messages(Operation& operation, Extremes said,

@@ -38,8 +38,12 @@ Task<> run_on(Lane& lane, Transport& transport, Operation& operation, Collective
   co_await execution;
 }
 
+bool needs_link(Lane& lane, std::size_t bytes) {
+  return lane.size() > 1 && lane.plans().needs_link(bytes);
+}
+
 Task<> know_link(Lane& lane, Operation& operation, std::size_t bytes) {
-  if (lane.size() == 1 || !lane.plans().needs_link(bytes)) co_return;
+  if (!needs_link(lane, bytes)) co_return;
   const auto link = co_await measured_link(lane, operation);
   lane.plans().set_link(link);
   if (lane.explains()) lane.control().hooks().log("the link between ranks: " + text_of(link));
@@ -66,8 +70,17 @@ Task<> reduce_piggybacked(Lane& lane, Operation& operation, Extremes said, Piece
 Task<> Network::run(Operation& operation, Collective collective, const Layout& layout,
                     Operands operands, Element element, std::string_view algorithm) {
   // The ranks see layouts of different lengths in an alltoall, and only there.
-  if (collective != Collective::alltoall)
-    co_await know_link(lane_, operation, layout.chunks.total() * element.bytes);
+  if (collective != Collective::alltoall &&
+      needs_link(lane_, layout.chunks.total() * element.bytes))
+    return run_first(operation, collective, layout, operands, element, algorithm);
+  return run_on(lane_, lane_.transport(), operation, collective, layout, operands, element,
+                algorithm);
+}
+
+/// The same where the link is not known yet.
+Task<> Network::run_first(Operation& operation, Collective collective, const Layout& layout,
+                          Operands operands, Element element, std::string_view algorithm) {
+  co_await know_link(lane_, operation, layout.chunks.total() * element.bytes);
   co_await run_on(lane_, lane_.transport(), operation, collective, layout, operands, element,
                   algorithm);
 }
@@ -76,7 +89,7 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
                           std::string_view algorithm) {
   const std::size_t bytes = bytes_of(pieces);
   const bool free = !lane_.board() && lane_.plans().chosen_freely(Collective::allreduce, algorithm);
-  if (free && lane_.size() > 1 && lane_.plans().needs_link(bytes)) {
+  if (free && needs_link(lane_, bytes)) {
     co_await lane_.agree(operation);
     co_await know_link(lane_, operation, bytes);
   }

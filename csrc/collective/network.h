@@ -13,7 +13,9 @@ namespace ronde {
 Task<> run_on(Lane& lane, Transport& transport, Operation& operation, Collective collective,
               const Layout& layout, Operands operands, Element element, std::string_view algorithm);
 
-/// Finds out what the link costs, if a collective of so many bytes needs to know.
+/// Whether the ranks still have to find out what the link costs, for a collective of so many bytes.
+bool needs_link(Lane& lane, std::size_t bytes);
+/// Finds out, if they have to.
 Task<> know_link(Lane& lane, Operation& operation, std::size_t bytes);
 
 /// Whether an allreduce of so many bytes that go over the network is piggybacked on phase 0.
@@ -51,6 +53,8 @@ class Network : public Route {
  private:
   Task<> run(Operation& operation, Collective collective, const Layout& layout, Operands operands,
              Element element, std::string_view algorithm);
+  Task<> run_first(Operation& operation, Collective collective, const Layout& layout,
+                   Operands operands, Element element, std::string_view algorithm);
   Task<Gathered> collect(Operation& operation, Collective collective, Contribution mine, int root,
                          std::string_view algorithm);
 };
