@@ -1,6 +1,8 @@
-"""How fast one core works on memory: kernels.py [copies] [types] [ops] [stores] [select] [low_rank].
+"""How fast a core works on memory: kernels.py [copies] [crossing] [types] [ops] [stores] [select]
+[low_rank].
 
 copies    glibc's memcpy, which NumPy calls, and Ronde's copy, by where arrays begin in their pages
+crossing  copies into memory that another core has read, and out of what another has written
 types     every type against float32, per byte, for sums of 2, 4 and 8 inputs
 ops       every operation against the sum, and averages, for each type
 stores    non-temporal stores against normal ones, where Ronde may use them
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -102,6 +106,43 @@ def copies() -> None:
                 f"copies {size // KIB:6} KiB, {ahead:4} ahead  {rates}"
                 f"  glibc to ronde {ratios(times['glibc'], times['ronde'])}"
             )
+
+
+def crossing() -> None:
+    """A writer and a reader in turns, each on a core of its own, through one stage of shared memory."""
+    cores = os.sched_getaffinity(0)
+    writer, reader = sorted(cores)[:2]
+    for size in (128 * KIB, 256 * KIB, MIB):
+        stage = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+        turn, seconds_read = np.frombuffer(mmap.mmap(-1, 4096), np.float64)[:2, None]
+        own = memory(64 * MIB)  # more than a second-level cache holds
+        parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
+
+        def take_turns(mine: float, call: Callable[[Any], None]) -> float:
+            """The median time of a turn."""
+            times = []
+            for part in itertools.islice(itertools.cycle(parts), 500):
+                while turn[0] != mine:
+                    pass
+                start = time.perf_counter()
+                call(part)
+                times.append(time.perf_counter() - start)
+                turn[0] = 1 - mine
+            return median(times)
+
+        child = os.fork()
+        if child == 0:
+            os.sched_setaffinity(0, {reader})
+            seconds_read[0] = take_turns(1, lambda part: _core.copy_bytes(part, stage))
+            os._exit(0)
+        os.sched_setaffinity(0, {writer})
+        seconds_written = take_turns(0, lambda part: _core.copy_bytes(stage, part))
+        os.waitpid(child, 0)
+        os.sched_setaffinity(0, cores)
+        print(
+            f"crossing {size // KIB:5} KiB  written {size / seconds_written / 1e9:5.1f} GB/s"
+            f"  read {size / float(seconds_read[0]) / 1e9:5.1f} GB/s"
+        )
 
 
 def types() -> None:
@@ -231,11 +272,11 @@ def low_rank() -> None:
             )
 
 
-PARTS = {each.__name__: each for each in (copies, types, ops, stores, select, low_rank)}
+PARTS = {each.__name__: each for each in (copies, crossing, types, ops, stores, select, low_rank)}
 
 
 def main() -> None:
-    print(f"{machine.cpu()}, instruction set {_core.simd()}, one thread")
+    print(f"{machine.cpu()}, instruction set {_core.simd()}")
     for name in sys.argv[1:] or PARTS:
         PARTS[name]()
 

@@ -10,7 +10,7 @@ import pytest
 import ronde
 from ronde import _core
 from ronde.compression._group import Group
-from ronde.compression._loss_decrease import FEWEST, FIRST, LossDecrease
+from ronde.compression._loss_decrease import PERIOD, LossDecrease
 from threads import Rank, run_all
 
 ronde.init()
@@ -41,7 +41,7 @@ def followed(
     send: Callable[[np.ndarray, int], np.ndarray],
     op: _core.Op = _core.Op.Average,
     factors: tuple[float, float] = (1.0, 1.0),
-    steps: int = FIRST + 10,
+    steps: int = PERIOD + 10,
 ) -> list[LossDecrease]:
     """What the ranks see where `send` makes of the exact result what is sent instead."""
 
@@ -96,7 +96,7 @@ def test_without_an_expected_decrease_nothing_is_lost(part: float) -> None:
 
     def program(me: Rank) -> LossDecrease:
         decrease = LossDecrease()
-        for step in range(FIRST + 10):
+        for step in range(PERIOD + 10):
             x = (-1.0) ** step * gradient(me.rank, step)
             out = np.empty_like(x)
             bucket = bucket_of(me, x, out)
@@ -117,7 +117,7 @@ def test_all_ranks_come_to_the_same() -> None:
 
 
 def test_little_is_known_at_first() -> None:
-    for each in followed(lambda exact, step: 0 * exact, steps=FEWEST):
+    for each in followed(lambda exact, step: 0 * exact, steps=PERIOD // 2):
         assert each.kept is None
         assert not each.is_below(1.0)
 

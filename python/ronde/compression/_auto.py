@@ -17,7 +17,7 @@ from .._text import printable
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
 from ._group import Group, Method, Parts
-from ._loss_decrease import LossDecrease
+from ._loss_decrease import PERIOD, LossDecrease
 from ._names import resolved
 from ._power_sgd import PowerSGD
 from .codecs import Predictable, bf16, int4, int8, number
@@ -26,15 +26,10 @@ from .prediction import Prediction, codec_seconds, predict
 __all__ = ["Auto"]
 
 TURNS = 3  # of each candidate: two calls, of which the first pays for the change
-WORTH = 0.95  # of the time of exact reduction: what is not predicted to take less is not tried
-HOPELESS = 1.5  # times the best so far: what is predicted to take longer is not tried
-ENOUGH = 2  # turns, after which a candidate may be given up
-SLOWER = 1.2  # times the best so far: what is seen to take longer is tried no further
-BF16 = 1  # its position among the candidates, after exact float32
+MUCH = 1.5  # times as long: not worth a trial, or no longer what was chosen
 TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
-CHECK_EVERY = 16  # calls, after which the ranks compare what they have measured since
+BF16 = 1  # its position among the candidates, after exact float32
 COMPARED = "what auto has measured"
-CHANGED = 1.5  # times slower than when it was chosen: all is tried again
 
 
 @dataclass
@@ -70,13 +65,13 @@ class Bucket:
         ]
 
     def _is_hopeless(self, index: int) -> bool:
-        """By the prediction of a call, or by its trials when there are enough."""
+        """By its prediction before the first turn, and by its trials before the last."""
         tried = len(self.trials.get(index, []))
-        if tried >= 2 * ENOUGH:
-            took = self.usable(self.took)
-            return took[index] > SLOWER * min(took.values())
-        best = min(self.usable(self.trials).values(), default=np.inf)
-        return tried == 0 and self.predictions[index].seconds > HOPELESS * best
+        if tried == 0:
+            best = min(self.usable(self.trials).values(), default=np.inf)
+            return self.predictions[index].seconds > MUCH * best
+        took = self.usable(self.took)
+        return tried == 2 * (TURNS - 1) and took[index] > MUCH * min(took.values())
 
 
 class Times(NamedTuple):
@@ -95,14 +90,13 @@ class Auto(Method):
 
     1. It predicts what exact reduction and each candidate would take, from the cost of the link and
        the speed of the codecs.
-    2. It tries those predicted to be worth it in turns, a few calls each, the most promising first.
-       What is predicted to take 1.5 times as long as the best so far is not tried. What takes 1.2
-       times as long is tried no further.
+    2. It tries those predicted to be faster than exact reduction in turns, a few calls each, the most
+       promising first, but for what is predicted, or found, to take 1.5 times as long as the best so far.
     3. It uses the fastest from then on, or a more exact one with which a step, including all that
        comes between two calls, takes at most 5% longer in all. So compression that is slower than
        exact float32 or bfloat16 is never used for longer than its trials.
-    4. The ranks compare their times again and again. When it has become much slower, all is tried
-       again.
+    4. The ranks compare their times again and again. When a call takes 1.5 times as long as when it was
+       chosen, all is tried again.
     5. They also check how much of the expected loss decrease is kept by what is sent, on a sample
        of the elements that is summed exactly (`_loss_decrease.py`). A candidate that keeps too little is
        given up, and the next best taken.
@@ -277,7 +271,7 @@ class Auto(Method):
     def _worth_trying(self, predicted: Sequence[float]) -> list[int]:
         """Candidates in the order in which to try them, each as often as it is to be tried."""
         exact = min(predicted[: BF16 + 1])
-        tried = [i for i, each in enumerate(predicted) if i <= BF16 or each < WORTH * exact]
+        tried = [i for i, each in enumerate(predicted) if i <= BF16 or each < exact]
         tried.sort(key=lambda i: predicted[i])
         # In turns, so that a busy time slows all alike. Whoever is next takes over what another has left
         # out, and only its second call shows what it takes by itself.
@@ -302,12 +296,12 @@ class Auto(Method):
             self._refuse(index, bucket, known)
             return known
         known.recent.append(times.call)
-        if len(known.recent) < CHECK_EVERY:
+        if len(known.recent) < PERIOD:
             return known
         middle = [statistics.median(known.recent)]
         known.measured = float(bucket.agreed(middle, _core.Op.Min, COMPARED)[0])
         known.recent.clear()
-        if known.measured > CHANGED * known.expected:
+        if known.measured > MUCH * known.expected:
             again = self._open(bucket)
             again.refused, again.holds = known.refused, known.holds
             again.try_next(again.waiting)

@@ -27,10 +27,7 @@ __all__ = ["LossDecrease"]
 
 ELEMENTS = 1 << 16  # of a sample, about
 DENSEST = 17  # of small buckets one element of so many, for it is sent exactly
-FIRST = 16  # calls that are all looked at
-EVERY = 8  # further ones: one of so many is
-WINDOW = 32  # that count
-FEWEST = 6  # of which anything is said
+PERIOD = 16  # calls: the first ones are all looked at, of later ones one in a period
 DEVIATIONS = 2.5  # standard errors of the mean, for a verdict
 
 
@@ -62,29 +59,35 @@ class LossDecrease:
         self._calls = 0
         self._exact: tuple[Sample, Floats] | None = None  # of the call that is under way
         self._last: Seen | None = None
-        # <r_t, g_(t+1)> and <s_t, g_(t+1)>, as parts of <s_t, s_t>
-        self._pairs: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        # <r_t, g_(t+1)> and <s_t, g_(t+1)>, as parts of <s_t, s_t>; the latest
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=2 * PERIOD)
 
     @property
     def kept(self) -> float | None:
         """The share of the expected loss decrease that was kept so far; None while too little is known."""
-        sent, exact = np.sum(self._pairs, axis=0) if self._pairs else (0.0, 0.0)
-        return float(sent / exact) if len(self._pairs) >= FEWEST and exact > 0 else None
+        if not self._says_something:
+            return None
+        sent, exact = np.sum(self._pairs, axis=0)
+        return float(sent / exact) if exact > 0 else None
 
     def is_below(self, part: float) -> bool:
         """Whether the loss is expected to decrease, and less than this part of that is kept, both beyond
         doubt. Where a constant learning rate has led as far as it can, gradients point to and fro."""
-        if len(self._pairs) < FEWEST:
+        if not self._says_something:
             return False
         sent, exact = np.array(self._pairs).T
         return _is_positive(exact) and _is_positive(part * exact - sent)
+
+    @property
+    def _says_something(self) -> bool:
+        return len(self._pairs) >= PERIOD // 2
 
     def before(self, bucket: Group) -> None:
         self._exact = None  # of a call that has failed
         if self._last is not None:
             self._compare(bucket, self._last)
             self._last = None
-        if self._calls < FIRST or self._calls % EVERY == 0:
+        if self._calls < PERIOD or self._calls % PERIOD == 0:
             elements = sum(each.size for each in bucket.inputs)
             # Odd: not the same columns of each row.
             stride = max(DENSEST, elements // ELEMENTS | 1)
