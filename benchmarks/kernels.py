@@ -110,39 +110,40 @@ def copies() -> None:
 
 def crossing() -> None:
     """A writer and a reader in turns, each on a core of its own, through one stage of shared memory."""
+    for size in (128 * KIB, 256 * KIB, MIB):
+        written, read = (size / each / 1e9 for each in cross(size))
+        print(f"crossing {size // KIB:5} KiB  written {written:5.1f} GB/s  read {read:5.1f} GB/s")
+
+
+def cross(size: int) -> tuple[float, float]:
+    """The median seconds of a copy into the stage and out of it."""
     cores = os.sched_getaffinity(0)
     writer, reader = sorted(cores)[:2]
-    for size in (128 * KIB, 256 * KIB, MIB):
-        stage = np.frombuffer(mmap.mmap(-1, size), np.uint8)
-        turn, seconds_read = np.frombuffer(mmap.mmap(-1, 4096), np.float64)[:2, None]
-        own = memory(64 * MIB)  # more than a second-level cache holds
-        parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
+    stage = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+    turn, seconds_read = np.frombuffer(mmap.mmap(-1, 4096), np.float64)[:2, None]
+    own = memory(64 * MIB)  # more than a second-level cache holds
+    parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
 
-        def take_turns(mine: float, call: Callable[[Any], None]) -> float:
-            """The median time of a turn."""
-            times = []
-            for part in itertools.islice(itertools.cycle(parts), 500):
-                while turn[0] != mine:
-                    pass
-                start = time.perf_counter()
-                call(part)
-                times.append(time.perf_counter() - start)
-                turn[0] = 1 - mine
-            return median(times)
+    def take_turns(mine: float, call: Callable[[Any], None]) -> float:
+        times = []
+        for part in itertools.islice(itertools.cycle(parts), 500):
+            while turn[0] != mine:
+                pass
+            start = time.perf_counter()
+            call(part)
+            times.append(time.perf_counter() - start)
+            turn[0] = 1 - mine
+        return median(times)
 
-        child = os.fork()
-        if child == 0:
-            os.sched_setaffinity(0, {reader})
-            seconds_read[0] = take_turns(1, lambda part: _core.copy_bytes(part, stage))
-            os._exit(0)
-        os.sched_setaffinity(0, {writer})
-        seconds_written = take_turns(0, lambda part: _core.copy_bytes(stage, part))
-        os.waitpid(child, 0)
-        os.sched_setaffinity(0, cores)
-        print(
-            f"crossing {size // KIB:5} KiB  written {size / seconds_written / 1e9:5.1f} GB/s"
-            f"  read {size / float(seconds_read[0]) / 1e9:5.1f} GB/s"
-        )
+    if os.fork() == 0:
+        os.sched_setaffinity(0, {reader})
+        seconds_read[0] = take_turns(1, lambda part: _core.copy_bytes(part, stage))
+        os._exit(0)
+    os.sched_setaffinity(0, {writer})
+    seconds_written = take_turns(0, lambda part: _core.copy_bytes(stage, part))
+    os.wait()
+    os.sched_setaffinity(0, cores)
+    return seconds_written, float(seconds_read[0])
 
 
 def types() -> None:

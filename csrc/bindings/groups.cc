@@ -96,7 +96,10 @@ bool agree_on_group(Communicator& self, const std::string& kind,
   std::byte any{};
   const Piece piece{{&byte, 1, {}}, {&any, 1, {}}};
   run_collective(self, {}, [&] {
-    self.allreduce(group, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max});
+    self.run(group, Collective::allreduce, {}, [&](Route& route, Operation& operation) {
+      return route.allreduce(operation, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max},
+                             {});
+    });
   });
   return any != std::byte{};
 }
@@ -121,8 +124,11 @@ void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
   }
   const auto in_list = py::cast(inputs), out_list = py::cast(outputs);
   if (!compressing) {
-    run_collective(self, {in_list, out_list},
-                   [&] { self.allreduce(call, pieces, reducing.reduction); });
+    run_collective(self, {in_list, out_list}, [&] {
+      self.run(call, Collective::allreduce, {}, [&](Route& route, Operation& operation) {
+        return route.allreduce(operation, pieces, reducing.reduction, {});
+      });
+    });
     return;
   }
   reducing.require_compressible();

@@ -15,6 +15,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -23,6 +24,7 @@
 
 #include "bindings/arguments.h"
 #include "bindings/arrays.h"
+#include "bindings/caller.h"
 #include "bindings/operand.h"
 #include "collective/communicator.h"
 #include "core/error.h"
@@ -33,45 +35,50 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
-py::object allreduce(Communicator& self, py::handle x, py::handle output, py::handle op,
+py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale, py::handle given,
                      const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& [input, dtype] = *operand;
-  const Reducing reducing(self, op, dtype, prescale, postscale);
+  const Reducing reducing(caller.set, op, dtype, prescale, postscale);
   Call call = call_of("allreduce", name, *operand);
   reducing.describe(call);
   auto result = output.is_none() ? new_like(input) : py::cast<py::array>(output);
-  const Piece piece{input_of(input), output_of(result)};
-  if (piece.output.bytes != piece.input.bytes)
+  const Fusable whole{{input_of(input), output_of(result)}, reducing.reduction};
+  if (whole.piece.output.bytes != whole.piece.input.bytes)
     throw ArgumentError("the output is not of the size of the input");
-  run_collective(self, {input, result},
-                 [&] { self.allreduce(call, {&piece, 1}, reducing.reduction, algorithm); });
-  return result;
+  const auto begin = [whole, algorithm](Route& route, Operation& operation) {
+    return route.allreduce(operation, {&whole.piece, 1}, whole.reduction, algorithm);
+  };
+  const auto finish = [result] { return result; };
+  return caller(call, Collective::allreduce, algorithm, {input, result}, begin, finish,
+                algorithm.empty() ? std::optional(whole) : std::nullopt);
 }
 
-py::object reduce(Communicator& self, py::handle x, int root, py::handle op, py::handle name,
+py::object reduce(const Caller& caller, py::handle x, int root, py::handle op, py::handle name,
                   py::handle prescale, py::handle postscale, py::handle given,
                   const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& [input, dtype] = *operand;
-  const Reducing reducing(self, op, dtype, prescale, postscale);
+  const Reducing reducing(caller.set, op, dtype, prescale, postscale);
   Call call = call_of("reduce", name, *operand);
-  call.root = self.members().at(root);
+  call.root = caller.set.members().at(root);
   reducing.describe(call);
   py::object result = py::none();
-  Buffer out;
-  if (self.rank() == root) {
+  Piece piece{input_of(input), {}};
+  if (caller.set.rank() == root) {
     auto array = new_like(input);
-    out = output_of(array);
+    piece.output = output_of(array);
     result = std::move(array);
   }
-  const Piece piece{input_of(input), out};
-  run_collective(self, {input, result},
-                 [&] { self.reduce(call, piece, reducing.reduction, root, algorithm); });
-  return result;
+  const auto begin = [piece, reduction = reducing.reduction, root, algorithm](
+                         Route& route, Operation& operation) {
+    return route.reduce(operation, piece, reduction, root, algorithm);
+  };
+  const auto finish = [result] { return result; };
+  return caller(call, Collective::reduce, algorithm, {input, result}, begin, finish);
 }
 
 /// The rows that each rank gets of so many: as even as possible, lower ranks first.
@@ -93,7 +100,7 @@ std::size_t row_bytes(const py::array& array) {
   return row_elements(array) * static_cast<std::size_t>(array.itemsize());
 }
 
-py::object reducescatter(Communicator& self, py::handle x, py::handle op, py::handle name,
+py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::handle name,
                          py::handle prescale, py::handle postscale, py::handle given,
                          const std::string& algorithm) {
   const auto operand = operand_of(x, given);
@@ -101,32 +108,37 @@ py::object reducescatter(Communicator& self, py::handle x, py::handle op, py::ha
   const auto& [input, dtype] = *operand;
   if (input.ndim() == 0)
     throw py::type_error("reducescatter needs an array of at least one dimension");
-  const Reducing reducing(self, op, dtype, prescale, postscale);
+  const Reducing reducing(caller.set, op, dtype, prescale, postscale);
   Call call = call_of("reducescatter", name, *operand);
   reducing.describe(call);
-  auto counts = even_rows(static_cast<std::size_t>(input.shape(0)), self.size());
+  auto counts = even_rows(static_cast<std::size_t>(input.shape(0)), caller.set.size());
   auto shape = shape_of(input);
-  shape[0] = static_cast<std::int64_t>(counts[self.rank()]);
+  shape[0] = static_cast<std::int64_t>(counts[caller.set.rank()]);
   py::array result = new_array(input.dtype(), shape, input);
   for (auto& count : counts) count *= row_elements(input);
-  const auto in = input_of(input);
-  const auto out = output_of(result);
-  run_collective(self, {input, result}, [&] {
-    self.reduce_scatter(call, in, out, Chunks::of(counts), reducing.reduction, algorithm);
-  });
-  return result;
+  const auto begin = [in = input_of(input), out = output_of(result), chunks = Chunks::of(counts),
+                      reduction = reducing.reduction,
+                      algorithm](Route& route, Operation& operation) {
+    return route.reduce_scatter(operation, in, out, chunks, reduction, algorithm);
+  };
+  const auto finish = [result] { return result; };
+  return caller(call, Collective::reduce_scatter, algorithm, {input, result}, begin, finish);
 }
 
-py::object broadcast(Communicator& self, py::handle x, int root, py::handle name, py::handle given,
-                     const std::string& algorithm, py::handle described) {
+py::object broadcast(const Caller& caller, py::handle x, int root, py::handle name,
+                     py::handle given, const std::string& algorithm, py::handle described) {
   auto operand = operand_of(x, given);
   if (!operand) return py::none();
   Call call = call_of("broadcast", name, *operand);
-  call.root = self.members().at(root);
+  call.root = caller.set.members().at(root);
   if (!described.is_none()) call = described.cast<Call>();
-  const auto buffer = output_of(operand->array);
-  run_collective(self, {operand->array}, [&] { self.broadcast(call, buffer, root, algorithm); });
-  return operand->array;
+  auto& array = operand->array;
+  const auto begin = [data = output_of(array), root, algorithm](Route& route,
+                                                                Operation& operation) {
+    return route.broadcast(operation, data, root, algorithm);
+  };
+  const auto finish = [array] { return array; };
+  return caller(call, Collective::broadcast, algorithm, {array}, begin, finish);
 }
 
 /// What came, as an array of rows like those of `mine`.
@@ -143,7 +155,7 @@ std::size_t sum(const std::vector<std::size_t>& rows) {
 }
 
 /// All rows, and how many came from each rank.
-py::tuple joined(const py::array& mine, Gathered gathered) {
+py::tuple joined(const py::array& mine, Gathered& gathered) {
   auto rows = rows_like(mine, sum(gathered.rows), std::move(gathered.data));
   return py::make_tuple(std::move(rows), std::move(gathered.rows));
 }
@@ -160,7 +172,13 @@ std::size_t rows_of(const py::array& array) {
   return array.ndim() == 0 ? 1 : static_cast<std::size_t>(array.shape(0));
 }
 
-py::object allgather(Communicator& self, py::handle x, py::handle name, py::handle given,
+/// The task, whose result goes where the caller finds it.
+template <class T>
+Task<> keep_result(std::shared_ptr<T> result, Task<T> task) {
+  *result = co_await std::move(task);
+}
+
+py::object allgather(const Caller& caller, py::handle x, py::handle name, py::handle given,
                      const std::string& algorithm, py::handle described) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
@@ -168,79 +186,101 @@ py::object allgather(Communicator& self, py::handle x, py::handle name, py::hand
   Call call =
       described.is_none() ? contribution("allgather", name, *operand) : described.cast<Call>();
   const Contribution rows{input_of(mine), rows_of(mine), row_bytes(mine)};
-  return joined(
-      mine, run_collective(self, {mine}, [&] { return self.allgather(call, rows, algorithm); }));
+  const auto all = std::make_shared<Gathered>();
+  const auto begin = [all, rows, algorithm](Route& route, Operation& operation) {
+    return keep_result(all, route.allgather(operation, rows, algorithm));
+  };
+  const auto finish = [all, mine] { return joined(mine, *all); };
+  return caller(call, Collective::allgather, algorithm, {mine}, begin, finish);
 }
 
-py::object gather(Communicator& self, py::handle x, int root, py::handle name, py::handle given,
+py::object gather(const Caller& caller, py::handle x, int root, py::handle name, py::handle given,
                   const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = operand->array;
   Call call = contribution("gather", name, *operand);
-  call.root = self.members().at(root);
+  call.root = caller.set.members().at(root);
   const Contribution rows{input_of(mine), rows_of(mine), row_bytes(mine)};
-  auto gathered =
-      run_collective(self, {mine}, [&] { return self.gather(call, rows, root, algorithm); });
-  if (self.rank() != root) return py::none();
-  return joined(mine, std::move(gathered));
+  const auto all = std::make_shared<Gathered>();
+  const auto begin = [all, rows, root, algorithm](Route& route, Operation& operation) {
+    return keep_result(all, route.gather(operation, rows, root, algorithm));
+  };
+  const auto finish = [all, mine, is_root = caller.set.rank() == root]() -> py::object {
+    if (!is_root) return py::none();
+    return joined(mine, *all);
+  };
+  return caller(call, Collective::gather, algorithm, {mine}, begin, finish);
 }
 
 /// The rows of each rank add up to what the array has.
-void require_rows(const Communicator& self, const std::vector<std::size_t>& rows, std::size_t bytes,
+void require_rows(const Communicator& set, const std::vector<std::size_t>& rows, std::size_t bytes,
                   std::size_t row_bytes) {
-  if (static_cast<int>(rows.size()) != self.size() || sum(rows) * row_bytes != bytes)
+  if (static_cast<int>(rows.size()) != set.size() || sum(rows) * row_bytes != bytes)
     throw ArgumentError("the rows do not fit the array");
 }
 
 /// The root alone passes an array, the rows of each rank and their length, and a few words for all.
-py::tuple scatter(Communicator& self, const std::optional<py::array>& all,
-                  const std::vector<std::size_t>& rows, std::size_t row_bytes,
-                  const std::vector<std::int64_t>& header, int root, py::handle name,
-                  const std::string& algorithm) {
+py::object scatter(const Caller& caller, const std::optional<py::array>& all,
+                   const std::vector<std::size_t>& rows, std::size_t row_bytes,
+                   const std::vector<std::int64_t>& header, int root, py::handle name,
+                   const std::string& algorithm) {
   Call call;
   call.kind = "scatter";
   call.name = name_from(name);
-  call.root = self.members().at(root);
+  call.root = caller.set.members().at(root);
   const auto input = all ? input_of(*all) : ConstBuffer{};
-  if (self.rank() == root) {
-    require_rows(self, rows, input.bytes, row_bytes);
+  if (caller.set.rank() == root) {
+    require_rows(caller.set, rows, input.bytes, row_bytes);
     if (header.size() > kHeaderWords) throw ArgumentError("the array has too many dimensions");
   }
-  auto result = run_collective(self, {all ? py::handle(*all) : py::none()}, [&] {
-    return self.scatter(call, {input, rows, row_bytes}, header, root, algorithm);
-  });
-  return py::make_tuple(result.rows, array_of(std::move(result.data)), result.header);
+  const auto part = std::make_shared<Scattered>();
+  const auto begin = [part, input, rows, row_bytes, header, root, algorithm](Route& route,
+                                                                             Operation& operation) {
+    const Rows parts{input, rows, row_bytes};
+    return keep_result(part, route.scatter(operation, parts, header, root, algorithm));
+  };
+  const auto finish = [part] {
+    return py::make_tuple(part->rows, array_of(std::move(part->data)), part->header);
+  };
+  return caller(call, Collective::scatter, algorithm, {all ? py::handle(*all) : py::none()}, begin,
+                finish);
 }
 
 /// Without `splits` all ranks get equally many rows.
-py::object alltoall(Communicator& self, py::handle x,
+py::object alltoall(const Caller& caller, py::handle x,
                     const std::optional<std::vector<std::size_t>>& splits, py::handle name,
                     py::handle given, const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& input = operand->array;
   if (input.ndim() == 0) throw py::type_error("alltoall needs an array of at least one dimension");
-  const auto size = static_cast<std::size_t>(self.size());
+  const auto size = static_cast<std::size_t>(caller.set.size());
   if (!splits && rows_of(input) % size != 0)
     throw py::value_error(std::to_string(rows_of(input)) + " rows do not divide by " +
                           std::to_string(size) + " ranks; pass splits");
   const auto rows = splits ? *splits : std::vector<std::size_t>(size, rows_of(input) / size);
   const auto in = input_of(input);
   const std::size_t length = row_bytes(input);
-  require_rows(self, rows, in.bytes, length);
+  require_rows(caller.set, rows, in.bytes, length);
   Call call = contribution("alltoall", name, *operand);
-  return joined(input, run_collective(self, {input}, [&] {
-                  return self.alltoall(call, {in, rows, length}, algorithm);
-                }));
+  const auto all = std::make_shared<Gathered>();
+  const auto begin = [all, in, rows, length, algorithm](Route& route, Operation& operation) {
+    const Rows parts{in, rows, length};
+    return keep_result(all, route.alltoall(operation, parts, algorithm));
+  };
+  const auto finish = [all, input] { return joined(input, *all); };
+  return caller(call, Collective::alltoall, algorithm, {input}, begin, finish);
 }
 
-void barrier(Communicator& self, py::handle name, py::handle described) {
+py::object barrier(const Caller& caller, py::handle name, py::handle described) {
   Call call;
   call.kind = "barrier";
   call.name = name_from(name);
   if (!described.is_none()) call = described.cast<Call>();
-  run_collective(self, {}, [&] { self.barrier(call); });
+  const auto begin = [](Route& route, Operation& operation) { return route.barrier(operation); };
+  const auto finish = [] { return py::none(); };
+  return caller(call, Collective::broadcast, {}, {}, begin, finish);
 }
 
 void bind_call(py::module_& module) {
@@ -257,6 +297,48 @@ void bind_call(py::module_& module) {
       .def("__str__", &Call::text);
 }
 
+/// As a method of a communicator, which makes the call to its end.
+template <class... Arguments>
+auto method(const Communicator*, py::object (*function)(const Caller&, Arguments...)) {
+  return [function](Communicator& self, Arguments... arguments) {
+    return function(Caller(self), arguments...);
+  };
+}
+
+/// As a method of an engine, which takes the set of the call first.
+template <class... Arguments>
+auto method(const Engine*, py::object (*function)(const Caller&, Arguments...)) {
+  return [function](Engine& self, Communicator& set, Arguments... arguments) {
+    return function(Caller(set, &self), arguments...);
+  };
+}
+
+/// `set`: what names the argument that a method takes first, if it takes one.
+template <class Class, class... Set>
+void bind_collectives(Class& calls, const Set&... set) {
+  const typename Class::type* const of = nullptr;
+  const auto no_name = "name"_a = py::none();
+  const auto plain = "dtype"_a = py::none();
+  const auto chosen = "algorithm"_a = "";
+  const auto as_it_is = "call"_a = py::none();
+  const auto before = "prescale"_a = 1.0, after = "postscale"_a = 1.0;
+  calls
+      .def("allreduce", method(of, &allreduce), set..., "x"_a, "output"_a, "op"_a, no_name, before,
+           after, plain, chosen)
+      .def("reduce", method(of, &reduce), set..., "x"_a, "root"_a, "op"_a, no_name, before, after,
+           plain, chosen)
+      .def("reducescatter", method(of, &reducescatter), set..., "x"_a, "op"_a, no_name, before,
+           after, plain, chosen)
+      .def("broadcast", method(of, &broadcast), set..., "x"_a, "root"_a, no_name, plain, chosen,
+           as_it_is)
+      .def("allgather", method(of, &allgather), set..., "x"_a, no_name, plain, chosen, as_it_is)
+      .def("gather", method(of, &gather), set..., "x"_a, "root"_a, no_name, plain, chosen)
+      .def("scatter", method(of, &scatter), set..., "x"_a, "rows"_a, "row_bytes"_a, "header"_a,
+           "root"_a, no_name, chosen)
+      .def("alltoall", method(of, &alltoall), set..., "x"_a, "splits"_a, no_name, plain, chosen)
+      .def("barrier", method(of, &barrier), set..., no_name, as_it_is);
+}
+
 }  // namespace
 
 void bind_operations(py::module_& module, py::class_<Communicator>& communicator) {
@@ -264,23 +346,11 @@ void bind_operations(py::module_& module, py::class_<Communicator>& communicator
              "An array for the result of a collective, of the same shape and dtype.");
   bind_op(module);
   bind_call(module);
-  const auto no_name = "name"_a = py::none();
-  const auto plain = "dtype"_a = py::none();
-  const auto chosen = "algorithm"_a = "";
-  const auto as_it_is = "call"_a = py::none();
-  const auto before = "prescale"_a = 1.0, after = "postscale"_a = 1.0;
-  communicator
-      .def("allreduce", &allreduce, "x"_a, "output"_a, "op"_a, no_name, before, after, plain,
-           chosen)
-      .def("reduce", &reduce, "x"_a, "root"_a, "op"_a, no_name, before, after, plain, chosen)
-      .def("reducescatter", &reducescatter, "x"_a, "op"_a, no_name, before, after, plain, chosen)
-      .def("broadcast", &broadcast, "x"_a, "root"_a, no_name, plain, chosen, as_it_is)
-      .def("allgather", &allgather, "x"_a, no_name, plain, chosen, as_it_is)
-      .def("gather", &gather, "x"_a, "root"_a, no_name, plain, chosen)
-      .def("scatter", &scatter, "x"_a, "rows"_a, "row_bytes"_a, "header"_a, "root"_a, no_name,
-           chosen)
-      .def("alltoall", &alltoall, "x"_a, "splits"_a, no_name, plain, chosen)
-      .def("barrier", &barrier, no_name, as_it_is);
+  bind_collectives(communicator);
+}
+
+void bind_operations(py::class_<Engine, std::shared_ptr<Engine>>& engine) {
+  bind_collectives(engine, "set"_a);
 }
 
 }  // namespace ronde

@@ -34,22 +34,15 @@ Communicator::~Communicator() {
 
 /// Runs the task that `begin` makes when this rank's turn has come, and so that whatever ends it
 /// becomes known to the other ranks and leaves no memory that a late message may still touch.
-template <class T>
-T Communicator::run(Operation& operation, FunctionRef<Task<T>()> begin) {
+void Communicator::run(Operation& operation, FunctionRef<Task<>()> begin) {
   const auto turn = turns_.take(operation.call);
   require_usable();
   Watch watch(lane_, operation);
   try {
     auto task = begin();
     drive(task, operation, lane_, turns_, watch);
-    if constexpr (std::is_void_v<T>) {
-      task.result();
-      watch.end();
-    } else {
-      T result = task.result();
-      watch.end();
-      return result;
-    }
+    task.result();
+    watch.end();
   } catch (const MismatchError&) {
     watch.end();
     throw;  // all ranks alike, and nothing is under way
@@ -81,79 +74,26 @@ void Communicator::fail(Operation& operation, const Watch& watch, const std::str
   lane_.control().announce_failure(standing, stalled);
 }
 
-void Communicator::allreduce(const Call& call, std::span<const Piece> pieces,
-                             const Reduction& reduction, std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::allreduce, algorithm);
+void Communicator::run(const Call& call, Collective collective, std::string_view algorithm,
+                       FunctionRef<Task<>(Route&, Operation&)> begin) {
+  auto& route = routes_.choose(collective, algorithm);
   Operation operation(call);
-  run<void>(operation, [&] { return route.allreduce(operation, pieces, reduction, algorithm); });
+  run(operation, [&] { return begin(route, operation); });
 }
 
 void Communicator::allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                                         const Reduction& reduction,
                                         const Compression& compression) {
   const bool one_machine = size() == 1 || (lane_.board() && !lane_.across());
-  if (one_machine && !compression.per_rank) return allreduce(call, pieces, reduction);
+  if (one_machine && !compression.per_rank) {
+    return run(call, Collective::allreduce, {}, [&](Route& route, Operation& operation) {
+      return route.allreduce(operation, pieces, reduction, {});
+    });
+  }
   Operation operation(call);
-  run<void>(operation, [&] {
+  run(operation, [&] {
     return ronde::allreduce_compressed(lane_, operation, pieces, reduction, compression);
   });
-}
-
-void Communicator::reduce_scatter(const Call& call, ConstBuffer input, Buffer output,
-                                  const Chunks& chunks, const Reduction& reduction,
-                                  std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::reduce_scatter, algorithm);
-  Operation operation(call);
-  run<void>(operation, [&] {
-    return route.reduce_scatter(operation, input, output, chunks, reduction, algorithm);
-  });
-}
-
-void Communicator::reduce(const Call& call, const Piece& piece, const Reduction& reduction,
-                          int root, std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::reduce, algorithm);
-  Operation operation(call);
-  run<void>(operation, [&] { return route.reduce(operation, piece, reduction, root, algorithm); });
-}
-
-void Communicator::broadcast(const Call& call, Buffer data, int root, std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::broadcast, algorithm);
-  Operation operation(call);
-  run<void>(operation, [&] { return route.broadcast(operation, data, root, algorithm); });
-}
-
-Gathered Communicator::allgather(const Call& call, const Contribution& mine,
-                                 std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::allgather, algorithm);
-  Operation operation(call);
-  return run<Gathered>(operation, [&] { return route.allgather(operation, mine, algorithm); });
-}
-
-Gathered Communicator::gather(const Call& call, const Contribution& mine, int root,
-                              std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::gather, algorithm);
-  Operation operation(call);
-  return run<Gathered>(operation, [&] { return route.gather(operation, mine, root, algorithm); });
-}
-
-Scattered Communicator::scatter(const Call& call, const Rows& all,
-                                std::span<const std::int64_t> header, int root,
-                                std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::scatter, algorithm);
-  Operation operation(call);
-  return run<Scattered>(operation,
-                        [&] { return route.scatter(operation, all, header, root, algorithm); });
-}
-
-Gathered Communicator::alltoall(const Call& call, const Rows& all, std::string_view algorithm) {
-  auto& route = routes_.choose(Collective::alltoall, algorithm);
-  Operation operation(call);
-  return run<Gathered>(operation, [&] { return route.alltoall(operation, all, algorithm); });
-}
-
-void Communicator::barrier(const Call& call) {
-  Operation operation(call);
-  run<void>(operation, [&] { return lane_.agree(operation); });
 }
 
 void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
@@ -165,7 +105,7 @@ void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
   Operation operation(call, true);
   try {
     for (auto* set : sets) set->turns_.leave();
-    run<void>(operation, [&] { return lane_.agree(operation); });
+    run(operation, [&] { return lane_.agree(operation); });
   } catch (...) {
     // Other threads of this rank would wait for ever for an end that does not come.
     if (control.ends_here()) control.go_on();
@@ -178,7 +118,7 @@ bool Communicator::share_memory(std::span<const int> machines) {
   Call call;
   call.kind = "sharing of memory";
   Operation operation(call);
-  run<void>(operation, [&] { return ronde::share_memory(lane_, operation, neighbours); });
+  run(operation, [&] { return ronde::share_memory(lane_, operation, neighbours); });
   return lane_.board() != nullptr;
 }
 
@@ -186,7 +126,7 @@ void Communicator::know_link() {
   Call call;
   call.kind = "measurement of the link, if it is not known";
   Operation operation(call);
-  run<void>(operation, [&] { return agree_on_link(lane_, operation); });
+  run(operation, [&] { return agree_on_link(lane_, operation); });
 }
 
 }  // namespace ronde

@@ -42,28 +42,19 @@ class Communicator {
   int local_size() const { return lane_.board() ? lane_.board()->size() : 1; }
   int local_rank() const { return lane_.board() ? lane_.board()->rank() : 0; }
 
-  // The collectives: route.h says what they do.
-
-  void allreduce(const Call& call, std::span<const Piece> pieces, const Reduction& reduction,
-                 std::string_view algorithm = {});
-  /// Of float32, compressed where it crosses machines: ranks of one machine reduce exactly, unless
-  /// the compression is that of each rank's own values. It must be the same on all ranks, and
-  /// `call` must describe it.
+  /// Makes a call of a collective. `begin` makes its task on the route that it takes; `algorithm`
+  /// names one for schedules. Throws ArgumentError where that cannot run.
+  void run(const Call& call, Collective collective, std::string_view algorithm,
+           FunctionRef<Task<>(Route&, Operation&)> begin);
+  /// An allreduce of float32 that is compressed where it crosses machines: ranks of one machine
+  /// reduce exactly, unless the compression is that of each rank's own values. It must be the same
+  /// on all ranks, and `call` must describe it.
   void allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                             const Reduction& reduction, const Compression& compression);
-  void reduce_scatter(const Call& call, ConstBuffer input, Buffer output, const Chunks& chunks,
-                      const Reduction& reduction, std::string_view algorithm = {});
-  void reduce(const Call& call, const Piece& piece, const Reduction& reduction, int root,
-              std::string_view algorithm = {});
-  void broadcast(const Call& call, Buffer data, int root, std::string_view algorithm = {});
-  Gathered allgather(const Call& call, const Contribution& mine, std::string_view algorithm = {});
-  Gathered gather(const Call& call, const Contribution& mine, int root,
-                  std::string_view algorithm = {});
-  Scattered scatter(const Call& call, const Rows& all, std::span<const std::int64_t> header,
-                    int root, std::string_view algorithm = {});
-  Gathered alltoall(const Call& call, const Rows& all, std::string_view algorithm = {});
-  /// Phase 0 and nothing else.
-  void barrier(const Call& call);
+  /// Throws ArgumentError where an algorithm cannot run.
+  void require_algorithm(Collective collective, std::string_view algorithm) {
+    routes_.choose(collective, algorithm);
+  }
 
   /// The last call of the job, made on the set of all ranks: a barrier without deadlines. From now
   /// on other threads of this rank begin no call, here or on the `sets` that it is in, and ranks
@@ -102,8 +93,7 @@ class Communicator {
   bool failed() const { return turns_.gave_up() || lane_.control().failed(); }
 
  private:
-  template <class T>
-  T run(Operation& operation, FunctionRef<Task<T>()> begin);
+  void run(Operation& operation, FunctionRef<Task<>()> begin);
   void fail(Operation& operation, const Watch& watch, const std::string& reason, bool stalled);
 
   Lane lane_;

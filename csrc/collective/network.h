@@ -4,7 +4,6 @@
 #include <string_view>
 
 #include "collective/execution.h"
-#include "collective/lane.h"
 #include "collective/route.h"
 
 namespace ronde {
@@ -28,7 +27,7 @@ Task<> reduce_piggybacked(Lane& lane, Operation& operation, Extremes said, Piece
 
 class Network : public Route {
  public:
-  explicit Network(Lane& lane) : lane_(lane) {}
+  using Route::Route;
 
   Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
                    std::string_view algorithm) override;
@@ -46,9 +45,6 @@ class Network : public Route {
   Task<Scattered> scatter(Operation& operation, Rows all, std::span<const std::int64_t> header,
                           int root, std::string_view algorithm) override;
   Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) override;
-
- protected:
-  Lane& lane_;
 
  private:
   Task<> run(Operation& operation, Collective collective, const Layout& layout, Operands operands,

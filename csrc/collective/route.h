@@ -8,8 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "collective/operation.h"
-#include "collective/task.h"
+#include "collective/lane.h"
 #include "core/buffer.h"
 #include "core/bytes.h"
 #include "core/pieces.h"
@@ -51,7 +50,10 @@ constexpr std::size_t kHeaderWords = 80;
 
 class Route {
  public:
+  explicit Route(Lane& lane) : lane_(lane) {}
   virtual ~Route() = default;
+  Route(const Route&) = delete;
+  Route& operator=(const Route&) = delete;
 
   // `algorithm` names one for schedules; empty unless the caller has chosen it.
 
@@ -76,6 +78,11 @@ class Route {
                                   std::span<const std::int64_t> header, int root,
                                   std::string_view algorithm) = 0;
   virtual Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) = 0;
+  /// Phase 0 and nothing else.
+  Task<> barrier(Operation& operation) { return lane_.agree(operation); }
+
+ protected:
+  Lane& lane_;
 };
 
 }  // namespace ronde

@@ -4,14 +4,13 @@
 
 #include <string_view>
 
-#include "collective/lane.h"
 #include "collective/route.h"
 
 namespace ronde {
 
 class SharedMemory final : public Route {
  public:
-  explicit SharedMemory(Lane& lane) : lane_(lane) {}
+  using Route::Route;
 
   Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
                    std::string_view algorithm) override;
@@ -33,8 +32,6 @@ class SharedMemory final : public Route {
  private:
   std::uint64_t begin(Operation& operation, std::uint64_t extent);
   Task<Gathered> collect(Operation& operation, Contribution mine, int root);
-
-  Lane& lane_;
 };
 
 }  // namespace ronde

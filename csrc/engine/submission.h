@@ -24,27 +24,32 @@ struct Fusable {
 
 class Submission {
  public:
-  /// Makes the task of the call.
-  using Begin = std::function<Task<>(Routes&, Operation&)>;
+  struct What {
+    Call call;
+    Collective collective;
+    std::string algorithm;  // for schedules; empty unless the caller has chosen it
+    std::function<Task<>(Route&, Operation&)> begin;  // makes the task
+    std::optional<Fusable> fusable;                   // the same, where it can be fused
+  };
 
-  /// `key`: by which the ranks know it; calls without a name have one in common for each kind, and
-  /// are taken in the order of their submission. `owned`: what `begin` and `fusable` refer to.
-  Submission(std::string key, Call call, Begin begin, std::optional<Fusable> fusable,
-             std::shared_ptr<const void> owned)
-      : key_(std::move(key)),
-        call_(std::move(call)),
-        fingerprint_(call_.fingerprint()),
-        begin_(std::move(begin)),
-        fusable_(std::move(fusable)),
+  /// `owned`: the memory that it refers to.
+  Submission(What what, std::shared_ptr<const void> owned)
+      : what_(std::move(what)),
+        key_(what_.call.kind + (what_.call.name.empty() ? "#" : "/") + what_.call.name),
+        fingerprint_(what_.call.fingerprint()),
         owned_(std::move(owned)) {}
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;
 
+  /// By which the ranks know it. Calls without a name have that of their kind in common, and are
+  /// taken in the order of their submission.
   const std::string& key() const { return key_; }
-  const Call& call() const { return call_; }
+  const Call& call() const { return what_.call; }
   std::uint64_t fingerprint() const { return fingerprint_; }
-  const std::optional<Fusable>& fusable() const { return fusable_; }
-  Task<> begin(Routes& routes, Operation& operation) const { return begin_(routes, operation); }
+  const std::optional<Fusable>& fusable() const { return what_.fusable; }
+  Task<> begin(Routes& routes, Operation& operation) const {
+    return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
+  }
 
   /// Any thread may ask.
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -57,17 +62,15 @@ class Submission {
   void finish(std::exception_ptr error = nullptr, bool touched = false) {
     if (touched) keep_until_exit(owned_);
     owned_.reset();
-    begin_ = nullptr;
+    what_.begin = nullptr;
     error_ = std::move(error);
     done_.store(true, std::memory_order_release);
   }
 
  private:
+  What what_;
   const std::string key_;
-  const Call call_;
   const std::uint64_t fingerprint_;
-  Begin begin_;
-  const std::optional<Fusable> fusable_;
   std::shared_ptr<const void> owned_;
   std::exception_ptr error_;
   std::atomic<bool> done_ = false;

@@ -685,30 +685,105 @@ class Submission:
     def result(self) -> None:
         """Once done: raises what has ended the call, if anything."""
 
+class Finish:
+    """What gives the result of a call that has ended, once."""
+
+    def __call__(self) -> Any: ...
+
 class Engine:
-    """Moves asynchronous calls. Those that give None for an array that is not plain have done nothing."""
+    """Moves asynchronous calls."""
 
     def __init__(self, control: Control, fusion_bytes: int, spin: builtins.bool) -> None: ...
+
+    # The collectives of a communicator, which is given first: each submits a call, and gives the
+    # submission and what gives the result (once, when the call has ended); or None, where a
+    # communicator would give None.
     def allreduce(
         self,
         set: Communicator,
-        x: _T,
-        output: _T | None,  # None for a new one
+        x: Any,
+        output: Any,
         op: Op,
-        name: str | None,
-        prescale: float,
-        postscale: float,
+        name: str | None = None,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
         dtype: DType | None = None,
-    ) -> tuple[Submission, _T | Any] | Any: ...
+        algorithm: str = "",
+    ) -> Any: ...
+    def reduce(
+        self,
+        set: Communicator,
+        x: Any,
+        root: int,
+        op: Op,
+        name: str | None = None,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> Any: ...
+    def reducescatter(
+        self,
+        set: Communicator,
+        x: Any,
+        op: Op,
+        name: str | None = None,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> Any: ...
     def broadcast(
         self,
         set: Communicator,
-        x: _T,
+        x: Any,
         root: int,
-        name: str | None,
+        name: str | None = None,
         dtype: DType | None = None,
-    ) -> tuple[Submission, _T] | Any: ...
-    def barrier(self, set: Communicator, name: str | None) -> Submission: ...
+        algorithm: str = "",
+        call: Call | None = None,
+    ) -> Any: ...
+    def allgather(
+        self,
+        set: Communicator,
+        x: Any,
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+        call: Call | None = None,
+    ) -> Any: ...
+    def gather(
+        self,
+        set: Communicator,
+        x: Any,
+        root: int,
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> Any: ...
+    def scatter(
+        self,
+        set: Communicator,
+        x: Any,
+        rows: Sequence[int],
+        row_bytes: int,
+        header: Sequence[int],
+        root: int,
+        name: str | None = None,
+        algorithm: str = "",
+    ) -> Any: ...
+    def alltoall(
+        self,
+        set: Communicator,
+        x: Any,
+        splits: Sequence[int] | None,
+        name: str | None = None,
+        dtype: DType | None = None,
+        algorithm: str = "",
+    ) -> Any: ...
+    def barrier(
+        self, set: Communicator, name: str | None = None, call: Call | None = None
+    ) -> Any: ...
     def poll(self, submission: Submission) -> builtins.bool: ...
     def wait(self, submission: Submission, seconds: float | None = None) -> builtins.bool: ...
     def leave(self, sets: Sequence[Communicator]) -> None:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from . import _core, context
-from ._calls import communicator_of, root_of
-from .arrays import View, view
+from ._calls import communicator_of, name_of, root_of
+from .arrays import View, listed, view, views
 from .errors import RondeError
+from .movements import checked_splits
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op
 
 __all__ = [
     "Handle",
+    "allgather_async",
     "allreduce_async",
     "allreduce_async_",
+    "alltoall_async",
     "barrier_async",
+    "broadcast_async",
     "broadcast_async_",
+    "grouped_allreduce_async",
+    "grouped_allreduce_async_",
     "poll",
+    "reduce_async",
+    "reducescatter_async",
     "synchronize",
 ]
 
@@ -37,16 +46,19 @@ class Handle(Generic[T]):
     """
 
     def __init__(
-        self, engine: _core.Engine, submission: _core.Submission, finish: Callable[[], T]
+        self,
+        engine: _core.Engine,
+        submissions: Sequence[_core.Submission],
+        finish: Callable[[], T],
     ) -> None:
         self._engine = engine
-        self._submission = submission
+        self._submissions = submissions  # several, if it is a group
         self._finish: Callable[[], T] | None = finish
         self._result: T
 
     def done(self) -> bool:
         """Return whether the call has ended, with a result or an error. It does not wait."""
-        return self._submission.done or self._engine.poll(self._submission)
+        return all(each.done or self._engine.poll(each) for each in self._submissions)
 
     def wait(self, timeout: float | None = None) -> T:
         """Wait for the end of the call, and return its result.
@@ -59,8 +71,11 @@ class Handle(Generic[T]):
             MismatchError: the ranks describe it differently. Other calls go on.
             RondeError: it failed.
         """
-        if not self._submission.done and not self._engine.wait(self._submission, timeout):
-            raise TimeoutError(f"the call has not ended within {timeout} s; it goes on")
+        until = None if timeout is None else time.monotonic() + timeout
+        for each in self._submissions:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if not each.done and not self._engine.wait(each, left):
+                raise TimeoutError(f"the call has not ended within {timeout} s; it goes on")
         return self.result
 
     @property
@@ -70,12 +85,17 @@ class Handle(Generic[T]):
         Raises:
             RondeError: it has not ended, or it failed.
         """
-        if not self._submission.done:
+        if not self._ended:
             raise RondeError("the call has not ended yet: wait() waits for its result")
-        self._submission.result()
+        for each in self._submissions:
+            each.result()
         if self._finish is not None:
             self._result, self._finish = self._finish(), None
         return self._result
+
+    @property
+    def _ended(self) -> bool:
+        return all(each.done for each in self._submissions)
 
     def __await__(self) -> Generator[Any, None, T]:
         sleep = _FIRST_SLEEP
@@ -85,7 +105,7 @@ class Handle(Generic[T]):
         return self.result
 
     def __repr__(self) -> str:
-        return f"<ronde.Handle, {'done' if self._submission.done else 'under way'}>"
+        return f"<ronde.Handle, {'done' if self._ended else 'under way'}>"
 
 
 def synchronize(handle: Handle[T]) -> T:
@@ -133,6 +153,165 @@ def allreduce_async_(
     return _allreduce(x, True, op, name, factors, process_set)
 
 
+def grouped_allreduce_async(
+    xs: Iterable[T],
+    op: Op = Average,
+    name: str | None = None,
+    *,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[list[T]]:
+    """Submit an allreduce of each of several arrays; one handle stands for all of them.
+
+    The arguments are those of `allreduce_async`. `name` becomes `name[0]`, `name[1]` and so on.
+    """
+    factors = prescale_factor, postscale_factor
+    return _grouped(xs, False, op, name, factors, process_set)
+
+
+def grouped_allreduce_async_(
+    xs: Iterable[T],
+    op: Op = Average,
+    name: str | None = None,
+    *,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[list[T]]:
+    """Submit an allreduce in place of each of several arrays, as `grouped_allreduce_async` does."""
+    factors = prescale_factor, postscale_factor
+    return _grouped(xs, True, op, name, factors, process_set)
+
+
+def reduce_async(
+    x: T,
+    root_rank: int = 0,
+    op: Op = Average,
+    name: str | None = None,
+    *,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[T | None]:
+    """Submit a reduction to one rank. Arguments and result are those of `reduce`."""
+    seen, root = view(x), root_of(root_rank, process_set)
+    factors = prescale_factor, postscale_factor
+    return _submit(
+        lambda engine, to: engine.reduce(to, seen.array, root, op, name, *factors, seen.dtype),
+        lambda result: None if result is None else seen.wrap(result),
+        process_set,
+    )
+
+
+def reducescatter_async(
+    x: T,
+    op: Op = Average,
+    name: str | None = None,
+    *,
+    prescale_factor: float = 1.0,
+    postscale_factor: float = 1.0,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[T]:
+    """Submit a reduction that leaves each rank a part. Arguments and result are those of
+    `reducescatter`.
+    """
+    seen = view(x)
+    factors = prescale_factor, postscale_factor
+    return _submit(
+        lambda engine, to: engine.reducescatter(to, seen.array, op, name, *factors, seen.dtype),
+        seen.wrap,
+        process_set,
+    )
+
+
+def broadcast_async(
+    x: T,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[T]:
+    """Submit a broadcast, whose result is a new array. The arguments are those of `broadcast`."""
+    seen, root = view(x), root_of(root_rank, process_set)
+    output = seen.array.copy()
+    return _submit(
+        lambda engine, to: engine.broadcast(to, output, root, name, seen.dtype),
+        seen.wrap,
+        process_set,
+    )
+
+
+def broadcast_async_(
+    x: T,
+    root_rank: int = 0,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[T]:
+    """Submit a broadcast in place. The arguments are those of `broadcast_`."""
+    seen, root = view(x, writable=True), root_of(root_rank, process_set)
+    return _submit(
+        lambda engine, to: engine.broadcast(to, seen.array, root, name, seen.dtype),
+        lambda _: _written(x, seen),
+        process_set,
+    )
+
+
+def allgather_async(
+    x: T, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
+) -> Handle[T]:
+    """Submit an allgather. Arguments and result are those of `allgather`."""
+    seen = view(x)
+    return _submit(
+        lambda engine, to: engine.allgather(to, seen.array, name, seen.dtype),
+        lambda result: seen.wrap(result[0]),
+        process_set,
+    )
+
+
+def alltoall_async(
+    x: T,
+    splits: Sequence[int] | None = None,
+    name: str | None = None,
+    *,
+    process_set: ProcessSet | None = global_process_set,
+) -> Handle[Any]:
+    """Submit an alltoall. Arguments and result are those of `alltoall`."""
+    seen = view(x)
+    if splits is not None:
+        size = communicator_of(process_set).size
+        splits = checked_splits(splits, seen.shape[0] if seen.shape else 0, size)
+
+    def result_of(done: tuple[Any, list[int]]) -> Any:
+        joined, received = done
+        return seen.wrap(joined) if splits is None else (seen.wrap(joined), received)
+
+    return _submit(
+        lambda engine, to: engine.alltoall(to, seen.array, splits, name, seen.dtype),
+        result_of,
+        process_set,
+    )
+
+
+def barrier_async(
+    name: str | None = None, *, process_set: ProcessSet | None = global_process_set
+) -> Handle[None]:
+    """Submit a barrier: it ends when all ranks have submitted it."""
+    return _submit(lambda engine, to: engine.barrier(to, name), lambda _: None, process_set)
+
+
+def _submit(
+    call: Callable[[_core.Engine, _core.Communicator], Any],
+    result_of: Callable[[Any], T],
+    process_set: ProcessSet | None,
+) -> Handle[T]:
+    communicator = communicator_of(process_set)
+    engine = context.world().engine
+    submission, finish = call(engine, communicator)
+    return Handle(engine, [submission], lambda: result_of(finish()))
+
+
 def _allreduce(
     x: T,
     in_place: bool,
@@ -145,44 +324,49 @@ def _allreduce(
     engine = context.world().engine
     submitted = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
     if submitted is not None:
-        submission, result = submitted
-        return Handle(engine, submission, lambda: x if in_place else result)
-    seen = view(x, writable=in_place)
-    output = seen.array if in_place else None
-    submission, result = engine.allreduce(
-        communicator, seen.array, output, op, name, *factors, dtype=seen.dtype
-    )
-    if in_place:
-        return Handle(engine, submission, lambda: _written(x, seen))
-    return Handle(engine, submission, lambda: seen.wrap(result))
+        submission, finish = submitted
+        return Handle(engine, [submission], finish)
+    return _allreduce_seen(x, view(x, writable=in_place), in_place, op, name, factors, process_set)
 
 
-def broadcast_async_(
+def _allreduce_seen(
     x: T,
-    root_rank: int = 0,
-    name: str | None = None,
-    *,
-    process_set: ProcessSet | None = global_process_set,
+    seen: View,
+    in_place: bool,
+    op: Op,
+    name: str | None,
+    factors: tuple[float, float],
+    process_set: ProcessSet | None,
 ) -> Handle[T]:
-    """Submit a broadcast in place, of the root's `x`. The arguments are those of `broadcast_`."""
-    communicator = communicator_of(process_set)
-    engine = context.world().engine
-    root = root_of(root_rank, process_set)
-    submitted = engine.broadcast(communicator, x, root, name)
-    if submitted is not None:
-        return Handle(engine, submitted[0], lambda: x)
-    seen = view(x, writable=True)
-    submission, _ = engine.broadcast(communicator, seen.array, root, name, dtype=seen.dtype)
-    return Handle(engine, submission, lambda: _written(x, seen))
+    output = seen.array if in_place else None
+    return _submit(
+        lambda engine, to: engine.allreduce(to, seen.array, output, op, name, *factors, seen.dtype),
+        lambda result: _written(x, seen) if in_place else seen.wrap(result),
+        process_set,
+    )
 
 
-def barrier_async(
-    name: str | None = None, *, process_set: ProcessSet | None = global_process_set
-) -> Handle[None]:
-    """Submit a barrier: it ends when all ranks have submitted it."""
-    communicator = communicator_of(process_set)
-    engine = context.world().engine
-    return Handle(engine, engine.barrier(communicator, name), lambda: None)
+def _grouped(
+    xs: Iterable[T],
+    in_place: bool,
+    op: Op,
+    name: str | None,
+    factors: tuple[float, float],
+    process_set: ProcessSet | None,
+) -> Handle[list[T]]:
+    arrays = listed(xs)
+    seen = views(arrays, writable=in_place)  # all of them, before anything is submitted
+    common = name_of(name)
+    handles = [
+        _allreduce_seen(
+            x, each, in_place, op, f"{common}[{i}]" if common else None, factors, process_set
+        )
+        for i, (x, each) in enumerate(zip(arrays, seen, strict=True))
+    ]
+    submissions = [each for handle in handles for each in handle._submissions]
+    return Handle(
+        context.world().engine, submissions, lambda: [handle.result for handle in handles]
+    )
 
 
 def _written(x: T, seen: View) -> T:

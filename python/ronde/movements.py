@@ -225,7 +225,7 @@ def scatter(
         seen = view(x)
         if not seen.shape:
             raise TypeError("scatter needs an array of at least one dimension")
-        rows = _checked_splits(splits, seen.shape[0], communicator.size)
+        rows = checked_splits(splits, seen.shape[0], communicator.size)
         header_words = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
         row_bytes = int(np.prod(seen.shape[1:], dtype=np.int64)) * int(seen.array.itemsize)
         count, data, header = communicator.scatter(
@@ -238,7 +238,7 @@ def scatter(
 _DTYPES = list(_core.DType.__members__.values())
 
 
-def _checked_splits(splits: Sequence[int] | None, rows: int, size: int) -> list[int]:
+def checked_splits(splits: Sequence[int] | None, rows: int, size: int) -> list[int]:
     """How many rows go to each rank."""
     if splits is None:
         return [rows // size + (rank < rows % size) for rank in range(size)]
@@ -301,7 +301,7 @@ def alltoall(
             return done[0]
     seen = view(x)
     if splits is not None:
-        splits = _checked_splits(splits, seen.shape[0] if seen.shape else 0, communicator.size)
+        splits = checked_splits(splits, seen.shape[0] if seen.shape else 0, communicator.size)
     joined, received = communicator.alltoall(seen.array, splits, name, seen.dtype)
     result = seen.wrap(joined)
     return result if splits is None else (result, received)

@@ -30,16 +30,20 @@ class Asynchronous:
         self.set = me.communicator
         self.engine = _core.Engine(me.control, fusion_bytes, False)
 
-    def allreduce(self, x: np.ndarray, name: str | None, op: _core.Op = Sum) -> ronde.Handle[Any]:
-        submission, result = self.engine.allreduce(self.set, x, None, op, name, 1.0, 1.0)
-        return ronde.Handle(self.engine, submission, lambda: result)
+    def submit(self, kind: str, *arguments: Any, **more: Any) -> ronde.Handle[Any]:
+        submission, finish = getattr(self.engine, kind)(self.set, *arguments, **more)
+        return ronde.Handle(self.engine, [submission], finish)
 
-    def broadcast(self, x: np.ndarray, root: int, name: str | None) -> ronde.Handle[Any]:
-        submission, result = self.engine.broadcast(self.set, x, root, name)
-        return ronde.Handle(self.engine, submission, lambda: result)
+    def allreduce(
+        self, x: np.ndarray, name: str | None = None, op: _core.Op = Sum
+    ) -> ronde.Handle[Any]:
+        return self.submit("allreduce", x, None, op, name)
+
+    def broadcast(self, x: np.ndarray, root: int, name: str | None = None) -> ronde.Handle[Any]:
+        return self.submit("broadcast", x, root, name)
 
     def barrier(self, name: str | None = None) -> ronde.Handle[None]:
-        return ronde.Handle(self.engine, self.engine.barrier(self.set, name), lambda: None)
+        return self.submit("barrier", name)
 
     def close(self) -> None:
         """What all ranks have pending runs; the rest ends."""
@@ -100,6 +104,46 @@ def test_kinds_types_and_operations_together(route: dict[str, Any]) -> None:
             assert (double.wait() == 4 * np.arange(5) + 6).all()
             assert (whole.wait() == np.arange(5) + 3).all()
             assert (half.wait() == np.arange(5) + 1.5).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_all_collectives_in_any_order(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        mine = np.arange(8.0) + 100 * me.rank
+        everything = np.arange(8.0)[None] + 100 * np.arange(me.size)[:, None]
+        arguments: dict[str, tuple[Any, ...]] = {
+            "allreduce": (mine, None, Sum),
+            "reduce": (mine, 2, Sum),
+            "reducescatter": (mine, Sum),
+            "broadcast": (mine.copy(), 1),
+            "allgather": (mine[: me.rank],),
+            "gather": (mine, 3),
+            "alltoall": (mine, None),
+            "barrier": (),
+        }
+        total = everything.sum(0)
+        expected: dict[str, Any] = {
+            "allreduce": total,
+            "reduce": total if me.rank == 2 else None,
+            "reducescatter": total[2 * me.rank : 2 * me.rank + 2],
+            "broadcast": everything[1],
+            "allgather": np.concatenate([everything[r][:r] for r in range(me.size)]),
+            "gather": everything.ravel() if me.rank == 3 else None,
+            "alltoall": everything[:, 2 * me.rank : 2 * me.rank + 2].ravel(),
+            "barrier": None,
+        }
+        shuffled = random.Random(me.rank)
+        for _ in range(4):
+            order = shuffled.sample(list(arguments), len(arguments))
+            handles = {kind: calls.submit(kind, *arguments[kind], name="x") for kind in order}
+            for kind in shuffled.sample(order, len(order)):
+                found = handles[kind].wait()
+                if kind in ("allgather", "alltoall") or (kind == "gather" and me.rank == 3):
+                    found = found[0]
+                np.testing.assert_array_equal(found, expected[kind], err_msg=kind)
         calls.close()
 
     run_all(4, program, **route)

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "check.h"
+#include "collectives.h"
 #include "compress/random_k.h"
 #include "compress/table.h"
 #include "compress/top_k.h"
@@ -68,12 +69,6 @@ void run(int size, Faults faults, Settings settings, const std::function<void(Ra
   for (auto& thread : threads) thread.join();
 }
 
-Call call(const std::string& kind) {
-  Call result;
-  result.kind = kind;
-  return result;
-}
-
 template <class T>
 Buffer buffer_of(std::vector<T>& values) {
   return {reinterpret_cast<std::byte*>(values.data()), values.size() * sizeof(T), {}};
@@ -81,7 +76,7 @@ Buffer buffer_of(std::vector<T>& values) {
 
 void allreduce(Rank& me, std::vector<float>& values, std::string_view algorithm = {}) {
   const Piece piece{buffer_of(values), buffer_of(values)};
-  me.communicator->allreduce(call("allreduce"), {&piece, 1}, {}, algorithm);
+  allreduce(*me.communicator, call("allreduce"), {&piece, 1}, {}, algorithm);
 }
 
 void collectives_under_delays(unsigned seed) {
@@ -98,14 +93,14 @@ void collectives_under_delays(unsigned seed) {
       }
       const int root = static_cast<int>(common() % me.size);
       values.assign(count, static_cast<float>(me.rank));
-      me.communicator->broadcast(call("broadcast"), buffer_of(values), root);
+      broadcast(*me.communicator, call("broadcast"), buffer_of(values), root);
       for (const float value : values) CHECK(value == static_cast<float>(root));
 
       const std::size_t rows = count / (me.rank + 1);
-      const auto gathered = me.communicator->allgather(
-          call("allgather"), {buffer_of(values).slice(0, rows * 4), rows, 4});
+      const auto gathered = allgather(*me.communicator, call("allgather"),
+                                      {buffer_of(values).slice(0, rows * 4), rows, 4});
       CHECK(gathered.rows[0] == count);
-      me.communicator->barrier(call("barrier"));
+      barrier(*me.communicator, call("barrier"));
     }
     me.communicator->know_link();
     me.communicator->end(call("end"), {});
@@ -118,7 +113,7 @@ void calls_that_differ() {
     for (int i = 0; i < 50; ++i) {
       bool raised = false;
       try {
-        me.communicator->barrier(call(me.rank == i % 4 ? "odd" : "usual"));
+        barrier(*me.communicator, call(me.rank == i % 4 ? "odd" : "usual"));
       } catch (const MismatchError&) {
         raised = true;
       }
@@ -138,7 +133,7 @@ void a_rank_that_never_comes() {
     if (me.rank == 3) return;
     bool raised = false;
     try {
-      me.communicator->barrier(call("barrier"));
+      barrier(*me.communicator, call("barrier"));
     } catch (const StalledError& error) {
       raised = std::string(error.what()).find("rank 3 is missing") != std::string::npos;
     }
@@ -179,8 +174,8 @@ void a_late_rank_reads_what_was_packed() {
     if (me.rank == 1) std::this_thread::sleep_for(std::chrono::seconds(1));
     bool raised = false;
     try {
-      me.communicator->allreduce(call("allreduce"), pieces, {});
-      me.communicator->allreduce(call("allreduce"), pieces, {});
+      allreduce(*me.communicator, call("allreduce"), pieces, {});
+      allreduce(*me.communicator, call("allreduce"), pieces, {});
     } catch (const Error&) {
       raised = true;
     }
@@ -188,7 +183,7 @@ void a_late_rank_reads_what_was_packed() {
     // A failed rank stays failed, checks or none.
     bool refused = false;
     try {
-      me.communicator->allreduce(call("allreduce"), pieces, {});
+      allreduce(*me.communicator, call("allreduce"), pieces, {});
     } catch (const Error&) {
       refused = true;
     }
@@ -223,28 +218,28 @@ void everything(Rank& me, std::size_t count, bool shared, int root) {
   Floats values(count, shared, static_cast<float>(me.rank + 1));
   const Piece piece{values.buffer(), values.buffer()};
   const float total = static_cast<float>(me.size * (me.size + 1) / 2);
-  me.communicator->allreduce(call("allreduce"), {&piece, 1}, {});
+  allreduce(*me.communicator, call("allreduce"), {&piece, 1}, {});
   CHECK(values.all(total));
 
   std::vector<std::size_t> rows(me.size, count / me.size);
   rows[me.size - 1] += count % me.size;
   Floats part(rows[me.rank], false, 0);
-  me.communicator->reduce_scatter(call("reduce_scatter"), values.buffer(), part.buffer(),
-                                  Chunks::of(rows), {});
+  reduce_scatter(*me.communicator, call("reduce_scatter"), values.buffer(), part.buffer(),
+                 Chunks::of(rows));
   CHECK(part.all(total * static_cast<float>(me.size)));
 
   Floats result(me.rank == root ? count : 0, shared, 0);
-  me.communicator->reduce(call("reduce"), {values.buffer(), result.buffer()}, {}, root);
+  reduce(*me.communicator, call("reduce"), {values.buffer(), result.buffer()}, root);
   CHECK(result.all(total * static_cast<float>(me.size)));
 
   Floats data(count, shared, static_cast<float>(me.rank));
-  me.communicator->broadcast(call("broadcast"), data.buffer(), root);
+  broadcast(*me.communicator, call("broadcast"), data.buffer(), root);
   CHECK(data.all(static_cast<float>(root)));
 
   const auto gathered =
-      me.communicator->allgather(call("allgather"), {part.buffer(), rows[me.rank], 4});
+      allgather(*me.communicator, call("allgather"), {part.buffer(), rows[me.rank], 4});
   CHECK(gathered.data.size() == count * 4 && gathered.rows == rows);
-  const auto sent = me.communicator->alltoall(call("alltoall"), {values.buffer(), rows, 4});
+  const auto sent = alltoall(*me.communicator, call("alltoall"), {values.buffer(), rows, 4});
   CHECK(sent.data.size() == me.size * rows[me.rank] * 4);
 }
 
@@ -267,7 +262,7 @@ void memory_under_delays(unsigned seed) {
       const int odd = static_cast<int>(common() % 10);
       bool raised = false;
       try {
-        me.communicator->barrier(call(me.rank == odd ? "odd" : "usual"));
+        barrier(*me.communicator, call(me.rank == odd ? "odd" : "usual"));
       } catch (const MismatchError&) {
         raised = true;
       }
@@ -291,12 +286,12 @@ void machines_under_delays(unsigned seed) {
       for (int i = 0; i < 20; ++i) {
         std::vector<float> values(common() % (i % 2 ? 100 : 5000), static_cast<float>(rank + 1));
         const Piece piece{buffer_of(values), buffer_of(values)};
-        communicator.allreduce(call("allreduce"), {&piece, 1}, {});
+        allreduce(communicator, call("allreduce"), {&piece, 1}, {});
         for (const float value : values) CHECK(value == 21.0f);
         bool raised = false;
         const int odd = static_cast<int>(common() % 12);
         try {
-          communicator.barrier(call(rank == odd ? "odd" : "usual"));
+          barrier(communicator, call(rank == odd ? "odd" : "usual"));
         } catch (const MismatchError&) {
           raised = true;
         }
@@ -371,7 +366,7 @@ void memory_without_checks(unsigned seed) {
       allreduce(me, values);
       CHECK(values[1] == 3.0f);
       values[0] = static_cast<float>(me.rank + i);
-      me.communicator->broadcast(call("broadcast"), buffer_of(values), 0);
+      broadcast(*me.communicator, call("broadcast"), buffer_of(values), 0);
       CHECK(values[0] == static_cast<float>(i));
       if (own() % 4 == 0) std::this_thread::sleep_for(std::chrono::microseconds(own() % 500));
     }
@@ -394,7 +389,7 @@ void two_threads_of_each_rank() {
         for (int i = 0; i < 50; ++i) {
           values.assign(500, 1.0f);
           const Piece piece{buffer_of(values), buffer_of(values)};
-          communicator.allreduce(call("allreduce"), {&piece, 1}, {});
+          allreduce(communicator, call("allreduce"), {&piece, 1}, {});
           CHECK(values[499] == 3.0f);
         }
       });
@@ -428,7 +423,7 @@ void an_end_under_calls(unsigned seed, bool shared, bool job) {
           try {
             values->assign(3000, 1.0f);
             const Piece piece{buffer_of(*values), buffer_of(*values)};
-            set->allreduce(call("allreduce"), {&piece, 1}, {});
+            allreduce(*set, call("allreduce"), {&piece, 1}, {});
             CHECK((*values)[2999] == static_cast<float>(set->size()));
           } catch (const Error&) {
             refused = true;
@@ -441,12 +436,12 @@ void an_end_under_calls(unsigned seed, bool shared, bool job) {
       if (job) {
         everybody.end(call("shutdown"), sets);
       } else {
-        everybody.barrier(call("remove"));
+        barrier(everybody, call("remove"));
       }
       (void)set->close("closed");
       caller.join();
       if (job) CHECK(control->close());
-      if (!job) everybody.barrier(call("goes on"));
+      if (!job) barrier(everybody, call("goes on"));
       CHECK(!control->failed());
       together.arrive_and_wait();
     });
@@ -471,21 +466,21 @@ void a_rank_that_leaves() {
                                              quick());
         keep_until_exit(set);
         sets.push_back(set.get());
-        set->barrier(call("first"));
+        barrier(*set, call("first"));
       }
       bool raised = false;
       try {
         if (rank == 1) everybody.end(call("shutdown"), sets);
-        everybody.barrier(call("others work"));
+        barrier(everybody, call("others work"));
       } catch (const MismatchError&) {
         raised = true;
       }
       CHECK(raised);
-      if (rank < 2) set->barrier(call("works on"));
+      if (rank < 2) barrier(*set, call("works on"));
       if (rank == 0) {
         std::string why;
         try {
-          set->barrier(call("in vain"));
+          barrier(*set, call("in vain"));
         } catch (const RankFailedError& error) {
           why = error.what();
         }
@@ -509,7 +504,7 @@ void a_call_inside_a_call() {
       Hooks hooks;
       hooks.check_signals = [&] {
         try {
-          set->barrier(call("from a handler"));
+          barrier(*set, call("from a handler"));
         } catch (const Error&) {
           ++refused;
         }
@@ -525,9 +520,9 @@ void a_call_inside_a_call() {
       job = &everybody;
       set = &communicator;
       if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(200));
-      communicator.barrier(call("barrier"));
+      barrier(communicator, call("barrier"));
       CHECK(rank == 1 || (refused > 0 && ends_refused > 0));
-      communicator.barrier(call("goes on"));
+      barrier(communicator, call("goes on"));
     });
   }
   for (auto& thread : threads) thread.join();
@@ -554,9 +549,9 @@ void an_end_that_is_interrupted(bool has_turn) {
   bool refused = false;
   std::thread caller([&] {
     try {
-      if (!has_turn) communicator.barrier(call("first"));
+      if (!has_turn) barrier(communicator, call("first"));
       while (has_turn && !control->ending()) std::this_thread::yield();
-      communicator.barrier(call("second"));
+      barrier(communicator, call("second"));
     } catch (const Error&) {
       refused = true;
     }
@@ -570,8 +565,8 @@ void an_end_that_is_interrupted(bool has_turn) {
   }
   CHECK(why == "stop");
   if (!has_turn) {
-    other.barrier(call("first"));
-    other.barrier(call("second"));
+    barrier(other, call("first"));
+    barrier(other, call("second"));
   }
   caller.join();
   CHECK(refused == has_turn);

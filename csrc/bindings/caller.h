@@ -1,0 +1,60 @@
+// How a collective is called from Python: to its end, or by submitting it to an engine. Whoever
+// makes the call (operations.cc) says what begins it and what makes its result, and need not know
+// which.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "bindings/arrays.h"
+#include "collective/communicator.h"
+#include "engine/engine.h"
+
+namespace ronde {
+
+/// What gives the result of a call that has ended, once. (A Python function made for each call
+/// would take longer than a short collective.)
+struct Finish {
+  std::function<pybind11::object()> make;
+};
+
+class Caller {
+ public:
+  explicit Caller(Communicator& communicator, Engine* engine = nullptr)
+      : set(communicator), engine_(engine) {}
+
+  Communicator& set;
+
+  /// `begin(route, operation)` makes the task, and owns what that refers to, but for the memory of
+  /// the `arrays`. `finish()` gives the result, once, when the task has ended. `fusable`: the same
+  /// as `begin`, where it can be done together with other calls. Returns the result; or the
+  /// submission, and what gives its result.
+  template <class Begin, class Finish>
+  pybind11::object operator()(Call& call, Collective collective, std::string_view algorithm,
+                              std::initializer_list<pybind11::handle> arrays, const Begin& begin,
+                              const Finish& finish,
+                              const std::optional<Fusable>& fusable = {}) const {
+    if (engine_)
+      return submit({std::move(call), collective, std::string(algorithm), begin, fusable}, arrays,
+                    {finish});
+    run_collective(set, arrays, [&] { set.run(call, collective, algorithm, begin); });
+    return finish();
+  }
+
+ private:
+  pybind11::object submit(Submission::What what, std::initializer_list<pybind11::handle> arrays,
+                          Finish finish) const;
+
+  Engine* const engine_;
+};
+
+/// Python objects that asynchronous calls need no more are given back by this.
+void give_back_objects();
+
+}  // namespace ronde
