@@ -42,6 +42,7 @@ void give_back_objects() {
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
                           Finish finish) const {
   give_back_objects();
+  set.require_algorithm(what.collective, what.algorithm);
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
   auto submission = std::make_shared<Submission>(

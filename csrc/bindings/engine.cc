@@ -34,9 +34,21 @@ void bind_engine(py::module_& module) {
 
   py::class_<Engine, std::shared_ptr<Engine>> engine(module, "Engine", "Moves asynchronous calls.");
   engine
-      .def(py::init<std::shared_ptr<Control>, std::size_t, bool>(), "control"_a, "fusion_bytes"_a,
-           "spin"_a)
-      .def("poll", &Engine::poll, "submission"_a, py::call_guard<WithoutGil>())
+      .def(py::init<std::shared_ptr<Control>, std::size_t, bool, bool>(), "control"_a,
+           "fusion_bytes"_a, "spin"_a, "worker"_a)
+      .def("stop", &Engine::stop, py::call_guard<WithoutGil>())
+      .def(
+          "poll",
+          [](Engine& self, const std::shared_ptr<Submission>& submission) {
+            bool done = false;
+            {
+              WithoutGil release;
+              done = self.poll(*submission);
+            }
+            give_back_objects();
+            return done;
+          },
+          "submission"_a)
       .def(
           "wait",
           [](Engine& self, const std::shared_ptr<Submission>& submission,
@@ -52,6 +64,8 @@ void bind_engine(py::module_& module) {
           "submission"_a, "seconds"_a = py::none())
       .def("leave", &Engine::leave, "sets"_a, py::call_guard<WithoutGil>())
       .def("busy", &Engine::busy, "set"_a, py::call_guard<WithoutGil>())
+      .def("gave_up", &Engine::gave_up, "set"_a, py::call_guard<WithoutGil>())
+      .def("forget", &Engine::forget)
       .def("drain", &Engine::drain, "set"_a, py::call_guard<WithoutGil>())
       .def("close", &Engine::close, "set"_a, "why"_a, py::call_guard<WithoutGil>());
   bind_operations(engine);

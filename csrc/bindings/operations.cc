@@ -175,7 +175,8 @@ std::size_t rows_of(const py::array& array) {
 /// The task, whose result goes where the caller finds it.
 template <class T>
 Task<> keep_result(std::shared_ptr<T> result, Task<T> task) {
-  *result = co_await std::move(task);
+  T made = co_await std::move(task);
+  *result = std::move(made);
 }
 
 py::object allgather(const Caller& caller, py::handle x, py::handle name, py::handle given,

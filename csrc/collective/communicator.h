@@ -87,6 +87,8 @@ class Communicator {
 
   /// Throws if this rank cannot use Ronde any more.
   void require_usable() const;
+  /// Throws if this set is closed.
+  void require_open() const { turns_.require_open(); }
   /// Why this rank cannot use Ronde any more; empty while it can.
   std::string failure() const { return lane_.control().failure(); }
   /// Whether messages of a call that was given up may still be under way.

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "collective/tell.h"
+#include "collective/exchange.h"
 #include "core/keep.h"
 #include "transport/group.h"
 
@@ -17,7 +17,7 @@ Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transpor
            std::vector<int> members, Settings settings)
     : Lane(control, transport, set, members, settings, 0) {}
 
-Lane::Lane(const Lane& blocking)
+Lane::Lane(const Lane& blocking, Asynchronous)
     : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
            blocking.settings_, kTags) {}
 
@@ -35,8 +35,8 @@ Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transp
 void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
   board_ = std::move(board);
   neighbours_ = std::move(neighbours);
-  if (neighbours_.same_place.size() > 1)
-    across_ = std::make_shared<Group>(transport_, neighbours_.same_place);
+  if (neighbours_.same_local_rank.size() > 1)
+    across_ = std::make_shared<Group>(transport_, neighbours_.same_local_rank);
 }
 
 void Lane::keep_until_exit() const {

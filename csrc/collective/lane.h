@@ -28,9 +28,9 @@ namespace ronde {
 
 /// The ranks of the machines, as this rank sees them.
 struct Neighbours {
-  std::vector<int> here;        // the ranks of this machine
-  int place = 0;                // of this rank among them
-  std::vector<int> same_place;  // the ranks with that place, one from each machine
+  std::vector<int> here;             // the ranks of this machine
+  int local_rank = 0;                // of this rank among them
+  std::vector<int> same_local_rank;  // the ranks with that one, one from each machine
 };
 
 class Lane {
@@ -39,7 +39,10 @@ class Lane {
   Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport, int set,
        std::vector<int> members, Settings settings);
   /// Of the same ranks, for asynchronous calls, which can be under way beside those of the other.
-  explicit Lane(const Lane& blocking);
+  struct Asynchronous {};
+  Lane(const Lane& blocking, Asynchronous);
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
 
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
@@ -98,10 +101,10 @@ class Lane {
   /// The same where these are all ranks: phase 0 and, for a collective, all that follows.
   Task<> run_in_memory(Operation& operation, std::shared_ptr<SharedWork> work);
 
-  // Tags: phase 0 and what ranks tell each other outside it have one each. Data has one for each
+  // Tags: phase 0 and exchanges outside it have one each. Data has one for each
   // agreement, so that messages of one never meet a receive of the next.
   int agreement_tag() const { return first_tag_; }
-  int tell_tag() const { return first_tag_ + 1; }
+  int exchange_tag() const { return first_tag_ + 1; }
   int data_tag(const Operation& operation) const {
     return first_tag_ + 2 + static_cast<int>(operation.sequence % (kTags - 3));
   }

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "collective/exchange.h"
 #include "collective/execution.h"
 #include "collective/memory.h"
-#include "collective/tell.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
@@ -34,7 +34,7 @@ double seconds_since(Clock::time_point start) {
 Task<double> slowest(Lane& lane, Operation& operation, double seconds) {
   const auto all = operation.zeros<double>(lane.size());
   all[lane.rank()] = seconds;
-  co_await tell(lane, Chunks::even(all.size_bytes(), lane.size()), buffer_of(all));
+  co_await exchange_all(lane, Chunks::even(all.size_bytes(), lane.size()), buffer_of(all));
   co_return *std::max_element(all.begin(), all.end());
 }
 
@@ -60,8 +60,8 @@ Task<double> exchange(Lane& lane, Operation& operation, std::size_t bytes, int m
     const auto start = Clock::now();
     for (int i = 0; i < repeats; ++i) {
       const auto round = std::make_shared<Execution>(
-          ring, schedule, Operands{buffer_of(input), buffer_of(data)}, Element{}, lane.tell_tag(),
-          Depth{2 * places, places * bytes}, "measurement of the link");
+          ring, schedule, Operands{buffer_of(input), buffer_of(data)}, Element{},
+          lane.exchange_tag(), Depth{2 * places, places * bytes}, "measurement of the link");
       co_await round;
     }
     best = std::min(best, seconds_since(start) / repeats);

@@ -24,7 +24,7 @@ class Operation {
   Operation& operator=(const Operation&) = delete;
 
   const Call& call;
-  const bool patient;
+  bool patient;
   std::string about;           // what reports say of it besides
   std::uint64_t sequence = 0;  // in its lane: of the agreement that it has come to
 

@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "collective/exchange.h"
 #include "collective/memory.h"
-#include "collective/tell.h"
 #include "core/error.h"
 #include "node/segment.h"
 
@@ -20,14 +20,14 @@ Neighbours neighbours_of(int rank, int size, std::span<const int> machines) {
   std::map<int, std::vector<int>> by_machine;
   for (int member = 0; member < size; ++member) by_machine[machine_of(member)].push_back(member);
   const auto& here = by_machine.at(machine_of(rank));
-  const auto place = std::find(here.begin(), here.end(), rank) - here.begin();
-  std::vector<int> same_place;
+  const auto local_rank = std::find(here.begin(), here.end(), rank) - here.begin();
+  std::vector<int> same_local_rank;
   for (const auto& [machine, members] : by_machine) {
     if (members.size() != here.size())
       throw ArgumentError("the machines have different numbers of ranks");
-    same_place.push_back(members[place]);
+    same_local_rank.push_back(members[local_rank]);
   }
-  return {here, static_cast<int>(place), same_place};
+  return {here, static_cast<int>(local_rank), same_local_rank};
 }
 
 Task<> share_memory(Lane& lane, Operation& operation, Neighbours neighbours) {
@@ -36,7 +36,7 @@ Task<> share_memory(Lane& lane, Operation& operation, Neighbours neighbours) {
   const int ranks = static_cast<int>(here.size());
   const std::size_t bytes = Board::bytes_for(ranks);
   std::shared_ptr<Segment> segment;
-  if (neighbours.place == 0) {
+  if (neighbours.local_rank == 0) {
     try {
       segment = Segment::create(bytes);
     } catch (const UnavailableError& error) {
@@ -44,9 +44,9 @@ Task<> share_memory(Lane& lane, Operation& operation, Neighbours neighbours) {
     }
   }
   std::string own = segment ? segment->address() : "";
-  const auto addresses = co_await tell_texts(lane, operation, std::move(own));
+  const auto addresses = co_await exchange_texts(lane, operation, std::move(own));
   const auto& address = addresses[here[0]];
-  if (neighbours.place != 0 && !address.empty()) segment = Segment::open(address, bytes);
+  if (neighbours.local_rank != 0 && !address.empty()) segment = Segment::open(address, bytes);
 
   // A path may lead to the memory of another job. Only who truly shares it sees the signatures,
   // whose word holds something of this job that no other has: an address and the time.
@@ -54,14 +54,15 @@ Task<> share_memory(Lane& lane, Operation& operation, Neighbours neighbours) {
   words[lane.rank()] =
       reinterpret_cast<std::uintptr_t>(&lane) +
       static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-  co_await tell(lane, Chunks::even(words.size_bytes(), lane.size()), buffer_of(words));
+  co_await exchange_all(lane, Chunks::even(words.size_bytes(), lane.size()), buffer_of(words));
   const auto word = words[here[0]];
-  const auto board = segment ? std::make_shared<Board>(segment, neighbours.place, ranks) : nullptr;
+  const auto board =
+      segment ? std::make_shared<Board>(segment, neighbours.local_rank, ranks) : nullptr;
   if (board) board->sign(word);
   co_await lane.agree(operation);
   const auto seen = operation.zeros<std::uint8_t>(lane.size());
   seen[lane.rank()] = board && board->all_signed(word);
-  co_await tell(lane, Chunks::even(seen.size_bytes(), lane.size()), buffer_of(seen));
+  co_await exchange_all(lane, Chunks::even(seen.size_bytes(), lane.size()), buffer_of(seen));
   if (std::find(seen.begin(), seen.end(), 0) != seen.end()) co_return;
   lane.share(board, std::move(neighbours));
 }

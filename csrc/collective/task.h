@@ -14,9 +14,10 @@
 // and nothing depends on how the compiler transfers control.
 //
 // Rules for tasks (g++ 12 miscompiles what breaks the first):
-//   - `co_await` stands alone: `co_await x;`, `auto y = co_await x;`, `co_return co_await x;`,
-//   where
-//     x is a name or one call with plain arguments.
+//   - `co_await` stands alone: `co_await x;`, `auto y = co_await x;` or `co_return co_await x;`.
+//   Here
+//     x is a name, or one call with plain arguments.
+//   - A Task that is awaited as a shared_ptr<Work> hides its error: ask it for its result().
 //   - A parameter by reference outlives the task; whoever makes the task sees to it.
 //   - Memory that a message may touch belongs to the work or to the Operation, never to a frame.
 //   - No mutex is held across a `co_await`: another thread may resume.
@@ -130,6 +131,7 @@ class RootTask : public Work {
 
   /// Throws `error` where the task waits: a deadline, a signal, the failure of another rank.
   Progress interrupt(std::exception_ptr error) {
+    if (!frame_->pending_ && progress() == Progress::done) return Progress::done;
     frame_->pending_->interrupt(std::move(error));
     return resume();
   }

@@ -36,8 +36,12 @@ Turns::Turn Turns::take(const Call& call) {
   return Turn(*this);
 }
 
-bool Turns::begin() {
+void Turns::require_open() const {
   if (const auto* why = refused_.load()) throw Error(*why);
+}
+
+bool Turns::begin() {
+  require_open();
   if (!may_begin() || !mutex_.try_lock()) return false;
   // That may have changed before the lock was taken.
   if (may_begin() && !refused_.load()) return true;

@@ -32,6 +32,9 @@ class Turns {
   /// Waits for it. Throws where it cannot come.
   Turn take(const Call& call);
 
+  /// Throws where none begins any more.
+  void require_open() const;
+
   /// Whether it is the turn of this thread: its handlers of signals may ask.
   bool is_inside() const {
     return owner_.load(std::memory_order_relaxed) == std::this_thread::get_id();

@@ -33,15 +33,16 @@ class Wait {
   /// Now and then while waiting, true: time for the slow checks.
   bool due();
 
+  static constexpr auto kCheckEvery = std::chrono::milliseconds(20);
+  // A pause that seems longer was a suspension of the whole process, by SIGSTOP or a scheduler of
+  // jobs. The other ranks were suspended too, so it does not count as waiting.
+  static constexpr auto kSuspended = std::chrono::seconds(1);
+
   /// Seconds in which nothing happened, as of the last pause that looked at the clock.
   double elapsed() const { return std::chrono::duration<double>(now_ - began_).count(); }
 
  private:
   static constexpr int kYields = 200;
-  static constexpr auto kCheckEvery = std::chrono::milliseconds(20);
-  // A pause that seems longer was a suspension of the whole process, by SIGSTOP or a scheduler of
-  // jobs. The other ranks were suspended too, so it does not count as waiting.
-  static constexpr auto kSuspended = std::chrono::seconds(1);
 
   const bool spin_;
   int yields_ = 0;

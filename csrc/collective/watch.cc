@@ -61,8 +61,9 @@ void Watch::announce() {
 void Watch::check(double elapsed) {
   const auto& settings = lane_.settings();
   if (sequence_ != operation_.sequence) {
-    sequence_ = operation_.sequence;
+    end();  // of the wait before
     announced_ = false;
+    sequence_ = operation_.sequence;
     warning_ = settings.stall_warning;
   }
   control_.poll(standing());

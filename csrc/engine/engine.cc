@@ -1,5 +1,10 @@
 #include "engine/engine.h"
 
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
 #include <exception>
 #include <utility>
 
@@ -8,18 +13,93 @@
 #include "core/keep.h"
 
 namespace ronde {
-Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin)
+namespace {
+
+using namespace std::chrono_literals;
+
+// After a submission, for whoever may wait for the call next.
+constexpr std::chrono::microseconds kLeft = 200us;
+constexpr std::chrono::microseconds kFirstNap = 20us;
+// After that time without a submission the worker sleeps until there is something to move.
+constexpr auto kRecent = 50ms;
+
+}  // namespace
+
+/// The lock. Under it Python may be called, by warnings say, which must not come back for it.
+class Engine::Holding {
+ public:
+  explicit Holding(Engine& engine) : engine_(engine) {
+    engine.require_mine();
+    engine.mutex_.lock();
+    engine.holder_ = std::this_thread::get_id();
+  }
+  ~Holding() {
+    engine_.holder_ = std::thread::id();
+    engine_.mutex_.unlock();
+  }
+  Holding(const Holding&) = delete;
+  Holding& operator=(const Holding&) = delete;
+
+ private:
+  Engine& engine_;
+};
+
+Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker)
     : control_(std::move(control)), fusion_bytes_(fusion_bytes), spin_(spin) {
   control_->set_meanwhile([this] { return meanwhile(); });
+  if (!worker) return;
+  // Signals are for the threads of the program.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  worker_ = std::make_unique<std::thread>([this] { work(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-Engine::~Engine() { control_->set_meanwhile({}); }
+Engine::~Engine() {
+  stop();
+  control_->set_meanwhile({});
+}
+
+void Engine::stop() {
+  if (!worker_) return;
+  {
+    const std::lock_guard lock(mutex_);
+    stops_ = true;
+  }
+  wakes_.notify_all();
+  worker_->join();
+  worker_.reset();
+}
+
+void Engine::forget() {
+  // The lock may be that of a thread which the child does not have; and what is under way is the
+  // parent's, in memory that both share.
+  forgotten_ = true;
+  control_->set_meanwhile({});
+  (void)worker_.release();
+  for (auto& [set, queue] : queues_) (void)queue.release();
+  queues_.clear();
+}
+
+void Engine::require_mine() const {
+  if (forgotten_)
+    throw Error(
+        "this process was forked after ronde.init(): the asynchronous calls are its parent's");
+  if (holder_.load() == std::this_thread::get_id())
+    throw Error(
+        "an asynchronous call was made or waited for, perhaps by a handler of signals or warnings, "
+        "while the same thread moves such calls");
+}
 
 void Engine::submit(Communicator& set, std::shared_ptr<Submission> submission) {
+  const Holding lock(*this);
   set.require_usable();
-  const std::lock_guard lock(mutex_);
+  set.require_open();
   queue(set).submit(std::move(submission));
   progress(false);
+  submitted_ = Clock::now();
+  if (sleeps_ && moves_) wakes_.notify_one();
 }
 
 Queue& Engine::queue(Communicator& set) {
@@ -28,73 +108,103 @@ Queue& Engine::queue(Communicator& set) {
   return *queue;
 }
 
+bool Engine::poll(const Submission& submission) {
+  if (submission.done()) return true;
+  if (holder_.load() == std::this_thread::get_id()) return false;
+  require_mine();
+  // If another thread has the lock, it moves what is under way.
+  if (!mutex_.try_lock()) return submission.done();
+  holder_ = std::this_thread::get_id();
+  progress(true);
+  holder_ = std::thread::id();
+  mutex_.unlock();
+  return submission.done();
+}
+
+bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
+  const auto start = Clock::now();
+  Several several;
+  Wait wait(spin_);
+  waiting_.fetch_add(1);
+  const std::shared_ptr<void> counted(nullptr, [this](void*) { waiting_.fetch_sub(1); });
+  while (!submission.done()) {
+    bool moved = false;
+    {
+      const Holding lock(*this);
+      if (submission.done()) break;
+      moved = progress(true);
+    }
+    if (!moved) wait.pause(several);
+    if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
+    const std::chrono::duration<double> waited = Clock::now() - start;
+    if (seconds && waited.count() > *seconds) break;
+  }
+  return submission.done();
+}
+
 void Engine::leave(const std::vector<Communicator*>& sets) {
-  const std::lock_guard lock(mutex_);
-  for (auto* set : sets) queue(*set);
+  const Holding lock(*this);
+  for (auto* set : sets) queue(*set).stay();
   leaves_ = true;
   busy_ = queues_.size();
 }
 
 bool Engine::busy(const Communicator& set) {
-  const std::lock_guard lock(mutex_);
+  const Holding lock(*this);
   const auto found = queues_.find(&set);
   return found != queues_.end() && !found->second->idle();
 }
 
+bool Engine::gave_up(const Communicator& set) {
+  const Holding lock(*this);
+  const auto found = queues_.find(&set);
+  return found != queues_.end() && found->second->gave_up();
+}
+
 void Engine::drain(Communicator& set) {
-  const std::lock_guard lock(mutex_);
-  queue(set).drain();
-}
-
-bool Engine::poll(const Submission& submission) {
-  if (submission.done()) return true;
-  const std::lock_guard lock(mutex_);
-  progress(true);
-  return submission.done();
-}
-
-bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
-  const auto start = std::chrono::steady_clock::now();
   Several several;
   Wait wait(spin_);
-  while (!submission.done()) {
-    bool moved = false;
+  bool more = true;
+  while (more) {
     {
-      const std::lock_guard lock(mutex_);
-      if (submission.done()) return true;
-      moved = progress(true);
+      const Holding lock(*this);
+      queue(set).negotiate_now();
     }
-    if (moved) {
-      wait.moved();
-      continue;
+    for (bool moves = true; moves;) {
+      bool moved = false;
+      {
+        const Holding lock(*this);
+        auto& queue = *queues_.at(&set);
+        moved = queue.progress(true);
+        moves = queue.moves();
+        more = queue.had_matches() && !queue.gave_up();
+      }
+      if (!moved) wait.pause(several);
+      if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
     }
-    wait.pause(several);
-    if (wait.due()) control_->hooks().check_signals();
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
-    if (seconds && waited.count() > *seconds) return submission.done();
   }
-  return true;
 }
 
 bool Engine::close(const Communicator& set, const std::string& why) {
-  const std::lock_guard lock(mutex_);
+  const Holding lock(*this);
   const auto found = queues_.find(&set);
   if (found == queues_.end()) return true;
-  auto& queue = *found->second;
-  queue.fail(std::make_exception_ptr(Error(why)));
-  const bool clean = queue.idle() && !queue.gave_up();
-  if (!clean) keep_until_exit(std::shared_ptr<Queue>(std::move(found->second)));
+  const auto queue = std::move(found->second);
   queues_.erase(found);
-  return clean;
+  queue->close(std::make_exception_ptr(Error(why)));
+  return !queue->gave_up();
 }
 
 /// Under the lock.
 bool Engine::progress(bool waits) {
   bool moved = false;
   std::size_t busy = 0;
+  moves_ = false;
+  const bool leaving = leaves_ && control_->ending();
   for (auto& [set, queue] : queues_) {
     moved |= queue->progress(waits);
-    busy += !queue->idle() || (leaves_ && !queue->leave());
+    moves_ |= queue->moves();
+    busy += !queue->idle() || (leaving && !queue->leave());
   }
   busy_ = busy;
   return moved;
@@ -102,10 +212,40 @@ bool Engine::progress(bool waits) {
 
 /// For who waits in a blocking call. Returns whether something is under way.
 bool Engine::meanwhile() {
-  if (busy_ == 0) return false;
-  const std::unique_lock lock(mutex_, std::try_to_lock);
-  if (lock.owns_lock()) progress(true);
+  if (busy_ == 0 && !(leaves_ && control_->ending())) return false;
+  if (holder_.load() == std::this_thread::get_id() || !mutex_.try_lock()) return true;
+  holder_ = std::this_thread::get_id();
+  progress(true);
+  holder_ = std::thread::id();
+  mutex_.unlock();
   return true;
+}
+
+/// Whether somebody else moves what is under way, or may soon.
+bool Engine::left_to_others() const { return waiting_ > 0 || Clock::now() - submitted_ < kLeft; }
+
+void Engine::work() {
+  const std::chrono::microseconds longest_nap = spin_ ? 200us : 1000us;
+  auto nap = kFirstNap;
+  std::unique_lock lock(mutex_);
+  while (!stops_) {
+    if (!moves_ && Clock::now() - submitted_ > kRecent) {
+      sleeps_ = true;
+      wakes_.wait(lock, [this] { return stops_ || moves_; });
+      sleeps_ = false;
+      nap = kFirstNap;
+    }
+    holder_ = std::this_thread::get_id();
+    const bool moved = !left_to_others() && progress(false);
+    holder_ = std::thread::id();
+    lock.unlock();
+    nap = moved ? kFirstNap : std::min(2 * nap, longest_nap);
+    if (moved)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(nap);
+    lock.lock();
+  }
 }
 
 }  // namespace ronde

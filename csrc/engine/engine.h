@@ -1,16 +1,23 @@
 // Moves the asynchronous calls of all process sets.
 //
-// It has no thread of its own. Calls move while somebody submits or polls, and above all while
-// somebody waits, in a blocking call too: each thread that waits moves all that is under way.
+// Calls move while somebody submits or polls, and above all while somebody waits, in a blocking
+// call too: each thread that waits moves all that is under way. While nobody waits a worker does,
+// if there is one: a thread that naps between its looks, and sleeps where nothing has been
+// submitted for a while. It leaves what was just submitted to whoever may wait for it next, as
+// handing a short call to a thread and back would take longer than the call. It never takes the GIL
+// but for reports of trouble.
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "collective/communicator.h"
@@ -20,8 +27,9 @@ namespace ronde {
 
 class Engine {
  public:
-  /// `fusion_bytes`: of the calls of a slot, at most.
-  Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin);
+  /// `fusion_bytes`: of the calls of a slot, at most. `worker`: several threads of this process may
+  /// call MPI at once, so there is one.
+  Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker);
   ~Engine();
 
   void submit(Communicator& set, std::shared_ptr<Submission> submission);
@@ -41,22 +49,48 @@ class Engine {
   /// Runs what all ranks of a set have pending; all must call it.
   void drain(Communicator& set);
 
-  /// Ends what is pending on a set, which is going to be freed, with this error. Returns whether
-  /// no messages can be under way.
+  /// Whether messages of calls of a set that were given up may still be under way.
+  bool gave_up(const Communicator& set);
+
+  /// Ends the calls of a set that is closed, with this error. Returns whether no messages can be
+  /// under way.
   bool close(const Communicator& set, const std::string& why);
 
+  /// In a child that was forked: from now on all calls are refused, and nothing is moved or freed.
+  void forget();
+
+  /// Ends the worker. Before the interpreter ends, as it may need the GIL.
+  void stop();
+
  private:
+  using Clock = std::chrono::steady_clock;
+
+  class Holding;
+
+  void require_mine() const;
   Queue& queue(Communicator& set);
   bool progress(bool waits);
   bool meanwhile();
+  void work();
+  bool left_to_others() const;
 
   const std::shared_ptr<Control> control_;
   const std::size_t fusion_bytes_;
   const bool spin_;
   std::mutex mutex_;
+  std::atomic<std::thread::id> holder_;  // of the lock
+  bool forgotten_ = false;
   std::map<const Communicator*, std::unique_ptr<Queue>> queues_;
-  bool leaves_ = false;
+  std::atomic<bool> leaves_ = false;
   std::atomic<std::size_t> busy_ = 0;  // queues with something to do
+
+  std::condition_variable wakes_;
+  bool sleeps_ = false;  // the worker
+  bool stops_ = false;
+  std::atomic<int> waiting_ = 0;  // threads
+  bool moves_ = false;            // whether there is something to move
+  Clock::time_point submitted_;
+  std::unique_ptr<std::thread> worker_;
 };
 
 }  // namespace ronde

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "collective/exchange.h"
 #include "collective/mismatch.h"
 #include "collective/share.h"
-#include "collective/tell.h"
 #include "collective/wait.h"
 #include "core/error.h"
 
@@ -15,9 +15,6 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kFirstPause = 50us, kLongestPause = 2000us;
-constexpr auto kCheckEvery = 20ms;
-// What seems longer was a suspension of the whole process (wait.h).
-constexpr auto kSuspended = 1s;
 constexpr std::size_t kShown = 5;  // pending calls that a report names
 
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
@@ -33,25 +30,29 @@ using Met = std::unordered_map<std::string_view, std::size_t>;
 }  // namespace
 
 Queue::Queue(const Lane& blocking, std::size_t fusion_bytes)
-    : blocking_(blocking), lane_(blocking), routes_(lane_), fusion_bytes_(fusion_bytes) {
+    : shares_memory_(blocking.board()),
+      neighbours_(blocking.neighbours()),
+      lane_(blocking, Lane::Asynchronous()),
+      routes_(lane_),
+      fusion_bytes_(fusion_bytes) {
   call_.kind = "asynchronous calls";
 }
 
 Queue::~Queue() {
+  if (round_) give_up(std::move(round_), std::make_exception_ptr(Error("the queue was closed")));
   if (gave_up_ || lane_.control().failed()) lane_.keep_until_exit();
 }
 
 void Queue::submit(std::shared_ptr<Submission> submission) {
   if (!refused_.empty()) throw Error(refused_);
   const auto& call = submission->call();
-  auto& same = pending_[submission->key()];
-  const bool running =
-      round_ && std::any_of(round_->running.begin(), round_->running.end(),
-                            [&](const auto& each) { return each->key() == submission->key(); });
-  if (!call.name.empty() && (!same.empty() || running))
+  const auto& key = submission->key();
+  const bool running = round_ && std::any_of(round_->running.begin(), round_->running.end(),
+                                             [&](const auto& each) { return each->key() == key; });
+  if (!call.name.empty() && (running || pending_.contains(key)))
     throw ArgumentError("an asynchronous " + call.kind + " with the name '" + call.name +
                         "' is pending: wait for it first, or give this one another name");
-  same.push_back({submitted_++, std::move(submission)});
+  pending_[key].push_back({submitted_++, std::move(submission)});
   ++count_;
 }
 
@@ -68,9 +69,9 @@ bool Queue::progress(bool waits) {
   if (progress == Progress::moved)
     waited_ = {};
   else
-    waited_ += std::min<Clock::duration>(now - looked_, kSuspended);
+    waited_ += std::min<Clock::duration>(now - looked_, Wait::kSuspended);
   looked_ = now;
-  if (now - checked_ > kCheckEvery) {
+  if (now - checked_ > Wait::kCheckEvery) {
     checked_ = now;
     check();
   }
@@ -79,7 +80,7 @@ bool Queue::progress(bool waits) {
 
 /// Begins a round if there is a reason to.
 bool Queue::begin(bool waits) {
-  if (count_ == 0) return false;
+  if (count_ == 0 || gave_up_) return false;
   int slot = last_ == kNone ? first_ : slots_[last_].next;
   if (slot != kNone && !has(slots_[slot].keys)) slot = kNone;
   const bool news = stated_ != submitted_;
@@ -96,21 +97,9 @@ void Queue::start(int slot) {
   looked_ = checked_ = Clock::now();
 }
 
-void Queue::drain() {
-  draining_ = true;
-  Several several;
-  Wait wait(lane_.settings().spin);
-  do {
-    if (!round_) start(kNone);
-    in_common_ = true;  // unless a negotiation says otherwise
-    while (round_) {
-      if (progress(true))
-        wait.moved();
-      else
-        wait.pause(several);
-      if (wait.due()) lane_.control().hooks().check_signals();
-    }
-  } while (in_common_ && !gave_up_);
+void Queue::negotiate_now() {
+  had_matches_ = false;
+  if (!round_ && !gave_up_) start(kNone);
 }
 
 bool Queue::has(const Keys& keys) const {
@@ -143,11 +132,12 @@ void Queue::check() {
   }
 }
 
-/// Ends a wait for ranks that do not come any more. That concerns this set alone.
+/// Ends a wait for ranks that do not come any more. That concerns this set alone. (Where this rank
+/// is ending too, all will come: the last thing that ranks do is to negotiate.)
 void Queue::require_members() {
-  if (draining_) return;  // those that have left are here again
-  const auto missing =
-      lane_.control().missing(lane_.members(), lane_.number(), round_->operation.sequence);
+  auto& control = lane_.control();
+  if (control.ending()) return;
+  const auto missing = control.missing(lane_.members(), lane_.number(), round_->operation.sequence);
   if (!missing) return;
   const auto why = *missing + "\nwhile this rank was in " + round_->watch.standing().text;
   refused_ = "asynchronous calls cannot be made any more, because " + why;
@@ -155,37 +145,57 @@ void Queue::require_members() {
 }
 
 bool Queue::leave() {
-  if (!lane_.control().ending()) left_ = false;
-  if (left_ || !idle() || !lane_.control().ending()) return left_;
-  lane_.control().announce_leaving(lane_.number(), lane_.sequence(), lane_.members());
-  return left_ = true;
+  auto& control = lane_.control();
+  if (!left_ && idle()) {
+    control.announce_leaving(lane_.number(), lane_.sequence(), lane_.members());
+    left_ = true;
+  }
+  return left_;
 }
 
 void Queue::end_round() {
-  const auto round = std::move(round_);
-  auto& control = lane_.control();
+  auto round = std::move(round_);
   std::exception_ptr error;
+  Standing standing{lane_.number(), round->operation.sequence, {}};
+  bool stalled = false;
   try {
     round->task->result();
     round->watch.end();
     return;
-  } catch (const StalledError& stalled) {
+  } catch (const StalledError& other) {
     error = std::current_exception();
-    control.announce_failure({lane_.number(), round->operation.sequence, stalled.what()}, true);
+    standing.text = other.what();
+    stalled = true;
   } catch (const std::exception& other) {
     error = std::current_exception();
-    auto standing = round->watch.standing();
-    standing.text = std::string(other.what()) + " in " + standing.text;
-    if (refused_.empty()) control.announce_failure(standing, false);
+    standing.text = other.what();
   }
-  // It ends all calls, and messages of those that ran may still be under way.
+  if (!stalled) standing.text += " in " + round->watch.standing().text;
+  give_up(std::move(round), error);
+  if (!refused_.empty()) return;
+  try {
+    lane_.control().announce_failure(standing, stalled);
+  } catch (const std::exception&) {
+    // Who waits for this rank then finds out by the deadline.
+  }
+}
+
+/// Messages of the round may still be under way.
+void Queue::give_up(std::unique_ptr<Round> round, const std::exception_ptr& error) {
   gave_up_ = true;
   round->operation.give_up();
   for (const auto& call : round->running) call->finish(error, true);
-  fail(error);
+  count_ = 0;
+  for (auto& [key, same] : std::exchange(pending_, {}))
+    for (const auto& each : same) each.call->finish(error);
 }
 
-void Queue::fail(const std::exception_ptr& error) {
+void Queue::close(const std::exception_ptr& error) {
+  if (round_) {
+    round_->task->interrupt(error);
+    give_up(std::move(round_), error);
+    return;
+  }
   count_ = 0;
   for (auto& [key, same] : std::exchange(pending_, {}))
     for (const auto& each : same) each.call->finish(error);
@@ -197,56 +207,64 @@ void Queue::fail(const std::exception_ptr& error) {
 Task<> Queue::meet(Operation& operation, int slot) {
   if (!open_) {
     open_ = true;
-    if (blocking_.board()) co_await share_memory(lane_, operation, blocking_.neighbours());
+    if (shares_memory_) co_await share_memory(lane_, operation, neighbours_);
   }
   lane_.next(operation);
   const auto mine =
       slot == kNone ? kNegotiates : fingerprint(slots_[slot].keys) + operation.sequence;
   const Extremes said = co_await lane_.compare(operation, mine);
-  if (slot != kNone && said.equal())
-    co_await run(operation, slot);
-  else
+  if (slot != kNone && said.equal()) {
+    const auto calls = calls_of(slots_[slot].keys);
+    co_await run(operation, calls);
+  } else {
     co_await negotiate(operation);
+  }
 }
 
 Task<> Queue::negotiate(Operation& operation) {
   stated_ = submitted_;
   std::vector<Stated> mine;
   for (const auto& [number, call] : in_order()) mine.push_back({call->key(), call->fingerprint()});
-  const auto texts = co_await tell_texts(lane_, operation, text_of(mine));
+  const auto texts = co_await exchange_texts(lane_, operation, text_of(mine));
   std::vector<std::vector<Stated>> statements;
   for (const auto& text : texts) statements.push_back(statement_of(text));
   const auto found = matches(statements);
-  in_common_ = !found.empty();
+  had_matches_ = !found.empty();
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
   resumes_ = Clock::now() + pause_;
-  const auto groups = grouped(found);
+
+  // All of them before the first is done with: those of a key are known by their number.
+  Calls equal, different;
+  Met met;
   for (const auto& match : found) {
-    if (!match.equal) co_await refuse(operation, match.key);
+    const auto& call = pending_.at(match.key)[met[match.key]++].call;
+    (match.equal ? equal : different).push_back(call);
   }
-  for (const auto& keys : groups) {
-    const int slot = slot_of(keys);
-    co_await run(operation, slot);
+  for (const auto& call : different) {
+    co_await refuse(operation, call);
+  }
+  const auto groups = grouped(equal);
+  for (const auto& calls : groups) {
+    co_await run(operation, calls);
   }
 }
 
 /// Ends a call that the ranks describe differently: with an error on all, and the others go on.
-Task<> Queue::refuse(Operation& operation, std::string key) {
-  const Keys keys{key};
-  const auto call = take(keys).front();
-  const auto texts = co_await tell_texts(lane_, operation, call->call().text());
+Task<> Queue::refuse(Operation& operation, std::shared_ptr<Submission> call) {
+  const Calls alone{call};
+  begin_running(alone);
+  const auto texts = co_await exchange_texts(lane_, operation, call->call().text());
   std::vector<Described> described;
   for (const auto& text : texts) described.push_back({text, {}});
   const auto message = mismatch_message(described, lane_.members(), lane_.set());
+  round_->running.clear();
   call->finish(std::make_exception_ptr(MismatchError(message)));
 }
 
-Task<> Queue::run(Operation& operation, int slot) {
-  (last_ == kNone ? first_ : slots_[last_].next) = slot;
-  last_ = slot;
-  round_->running = take(slots_[slot].keys);
-  const auto& calls = round_->running;
+Task<> Queue::run(Operation& operation, Calls calls) {
+  note(calls);
+  begin_running(calls);
   if (calls[0]->fusable()) {
     std::vector<Piece> pieces;
     for (const auto& call : calls) pieces.push_back(call->fusable()->piece);
@@ -256,7 +274,21 @@ Task<> Queue::run(Operation& operation, int slot) {
     co_await calls[0]->begin(routes_, operation);
   }
   operation.release();
-  for (const auto& call : std::exchange(round_->running, {})) call->finish();
+  round_->running.clear();
+  for (const auto& call : calls) call->finish();
+}
+
+/// From pending to running.
+void Queue::begin_running(const Calls& calls) {
+  round_->running = calls;
+  for (const auto& call : calls) {
+    const auto same = pending_.find(call->key());
+    auto& all = same->second;
+    all.erase(
+        std::find_if(all.begin(), all.end(), [&](const auto& each) { return each.call == call; }));
+    if (all.empty()) pending_.erase(same);
+    --count_;
+  }
 }
 
 // What is pending, and slots ----------------------------------------------------------------------
@@ -278,27 +310,20 @@ std::uint64_t Queue::fingerprint(const Keys& keys) const {
   return all;
 }
 
-Queue::Calls Queue::take(const Keys& keys) {
-  Calls taken;
-  for (const auto& key : keys) {
-    const auto same = pending_.find(key);
-    taken.push_back(std::move(same->second.front().call));
-    same->second.pop_front();
-    if (same->second.empty()) pending_.erase(same);
-    --count_;
-  }
-  return taken;
+Queue::Calls Queue::calls_of(const Keys& keys) const {
+  Calls calls;
+  Met met;
+  for (const auto& key : keys) calls.push_back(pending_.at(key)[met[key]++].call);
+  return calls;
 }
 
-/// What is pending everywhere, as the keys of slots.
-std::vector<Queue::Keys> Queue::grouped(std::span<const Match> found) const {
-  std::vector<Keys> groups;
-  Met met;
+/// In slots.
+std::vector<Queue::Calls> Queue::grouped(const Calls& calls) const {
+  std::vector<Calls> groups;
   const Fusable* first = nullptr;  // of the last group, if more can be fused with it
   std::size_t bytes = 0;
-  for (const auto& [key, equal_everywhere] : found) {
-    const auto& next = pending_.at(key)[met[key]++].call->fusable();
-    if (!equal_everywhere) continue;
+  for (const auto& call : calls) {
+    const auto& next = call->fusable();
     const std::size_t more = next ? next->piece.input.bytes : 0;
     if (!first || !next || !equal(first->reduction, next->reduction) ||
         bytes + more > fusion_bytes_) {
@@ -306,24 +331,29 @@ std::vector<Queue::Keys> Queue::grouped(std::span<const Match> found) const {
       first = next ? &*next : nullptr;
       bytes = 0;
     }
-    groups.back().push_back(key);
+    groups.back().push_back(call);
     bytes += more;
   }
   return groups;
 }
 
-/// All ranks know the same slots, as all run the same ones.
-int Queue::slot_of(const Keys& keys) {
-  if (const auto found = numbers_.find(keys); found != numbers_.end()) return found->second;
-  if (slots_.size() == kMostSlots) {
-    slots_.clear();
-    numbers_.clear();
-    first_ = last_ = kNone;
+/// Remembers that these calls came after those of the last slot. All ranks have the same slots, as
+/// all run the same ones.
+void Queue::note(const Calls& calls) {
+  Keys keys;
+  for (const auto& call : calls) keys.push_back(call->key());
+  auto found = numbers_.find(keys);
+  if (found == numbers_.end()) {
+    if (slots_.size() == kMostSlots) {
+      slots_.clear();
+      numbers_.clear();
+      first_ = last_ = kNone;
+    }
+    slots_.push_back({keys, kNone});
+    found = numbers_.emplace(keys, static_cast<int>(slots_.size()) - 1).first;
   }
-  const int number = static_cast<int>(slots_.size());
-  slots_.push_back({keys, kNone});
-  numbers_[keys] = number;
-  return number;
+  (last_ == kNone ? first_ : slots_[last_].next) = found->second;
+  last_ = found->second;
 }
 
 }  // namespace ronde

@@ -34,7 +34,7 @@ namespace ronde {
 
 class Queue {
  public:
-  /// `blocking`: the lane of the set's other calls, which outlives the queue.
+  /// `blocking`: the lane of the set's other calls.
   Queue(const Lane& blocking, std::size_t fusion_bytes);
   ~Queue();
 
@@ -45,17 +45,24 @@ class Queue {
   /// Returns whether anything has moved. Never throws: what goes wrong ends calls.
   bool progress(bool waits);
 
+  /// Whether there is something to move.
+  bool moves() const { return round_ != nullptr; }
   bool idle() const { return !round_ && count_ == 0; }
 
-  /// Runs what all ranks have pending; all must call it. What is left then is not.
-  void drain();
+  /// Negotiates, whether or not anything is pending. All ranks must call it, and make progress
+  /// then.
+  void negotiate_now();
+  /// Whether the last negotiation has found calls that were pending everywhere.
+  bool had_matches() const { return had_matches_; }
 
-  /// If this rank is ending and has nothing pending: reports to the others that it submits nothing
-  /// more. Returns whether it has.
+  /// As this rank is ending: reports to the others that it submits nothing more, once nothing is
+  /// pending. Returns whether it has.
   bool leave();
+  /// It has not, or it continues after all.
+  void stay() { left_ = false; }
 
-  /// Ends all calls that are pending with this error.
-  void fail(const std::exception_ptr& error);
+  /// Ends all calls with this error. Nothing begins any more.
+  void close(const std::exception_ptr& error);
 
   /// Whether messages of calls that were given up may still be under way.
   bool gave_up() const { return gave_up_; }
@@ -94,19 +101,22 @@ class Queue {
   void check();
   void require_members();
   void end_round();
+  void give_up(std::unique_ptr<Round> round, const std::exception_ptr& error);
 
   Task<> meet(Operation& operation, int slot);
   Task<> negotiate(Operation& operation);
-  Task<> refuse(Operation& operation, std::string key);
-  Task<> run(Operation& operation, int slot);
+  Task<> refuse(Operation& operation, std::shared_ptr<Submission> call);
+  Task<> run(Operation& operation, Calls calls);
 
   std::vector<Pending> in_order() const;
   std::uint64_t fingerprint(const Keys& keys) const;
-  Calls take(const Keys& keys);
-  std::vector<Keys> grouped(std::span<const Match> found) const;
-  int slot_of(const Keys& keys);
+  Calls calls_of(const Keys& keys) const;
+  void begin_running(const Calls& calls);
+  std::vector<Calls> grouped(const Calls& calls) const;
+  void note(const Calls& calls);
 
-  const Lane& blocking_;
+  const bool shares_memory_;
+  const Neighbours neighbours_;
   Call call_;  // as which all rounds go
   Lane lane_;
   Routes routes_;
@@ -114,7 +124,6 @@ class Queue {
   bool open_ = false;
   bool gave_up_ = false;
   bool left_ = false;
-  bool draining_ = false;
   std::string refused_;  // why no call is taken any more
   std::unique_ptr<Round> round_;
 
@@ -128,7 +137,7 @@ class Queue {
   int last_ = kNone;             // that has run
 
   std::uint64_t stated_ = 0;  // what was submitted before the last negotiation
-  bool in_common_ = false;    // whether that found anything
+  bool had_matches_ = false;
   Clock::duration pause_{};
   Clock::time_point resumes_;  // negotiating what was not pending everywhere
 

@@ -693,7 +693,11 @@ class Finish:
 class Engine:
     """Moves asynchronous calls."""
 
-    def __init__(self, control: Control, fusion_bytes: int, spin: builtins.bool) -> None: ...
+    def __init__(
+        self, control: Control, fusion_bytes: int, spin: builtins.bool, worker: builtins.bool
+    ) -> None: ...
+    def stop(self) -> None:
+        """Ends the worker."""
 
     # The collectives of a communicator, which is given first: each submits a call, and gives the
     # submission and what gives the result (once, when the call has ended); or None, where a
@@ -790,6 +794,12 @@ class Engine:
         """Before this rank ends: others that wait for what it has not submitted find out."""
 
     def busy(self, set: Communicator) -> builtins.bool: ...
+    def gave_up(self, set: Communicator) -> builtins.bool:
+        """Whether messages of calls that were given up may still be under way."""
+
+    def forget(self) -> None:
+        """In a child that was forked: nothing is moved or freed any more."""
+
     def drain(self, set: Communicator) -> None:
         """Runs what all ranks of the set have pending; all must call it."""
 

@@ -189,7 +189,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         loaded.core.segment_bytes = settings.usual_segment_bytes(_homes.machines(homes))
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, everybody, homes, loaded)
-    engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin)
+    # With less, the program promises that its threads take turns at MPI: it cannot know of this one.
+    worker = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+    engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin, worker)
     world = World(job, comm, control_comm, library, control, loaded, homes, shares, engine)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
@@ -400,20 +402,23 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
 
 def _close(state: World, communicator: _core.Communicator, why: str) -> bool:
     """Ends all calls on it. Returns whether no messages can be under way."""
-    asynchronous = state.engine.close(communicator, f"it was pending when {why}")
-    return communicator.close(why) and asynchronous
+    blocking = communicator.close(why)  # first: nothing more is submitted then
+    return state.engine.close(communicator, f"it was pending when {why}") and blocking
 
 
 def _drain(state: World) -> None:
     """Runs the asynchronous calls that are pending on all members of a set, at the end of all calls."""
     ids = sorted(state.sets)
     members = [state.sets[set_id][0]._communicator for set_id in ids]
-    busy = [each is not None and state.engine.busy(each) for each in members]
+    own = [
+        (state.engine.busy(each), state.engine.gave_up(each)) if each else (False, False)
+        for each in members
+    ]
     anywhere = global_process_set._member().allreduce(
-        np.array(busy, np.uint8), None, _core.Op.Max
+        np.array(own, np.uint8), None, _core.Op.Max
     )
-    for communicator, needed in zip(members, anywhere, strict=True):
-        if needed and communicator is not None:
+    for communicator, (busy, gave_up) in zip(members, anywhere, strict=True):
+        if busy and not gave_up and communicator is not None:
             state.engine.drain(communicator)
 
 
@@ -434,6 +439,7 @@ def _leave_world() -> None:
     """In a forked child, which is no rank: no collective finds its way any more."""
     if _world is not None:
         _world.forked = True
+        _world.engine.forget()
         for process_set, _ in _world.sets.values():
             process_set._communicator = None
 
@@ -465,6 +471,10 @@ def _shutdown() -> None:
         return
     state = _world
     if state.control.failure:
+        state.engine.stop()
+        for process_set, _ in state.sets.values():
+            if process_set._communicator is not None:
+                state.engine.close(process_set._communicator, "Ronde was shut down")
         _kept_until_exit.append(state)
     else:
         _leave(state)
@@ -480,6 +490,7 @@ def _leave(state: World) -> None:
     sets = [each._communicator for each, _ in state.sets.values() if each._communicator is not None]
     state.engine.leave(sets)
     global_process_set._member().end(_core.Call("shutdown, or the end of the program"), sets[1:])
+    state.engine.stop()
     _drain(state)
     why = "Ronde was shut down"
     set_ids = sorted(state.sets, reverse=True)[:-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_finishing = threading.RLock()  # a group's result is made of those of its calls
 
 _FIRST_SLEEP, _LONGEST_SLEEP = 20e-6, 2e-3  # seconds, of a task that awaits a handle
 
@@ -89,8 +92,9 @@ class Handle(Generic[T]):
             raise RondeError("the call has not ended yet: wait() waits for its result")
         for each in self._submissions:
             each.result()
-        if self._finish is not None:
-            self._result, self._finish = self._finish(), None
+        with _finishing:  # once, whoever asks
+            if self._finish is not None:
+                self._result, self._finish = self._finish(), None
         return self._result
 
     @property

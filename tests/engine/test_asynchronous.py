@@ -26,9 +26,9 @@ Average, Sum, Max = _core.Op.Average, _core.Op.Sum, _core.Op.Max
 class Asynchronous:
     """Asynchronous calls of a rank that is a thread."""
 
-    def __init__(self, me: Rank, fusion_bytes: int = 1 << 20) -> None:
+    def __init__(self, me: Rank, fusion_bytes: int = 1 << 20, worker: bool = True) -> None:
         self.set = me.communicator
-        self.engine = _core.Engine(me.control, fusion_bytes, False)
+        self.engine = _core.Engine(me.control, fusion_bytes, False, worker)
 
     def submit(self, kind: str, *arguments: Any, **more: Any) -> ronde.Handle[Any]:
         submission, finish = getattr(self.engine, kind)(self.set, *arguments, **more)

@@ -43,7 +43,8 @@ inline void broadcast(Communicator& set, const Call& call, Buffer data, int root
 
 template <class T>
 Task<> keep_result(T& result, Task<T> task) {
-  result = co_await std::move(task);
+  T made = co_await std::move(task);
+  result = std::move(made);
 }
 
 inline Gathered allgather(Communicator& set, const Call& call, const Contribution& mine) {

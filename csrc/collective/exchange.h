@@ -1,4 +1,4 @@
-// What every rank tells every other outside a collective: before it, or where calls differ.
+// What every rank sends to every other outside a collective: before it, or where calls differ.
 #pragma once
 
 #include <string>
@@ -10,10 +10,10 @@ namespace ronde {
 
 /// An allgather in `data`, by ring whatever the settings: the ranks may have found that they differ
 /// in something.
-Task<> tell(Lane& lane, Chunks chunks, Buffer data);
+Task<> exchange_all(Lane& lane, Chunks chunks, Buffer data);
 
 /// The texts of all ranks.
-Task<std::vector<std::string>> tell_texts(Lane& lane, Operation& operation, std::string mine);
+Task<std::vector<std::string>> exchange_texts(Lane& lane, Operation& operation, std::string mine);
 
 /// All ranks say what they call and where, and all throw MismatchError.
 Task<> raise_mismatch(Lane& lane, Operation& operation);

@@ -1,0 +1,94 @@
+"""Asynchronous calls in a real job: asynchronous.py CASE."""
+
+import os
+import random
+import sys
+import time
+
+import numpy as np
+import ronde
+
+ronde.init()
+rank, size = ronde.rank(), ronde.size()
+total = size * (size + 1) / 2
+
+
+def mine(length: int = 1000) -> np.ndarray:
+    return np.full(length, rank + 1.0)
+
+
+def orders() -> None:
+    """Names in another order on each rank, on two process sets, with blocking calls in between."""
+    half = ronde.add_process_set([r for r in range(size) if r % 2 == 0])
+    shuffled = random.Random(rank)
+    names = [str(i) for i in range(50)]
+    for step in range(20):
+        handles = {}
+        for name in shuffled.sample(names, len(names)):
+            handles[name] = ronde.allreduce_async(mine(int(name)), ronde.Sum, name)
+            if half.included():
+                part = ronde.allreduce_async(mine(3), ronde.Sum, name, process_set=half)
+                handles[name + " of half"] = part
+        if step % 3 == 0:
+            assert (ronde.allreduce(mine(5), ronde.Sum) == total).all()
+        if step % 3 == 1 and rank == 1:
+            time.sleep(0.01)
+        for name in shuffled.sample(names, len(names)):
+            assert (handles[name].wait() == total).all()
+            if half.included():
+                found = handles[name + " of half"].wait()
+                assert (found == sum(r + 1.0 for r in half.ranks)).all()
+    ronde.remove_process_set(half)
+
+
+def dropped() -> None:
+    """What is pending on all ranks when the program ends is completed then."""
+    x = mine()
+    keep.append(x)
+    ronde.allreduce_async_(x, ronde.Sum, "dropped")
+    if rank == 0:
+        ronde.allreduce_async(mine(), ronde.Sum, "of rank 0 alone")
+    ronde.shutdown()
+    assert (x == total).all()
+
+
+keep: list[np.ndarray] = []
+
+
+def leaves() -> None:
+    """Rank 1 ends without the call that the others wait for."""
+    if rank != 1:
+        ronde.allreduce_async(mine(), name="missing").wait()
+
+
+def raises() -> None:
+    handles = [ronde.allreduce_async(mine(), name=str(i)) for i in range(50)]
+    if rank == 1:
+        raise ValueError("something of the user's")
+    for handle in [*handles, ronde.allreduce_async(mine(), name="one more")]:
+        handle.wait()
+
+
+def killed() -> None:
+    handles = [ronde.allreduce_async(mine(), name=str(i)) for i in range(50)]
+    if rank == 1:
+        os.kill(os.getpid(), 9)
+    for handle in [*handles, ronde.allreduce_async(mine(), name="one more")]:
+        handle.wait()
+
+
+def forked() -> None:
+    handle = ronde.allreduce_async(mine(), ronde.Sum, name="w")
+    child = os.fork()
+    if child == 0:
+        try:
+            ronde.allreduce_async(mine(), name="in the child")
+        except ronde.RondeError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert (handle.wait() == total).all()
+
+
+globals()[sys.argv[1]]()
+print(f"rank {rank} is done", flush=True)

@@ -1,0 +1,38 @@
+"""Asynchronous calls in real jobs."""
+
+from __future__ import annotations
+
+import jobs
+import pytest
+
+HASTE = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "20"}
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+@pytest.mark.parametrize("case", ["orders", "dropped", "forked"])
+def test_calls_complete(case: str, shared: str) -> None:
+    job = jobs.run(4, "asynchronous.py", case, RONDE_SHARED_MEMORY=shared)
+    assert job.status == 0, job.output
+    assert job.output.count("is done") == 4
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_a_rank_that_ends_without_a_call_is_named(shared: str) -> None:
+    job = jobs.run(3, "asynchronous.py", "leaves", RONDE_SHARED_MEMORY=shared, **HASTE)
+    assert job.status != 0
+    assert "rank 1 has left: shutdown, or the end of the program" in job.output
+    assert "missing" in job.output
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_a_rank_that_raises_ends_the_job(shared: str) -> None:
+    job = jobs.run(3, "asynchronous.py", "raises", RONDE_SHARED_MEMORY=shared, **HASTE)
+    assert job.status != 0
+    assert "ValueError: something of the user's" in job.output
+    assert "is done" not in job.output
+
+
+def test_a_rank_that_is_killed_ends_the_job() -> None:
+    job = jobs.run(3, "asynchronous.py", "killed", **HASTE)
+    assert job.status != 0
+    assert "is done" not in job.output
