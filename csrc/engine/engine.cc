@@ -73,13 +73,11 @@ void Engine::stop() {
 }
 
 void Engine::forget() {
-  // The lock may be that of a thread which the child does not have; and what is under way is the
-  // parent's, in memory that both share.
   forgotten_ = true;
   control_->set_meanwhile({});
-  (void)worker_.release();
-  for (auto& [set, queue] : queues_) (void)queue.release();
-  queues_.clear();
+  // Never destroyed: the lock may be that of a thread which the child does not have, the worker is
+  // not there, and what is under way is the parent's, in memory that both share.
+  new std::shared_ptr<Engine>(shared_from_this());
 }
 
 void Engine::require_mine() const {

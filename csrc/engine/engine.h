@@ -25,7 +25,7 @@
 
 namespace ronde {
 
-class Engine {
+class Engine : public std::enable_shared_from_this<Engine> {
  public:
   /// `fusion_bytes`: of the calls of a slot, at most. `worker`: several threads of this process may
   /// call MPI at once, so there is one.

@@ -414,9 +414,7 @@ def _drain(state: World) -> None:
         (state.engine.busy(each), state.engine.gave_up(each)) if each else (False, False)
         for each in members
     ]
-    anywhere = global_process_set._member().allreduce(
-        np.array(own, np.uint8), None, _core.Op.Max
-    )
+    anywhere = global_process_set._member().allreduce(np.array(own, np.uint8), None, _core.Op.Max)
     for communicator, (busy, gave_up) in zip(members, anywhere, strict=True):
         if busy and not gave_up and communicator is not None:
             state.engine.drain(communicator)

@@ -24,6 +24,7 @@ class Rank:
     communicator: _core.Communicator
     settings: _core.Settings
     warnings: list[str]
+    handlers: list[Callable[[str], Any]]  # of warnings
     sets: dict[int, _core.InprocWorld]
 
     def subset(self, number: int, members: list[int]) -> _core.Communicator:
@@ -64,12 +65,17 @@ def run(
 
     def rank_main(rank: int) -> None:
         warnings: list[str] = []
+        handlers: list[Callable[[str], Any]] = [warnings.append]
+
+        def warn(text: str) -> None:
+            for handler in handlers:
+                handler(text)
 
         def where() -> str:
             time.sleep(slow_where)
             return f"rank{rank}.py:1"
 
-        control = _core.Control(world.transport(rank, 0), where, warnings.append)
+        control = _core.Control(world.transport(rank, 0), where, warn)
         chosen = settings(**changes)
         communicator = _core.Communicator(
             control, world.transport(rank, 1), 0, list(range(size)), chosen
@@ -78,7 +84,7 @@ def run(
             if shared or machines:
                 assert communicator.share_memory(machines or [])
             results[rank] = program(
-                Rank(rank, size, control, communicator, chosen, warnings, further)
+                Rank(rank, size, control, communicator, chosen, warnings, handlers, further)
             )
         except BaseException as error:
             results[rank] = error

@@ -199,17 +199,112 @@ def test_calls_that_differ_fail_alone(route: dict[str, Any]) -> None:
     run_all(4, program, **route)
 
 
-def test_a_name_in_flight_is_taken() -> None:
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_a_call_without_a_name_that_differs_fails_alone(route: dict[str, Any], odd: int) -> None:
     def program(me: Rank) -> None:
         calls = Asynchronous(me)
-        first = calls.allreduce(np.ones(3), "w")
-        with pytest.raises(ValueError, match="'w' is pending"):
-            calls.allreduce(np.ones(3), "w")
-        assert (first.wait() == me.size).all()
-        assert (calls.allreduce(np.ones(3), "w").wait() == me.size).all()
+        for _ in range(2):
+            lengths = [1, 2, 3]
+            if me.rank == 2:
+                lengths[odd] = 7
+            handles = [calls.allreduce(np.full(n, float(n))) for n in lengths]
+            for i, handle in enumerate(handles):
+                if i == odd:
+                    with pytest.raises(ronde.MismatchError, match=r"rank 2: .*shape \(7,\)"):
+                        handle.wait()
+                else:
+                    assert (handle.wait() == me.size * (i + 1)).all()
         calls.close()
 
-    run_all(2, program)
+    run_all(4, program, **route)
+
+
+def test_a_name_in_flight_is_taken(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for step in range(20):
+            first = calls.allreduce(np.ones(100_000), "w")
+            if step % 2:
+                first.done()  # it may run now
+            if not first._submissions[0].done:
+                with pytest.raises(ValueError, match="'w' is pending"):
+                    calls.allreduce(np.ones(3), "w")
+            assert (first.wait() == me.size).all()
+            assert (calls.allreduce(np.ones(3), "other").wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_more_orders_than_are_remembered() -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for i in range(4200):
+            x = np.full(1, float(i))
+            assert calls.allreduce(x, f"{i}").wait() == me.size * i
+        for i in range(20):
+            assert calls.allreduce(np.full(1, float(i)), f"{i}").wait() == me.size * i
+        calls.close()
+
+    run_all(2, program, shared=True)
+
+
+def test_a_set_that_is_closed_ends_its_calls(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        common = calls.allreduce(np.ones(3), "w")
+        assert (common.wait() == me.size).all()
+        handles = [calls.allreduce(np.ones(3), f"{me.rank} {i}") for i in range(3)]
+        assert not handles[0].done()  # and a round is under way
+        me.communicator.barrier(None)
+        assert me.communicator.close("the set is gone")
+        calls.engine.close(calls.set, "the set is gone")
+        for handle in handles:
+            with pytest.raises(ronde.RondeError, match="the set is gone"):
+                handle.wait()
+        with pytest.raises(ronde.RondeError, match="the set is gone"):
+            calls.allreduce(np.ones(3), "late")
+
+    run_all(4, program, **route)
+
+
+def test_a_timeout_holds_while_data_moves(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        handles = [calls.allreduce(np.ones(1 << 18), str(i)) for i in range(30)]
+        with pytest.raises(TimeoutError):
+            handles[-1].wait(timeout=0.0)
+        for handle in handles:
+            assert (handle.wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_handlers_of_warnings_cannot_wait() -> None:
+    """They are called by whoever moves calls."""
+
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        handles: list[ronde.Handle[Any]] = []
+        raised: list[str] = []
+
+        def comes_back(text: str) -> None:
+            handles[0].done()
+            try:
+                handles[0].wait()
+            except ronde.RondeError as error:
+                raised.append(str(error))
+
+        me.handlers.append(comes_back)
+        if me.rank == 1:
+            time.sleep(1.5)
+        handles.append(calls.allreduce(np.ones(3), "w"))
+        assert (handles[0].wait() == me.size).all()
+        assert me.rank == 1 or "while the same thread moves such calls" in raised[0]
+        calls.close()
+
+    run_all(2, program, stall_warning=0.3)
 
 
 def test_blocking_calls_move_what_is_pending(route: dict[str, Any]) -> None:

@@ -78,15 +78,24 @@ def killed() -> None:
 
 
 def forked() -> None:
+    """A child of rank 0, forked while a round is under way, can neither use nor disturb it."""
+    ronde.allreduce_async(mine(), name="first").wait()
+    if rank > 0:
+        time.sleep(0.5)
     handle = ronde.allreduce_async(mine(), ronde.Sum, name="w")
-    child = os.fork()
-    if child == 0:
-        try:
-            ronde.allreduce_async(mine(), name="in the child")
-        except ronde.RondeError:
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    if rank == 0:
+        handle.done()
+        child = os.fork()
+        if child == 0:
+            for call in (handle.wait, handle.done, lambda: ronde.allreduce_async(mine())):
+                try:
+                    call()
+                except ronde.RondeError as error:
+                    assert "forked" in str(error)
+                else:
+                    os._exit(1)
+            sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert (handle.wait() == total).all()
 
 
