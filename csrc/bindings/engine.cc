@@ -66,7 +66,7 @@ void bind_engine(py::module_& module) {
       .def("busy", &Engine::busy, "set"_a, py::call_guard<WithoutGil>())
       .def("gave_up", &Engine::gave_up, "set"_a, py::call_guard<WithoutGil>())
       .def("forget", &Engine::forget)
-      .def("drain", &Engine::drain, "set"_a, py::call_guard<WithoutGil>())
+      .def("drain", &Engine::drain, "set"_a, "why"_a, py::call_guard<WithoutGil>())
       .def("close", &Engine::close, "set"_a, "why"_a, py::call_guard<WithoutGil>());
   bind_operations(engine);
 }

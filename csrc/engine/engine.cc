@@ -159,7 +159,7 @@ bool Engine::gave_up(const Communicator& set) {
   return found != queues_.end() && found->second->gave_up();
 }
 
-void Engine::drain(Communicator& set) {
+void Engine::drain(Communicator& set, const std::string& why) {
   Several several;
   Wait wait(spin_);
   bool more = true;
@@ -181,6 +181,8 @@ void Engine::drain(Communicator& set) {
       if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
     }
   }
+  const Holding lock(*this);
+  queues_.at(&set)->close(std::make_exception_ptr(Error(why)));
 }
 
 bool Engine::close(const Communicator& set, const std::string& why) {

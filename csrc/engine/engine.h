@@ -46,8 +46,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   /// Whether calls are pending on a set.
   bool busy(const Communicator& set);
-  /// Runs what all ranks of a set have pending; all must call it.
-  void drain(Communicator& set);
+  /// Runs what all ranks of a set have pending, and ends the rest with this error, and what is
+  /// submitted later. All ranks must call it.
+  void drain(Communicator& set, const std::string& why);
 
   /// Whether messages of calls of a set that were given up may still be under way.
   bool gave_up(const Communicator& set);

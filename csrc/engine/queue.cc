@@ -98,7 +98,7 @@ void Queue::start(int slot) {
 }
 
 void Queue::negotiate_now() {
-  had_matches_ = false;
+  had_matches_ = true;  // as far as is known: what is under way may be a slot
   if (!round_ && !gave_up_) start(kNone);
 }
 
@@ -191,6 +191,7 @@ void Queue::give_up(std::unique_ptr<Round> round, const std::exception_ptr& erro
 }
 
 void Queue::close(const std::exception_ptr& error) {
+  if (refused_.empty()) refused_ = "asynchronous calls cannot be made any more on this process set";
   if (round_) {
     round_->task->interrupt(error);
     give_up(std::move(round_), error);
@@ -215,7 +216,7 @@ Task<> Queue::meet(Operation& operation, int slot) {
   const Extremes said = co_await lane_.compare(operation, mine);
   if (slot != kNone && said.equal()) {
     const auto calls = calls_of(slots_[slot].keys);
-    co_await run(operation, calls);
+    co_await run_all(operation, calls);
   } else {
     co_await negotiate(operation);
   }
@@ -244,10 +245,7 @@ Task<> Queue::negotiate(Operation& operation) {
   for (const auto& call : different) {
     co_await refuse(operation, call);
   }
-  const auto groups = grouped(equal);
-  for (const auto& calls : groups) {
-    co_await run(operation, calls);
-  }
+  co_await run_all(operation, equal);
 }
 
 /// Ends a call that the ranks describe differently: with an error on all, and the others go on.
@@ -260,6 +258,14 @@ Task<> Queue::refuse(Operation& operation, std::shared_ptr<Submission> call) {
   const auto message = mismatch_message(described, lane_.members(), lane_.set());
   round_->running.clear();
   call->finish(std::make_exception_ptr(MismatchError(message)));
+}
+
+/// In slots. (Those of a slot of last time may have other types and operations now.)
+Task<> Queue::run_all(Operation& operation, Calls calls) {
+  const auto groups = grouped(calls);
+  for (const auto& group : groups) {
+    co_await run(operation, group);
+  }
 }
 
 Task<> Queue::run(Operation& operation, Calls calls) {

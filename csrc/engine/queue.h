@@ -52,7 +52,8 @@ class Queue {
   /// Negotiates, whether or not anything is pending. All ranks must call it, and make progress
   /// then.
   void negotiate_now();
-  /// Whether the last negotiation has found calls that were pending everywhere.
+  /// Whether the last negotiation since has found calls that were pending everywhere, if there was
+  /// one.
   bool had_matches() const { return had_matches_; }
 
   /// As this rank is ending: reports to the others that it submits nothing more, once nothing is
@@ -106,6 +107,7 @@ class Queue {
   Task<> meet(Operation& operation, int slot);
   Task<> negotiate(Operation& operation);
   Task<> refuse(Operation& operation, std::shared_ptr<Submission> call);
+  Task<> run_all(Operation& operation, Calls calls);
   Task<> run(Operation& operation, Calls calls);
 
   std::vector<Pending> in_order() const;

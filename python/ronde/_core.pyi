@@ -800,8 +800,8 @@ class Engine:
     def forget(self) -> None:
         """In a child that was forked: nothing is moved or freed any more."""
 
-    def drain(self, set: Communicator) -> None:
-        """Runs what all ranks of the set have pending; all must call it."""
+    def drain(self, set: Communicator, why: str) -> None:
+        """Runs what all ranks of the set have pending, and ends the rest; all must call it."""
 
     def close(self, set: Communicator, why: str) -> builtins.bool:
         """Ends what is pending there. Whether no messages can be under way."""

@@ -403,10 +403,14 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
 def _close(state: World, communicator: _core.Communicator, why: str) -> bool:
     """Ends all calls on it. Returns whether no messages can be under way."""
     blocking = communicator.close(why)  # first: nothing more is submitted then
-    return state.engine.close(communicator, f"it was pending when {why}") and blocking
+    return state.engine.close(communicator, _pending(why)) and blocking
 
 
-def _drain(state: World) -> None:
+def _pending(why: str) -> str:
+    return f"the call was pending when {why}"
+
+
+def _drain(state: World, why: str) -> None:
     """Runs the asynchronous calls that are pending on all members of a set, at the end of all calls."""
     ids = sorted(state.sets)
     members = [state.sets[set_id][0]._communicator for set_id in ids]
@@ -417,7 +421,7 @@ def _drain(state: World) -> None:
     anywhere = global_process_set._member().allreduce(np.array(own, np.uint8), None, _core.Op.Max)
     for communicator, (busy, gave_up) in zip(members, anywhere, strict=True):
         if busy and not gave_up and communicator is not None:
-            state.engine.drain(communicator)
+            state.engine.drain(communicator, _pending(why))
 
 
 @contextmanager
@@ -488,9 +492,9 @@ def _leave(state: World) -> None:
     sets = [each._communicator for each, _ in state.sets.values() if each._communicator is not None]
     state.engine.leave(sets)
     global_process_set._member().end(_core.Call("shutdown, or the end of the program"), sets[1:])
-    state.engine.stop()
-    _drain(state)
     why = "Ronde was shut down"
+    state.engine.stop()
+    _drain(state, why)
     set_ids = sorted(state.sets, reverse=True)[:-1]
     _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
     process_set, comm = state.sets[0]

@@ -47,7 +47,7 @@ class Asynchronous:
 
     def close(self) -> None:
         """What all ranks have pending runs; the rest ends."""
-        self.engine.drain(self.set)
+        self.engine.drain(self.set, "the test ended")
         assert self.engine.close(self.set, "the test ended")
 
 
@@ -231,6 +231,20 @@ def test_a_name_in_flight_is_taken(route: dict[str, Any]) -> None:
                     calls.allreduce(np.ones(3), "w")
             assert (first.wait() == me.size).all()
             assert (calls.allreduce(np.ones(3), "other").wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_a_name_comes_again_with_another_operation(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for step in range(6):
+            mine = np.full(3, me.rank + 1.0, np.float64 if step % 3 else np.float32)
+            first = calls.allreduce(mine, "a", Sum)
+            second = calls.allreduce(mine, "b", Max if step % 2 else Sum)
+            assert (first.wait() == 10).all()
+            assert (second.wait() == (4 if step % 2 else 10)).all()
         calls.close()
 
     run_all(4, program, **route)

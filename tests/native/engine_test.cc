@@ -73,7 +73,7 @@ struct Rank {
   int rank, size;
   std::shared_ptr<Control> control;
   std::unique_ptr<Communicator> set;
-  std::unique_ptr<Engine> engine;
+  std::shared_ptr<Engine> engine;
   std::mt19937 own;  // what it draws alone
 };
 
@@ -86,11 +86,13 @@ struct Shape {
   int size;
   bool shared;
   std::vector<int> machines;
+  bool worker = false;  // of each rank
 };
 
 Shape draw_shape(std::mt19937& common) {
-  if (common() % 3 == 0) return {4, true, {0, 0, 1, 1}};
-  return {2 + static_cast<int>(common() % 4), common() % 2 == 0, {}};
+  const bool worker = common() % 2;
+  if (common() % 3 == 0) return {4, true, {0, 0, 1, 1}, worker};
+  return {2 + static_cast<int>(common() % 4), common() % 2 == 0, {}, worker};
 }
 
 /// Each rank ends on its own, while others may still work.
@@ -115,7 +117,7 @@ void run(const Shape& shape, const Faults& faults, double stall_timeout,
       me.own.seed(static_cast<unsigned>(faults.seed * 16) + rank);
       me.set = std::make_unique<Communicator>(me.control, channel(1), 0, members, settings);
       if (shape.shared) CHECK(me.set->share_memory(shape.machines));
-      me.engine = std::make_unique<Engine>(me.control, kFusionBytes, false);
+      me.engine = std::make_shared<Engine>(me.control, kFusionBytes, false, shape.worker);
       program(me);
     });
   }
@@ -403,9 +405,9 @@ void end(Rank& me, std::vector<Wish> pending, bool job) {
   const Buffer flag{reinterpret_cast<std::byte*>(&busy), 1, {}};
   const Piece piece{flag, flag};
   allreduce(*me.set, last, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max});
-  if (busy || !job) me.engine->drain(*me.set);
+  if (busy || !job) me.engine->drain(*me.set, "the test ended");
   for (const auto& call : common) check(me, call);
-  CHECK(me.engine->busy(*me.set) == !own.empty());
+  CHECK(!me.engine->busy(*me.set));
   barrier(*me.set, last);
   CHECK(me.engine->close(*me.set, "the test ended"));
   for (const auto& call : own) {
