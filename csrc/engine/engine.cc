@@ -162,27 +162,23 @@ bool Engine::gave_up(const Communicator& set) {
 void Engine::drain(Communicator& set, const std::string& why) {
   Several several;
   Wait wait(spin_);
-  bool more = true;
-  while (more) {
+  {
+    const Holding lock(*this);
+    queue(set).drain();
+  }
+  for (bool drains = true; drains;) {
+    bool moved = false;
     {
       const Holding lock(*this);
-      queue(set).negotiate_now();
+      auto& queue = *queues_.at(&set);
+      if (queue.drains()) moved = queue.progress(true);
+      drains = queue.drains();
+      // At once, before another thread begins something.
+      if (!drains) queue.close(std::make_exception_ptr(Error(why)));
     }
-    for (bool moves = true; moves;) {
-      bool moved = false;
-      {
-        const Holding lock(*this);
-        auto& queue = *queues_.at(&set);
-        moved = queue.progress(true);
-        moves = queue.moves();
-        more = queue.had_matches() && !queue.gave_up();
-      }
-      if (!moved) wait.pause(several);
-      if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
-    }
+    if (!moved) wait.pause(several);
+    if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
   }
-  const Holding lock(*this);
-  queues_.at(&set)->close(std::make_exception_ptr(Error(why)));
 }
 
 bool Engine::close(const Communicator& set, const std::string& why) {

@@ -80,7 +80,12 @@ bool Queue::progress(bool waits) {
 
 /// Begins a round if there is a reason to.
 bool Queue::begin(bool waits) {
-  if (count_ == 0 || gave_up_) return false;
+  if (gave_up_) return false;
+  if (draining_) {
+    start(kNone);
+    return true;
+  }
+  if (count_ == 0) return false;
   int slot = last_ == kNone ? first_ : slots_[last_].next;
   if (slot != kNone && !has(slots_[slot].keys)) slot = kNone;
   const bool news = stated_ != submitted_;
@@ -95,11 +100,6 @@ void Queue::start(int slot) {
   round_->task = std::make_unique<Task<>>(meet(round_->operation, slot));
   waited_ = {};
   looked_ = checked_ = Clock::now();
-}
-
-void Queue::negotiate_now() {
-  had_matches_ = true;  // as far as is known: what is under way may be a slot
-  if (!round_ && !gave_up_) start(kNone);
 }
 
 bool Queue::has(const Keys& keys) const {
@@ -226,11 +226,21 @@ Task<> Queue::negotiate(Operation& operation) {
   stated_ = submitted_;
   std::vector<Stated> mine;
   for (const auto& [number, call] : in_order()) mine.push_back({call->key(), call->fingerprint()});
-  const auto texts = co_await exchange_texts(lane_, operation, text_of(mine));
+  // No rank may stop to drain before all do: the others would wait for it.
+  std::string statement = (draining_ ? "d" : "-") + text_of(mine);
+  const auto texts = co_await exchange_texts(lane_, operation, std::move(statement));
   std::vector<std::vector<Stated>> statements;
-  for (const auto& text : texts) statements.push_back(statement_of(text));
+  bool all_drain = true;
+  for (const auto& text : texts) {
+    all_drain &= text.at(0) == 'd';
+    statements.push_back(statement_of(std::string_view(text).substr(1)));
+  }
   const auto found = matches(statements);
-  had_matches_ = !found.empty();
+  if (all_drain && found.empty()) draining_ = false;
+  if (found.empty())
+    report_missing(statements);
+  else
+    in_vain_ = {};
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
   resumes_ = Clock::now() + pause_;
@@ -246,6 +256,44 @@ Task<> Queue::negotiate(Operation& operation) {
     co_await refuse(operation, call);
   }
   co_await run_all(operation, equal);
+}
+
+/// Nothing was pending everywhere. Says so, once, after a while of that; and ends it in the end.
+void Queue::report_missing(std::span<const std::vector<Stated>> statements) {
+  const auto now = Clock::now();
+  if (in_vain_ == InVain() || in_vain_.submitted != submitted_)
+    in_vain_ = {.since = now, .submitted = submitted_, .warned = false};
+  const std::chrono::duration<double> waited = now - in_vain_.since;
+  const auto& settings = lane_.settings();
+  const bool stalled = settings.stall_timeout > 0 && waited.count() > settings.stall_timeout;
+  const bool late = settings.stall_warning > 0 && waited.count() > settings.stall_warning;
+  if (count_ == 0 || !(stalled || (late && !in_vain_.warned))) return;
+  in_vain_.warned = true;
+  const auto text =
+      "waited " + std::to_string(static_cast<int>(waited.count())) +
+      " s for asynchronous calls that other ranks have not submitted:" + missing_calls(statements);
+  if (stalled) throw StalledError(text);
+  lane_.control().hooks().warn("rank " + std::to_string(lane_.control().rank()) + " has " + text);
+}
+
+/// The first pending calls of this rank, each with the ranks that have it not.
+std::string Queue::missing_calls(std::span<const std::vector<Stated>> statements) const {
+  std::string text;
+  std::size_t shown = 0;
+  for (const auto& [number, call] : in_order()) {
+    std::string ranks;
+    for (int rank = 0; rank < lane_.size(); ++rank) {
+      const auto& theirs = statements[rank];
+      if (std::any_of(theirs.begin(), theirs.end(),
+                      [&](const auto& each) { return each.key == call->key(); }))
+        continue;
+      ranks += (ranks.empty() ? "" : ", ") + std::to_string(lane_.members()[rank]);
+    }
+    if (ranks.empty()) continue;
+    if (shown++ == kShown) return text + "\n  ...";
+    text += "\n  " + call->call().text() + ": missing on rank " + ranks;
+  }
+  return text;
 }
 
 /// Ends a call that the ranks describe differently: with an error on all, and the others go on.

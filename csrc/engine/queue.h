@@ -49,12 +49,10 @@ class Queue {
   bool moves() const { return round_ != nullptr; }
   bool idle() const { return !round_ && count_ == 0; }
 
-  /// Negotiates, whether or not anything is pending. All ranks must call it, and make progress
-  /// then.
-  void negotiate_now();
-  /// Whether the last negotiation since has found calls that were pending everywhere, if there was
-  /// one.
-  bool had_matches() const { return had_matches_; }
+  /// Negotiates from now on, whether or not anything is pending, until nothing is that all ranks
+  /// have. All must call it, and make progress until then.
+  void drain() { draining_ = true; }
+  bool drains() const { return draining_ && !gave_up_; }
 
   /// As this rank is ending: reports to the others that it submits nothing more, once nothing is
   /// pending. Returns whether it has.
@@ -110,6 +108,9 @@ class Queue {
   Task<> run_all(Operation& operation, Calls calls);
   Task<> run(Operation& operation, Calls calls);
 
+  void report_missing(std::span<const std::vector<Stated>> statements);
+  std::string missing_calls(std::span<const std::vector<Stated>> statements) const;
+
   std::vector<Pending> in_order() const;
   std::uint64_t fingerprint(const Keys& keys) const;
   Calls calls_of(const Keys& keys) const;
@@ -139,7 +140,15 @@ class Queue {
   int last_ = kNone;             // that has run
 
   std::uint64_t stated_ = 0;  // what was submitted before the last negotiation
-  bool had_matches_ = false;
+  bool draining_ = false;
+  /// Negotiations that have found nothing, one after another.
+  struct InVain {
+    Clock::time_point since;
+    std::uint64_t submitted = 0;
+    bool warned = false;
+    bool operator==(const InVain&) const = default;
+  };
+  InVain in_vain_;
   Clock::duration pause_{};
   Clock::time_point resumes_;  // negotiating what was not pending everywhere
 

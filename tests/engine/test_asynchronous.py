@@ -378,6 +378,19 @@ def test_a_rank_that_never_comes_is_named(route: dict[str, Any]) -> None:
     run_all(4, program, **route, stall_warning=0.2, stall_timeout=0.8)
 
 
+def test_ranks_that_wait_for_different_calls_are_told(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> list[str]:
+        calls = Asynchronous(me)
+        handle = calls.allreduce(np.ones(3), f"of {me.rank}")
+        with pytest.raises(ronde.StalledError, match=r"(?s)'of \d'.*: missing on rank \d"):
+            handle.wait()
+        return me.warnings
+
+    found = run_all(4, program, **route, stall_warning=0.2, stall_timeout=1.0)
+    warnings = [text for each in found for text in each]
+    assert any("have not submitted" in text and "missing on rank" in text for text in warnings)
+
+
 def test_a_failure_ends_all_calls(route: dict[str, Any]) -> None:
     def program(me: Rank) -> None:
         calls = Asynchronous(me)
