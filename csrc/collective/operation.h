@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,8 +26,8 @@ class Operation {
 
   const Call& call;
   bool patient;
-  std::string about;           // what reports say of it besides
-  std::uint64_t sequence = 0;  // in its lane: of the agreement that it has come to
+  std::function<std::string()> about;  // what reports say of it besides
+  std::uint64_t sequence = 0;          // in its lane: of the agreement that it has come to
 
   /// Memory that lives as long as the operation, and for ever if that is given up.
   Bytes allocate(std::size_t bytes) {

@@ -44,7 +44,9 @@ void Watch::end() {
 
 Standing Watch::standing() const {
   if (text_.empty()) {
-    text_ = shortened(operation_.call.text() + operation_.about, kCallBytes);
+    text_ = operation_.call.text();
+    if (operation_.about) text_ += operation_.about();
+    text_ = shortened(text_, kCallBytes);
     if (lane_.set() != 0) text_ += " on process set " + std::to_string(lane_.set());
     if (const auto where = control_.hooks().where(); !where.empty())
       text_ += " at " + printable(where);

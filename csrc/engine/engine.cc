@@ -19,9 +19,23 @@ using namespace std::chrono_literals;
 
 // After a submission, for whoever may wait for the call next.
 constexpr std::chrono::microseconds kLeft = 200us;
-constexpr std::chrono::microseconds kFirstNap = 20us;
+constexpr std::chrono::microseconds kFirstNap = 20us, kNap = 200us;
+// Where others move what is under way, or ranks outnumber cores.
+constexpr std::chrono::microseconds kLongNap = 1000us;
 // After that time without a submission the worker sleeps until there is something to move.
 constexpr auto kRecent = 50ms;
+
+/// Counts one more while it lives.
+class Counted {
+ public:
+  explicit Counted(std::atomic<int>& count) : count_(count) { ++count_; }
+  ~Counted() { --count_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::atomic<int>& count_;
+};
 
 }  // namespace
 
@@ -31,10 +45,10 @@ class Engine::Holding {
   explicit Holding(Engine& engine) : engine_(engine) {
     engine.require_mine();
     engine.mutex_.lock();
-    engine.holder_ = std::this_thread::get_id();
+    engine.holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   }
   ~Holding() {
-    engine_.holder_ = std::thread::id();
+    engine_.holder_.store({}, std::memory_order_relaxed);
     engine_.mutex_.unlock();
   }
   Holding(const Holding&) = delete;
@@ -84,7 +98,7 @@ void Engine::require_mine() const {
   if (forgotten_)
     throw Error(
         "this process was forked after ronde.init(): the asynchronous calls are its parent's");
-  if (holder_.load() == std::this_thread::get_id())
+  if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id())
     throw Error(
         "an asynchronous call was made or waited for, perhaps by a handler of signals or warnings, "
         "while the same thread moves such calls");
@@ -108,13 +122,13 @@ Queue& Engine::queue(Communicator& set) {
 
 bool Engine::poll(const Submission& submission) {
   if (submission.done()) return true;
-  if (holder_.load() == std::this_thread::get_id()) return false;
+  if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return false;
   require_mine();
   // If another thread has the lock, it moves what is under way.
   if (!mutex_.try_lock()) return submission.done();
-  holder_ = std::this_thread::get_id();
+  holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   progress(true);
-  holder_ = std::thread::id();
+  holder_.store({}, std::memory_order_relaxed);
   mutex_.unlock();
   return submission.done();
 }
@@ -123,8 +137,7 @@ bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
   const auto start = Clock::now();
   Several several;
   Wait wait(spin_);
-  waiting_.fetch_add(1);
-  const std::shared_ptr<void> counted(nullptr, [this](void*) { waiting_.fetch_sub(1); });
+  const Counted counted(waiting_);
   while (!submission.done()) {
     bool moved = false;
     {
@@ -209,10 +222,11 @@ bool Engine::progress(bool waits) {
 /// For who waits in a blocking call. Returns whether something is under way.
 bool Engine::meanwhile() {
   if (busy_ == 0 && !(leaves_ && control_->ending())) return false;
-  if (holder_.load() == std::this_thread::get_id() || !mutex_.try_lock()) return true;
-  holder_ = std::this_thread::get_id();
+  if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id() || !mutex_.try_lock())
+    return true;
+  holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   progress(true);
-  holder_ = std::thread::id();
+  holder_.store({}, std::memory_order_relaxed);
   mutex_.unlock();
   return true;
 }
@@ -221,7 +235,6 @@ bool Engine::meanwhile() {
 bool Engine::left_to_others() const { return waiting_ > 0 || Clock::now() - submitted_ < kLeft; }
 
 void Engine::work() {
-  const std::chrono::microseconds longest_nap = spin_ ? 200us : 1000us;
   auto nap = kFirstNap;
   std::unique_lock lock(mutex_);
   while (!stops_) {
@@ -231,11 +244,12 @@ void Engine::work() {
       sleeps_ = false;
       nap = kFirstNap;
     }
-    holder_ = std::this_thread::get_id();
-    const bool moved = !left_to_others() && progress(false);
-    holder_ = std::thread::id();
+    const bool left = left_to_others();
+    holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    const bool moved = !left && progress(false);
+    holder_.store({}, std::memory_order_relaxed);
     lock.unlock();
-    nap = moved ? kFirstNap : std::min(2 * nap, longest_nap);
+    nap = moved ? kFirstNap : std::min(2 * nap, left || !spin_ ? kLongNap : kNap);
     if (moved)
       std::this_thread::yield();
     else

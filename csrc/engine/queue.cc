@@ -96,7 +96,7 @@ bool Queue::begin(bool waits) {
 
 void Queue::start(int slot) {
   round_ = std::make_unique<Round>(lane_, call_);
-  round_->operation.about = description();
+  round_->operation.about = [this] { return description(); };
   round_->task = std::make_unique<Task<>>(meet(round_->operation, slot));
   waited_ = {};
   looked_ = checked_ = Clock::now();
@@ -111,13 +111,15 @@ bool Queue::has(const Keys& keys) const {
   });
 }
 
-/// Some of what is pending, in words.
+/// Some of what is running and pending, in words.
 std::string Queue::description() const {
+  Calls calls = round_ ? round_->running : Calls();
+  for (const auto& [key, same] : pending_) calls.push_back(same.front().call);
   std::string text;
   std::size_t shown = 0;
-  for (const auto& [key, same] : pending_) {
+  for (const auto& call : calls) {
     if (shown++ == kShown) return text + ", ...";
-    text += (shown == 1 ? ": " : ", ") + same.front().call->call().text();
+    text += (shown == 1 ? ": " : ", ") + call->call().text();
   }
   return text;
 }
@@ -154,13 +156,14 @@ bool Queue::leave() {
 }
 
 void Queue::end_round() {
-  auto round = std::move(round_);
+  auto& round = *round_;
   std::exception_ptr error;
-  Standing standing{lane_.number(), round->operation.sequence, {}};
+  Standing standing{lane_.number(), round.operation.sequence, {}};
   bool stalled = false;
   try {
-    round->task->result();
-    round->watch.end();
+    round.task->result();
+    round.watch.end();
+    round_.reset();
     return;
   } catch (const StalledError& other) {
     error = std::current_exception();
@@ -170,8 +173,8 @@ void Queue::end_round() {
     error = std::current_exception();
     standing.text = other.what();
   }
-  if (!stalled) standing.text += " in " + round->watch.standing().text;
-  give_up(std::move(round), error);
+  if (!stalled) standing.text += " in " + round.watch.standing().text;
+  give_up(std::move(round_), error);
   if (!refused_.empty()) return;
   try {
     lane_.control().announce_failure(standing, stalled);
