@@ -121,10 +121,10 @@ def cross(size: int) -> tuple[float, float]:
     writer, reader = sorted(cores)[:2]
     stage = np.frombuffer(mmap.mmap(-1, size), np.uint8)
     turn, seconds_read = np.frombuffer(mmap.mmap(-1, 4096), np.float64)[:2, None]
-    own = memory(64 * MIB)  # more than a second-level cache holds
-    parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
 
     def take_turns(mine: float, call: Callable[[Any], None]) -> float:
+        own = memory(64 * MIB)  # of this process, and more than a second-level cache holds
+        parts = [own[begin : begin + size] for begin in range(0, len(own), size)]
         times = []
         for part in itertools.islice(itertools.cycle(parts), 500):
             while turn[0] != mine:
