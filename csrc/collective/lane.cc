@@ -59,9 +59,8 @@ Task<> Lane::agree(Operation& operation) {
 
 Task<> Lane::agree_across(Operation& operation) {
   next(operation);
-  const auto agreement = shared<SharedAgreement>(fingerprint(operation));
-  const Extremes said = co_await agree_in_memory(operation, agreement);
-  co_await agree_by_messages(operation, said);
+  const Extremes said = co_await compare(operation, fingerprint(operation));
+  if (!said.equal()) co_await raise_mismatch(*this, operation);
 }
 
 Task<> Lane::begin(Operation& operation) {

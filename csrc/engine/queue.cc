@@ -188,6 +188,10 @@ void Queue::give_up(std::unique_ptr<Round> round, const std::exception_ptr& erro
   gave_up_ = true;
   round->operation.give_up();
   for (const auto& call : round->running) call->finish(error, true);
+  end_pending(error);
+}
+
+void Queue::end_pending(const std::exception_ptr& error) {
   count_ = 0;
   for (auto& [key, same] : std::exchange(pending_, {}))
     for (const auto& each : same) each.call->finish(error);
@@ -198,11 +202,9 @@ void Queue::close(const std::exception_ptr& error) {
   if (round_) {
     round_->task->interrupt(error);
     give_up(std::move(round_), error);
-    return;
+  } else {
+    end_pending(error);
   }
-  count_ = 0;
-  for (auto& [key, same] : std::exchange(pending_, {}))
-    for (const auto& each : same) each.call->finish(error);
 }
 
 // Rounds ------------------------------------------------------------------------------------------
@@ -214,11 +216,10 @@ Task<> Queue::meet(Operation& operation, int slot) {
     if (shares_memory_) co_await share_memory(lane_, operation, neighbours_);
   }
   lane_.next(operation);
-  const auto mine =
-      slot == kNone ? kNegotiates : fingerprint(slots_[slot].keys) + operation.sequence;
+  const auto calls = slot == kNone ? Calls() : calls_of(slots_[slot].keys);
+  const auto mine = slot == kNone ? kNegotiates : fingerprint(calls) + operation.sequence;
   const Extremes said = co_await lane_.compare(operation, mine);
   if (slot != kNone && said.equal()) {
-    const auto calls = calls_of(slots_[slot].keys);
     co_await run_all(operation, calls);
   } else {
     co_await negotiate(operation);
@@ -358,12 +359,9 @@ std::vector<Queue::Pending> Queue::in_order() const {
   return all;
 }
 
-/// Of the calls of this rank with these keys.
-std::uint64_t Queue::fingerprint(const Keys& keys) const {
-  Met met;
+std::uint64_t Queue::fingerprint(const Calls& calls) {
   std::uint64_t all = 1;
-  for (const auto& key : keys)
-    all = all * 0x9e3779b97f4a7c15 + pending_.at(key)[met[key]++].call->fingerprint();
+  for (const auto& call : calls) all = all * 0x9e3779b97f4a7c15 + call->fingerprint();
   return all;
 }
 

@@ -101,6 +101,7 @@ class Queue {
   void require_members();
   void end_round();
   void give_up(std::unique_ptr<Round> round, const std::exception_ptr& error);
+  void end_pending(const std::exception_ptr& error);
 
   Task<> meet(Operation& operation, int slot);
   Task<> negotiate(Operation& operation);
@@ -112,7 +113,7 @@ class Queue {
   std::string missing_calls(std::span<const std::vector<Stated>> statements) const;
 
   std::vector<Pending> in_order() const;
-  std::uint64_t fingerprint(const Keys& keys) const;
+  static std::uint64_t fingerprint(const Calls& calls);
   Calls calls_of(const Keys& keys) const;
   void begin_running(const Calls& calls);
   std::vector<Calls> grouped(const Calls& calls) const;

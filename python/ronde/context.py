@@ -410,8 +410,10 @@ def _pending(why: str) -> str:
     return f"the call was pending when {why}"
 
 
-def _drain(state: World, why: str) -> None:
-    """Runs the asynchronous calls that are pending on all members of a set, at the end of all calls."""
+def _drain(state: World, why: str) -> bool:
+    """Runs the asynchronous calls that are pending on all members of a set, at the end of all calls.
+    Returns, alike on all ranks, whether no messages of the global set can be under way.
+    """
     ids = sorted(state.sets)
     members = [state.sets[set_id][0]._communicator for set_id in ids]
     own = [
@@ -422,6 +424,7 @@ def _drain(state: World, why: str) -> None:
     for communicator, (busy, gave_up) in zip(members, anywhere, strict=True):
         if busy and not gave_up and communicator is not None:
             state.engine.drain(communicator, _pending(why))
+    return not anywhere[0][1]
 
 
 @contextmanager
@@ -494,11 +497,12 @@ def _leave(state: World) -> None:
     global_process_set._member().end(_core.Call("shutdown, or the end of the program"), sets[1:])
     why = "Ronde was shut down"
     state.engine.stop()
-    _drain(state, why)
+    clean = _drain(state, why)
     set_ids = sorted(state.sets, reverse=True)[:-1]
     _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
     process_set, comm = state.sets[0]
     communicator = process_set._member()
     process_set._detach()
-    _close(state, communicator, why)  # no call is under way: the end was one, of all ranks
-    comm.Free()
+    _close(state, communicator, why)  # no blocking call is under way: the end was one, of all ranks
+    if clean:
+        comm.Free()
