@@ -34,8 +34,8 @@ void bind_engine(py::module_& module) {
 
   py::class_<Engine, std::shared_ptr<Engine>> engine(module, "Engine", "Moves asynchronous calls.");
   engine
-      .def(py::init<std::shared_ptr<Control>, std::size_t, bool, bool>(), "control"_a,
-           "fusion_bytes"_a, "spin"_a, "worker"_a)
+      .def(py::init<std::shared_ptr<Control>, std::size_t, bool, bool, std::optional<int>>(),
+           "control"_a, "fusion_bytes"_a, "spin"_a, "worker"_a, "core"_a = py::none())
       .def("stop", &Engine::stop, py::call_guard<WithoutGil>())
       .def(
           "poll",

@@ -15,21 +15,22 @@ constexpr std::size_t kMostExplained = 256;  // kinds of calls
 
 Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport, int set,
            std::vector<int> members, Settings settings)
-    : Lane(control, transport, set, members, settings, 0) {}
+    : Lane(control, transport, set, members, settings, 0, std::make_shared<Plans>(settings)) {}
 
-Lane::Lane(const Lane& blocking, Asynchronous)
+Lane::Lane(const Lane& blocking, Asynchronous one)
     : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
-           blocking.settings_, kTags) {}
+           blocking.settings_, (1 + one.number) * kTags, std::move(one.plans)) {}
 
 Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
-           int set, const std::vector<int>& members, const Settings& settings, int first_tag)
+           int set, const std::vector<int>& members, const Settings& settings, int first_tag,
+           std::shared_ptr<Plans> plans)
     : control_(control),
       transport_(transport),
       set_(set),
       first_tag_(first_tag),
       members_(members),
       settings_(settings),
-      plans_(settings_),
+      plans_(std::move(plans)),
       explains_(control_->hooks().log != nullptr) {}
 
 void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
@@ -50,6 +51,7 @@ std::uint64_t Lane::fingerprint(const Operation& operation, std::uint64_t extent
 }
 
 Task<> Lane::agree(Operation& operation) {
+  if (operation.agreed) return begin_unchecked(operation);
   if (across_) return agree_across(operation);
   next(operation);
   const auto mine = fingerprint(operation);
@@ -74,7 +76,7 @@ Task<> Lane::begin_unchecked(Operation& operation) {
 
 Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
                                std::shared_ptr<Contributions> contributions) {
-  if (outward().size() == 1) co_return;
+  if (outward().size() == 1 || (operation.agreed && !contributions)) co_return;
   const auto agreement =
       std::make_shared<Agreement>(outward(), agreement_tag(), said, std::move(contributions));
   co_await agreement;

@@ -38,9 +38,14 @@ class Lane {
   /// `transport` connects the members of the set, whose ranks in the job are `members`.
   Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport, int set,
        std::vector<int> members, Settings settings);
-  /// Of the same ranks, for asynchronous calls, which can be under way beside those of the other.
-  struct Asynchronous {};
-  Lane(const Lane& blocking, Asynchronous);
+  /// One of several of the same ranks, for asynchronous calls, which can be under way beside those
+  /// of the others.
+  struct Asynchronous {
+    int number;                    // below kMostAsynchronous
+    std::shared_ptr<Plans> plans;  // of all of them
+  };
+  static constexpr int kMostAsynchronous = 3;
+  Lane(const Lane& blocking, Asynchronous one);
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
@@ -48,11 +53,11 @@ class Lane {
   int size() const { return transport_->size(); }
   int set() const { return set_; }
   /// By which notices of the control channel tell lanes apart.
-  int number() const { return first_tag_ == 0 ? set_ : set_ + kAsynchronous; }
+  int number() const { return set_ + first_tag_ / kTags * kNumbers; }
   const std::vector<int>& members() const { return members_; }
   const Settings& settings() const { return settings_; }
   Control& control() const { return *control_; }
-  Plans& plans() { return plans_; }
+  Plans& plans() { return *plans_; }
 
   /// Of all members.
   Transport& transport() const { return *transport_; }
@@ -81,7 +86,7 @@ class Lane {
   /// where it must not.
   std::uint64_t fingerprint(const Operation& operation, std::uint64_t extent = 0) const;
 
-  /// Phase 0, and nothing else.
+  /// Phase 0, and nothing else: nothing where the operation has agreed.
   Task<> agree(Operation& operation);
   /// The same, unless the user does without.
   Task<> begin(Operation& operation);
@@ -115,11 +120,12 @@ class Lane {
   void explain(const Operation& operation, const std::string& how);
 
  private:
-  static constexpr int kTags = kMaxTag / 2;
-  static constexpr int kAsynchronous = 1 << 24;
+  static constexpr int kTags = kMaxTag / (1 + kMostAsynchronous);
+  static constexpr int kNumbers = 1 << 24;  // for sets
 
   Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
-       int set, const std::vector<int>& members, const Settings& settings, int first_tag);
+       int set, const std::vector<int>& members, const Settings& settings, int first_tag,
+       std::shared_ptr<Plans> plans);
   Task<> agree_across(Operation& operation);
   Task<> begin_unchecked(Operation& operation);
   void explain_memory(const Operation& operation, const std::string& route);
@@ -130,7 +136,7 @@ class Lane {
   const int first_tag_;
   const std::vector<int> members_;
   const Settings settings_;
-  Plans plans_;
+  const std::shared_ptr<Plans> plans_;
   std::shared_ptr<Board> board_;
   std::shared_ptr<Transport> across_;
   Neighbours neighbours_;

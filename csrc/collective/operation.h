@@ -28,6 +28,7 @@ class Operation {
   bool patient;
   std::function<std::string()> about;  // what reports say of it besides
   std::uint64_t sequence = 0;          // in its lane: of the agreement that it has come to
+  bool agreed = false;                 // phase 0 is over: what follows needs no other
 
   /// Memory that lives as long as the operation, and for ever if that is given up.
   Bytes allocate(std::size_t bytes) {

@@ -17,7 +17,7 @@ namespace ronde {
 
 class Plans {
  public:
-  explicit Plans(const Settings& settings) : settings_(settings) {}
+  explicit Plans(Settings settings) : settings_(std::move(settings)) {}
 
   /// Whether the user has chosen no algorithm for schedules.
   bool chosen_freely(Collective collective, std::string_view named) const;
@@ -56,7 +56,7 @@ class Plans {
   const Link& link_for(std::size_t bytes) const;
   std::string why(Collective collective, std::size_t bytes, std::string_view named) const;
 
-  const Settings& settings_;
+  const Settings settings_;
   Link link_;
   bool link_known_ = false;
   // The schedules of recent calls, by all that they depend on.

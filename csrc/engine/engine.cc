@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <exception>
+#include <string>
 #include <utility>
 
 #include "collective/wait.h"
@@ -24,6 +25,13 @@ constexpr std::chrono::microseconds kFirstNap = 20us, kNap = 200us;
 constexpr std::chrono::microseconds kLongNap = 1000us;
 // After that time without a submission the worker sleeps until there is something to move.
 constexpr auto kRecent = 50ms;
+
+bool pin(pthread_t thread, int core) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (core < CPU_SETSIZE) CPU_SET(core, &cores);
+  return pthread_setaffinity_np(thread, sizeof cores, &cores) == 0;
+}
 
 /// Counts one more while it lives.
 class Counted {
@@ -44,21 +52,41 @@ class Engine::Holding {
  public:
   explicit Holding(Engine& engine) : engine_(engine) {
     engine.require_mine();
+    if (engine.holds())
+      throw Error(
+          "an asynchronous call was made or waited for, perhaps by a handler of signals or "
+          "warnings, while the same thread moves such calls");
     engine.mutex_.lock();
-    engine.holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    take();
   }
-  ~Holding() {
-    engine_.holder_.store({}, std::memory_order_relaxed);
-    engine_.mutex_.unlock();
+  /// Unless a thread has it.
+  Holding(Engine& engine, std::try_to_lock_t) : engine_(engine) {
+    if (!engine.holds() && engine.mutex_.try_lock()) take();
   }
+  ~Holding() { release(); }
   Holding(const Holding&) = delete;
   Holding& operator=(const Holding&) = delete;
 
+  explicit operator bool() const { return holds_; }
+
+  void release() {
+    if (!std::exchange(holds_, false)) return;
+    engine_.holder_.store({}, std::memory_order_relaxed);
+    engine_.mutex_.unlock();
+  }
+
  private:
+  void take() {
+    holds_ = true;
+    engine_.holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  }
+
   Engine& engine_;
+  bool holds_ = false;
 };
 
-Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker)
+Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker,
+               std::optional<int> core)
     : control_(std::move(control)), fusion_bytes_(fusion_bytes), spin_(spin) {
   control_->set_meanwhile([this] { return meanwhile(); });
   if (!worker) return;
@@ -68,6 +96,11 @@ Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool 
   pthread_sigmask(SIG_SETMASK, &all, &before);
   worker_ = std::make_unique<std::thread>([this] { work(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (core && !pin(worker_->native_handle(), *core)) {
+    stop();
+    control_->set_meanwhile({});
+    throw ArgumentError("the process may not use core " + std::to_string(*core));
+  }
 }
 
 Engine::~Engine() {
@@ -98,10 +131,10 @@ void Engine::require_mine() const {
   if (forgotten_)
     throw Error(
         "this process was forked after ronde.init(): the asynchronous calls are its parent's");
-  if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id())
-    throw Error(
-        "an asynchronous call was made or waited for, perhaps by a handler of signals or warnings, "
-        "while the same thread moves such calls");
+}
+
+bool Engine::holds() const {
+  return holder_.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
 void Engine::submit(Communicator& set, std::shared_ptr<Submission> submission) {
@@ -122,14 +155,9 @@ Queue& Engine::queue(Communicator& set) {
 
 bool Engine::poll(const Submission& submission) {
   if (submission.done()) return true;
-  if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id()) return false;
   require_mine();
   // If another thread has the lock, it moves what is under way.
-  if (!mutex_.try_lock()) return submission.done();
-  holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-  progress(true);
-  holder_.store({}, std::memory_order_relaxed);
-  mutex_.unlock();
+  if (const Holding lock{*this, std::try_to_lock}) progress(true);
   return submission.done();
 }
 
@@ -222,12 +250,7 @@ bool Engine::progress(bool waits) {
 /// For who waits in a blocking call. Returns whether something is under way.
 bool Engine::meanwhile() {
   if (busy_ == 0 && !(leaves_ && control_->ending())) return false;
-  if (holder_.load(std::memory_order_relaxed) == std::this_thread::get_id() || !mutex_.try_lock())
-    return true;
-  holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-  progress(true);
-  holder_.store({}, std::memory_order_relaxed);
-  mutex_.unlock();
+  if (const Holding lock{*this, std::try_to_lock}) progress(true);
   return true;
 }
 
@@ -236,26 +259,31 @@ bool Engine::left_to_others() const { return waiting_ > 0 || Clock::now() - subm
 
 void Engine::work() {
   auto nap = kFirstNap;
-  std::unique_lock lock(mutex_);
-  while (!stops_) {
-    if (!moves_ && Clock::now() - submitted_ > kRecent) {
-      sleeps_ = true;
-      wakes_.wait(lock, [this] { return stops_ || moves_; });
-      sleeps_ = false;
-      nap = kFirstNap;
-    }
+  while (true) {
+    if (sleep_while_idle()) nap = kFirstNap;
     const bool left = left_to_others();
-    holder_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-    const bool moved = !left && progress(false);
-    holder_.store({}, std::memory_order_relaxed);
-    lock.unlock();
+    bool moved = false;
+    {
+      const Holding lock(*this);
+      if (stops_) return;
+      moved = !left && progress(false);
+    }
     nap = moved ? kFirstNap : std::min(2 * nap, left || !spin_ ? kLongNap : kNap);
     if (moved)
       std::this_thread::yield();
     else
       std::this_thread::sleep_for(nap);
-    lock.lock();
   }
+}
+
+/// Whether the worker has slept.
+bool Engine::sleep_while_idle() {
+  std::unique_lock lock(mutex_);
+  if (stops_ || moves_ || Clock::now() - submitted_ <= kRecent) return false;
+  sleeps_ = true;
+  wakes_.wait(lock, [this] { return stops_ || moves_; });
+  sleeps_ = false;
+  return true;
 }
 
 }  // namespace ronde

@@ -28,8 +28,10 @@ namespace ronde {
 class Engine : public std::enable_shared_from_this<Engine> {
  public:
   /// `fusion_bytes`: of the calls of a slot, at most. `worker`: several threads of this process may
-  /// call MPI at once, so there is one.
-  Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker);
+  /// call MPI at once, so there is one; `core`: on which it runs, and nowhere else. Throws
+  /// ArgumentError where it may not.
+  Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker,
+         std::optional<int> core = {});
   ~Engine();
 
   void submit(Communicator& set, std::shared_ptr<Submission> submission);
@@ -69,10 +71,12 @@ class Engine : public std::enable_shared_from_this<Engine> {
   class Holding;
 
   void require_mine() const;
+  bool holds() const;
   Queue& queue(Communicator& set);
   bool progress(bool waits);
   bool meanwhile();
   void work();
+  bool sleep_while_idle();
   bool left_to_others() const;
 
   const std::shared_ptr<Control> control_;

@@ -1,34 +1,39 @@
-// The asynchronous calls of one process set, on a lane of their own.
+// The asynchronous calls of one process set, on lanes of their own.
 //
 // Ranks may submit calls in any order. They meet in rounds. In a negotiation all state what they
 // have pending: what is pending everywhere runs, in the order of the first rank, in slots: calls
 // that can be fused, up to some bytes. The ranks remember which slot came after which. So the next
-// time a rank goes into a slot as soon as it has all of it, and the round is only phase 0, in which
-// the ranks find out whether they are all in the same slot. If one is not, as it waits for another
-// call, they negotiate: before any data has moved.
+// time a rank goes into a slot as soon as it has all of it, and they only compare, in a phase 0,
+// whether they are all in the same slot. If one is not, as it waits for another call, they
+// negotiate: before any data has moved.
+//
+// Rounds use the lanes in turn, so several are under way: while one crosses the network the next
+// reduces in the memory of the machine. A round begins when the one before has found out what runs,
+// and its lane is free. So all ranks have the same rounds on the same lanes, whenever each ends.
 //
 // A rank goes into a negotiation when somebody waits. If nothing was pending everywhere it comes
 // back when it has more to state, or after a while.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <exception>
-#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "collective/lane.h"
 #include "collective/routes.h"
 #include "collective/watch.h"
+#include "engine/slots.h"
 #include "engine/statement.h"
 #include "engine/submission.h"
+#include "engine/submitted.h"
 
 namespace ronde {
 
@@ -46,13 +51,13 @@ class Queue {
   bool progress(bool waits);
 
   /// Whether there is something to move.
-  bool moves() const { return round_ != nullptr; }
-  bool idle() const { return !round_ && count_ == 0; }
+  bool moves() const;
+  bool idle() const { return !moves() && due_.empty() && submitted_.count() == 0; }
 
   /// Negotiates from now on, whether or not anything is pending, until nothing is that all ranks
   /// have. All must call it, and make progress until then.
-  void drain() { draining_ = true; }
-  bool drains() const { return draining_ && !gave_up_; }
+  void drain() { draining_ = Drain::on; }
+  bool drains() const { return !gave_up_ && (draining_ == Drain::on || moves() || !due_.empty()); }
 
   /// As this rank is ending: reports to the others that it submits nothing more, once nothing is
   /// pending. Returns whether it has.
@@ -68,80 +73,67 @@ class Queue {
 
  private:
   using Clock = std::chrono::steady_clock;
-  using Keys = std::vector<std::string>;
-  using Calls = std::vector<std::shared_ptr<Submission>>;
 
-  /// Calls that run together. `next`: the slot that came after it, last time.
-  struct Slot {
-    Keys keys;
-    int next;
-  };
-  static constexpr int kNone = -1;
-  static constexpr std::size_t kMostSlots = 4096;
-
-  struct Pending {
-    std::uint64_t number;  // in the order of submission
-    std::shared_ptr<Submission> call;
-  };
-
-  /// What is under way.
+  /// What is under way on a lane.
   struct Round {
     Round(Lane& lane, const Call& call) : operation(call), watch(lane, operation) {}
     Operation operation;
     Watch watch;
     std::unique_ptr<Task<>> task;
     Calls running;
+    Clock::time_point looked, checked;
+    Clock::duration waited{};  // in which nothing has moved
   };
 
+  struct Track {
+    Track(const Lane& blocking, Lane::Asynchronous one) : lane(blocking, one), routes(lane) {}
+    Lane lane;
+    Routes routes;
+    bool open = false;
+    std::unique_ptr<Round> round;
+  };
+
+  Track& track(std::uint64_t round) { return *tracks_[round % tracks_.size()]; }
   bool begin(bool waits);
-  void start(int slot);
-  bool has(const Keys& keys) const;
-  std::string description() const;
-  void check();
-  void require_members();
-  void end_round();
-  void give_up(std::unique_ptr<Round> round, const std::exception_ptr& error);
+  bool progress(Track& track);
+  void check(Track& track);
+  void require_members(Track& track);
+  void end_round(Track& track);
+  void give_up(const std::exception_ptr& error);
   void end_pending(const std::exception_ptr& error);
+  std::string description(const Track& track) const;
 
-  Task<> meet(Operation& operation, int slot);
-  Task<> negotiate(Operation& operation);
-  Task<> refuse(Operation& operation, std::shared_ptr<Submission> call);
-  Task<> run_all(Operation& operation, Calls calls);
-  Task<> run(Operation& operation, Calls calls);
+  Task<> open(Track& track, Operation& operation);
+  Task<> meet(Track& track, Operation& operation, std::optional<Calls> slot);
+  Task<> negotiate(Track& track, Operation& operation);
+  Task<> refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call);
+  Task<> know_link(Track& track, Operation& operation);
+  Task<> run(Track& track, Operation& operation, Calls calls);
 
+  void commit(const Calls& calls);
+  Calls take_due();
+  std::vector<Calls> grouped(const Calls& calls) const;
   void report_missing(std::span<const std::vector<Stated>> statements);
   std::string missing_calls(std::span<const std::vector<Stated>> statements) const;
 
-  std::vector<Pending> in_order() const;
-  static std::uint64_t fingerprint(const Calls& calls);
-  Calls calls_of(const Keys& keys) const;
-  void begin_running(const Calls& calls);
-  std::vector<Calls> grouped(const Calls& calls) const;
-  void note(const Calls& calls);
-
   const bool shares_memory_;
   const Neighbours neighbours_;
-  Call call_;  // as which all rounds go
-  Lane lane_;
-  Routes routes_;
   const std::size_t fusion_bytes_;
-  bool open_ = false;
+  Call call_;  // as which all rounds go
+  std::array<std::unique_ptr<Track>, Lane::kMostAsynchronous> tracks_;
+  std::uint64_t rounds_ = 0;  // that have begun
+  bool meeting_ = false;      // the last of them has not found out what runs
+
+  Submitted submitted_;
+  Slots slots_;
+  std::deque<Calls> due_;  // what the ranks have agreed to run, one round each
+
   bool gave_up_ = false;
   bool left_ = false;
+  enum class Drain { off, on, over } draining_ = Drain::off;
   std::string refused_;  // why no call is taken any more
-  std::unique_ptr<Round> round_;
-
-  std::unordered_map<std::string, std::deque<Pending>> pending_;  // by key
-  std::size_t count_ = 0;                                         // of all that is pending
-  std::uint64_t submitted_ = 0;
-
-  std::vector<Slot> slots_;
-  std::map<Keys, int> numbers_;  // of slots
-  int first_ = kNone;            // slot of all
-  int last_ = kNone;             // that has run
 
   std::uint64_t stated_ = 0;  // what was submitted before the last negotiation
-  bool draining_ = false;
   /// Negotiations that have found nothing, one after another.
   struct InVain {
     Clock::time_point since;
@@ -152,9 +144,6 @@ class Queue {
   InVain in_vain_;
   Clock::duration pause_{};
   Clock::time_point resumes_;  // negotiating what was not pending everywhere
-
-  Clock::time_point looked_, checked_;
-  Clock::duration waited_{};  // in which nothing has moved
 };
 
 }  // namespace ronde

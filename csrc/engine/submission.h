@@ -2,9 +2,11 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,6 +49,11 @@ class Submission {
   const Call& call() const { return what_.call; }
   std::uint64_t fingerprint() const { return fingerprint_; }
   const std::optional<Fusable>& fusable() const { return what_.fusable; }
+  /// What it moves, on all ranks alike; more than anything where that depends on the ranks.
+  std::size_t bytes() const {
+    if (what_.fusable) return what_.fusable->piece.input.bytes;
+    return what_.call.dtype ? std::numeric_limits<std::size_t>::max() : 0;
+  }
   Task<> begin(Routes& routes, Operation& operation) const {
     return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
   }

@@ -157,6 +157,7 @@ def test_what_some_ranks_have_not_submitted_stays_pending(route: dict[str, Any])
         other = calls.allreduce(np.ones(3), "other")
         assert (other.wait() == me.size).all()
         assert early is None or not early.done()
+        calls.allreduce(np.ones(1), "all have looked").wait()
         if late:
             early = calls.allreduce(np.ones(3), "early")
         assert early is not None

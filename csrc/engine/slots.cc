@@ -1,0 +1,59 @@
+#include "engine/slots.h"
+
+#include <algorithm>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+
+namespace ronde {
+
+std::optional<Calls> Slots::next() const {
+  const int number = last_ == kNone ? first_ : slots_[last_].next;
+  if (number == kNone) return {};
+  const auto& places = slots_[number].places;
+  const auto is_pending = [](const Place& place) {
+    return place.number < place.key->pending.size();
+  };
+  // Mostly it is the last that is missing.
+  if (!std::all_of(places.rbegin(), places.rend(), is_pending)) return {};
+  Calls calls;
+  for (const auto& [key, at] : places) calls.push_back(key->pending[at].submission);
+  return calls;
+}
+
+void Slots::note(const Calls& calls, Submitted& submitted) {
+  const int expected = after_last();
+  const auto is_expected = [&](const Place& place, const std::shared_ptr<Submission>& call) {
+    const auto& same = place.key->pending;
+    return place.number < same.size() && same[place.number].submission == call;
+  };
+  if (expected != kNone &&
+      std::equal(slots_[expected].places.begin(), slots_[expected].places.end(), calls.begin(),
+                 calls.end(), is_expected)) {
+    last_ = expected;
+    return;
+  }
+  const int number = find(calls, submitted);
+  after_last() = number;
+  last_ = number;
+}
+
+/// The slot of these calls, a new one if need be.
+int Slots::find(const Calls& calls, Submitted& submitted) {
+  std::vector<std::string> keys;
+  for (const auto& call : calls) keys.push_back(call->key());
+  if (const auto found = numbers_.find(keys); found != numbers_.end()) return found->second;
+  if (slots_.size() == kMost) {
+    *this = {};
+    submitted.sweep();
+  }
+  Slot slot;
+  std::unordered_map<std::string_view, std::size_t> met;
+  for (const auto& key : keys) slot.places.push_back({submitted.find(key), met[key]++});
+  slots_.push_back(std::move(slot));
+  const int number = static_cast<int>(slots_.size()) - 1;
+  numbers_.emplace(std::move(keys), number);
+  return number;
+}
+
+}  // namespace ronde

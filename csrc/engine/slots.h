@@ -1,0 +1,46 @@
+// Which calls ran together, and which came after them: what the ranks remember instead of
+// negotiating again. All ranks have the same slots, as all run the same calls in the same order.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/submitted.h"
+
+namespace ronde {
+
+class Slots {
+ public:
+  /// The calls that ran after the last ones, the last time, if all of them are pending now.
+  std::optional<Calls> next() const;
+
+  /// These calls run now, after those before. They are pending still.
+  void note(const Calls& calls, Submitted& submitted);
+
+ private:
+  /// The n-th call that is pending with a key.
+  struct Place {
+    std::shared_ptr<Submitted::Key> key;
+    std::size_t number;
+  };
+  static constexpr int kNone = -1;
+  struct Slot {
+    std::vector<Place> places;
+    int next = kNone;
+  };
+  static constexpr std::size_t kMost = 4096;
+
+  int& after_last() { return last_ == kNone ? first_ : slots_[last_].next; }
+  int find(const Calls& calls, Submitted& submitted);
+
+  std::vector<Slot> slots_;
+  std::map<std::vector<std::string>, int> numbers_;  // by the keys of the calls
+  int first_ = kNone;
+  int last_ = kNone;  // that has run
+};
+
+}  // namespace ronde

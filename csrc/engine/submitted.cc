@@ -1,0 +1,71 @@
+#include "engine/submitted.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+
+namespace ronde {
+
+void Submitted::add(std::shared_ptr<Submission> submission) {
+  const auto& call = submission->call();
+  auto& key = keys_[submission->key()];
+  if (!key) key = std::make_shared<Key>(Key{submission->key(), {}});
+  if (!call.name.empty() && (key->running || !key->pending.empty()))
+    throw ArgumentError("an asynchronous " + call.kind + " with the name '" + call.name +
+                        "' is pending: wait for it first, or give this one another name");
+  key->pending.push_back({so_far_++, std::move(submission)});
+  ++count_;
+}
+
+std::vector<Submitted::Call> Submitted::in_order() const {
+  std::vector<Call> all;
+  for (const auto& [text, key] : keys_)
+    all.insert(all.end(), key->pending.begin(), key->pending.end());
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return a.number < b.number; });
+  return all;
+}
+
+std::shared_ptr<Submitted::Key> Submitted::find(const std::string& key) const {
+  const auto found = keys_.find(key);
+  return found == keys_.end() ? nullptr : found->second;
+}
+
+void Submitted::begin(const Calls& calls) {
+  for (const auto& call : calls) {
+    auto& key = *keys_.at(call->key());
+    key.pending.erase(std::find_if(key.pending.begin(), key.pending.end(),
+                                   [&](const auto& each) { return each.submission == call; }));
+    ++key.running;
+    --count_;
+  }
+}
+
+void Submitted::end(const Calls& calls) {
+  for (const auto& call : calls) {
+    const auto key = keys_.find(call->key());
+    --key->second->running;
+    if (is_unused(key->second)) keys_.erase(key);
+  }
+}
+
+Calls Submitted::take_all() {
+  Calls all;
+  for (auto& [number, call] : in_order()) all.push_back(std::move(call));
+  for (auto& [text, key] : keys_) key->pending.clear();
+  count_ = 0;
+  sweep();
+  return all;
+}
+
+void Submitted::sweep() {
+  std::erase_if(keys_, [](const auto& each) { return is_unused(each.second); });
+}
+
+/// Names may never come again.
+bool Submitted::is_unused(const std::shared_ptr<Key>& key) {
+  return key->pending.empty() && !key->running && key.use_count() == 1;
+}
+
+}  // namespace ronde
