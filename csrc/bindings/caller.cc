@@ -1,10 +1,16 @@
 #include "bindings/caller.h"
 
+#include <algorithm>
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "bindings/gil.h"
+#include "core/error.h"
 
 namespace py = pybind11;
 
@@ -39,19 +45,91 @@ void give_back_objects() {
   for (auto* object : objects) Py_DECREF(object);
 }
 
+PendingCall::PendingCall(const std::vector<std::shared_ptr<PendingCall>>& calls)
+    : engine_(calls.empty() ? nullptr : calls[0]->engine_) {
+  for (const auto& call : calls)
+    submissions_.insert(submissions_.end(), call->submissions_.begin(), call->submissions_.end());
+  finish_ = [calls] {
+    py::list results;
+    for (const auto& call : calls) results.append(call->result());
+    return results;
+  };
+}
+
+bool PendingCall::done() const {
+  return std::all_of(submissions_.begin(), submissions_.end(),
+                     [](const auto& each) { return each->done(); });
+}
+
+bool PendingCall::poll() {
+  {
+    WithoutGil release;
+    for (const auto& each : submissions_) {
+      if (!engine_->poll(*each)) return false;
+    }
+  }
+  give_back_objects();
+  return true;
+}
+
+py::object PendingCall::wait(std::optional<double> seconds) {
+  if (!done()) {
+    const auto start = std::chrono::steady_clock::now();
+    bool ended = true;
+    {
+      WithoutGil release;
+      for (const auto& each : submissions_) {
+        const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+        auto left = seconds;
+        if (left) *left = std::max(*left - waited.count(), 0.0);
+        ended = ended && engine_->wait(*each, left);
+      }
+    }
+    give_back_objects();
+    if (!ended) {
+      const auto text = "the call has not ended within " +
+                        std::string(py::str(py::float_(*seconds))) + " s; it goes on";
+      PyErr_SetString(PyExc_TimeoutError, text.c_str());
+      throw py::error_already_set();
+    }
+  }
+  return result();
+}
+
+py::object PendingCall::result() {
+  if (!done()) throw Error("the call has not ended yet: wait() waits for its result");
+  for (const auto& each : submissions_) each->result();
+  if (finish_) {
+    auto finish = std::exchange(finish_, nullptr);
+    try {
+      result_ = finish();
+    } catch (...) {
+      finish_ = std::move(finish);
+      throw;
+    }
+  }
+  // To make an array may let another thread come here.
+  while (!result_) {
+    WithoutGil release;
+    std::this_thread::yield();
+  }
+  return result_;
+}
+
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
-                          Finish finish) const {
+                          PendingCall::Finish finish) const {
   give_back_objects();
   set.require_algorithm(what.collective, what.algorithm);
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
-  auto submission = std::make_shared<Submission>(
-      std::move(what), std::shared_ptr<const void>(kept.release().ptr(), drop));
+  std::vector<std::shared_ptr<Submission>> submissions{std::make_shared<Submission>(
+      std::move(what), std::shared_ptr<const void>(kept.release().ptr(), drop))};
   {
     WithoutGil release;
-    engine_->submit(set, submission);
+    engine_->submit(set, submissions[0]);
   }
-  return py::make_tuple(std::move(submission), std::move(finish));
+  return py::cast(std::make_shared<PendingCall>(engine_->shared_from_this(), std::move(submissions),
+                                                std::move(finish)));
 }
 
 }  // namespace ronde

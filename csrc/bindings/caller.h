@@ -7,10 +7,12 @@
 
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "bindings/arrays.h"
 #include "collective/communicator.h"
@@ -18,10 +20,34 @@
 
 namespace ronde {
 
-/// What gives the result of a call that has ended, once. (A Python function made for each call
-/// would take longer than a short collective.)
-struct Finish {
-  std::function<pybind11::object()> make;
+/// An asynchronous call, or a group of them, as Python sees it.
+class PendingCall {
+ public:
+  using Finish = std::function<pybind11::object()>;
+
+  /// `finish` gives the result, once, when all submissions have ended.
+  PendingCall(std::shared_ptr<Engine> engine, std::vector<std::shared_ptr<Submission>> submissions,
+              Finish finish)
+      : engine_(std::move(engine)),
+        submissions_(std::move(submissions)),
+        finish_(std::move(finish)) {}
+  /// Its result is a list of the results of these.
+  explicit PendingCall(const std::vector<std::shared_ptr<PendingCall>>& calls);
+
+  /// Whether it has ended.
+  bool done() const;
+  /// The same; moves what is under way.
+  bool poll();
+  /// The result; throws what has ended the call, or TimeoutError if it has not ended by then.
+  pybind11::object wait(std::optional<double> seconds);
+  /// Once done.
+  pybind11::object result();
+
+ private:
+  const std::shared_ptr<Engine> engine_;
+  std::vector<std::shared_ptr<Submission>> submissions_;
+  Finish finish_;
+  pybind11::object result_;
 };
 
 class Caller {
@@ -34,7 +60,7 @@ class Caller {
   /// `begin(route, operation)` makes the task, and owns what that refers to, but for the memory of
   /// the `arrays`. `finish()` gives the result, once, when the task has ended. `fusable`: the same
   /// as `begin`, where it can be done together with other calls. Returns the result; or the
-  /// submission, and what gives its result.
+  /// call that is pending.
   template <class Begin, class Finish>
   pybind11::object operator()(Call& call, Collective collective, std::string_view algorithm,
                               std::initializer_list<pybind11::handle> arrays, const Begin& begin,
@@ -42,14 +68,14 @@ class Caller {
                               const std::optional<Fusable>& fusable = {}) const {
     if (engine_)
       return submit({std::move(call), collective, std::string(algorithm), begin, fusable}, arrays,
-                    {finish});
+                    finish);
     run_collective(set, arrays, [&] { set.run(call, collective, algorithm, begin); });
     return finish();
   }
 
  private:
   pybind11::object submit(Submission::What what, std::initializer_list<pybind11::handle> arrays,
-                          Finish finish) const;
+                          PendingCall::Finish finish) const;
 
   Engine* const engine_;
 };

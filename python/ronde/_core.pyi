@@ -677,31 +677,37 @@ class Communicator:
         detail: str,  # what else must agree, in words
     ) -> None: ...
 
-class Submission:
-    """An asynchronous call under way."""
+class PendingCall:
+    """An asynchronous call under way, or a group of them, whose result is a list."""
 
+    def __init__(self, calls: Sequence[PendingCall]) -> None: ...
     @property
     def done(self) -> builtins.bool: ...
-    def result(self) -> None:
-        """Once done: raises what has ended the call, if anything."""
+    def poll(self) -> builtins.bool:
+        """Whether it has ended; moves what is under way."""
 
-class Finish:
-    """What gives the result of a call that has ended, once."""
+    def wait(self, seconds: float | None = None) -> Any:
+        """The result, once the call has ended. Raises what has ended it, or `TimeoutError`."""
 
-    def __call__(self) -> Any: ...
+    def result(self) -> Any:
+        """Once done."""
 
 class Engine:
     """Moves asynchronous calls."""
 
     def __init__(
-        self, control: Control, fusion_bytes: int, spin: builtins.bool, worker: builtins.bool
+        self,
+        control: Control,
+        fusion_bytes: int,
+        spin: builtins.bool,
+        worker: builtins.bool,
+        core: int | None = None,
     ) -> None: ...
     def stop(self) -> None:
         """Ends the worker."""
 
-    # The collectives of a communicator, which is given first: each submits a call, and gives the
-    # submission and what gives the result (once, when the call has ended); or None, where a
-    # communicator would give None.
+    # The collectives of a communicator, which is given first: each submits a call, and gives it
+    # as a PendingCall; or None, where a communicator would give None.
     def allreduce(
         self,
         set: Communicator,
@@ -788,8 +794,6 @@ class Engine:
     def barrier(
         self, set: Communicator, name: str | None = None, call: Call | None = None
     ) -> Any: ...
-    def poll(self, submission: Submission) -> builtins.bool: ...
-    def wait(self, submission: Submission, seconds: float | None = None) -> builtins.bool: ...
     def leave(self, sets: Sequence[Communicator]) -> None:
         """Before this rank ends: others that wait for what it has not submitted find out."""
 

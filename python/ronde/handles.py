@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from . import _core, context
 from ._calls import communicator_of, name_of, root_of
 from .arrays import View, listed, view, views
-from .errors import RondeError
 from .movements import checked_splits
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op
@@ -35,7 +33,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-_finishing = threading.RLock()  # a group's result is made of those of its calls
+_converting = threading.RLock()  # a group's result is made of those of its calls
 
 _FIRST_SLEEP, _LONGEST_SLEEP = 20e-6, 2e-3  # seconds, of a task that awaits a handle
 
@@ -48,20 +46,16 @@ class Handle(Generic[T]):
     or waits, for whatever call.
     """
 
-    def __init__(
-        self,
-        engine: _core.Engine,
-        submissions: Sequence[_core.Submission],
-        finish: Callable[[], T],
-    ) -> None:
-        self._engine = engine
-        self._submissions = submissions  # several, if it is a group
-        self._finish: Callable[[], T] | None = finish
+    __slots__ = ("_call", "_convert", "_result")
+
+    def __init__(self, call: _core.PendingCall, convert: Callable[[Any], T] | None = None) -> None:
+        self._call = call
+        self._convert = convert  # what the call gives, once
         self._result: T
 
     def done(self) -> bool:
         """Return whether the call has ended, with a result or an error. It does not wait."""
-        return all(each.done or self._engine.poll(each) for each in self._submissions)
+        return self._call.done or self._call.poll()
 
     def wait(self, timeout: float | None = None) -> T:
         """Wait for the end of the call, and return its result.
@@ -74,12 +68,7 @@ class Handle(Generic[T]):
             MismatchError: the ranks describe it differently. Other calls go on.
             RondeError: it failed.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        for each in self._submissions:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not each.done and not self._engine.wait(each, left):
-                raise TimeoutError(f"the call has not ended within {timeout} s; it goes on")
-        return self.result
+        return self._converted(self._call.wait(timeout))
 
     @property
     def result(self) -> T:
@@ -88,18 +77,15 @@ class Handle(Generic[T]):
         Raises:
             RondeError: it has not ended, or it failed.
         """
-        if not self._ended:
-            raise RondeError("the call has not ended yet: wait() waits for its result")
-        for each in self._submissions:
-            each.result()
-        with _finishing:  # once, whoever asks
-            if self._finish is not None:
-                self._result, self._finish = self._finish(), None
-        return self._result
+        return self._converted(self._call.result())
 
-    @property
-    def _ended(self) -> bool:
-        return all(each.done for each in self._submissions)
+    def _converted(self, result: Any) -> T:
+        if self._convert is None:
+            return result  # type: ignore[no-any-return]
+        with _converting:  # once, whoever asks
+            if not hasattr(self, "_result"):
+                self._result = self._convert(result)
+        return self._result
 
     def __await__(self) -> Generator[Any, None, T]:
         sleep = _FIRST_SLEEP
@@ -109,7 +95,7 @@ class Handle(Generic[T]):
         return self.result
 
     def __repr__(self) -> str:
-        return f"<ronde.Handle, {'done' if self._ended else 'under way'}>"
+        return f"<ronde.Handle, {'done' if self._call.done else 'under way'}>"
 
 
 def synchronize(handle: Handle[T]) -> T:
@@ -311,9 +297,7 @@ def _submit(
     process_set: ProcessSet | None,
 ) -> Handle[T]:
     communicator = communicator_of(process_set)
-    engine = context.world().engine
-    submission, finish = call(engine, communicator)
-    return Handle(engine, [submission], lambda: result_of(finish()))
+    return Handle(call(context.world().engine, communicator), result_of)
 
 
 def _allreduce(
@@ -326,10 +310,9 @@ def _allreduce(
 ) -> Handle[T]:
     communicator = communicator_of(process_set)
     engine = context.world().engine
-    submitted = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
-    if submitted is not None:
-        submission, finish = submitted
-        return Handle(engine, [submission], finish)
+    call = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
+    if call is not None:
+        return Handle(call)
     return _allreduce_seen(x, view(x, writable=in_place), in_place, op, name, factors, process_set)
 
 
@@ -367,10 +350,8 @@ def _grouped(
         )
         for i, (x, each) in enumerate(zip(arrays, seen, strict=True))
     ]
-    submissions = [each for handle in handles for each in handle._submissions]
-    return Handle(
-        context.world().engine, submissions, lambda: [handle.result for handle in handles]
-    )
+    calls = _core.PendingCall([handle._call for handle in handles])
+    return Handle(calls, lambda _: [handle.result for handle in handles])
 
 
 def _written(x: T, seen: View) -> T:
