@@ -57,14 +57,19 @@ def forward(params: Arrays, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return h, z - np.log(np.exp(z).sum(axis=1, keepdims=True))
 
 
-def loss_and_gradients(params: Arrays, x: np.ndarray, y: np.ndarray) -> tuple[float, Arrays]:
-    """The cross entropy, summed over the rows of `x`, and its gradients."""
+def loss_and_gradients(
+    params: Arrays, opt: AdamOptimizer, x: np.ndarray, y: np.ndarray, batch: int
+) -> tuple[float, Arrays]:
+    """The cross entropy, summed over the rows of `x`, and its gradients, divided by `batch`."""
     h, log_p = forward(params, x)
     rows = np.arange(len(y))
     dz = np.exp(log_p)
     dz[rows, y] -= 1.0
+    dz /= batch
+    dw2 = h.T @ dz
+    opt.ready(2, dw2)  # travels while the other gradients are computed
     dh = (dz @ params[2].T) * (h > 0.0)
-    return -log_p[rows, y].sum(), [x.T @ dh, dh.sum(axis=0), h.T @ dz, dz.sum(axis=0)]
+    return -log_p[rows, y].sum(), [x.T @ dh, dh.sum(axis=0), dw2, dz.sum(axis=0)]
 
 
 def train(
@@ -80,11 +85,11 @@ def train(
         for start in range(0, len(y), args.batch_size):
             batch = indices[start : start + args.batch_size]
             mine = batch[ronde.rank() :: ronde.size()]
-            loss, grads = loss_and_gradients(params, x[mine], y[mine])
+            # Divided by the whole batch and summed over ranks, gradients are the exact mean of the
+            # batch even where the ranks' shares of it are not equal.
+            loss, grads = loss_and_gradients(params, opt, x[mine], y[mine], len(batch))
             total += loss
-            # Divided by the whole batch and summed over ranks, this is the exact mean of the batch
-            # even where the ranks' shares of it are not equal.
-            opt.update_params(params, [grad / len(batch) for grad in grads])
+            opt.update_params(params, grads)
         curve.append(float(ronde.allreduce(total, ronde.Sum)) / len(y))
         progress.set_postfix(loss=f"{curve[-1]:.4f}")
     return curve

@@ -10,12 +10,13 @@ import copy
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import context
+from . import context, handles
+from ._ready import Ready
 from .arrays import View, is_floating, is_torch, view
 from .compression import feeding_back, is_function, method_of
 from .compression._group import Method
@@ -90,6 +91,7 @@ class Reducer:
     process_set: ProcessSet
     name: str
     choice: Choice
+    early: Ready = field(default_factory=Ready)  # of this step
     passes: int = 0  # since the last step
     sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
     seconds: float = 0.0
@@ -116,12 +118,35 @@ class Reducer:
             raise TypeError("grads: the gradients are missing")
         return otherwise if reduced is None else function(*args, **kwargs)
 
+    def ready(self, label: Any, gradient: Any) -> None:
+        """Begins the reduction of one gradient; in the last pass of a step, as before it is not due."""
+        self.early.require_new(label)
+        if self.passes + 1 < self.passes_per_step:
+            return
+        total = gradient
+        if self.sums is not None:
+            if label not in self.sums.labels:
+                raise ValueError(f"no pass of this step had a gradient for {label!r}")
+            total = _plus(self.sums.arrays[self.sums.labels.index(label)], gradient)
+        self.early.add(label, gradient, self._submit(label, total))
+
+    def _submit(self, label: Any, array: Any) -> handles.Handle[Any]:
+        return handles.allreduce_async(
+            array,
+            self.op,
+            f"{self.name}[{label!r}]",
+            prescale_factor=self.prescale_factor,
+            postscale_factor=self.postscale_factor,
+            process_set=self.process_set,
+        )
+
     def reduce(self, grads: Any) -> Any:
         """The reduced gradients of all passes of this step, or None if it was not the last pass.
 
         If it fails, this pass has not been counted.
         """
         gradients = _Gradients.of(grads)
+        self.early.require_same(gradients.present())
         if self.passes_per_step > 1:
             gradients = gradients.added_to(self.sums)
         if self.passes + 1 < self.passes_per_step:
@@ -135,6 +160,8 @@ class Reducer:
         start = time.perf_counter()
         try:
             present = gradients.present()
+            if self.early:
+                return self.early.finish(present, self._submit)
             return reduce_group(
                 [view(array, f"grads[{label!r}]") for label, array in present],
                 self.op,

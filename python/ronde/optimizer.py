@@ -149,6 +149,32 @@ class _Adapter:
         """The time in reductions since the wrapper was made, waiting for ranks included."""
         return self._ronde_reducer.seconds
 
+    def ready(self, label: Any, gradient: Any) -> None:
+        """Begin the reduction of one gradient, while the backward pass computes others.
+
+        The update then needs the same array in `grads`, unchanged, and finds it reduced. Gradients
+        that were not ready are reduced by the update itself; if one is ready on a rank, those of
+        all ranks must be. In passes that do not update it does nothing. Reductions move best where
+        MPI allows several threads (`MPI_THREAD_MULTIPLE`, as mpi4py asks for).
+
+            hidden = ...; opt.ready(2, hidden)     # travels while the first layer is computed
+            first = ...
+            opt.update_params(params, [first, bias, hidden])
+
+        Args:
+            label: the key of the gradient in `grads`, or its number; for structures in each other
+                a tuple of these.
+            gradient: the array.
+
+        Raises:
+            ValueError: it has been ready in this step.
+        """
+        self._ronde_reducer.ready(label, gradient)
+
+    def discard_ready(self) -> None:
+        """Forget the gradients that are ready, where a step is skipped. All ranks must call it."""
+        self._ronde_reducer.early.discard()
+
     def __getattr__(self, name: str) -> Any:
         # `copy` and others look for special methods on instances: those must be the wrapper's.
         if name in _OWN_NAMES or (name.startswith("__") and name.endswith("__")):

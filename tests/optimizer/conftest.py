@@ -17,7 +17,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[context.World]:
     loaded = settings.load({})
     control = _core.Control(inproc.transport(0, 0), context.where, print)
     communicator = _core.Communicator(control, inproc.transport(0, 1), 0, [0], loaded.core)
-    state = types.SimpleNamespace(settings=loaded, sets={}, forked=False)
+    engine = _core.Engine(control, loaded.fusion_bytes, False, False)
+    state = types.SimpleNamespace(settings=loaded, sets={}, forked=False, engine=engine)
     monkeypatch.setattr(context, "_world", state)
     with monkeypatch.context() as attached:
         for name, value in vars(global_process_set).items():

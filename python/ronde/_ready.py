@@ -1,0 +1,83 @@
+"""Gradients that are reduced while the backward pass still computes others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .arrays import view
+from .errors import RondeError
+from .handles import Handle
+
+__all__ = ["Ready"]
+
+Submit = Callable[[Any, Any], Handle[Any]]  # of a label and an array
+
+
+class Ready:
+    """Those of one step, from `DistributedOptimizer.ready` to its update."""
+
+    def __init__(self) -> None:
+        self._given: dict[
+            Any, tuple[Any, Handle[Any]]
+        ] = {}  # by label: the array and its reduction
+
+    def __bool__(self) -> bool:
+        return bool(self._given)
+
+    def add(self, label: Any, given: Any, handle: Handle[Any]) -> None:
+        self._given[label] = given, handle
+
+    def require_new(self, label: Any) -> None:
+        if label in self._given:
+            raise ValueError(
+                f"the gradient of {label!r} is ready already: an update comes first, or discard_ready()"
+            )
+
+    def require_same(self, gradients: Sequence[tuple[Any, Any]]) -> None:
+        """Labels and arrays of an update. Raises `ValueError` if they are not what was ready."""
+        arrays = dict(gradients)
+        for label, (given, _) in self._given.items():
+            if label not in arrays:
+                raise ValueError(
+                    f"the gradient of {label!r} was ready, and grads has none; it has those of "
+                    + ", ".join(map(repr, arrays))
+                )
+            if not _is_same(arrays[label], given):
+                raise ValueError(
+                    f"grads[{label!r}] is not the array that ready() was given: what is done to a gradient "
+                    "after that would be lost"
+                )
+
+    def finish(self, gradients: Sequence[tuple[Any, Any]], submit: Submit) -> list[Any]:
+        """The reduced arrays, once all are: those that are not under way are submitted now."""
+        calls = [
+            self._given[label][1] if label in self._given else submit(label, array)
+            for label, array in gradients
+        ]
+        self._given = {}
+        return [call.wait() for call in calls]
+
+    def discard(self) -> None:
+        """Waits for what is under way, and forgets it."""
+        given, self._given = self._given, {}
+        for _, handle in given.values():
+            handle.wait()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._given:
+            raise RondeError(
+                "gradients are ready: update before the DistributedOptimizer is copied or pickled"
+            )
+        return vars(self)
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether they are one array, or two views of the same elements."""
+    if a is b:
+        return True
+    seen, other = view(a), view(b)
+    mine, theirs = seen.array.__array_interface__, other.array.__array_interface__
+    return bool(
+        seen.shape == other.shape and seen.dtype == other.dtype and mine["data"] == theirs["data"]
+    )
