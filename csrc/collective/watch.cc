@@ -1,7 +1,5 @@
 #include "collective/watch.h"
 
-#include <cstdio>
-
 #include "core/error.h"
 #include "core/text.h"
 
@@ -15,12 +13,6 @@ constexpr double kGrace = 0.5;
 
 // Of a call's text, so that its call site fits into a notice too.
 constexpr std::size_t kCallBytes = 500;
-
-std::string seconds(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, value < 10 ? "%.1f s" : "%.0f s", value);
-  return text;
-}
 
 }  // namespace
 
@@ -77,11 +69,11 @@ void Watch::check(double elapsed) {
   if (warn && (elapsed > warning_ + kGrace || give_up)) {
     warning_ = operation_.patient ? 2 * elapsed : 0;
     control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
-                          seconds(elapsed) + " in " + standing().text + missing());
+                          seconds_text(elapsed) + " in " + standing().text + missing());
   }
   if (give_up) {
-    throw StalledError("waited " + seconds(elapsed) + " in " + standing().text + missing() +
-                       "\n(RONDE_STALL_TIMEOUT is " + seconds(timeout) + ")");
+    throw StalledError("waited " + seconds_text(elapsed) + " in " + standing().text + missing() +
+                       "\n(RONDE_STALL_TIMEOUT is " + seconds_text(timeout) + ")");
   }
 }
 

@@ -25,4 +25,7 @@ std::string printable(std::string_view text);
 /// The same of each line of a text.
 std::string printable_lines(std::string_view text);
 
+/// "1.5 s"
+std::string seconds_text(double seconds);
+
 }  // namespace ronde

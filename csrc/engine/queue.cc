@@ -11,6 +11,7 @@
 #include "collective/share.h"
 #include "collective/wait.h"
 #include "core/error.h"
+#include "core/text.h"
 
 namespace ronde {
 namespace {
@@ -25,6 +26,10 @@ constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a sl
 bool equal(const Reduction& a, const Reduction& b) {
   return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
          a.postscale == b.postscale;
+}
+
+double seconds(std::chrono::steady_clock::duration time) {
+  return std::chrono::duration<double>(time).count();
 }
 
 std::uint64_t fingerprint(const Calls& calls) {
@@ -133,7 +138,7 @@ bool Queue::progress(Track& track) {
 std::string Queue::description(const Track& track) const {
   Calls calls = track.round->running;
   if (calls.empty()) {
-    for (const auto& [number, call] : submitted_.in_order()) calls.push_back(call);
+    for (const auto& call : submitted_.in_order()) calls.push_back(call.submission);
   }
   std::string text;
   std::size_t shown = 0;
@@ -148,7 +153,7 @@ std::string Queue::description(const Track& track) const {
 void Queue::check(Track& track) {
   auto& round = *track.round;
   try {
-    round.watch.check(std::chrono::duration<double>(round.waited).count());
+    round.watch.check(seconds(round.waited));
     require_members(track);
   } catch (...) {
     if (round.task->interrupt(std::current_exception()) == Progress::done) end_round(track);
@@ -260,9 +265,12 @@ Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot
 
 Task<> Queue::negotiate(Track& track, Operation& operation) {
   stated_ = submitted_.so_far();
+  const auto now = Clock::now();
   std::vector<Stated> mine;
-  for (const auto& [number, call] : submitted_.in_order())
-    mine.push_back({call->key(), call->fingerprint()});
+  for (const auto& call : submitted_.in_order()) {
+    mine.push_back(
+        {call.submission->key(), call.submission->fingerprint(), seconds(now - call.counted)});
+  }
   // No rank may stop to drain before all do: the others would wait for it.
   std::string statement = (draining_ == Drain::on ? "d" : "-") + text_of(mine);
   const auto texts = co_await exchange_texts(track.lane, operation, std::move(statement));
@@ -274,10 +282,7 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   }
   const auto found = matches(statements);
   if (all_drain && found.empty()) draining_ = Drain::over;
-  if (found.empty())
-    report_missing(statements);
-  else
-    in_vain_ = {};
+  end_overdue(statements);
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
   resumes_ = Clock::now() + pause_;
@@ -374,43 +379,62 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
 
 // Missing calls -----------------------------------------------------------------------------------
 
-/// Nothing was pending everywhere. Says so, once, after a while of that; and ends it in the end.
-void Queue::report_missing(std::span<const std::vector<Stated>> statements) {
+/// What some ranks have pending and others do not: warns of it once, after a while. What has waited
+/// longest ends after too long, on all ranks that have it, with what else the same ranks lack. For
+/// the rest time counts anew: a rank that gives up now may have been late for it.
+void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
+  const auto& lane = tracks_[0]->lane;
+  const double timeout = lane.settings().stall_timeout, warning = lane.settings().stall_warning;
+  const auto all = unmatched(statements);
+  if (all.empty()) return;
+  const auto& longest = std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
+                          return a.second.waited < b.second.waited;
+                        })->second;
+  const bool stalled = timeout > 0 && longest.waited > timeout;
   const auto now = Clock::now();
-  if (in_vain_ == InVain() || in_vain_.submitted != submitted_.so_far())
-    in_vain_ = {.since = now, .submitted = submitted_.so_far(), .warned = false};
-  const std::chrono::duration<double> waited = now - in_vain_.since;
-  const auto& settings = tracks_[0]->lane.settings();
-  const bool stalled = settings.stall_timeout > 0 && waited.count() > settings.stall_timeout;
-  const bool late = settings.stall_warning > 0 && waited.count() > settings.stall_warning;
-  if (submitted_.count() == 0 || !(stalled || (late && !in_vain_.warned))) return;
-  in_vain_.warned = true;
-  const auto text =
-      "waited " + std::to_string(static_cast<int>(waited.count())) +
-      " s for asynchronous calls that other ranks have not submitted:" + missing_calls(statements);
-  if (stalled) throw StalledError(text);
-  tracks_[0]->lane.control().hooks().warn(
-      "rank " + std::to_string(tracks_[0]->lane.control().rank()) + " has " + text);
+  std::string late;
+  std::size_t shown = 0;
+  for (const auto& [name, ranks] : all) {
+    const auto stated = ranks.calls[lane.rank()];
+    if (ranks.is_lacked_by(lane.rank())) continue;
+    auto& pending = submitted_.find(name)->pending;
+    auto& first = pending[ranks.everywhere];
+    const double waited = seconds(now - first.since);
+    const auto text = missing(first.submission->call().text(), ranks);
+    for (auto i = ranks.everywhere; stalled && i < stated; ++i) pending[i].counted = now;
+    if (stalled && ranks.waited > timeout && ranks.same_ranks_lack(longest)) {
+      end(name, ranks.everywhere, stated,
+          "waited " + seconds_text(waited) + " for " + text + "\n(RONDE_STALL_TIMEOUT is " +
+              seconds_text(timeout) + ")");
+    } else if (warning > 0 && waited > warning && !std::exchange(first.warned, true)) {
+      if (++shown <= kShown) late += "\n  " + text + ", for " + seconds_text(waited);
+    }
+  }
+  if (late.empty()) return;
+  auto& control = lane.control();
+  control.hooks().warn("rank " + std::to_string(control.rank()) +
+                       " waits for asynchronous calls that other ranks have not submitted:" + late +
+                       (shown > kShown ? "\n  ..." : ""));
 }
 
-/// The first pending calls of this rank, each with the ranks that have it not.
-std::string Queue::missing_calls(std::span<const std::vector<Stated>> statements) const {
-  std::string text;
-  std::size_t shown = 0;
-  for (const auto& [number, call] : submitted_.in_order()) {
-    std::string ranks;
-    for (int rank = 0; rank < tracks_[0]->lane.size(); ++rank) {
-      const auto& theirs = statements[rank];
-      if (std::any_of(theirs.begin(), theirs.end(),
-                      [&](const auto& each) { return each.key == call->key(); }))
-        continue;
-      ranks += (ranks.empty() ? "" : ", ") + std::to_string(tracks_[0]->lane.members()[rank]);
-    }
-    if (ranks.empty()) continue;
-    if (shown++ == kShown) return text + "\n  ...";
-    text += "\n  " + call->call().text() + ": missing on rank " + ranks;
+/// Some of the calls that are pending with a key.
+void Queue::end(const std::string& key, std::size_t from, std::size_t to, const std::string& why) {
+  const auto same = submitted_.find(key);
+  Calls calls;
+  for (auto i = from; i < to; ++i) calls.push_back(same->pending[i].submission);
+  submitted_.begin(calls);
+  submitted_.end(calls);
+  for (const auto& call : calls) call->finish(std::make_exception_ptr(StalledError(why)));
+}
+
+std::string Queue::missing(const std::string& call, const Unmatched& ranks) const {
+  const auto& members = tracks_[0]->lane.members();
+  std::string lacking;
+  for (std::size_t rank = 0; rank < members.size(); ++rank) {
+    if (!ranks.is_lacked_by(rank)) continue;
+    lacking += (lacking.empty() ? "" : ", ") + std::to_string(members[rank]);
   }
-  return text;
+  return call + ": missing on rank " + lacking;
 }
 
 }  // namespace ronde

@@ -113,8 +113,9 @@ class Queue {
   void commit(const Calls& calls);
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
-  void report_missing(std::span<const std::vector<Stated>> statements);
-  std::string missing_calls(std::span<const std::vector<Stated>> statements) const;
+  void end_overdue(std::span<const std::vector<Stated>> statements);
+  void end(const std::string& key, std::size_t from, std::size_t to, const std::string& why);
+  std::string missing(const std::string& call, const Unmatched& ranks) const;
 
   const bool shares_memory_;
   const Neighbours neighbours_;
@@ -134,14 +135,6 @@ class Queue {
   std::string refused_;  // why no call is taken any more
 
   std::uint64_t stated_ = 0;  // what was submitted before the last negotiation
-  /// Negotiations that have found nothing, one after another.
-  struct InVain {
-    Clock::time_point since;
-    std::uint64_t submitted = 0;
-    bool warned = false;
-    bool operator==(const InVain&) const = default;
-  };
-  InVain in_vain_;
   Clock::duration pause_{};
   Clock::time_point resumes_;  // negotiating what was not pending everywhere
 };

@@ -14,7 +14,8 @@ void Submitted::add(std::shared_ptr<Submission> submission) {
   if (!call.name.empty() && (key->running || !key->pending.empty()))
     throw ArgumentError("an asynchronous " + call.kind + " with the name '" + call.name +
                         "' is pending: wait for it first, or give this one another name");
-  key->pending.push_back({so_far_++, std::move(submission)});
+  const auto now = Clock::now();
+  key->pending.push_back({so_far_++, std::move(submission), now, now});
   ++count_;
 }
 
@@ -52,7 +53,7 @@ void Submitted::end(const Calls& calls) {
 
 Calls Submitted::take_all() {
   Calls all;
-  for (auto& [number, call] : in_order()) all.push_back(std::move(call));
+  for (auto& call : in_order()) all.push_back(std::move(call.submission));
   for (auto& [text, key] : keys_) key->pending.clear();
   count_ = 0;
   sweep();

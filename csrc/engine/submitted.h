@@ -1,6 +1,7 @@
 // What this rank has submitted on a process set, by key.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -17,9 +18,14 @@ using Calls = std::vector<std::shared_ptr<Submission>>;
 
 class Submitted {
  public:
+  using Clock = std::chrono::steady_clock;
+
   struct Call {
     std::uint64_t number;  // in the order of submission
     std::shared_ptr<Submission> submission;
+    Clock::time_point since;    // submitted
+    Clock::time_point counted;  // from when on its time to be matched counts
+    bool warned = false;        // of the ranks that lack it
   };
 
   /// The calls with one key.

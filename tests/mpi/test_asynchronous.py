@@ -36,3 +36,27 @@ def test_a_rank_that_is_killed_ends_the_job() -> None:
     job = jobs.run(3, "asynchronous.py", "killed", **HASTE)
     assert job.status != 0
     assert "is done" not in job.output
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_a_rank_that_stops_is_named(shared: str) -> None:
+    settings = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "2"}
+    job = jobs.run(3, "asynchronous.py", "stops", RONDE_SHARED_MEMORY=shared, **settings)
+    assert job.status != 0
+    assert "rank 0 has found" in job.output or "rank 2 has found" in job.output, job.output
+    assert "is done" not in job.output
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_after_a_deviation_work_goes_on(shared: str) -> None:
+    settings = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "2"}
+    job = jobs.run(3, "asynchronous.py", "deviates", RONDE_SHARED_MEMORY=shared, **settings)
+    assert job.status == 0, job.output
+    assert job.output.count("is done") == 3
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_what_is_ready_gives_the_same_bits(shared: str) -> None:
+    settings = {"RONDE_DETERMINISTIC": "1", "RONDE_SHARED_MEMORY": shared}
+    job = jobs.run(4, "asynchronous.py", "ready", **settings)
+    assert job.status == 0, job.output

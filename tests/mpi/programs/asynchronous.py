@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 import time
 
@@ -75,6 +76,66 @@ def killed() -> None:
         os.kill(os.getpid(), 9)
     for handle in [*handles, ronde.allreduce_async(mine(), name="one more")]:
         handle.wait()
+
+
+def stops() -> None:
+    handles = [ronde.allreduce_async(mine(), name=str(i)) for i in range(50)]
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        for handle in [*handles, ronde.allreduce_async(mine(), name="one more")]:
+            handle.wait()
+    except ronde.StalledError as error:
+        text = str(error)
+        print(f"rank {rank} has found: {text}", flush=True)
+        assert "allreduce" in text and "rank 1 is missing" in text
+        os._exit(3)
+
+
+def deviates() -> None:
+    """Rank 1 submits a call more, a call fewer, and one of another shape, in the middle of 50."""
+    for step in range(3):
+        names = [str(i) for i in range(50)]
+        if rank == 1:
+            names[20:20] = ["more"] if step == 0 else []
+            del names[30 : 30 + (step == 1)]
+        handles = {}
+        for name in names:
+            odd = rank == 1 and step == 2 and name == "10"
+            handles[name] = ronde.allreduce_async(mine(1000 + odd), ronde.Sum, name)
+        wrong = [{"more"}, {"30"}, {"10"}][step]
+        for name, handle in handles.items():
+            try:
+                assert (handle.wait() == total).all() and name not in wrong
+            except (ronde.StalledError, ronde.MismatchError) as error:
+                assert name in wrong, name
+                assert f"allreduce '{name}'" in str(error), str(error)
+                if step == 2:
+                    assert isinstance(error, ronde.MismatchError) and "rank 1" in str(error)
+                else:
+                    lacking = "missing on rank 0, 2" if step == 0 else "missing on rank 1"
+                    assert lacking in str(error), str(error)
+        assert (ronde.allreduce_async(mine(), ronde.Sum, "work goes on").wait() == total).all()
+
+
+class Descent:
+    def step(self, grads: list[np.ndarray]) -> list[np.ndarray]:
+        return grads
+
+
+def ready() -> None:
+    """Whatever is ready, and in which order: the same bits as without it."""
+    opt = ronde.DistributedOptimizer(Descent())
+    plain = ronde.DistributedOptimizer(Descent(), name="plain")
+    own = random.Random(rank)
+    drawn = np.random.default_rng(rank)
+    sizes = [(10, 10), (5,), (1000,), (300, 300), (1,)]
+    for _ in range(10):
+        grads = [drawn.standard_normal(each).astype(np.float32) for each in sizes]
+        for i in own.sample(range(len(grads)), own.randrange(len(grads) + 1)) or [0]:
+            opt.ready(i, grads[i])
+        for a, b in zip(opt.step(grads), plain.step(grads), strict=True):
+            assert a.tobytes() == b.tobytes()
 
 
 def forked() -> None:
