@@ -21,7 +21,7 @@ constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a sl
 
 bool equal(const Reduction& a, const Reduction& b) {
   return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
-         a.postscale == b.postscale;
+         a.postscale == b.postscale && a.adaptive == b.adaptive;
 }
 
 /// How often each key has been met so far.
