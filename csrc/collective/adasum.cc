@@ -10,8 +10,7 @@
 #include "collective/hierarchical.h"
 #include "collective/memory.h"
 #include "collective/network.h"
-#include "node/shared_movement.h"
-#include "node/shared_reduction.h"
+#include "collective/peers.h"
 
 namespace ronde {
 namespace {
@@ -74,7 +73,7 @@ class Cut {
       : pieces_(pieces), item_(item), slices_(slices), peers_(peers) {}
 
   /// The arrays as one vector, and the memory for its result.
-  Piece joined(Operation& operation) const {
+  Piece join(Operation& operation) const {
     if (pieces_.size() == 1) return pieces_[0];
     const Buffer vector = operation.allocate(bytes_of(pieces_)).buffer();
     for_parts([&](std::size_t offset, const Piece& part) {
@@ -84,7 +83,7 @@ class Cut {
   }
 
   /// Its result, back to where it belongs.
-  void part(const Piece& joined) const {
+  void split(const Piece& joined) const {
     if (pieces_.size() == 1) return;
     for_parts([&](std::size_t offset, const Piece& part) {
       copy(part.output, joined.output.slice(offset, part.output.bytes));
@@ -141,141 +140,6 @@ class Cut {
   const std::span<const Piece> pieces_;
   const std::size_t item_;
   const int slices_, peers_;
-};
-
-// ------------------------------------------------------------------------------ peers
-
-/// How peers exchange what they have. Chunks are in bytes.
-class Peers {
- public:
-  Peers(Lane& lane, Operation& operation) : lane_(lane), operation_(operation) {}
-  virtual ~Peers() = default;
-
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
-
-  /// This rank's chunk of the vectors of all, one after another in `rows`.
-  virtual Task<> scatter(ConstBuffer vector, const Chunks& chunks, Buffer rows) = 0;
-  /// Numbers of float64 become their sum over all who have a part of the arrays.
-  virtual Task<> add(Buffer numbers) = 0;
-  /// The chunks of all in `vector`.
-  virtual Task<> gather(ConstBuffer own, const Chunks& chunks, Buffer vector) = 0;
-
- protected:
-  Lane& lane_;
-  Operation& operation_;
-};
-
-constexpr Element kBytes{};
-constexpr Reduction kSum{.dtype = DType::float64};
-
-Task<> add_in_memory(Lane& lane, Operation& operation, Buffer numbers) {
-  const Piece piece{numbers, numbers};
-  lane.next(operation);
-  const auto sum = lane.shared<SharedAllreduce>(lane.fingerprint(operation, numbers.bytes),
-                                                Pieces({&piece, 1}), kSum);
-  co_await lane.run_in_memory(operation, sum);
-}
-
-/// The ranks of a transport, after phase 0.
-class MessagePeers final : public Peers {
- public:
-  /// `sliced`: each rank of this machine has a slice of the arrays.
-  MessagePeers(Lane& lane, Operation& operation, Transport& transport, bool sliced,
-               std::string_view algorithm)
-      : Peers(lane, operation), transport_(transport), sliced_(sliced), algorithm_(algorithm) {}
-
-  int rank() const override { return transport_.rank(); }
-  int size() const override { return transport_.size(); }
-
-  Task<> scatter(ConstBuffer vector, const Chunks& chunks, Buffer rows) override {
-    const std::vector<std::size_t> alike(size(), chunks.count(rank()));
-    const Layout layout{.rank = rank(), .chunks = Chunks::of(alike), .inputs = chunks};
-    return run(Collective::alltoall, layout, {vector, rows}, kBytes, {});
-  }
-
-  Task<> add(Buffer numbers) override {
-    if (sliced_) co_await add_in_memory(lane_, operation_, numbers);
-    const Layout layout{.rank = rank(),
-                        .chunks = Chunks::even(numbers.bytes / sizeof(double), size()),
-                        .inputs = {}};
-    const Operands operands{{}, numbers};
-    const Element element = element_of(kSum);
-    co_await run(Collective::allreduce, layout, operands, element, algorithm_);
-  }
-
-  Task<> gather(ConstBuffer own, const Chunks& chunks, Buffer vector) override {
-    copy(chunk_of(vector, chunks[rank()]), own);
-    const Layout layout{.rank = rank(), .chunks = chunks, .inputs = {}};
-    return run(Collective::allgather, layout, {{}, vector}, kBytes, {});
-  }
-
- private:
-  Task<> run(Collective collective, Layout layout, Operands operands, Element element,
-             std::string_view algorithm) {
-    co_await run_on(lane_, transport_, operation_, collective, layout, operands, element,
-                    algorithm);
-  }
-
-  Transport& transport_;
-  const bool sliced_;
-  const std::string_view algorithm_;
-};
-
-/// The ranks of the board. The first step is phase 0 too.
-class MemoryPeers final : public Peers {
- public:
-  using Peers::Peers;
-
-  int rank() const override { return lane_.rank(); }
-  int size() const override { return lane_.size(); }
-
-  Task<> scatter(ConstBuffer vector, const Chunks& chunks, Buffer rows) override {
-    // A stream begins with the row of the next rank and ends before the rank's own.
-    const auto begin_of = [&chunks](int rank) {
-      return rank + 1 < chunks.size() ? chunks[rank + 1].offset : 0;
-    };
-    const auto choose = [&chunks, rows, begin_of](const Board& board) {
-      const Range mine = chunks[board.rank()];
-      const std::size_t total = chunks.total();
-      std::vector<Wanted> wanted(board.size());
-      for (int r = 0; r < board.size(); ++r) {
-        wanted[r] = {
-            .stream_bytes = total - chunks.count(r),
-            .begin = total > 0 ? (mine.offset + total - begin_of(r)) % total : 0,
-            .offset = mine.offset,
-            .to = rows.slice(static_cast<std::size_t>(r) * mine.count, mine.count),
-        };
-      }
-      return wanted;
-    };
-    const Stream stream{.data = vector,
-                        .rotation = begin_of(rank()),
-                        .bytes = chunks.total() - chunks.count(rank())};
-    return move(stream, choose, vector.bytes);
-  }
-
-  Task<> add(Buffer numbers) override { return add_in_memory(lane_, operation_, numbers); }
-
-  Task<> gather(ConstBuffer own, const Chunks& chunks, Buffer vector) override {
-    const auto choose = [&chunks, vector](const Board& board) {
-      std::vector<Wanted> wanted(board.size());
-      for (int r = 0; r < board.size(); ++r)
-        wanted[r] = {.stream_bytes = chunks.count(r), .to = chunk_of(vector, chunks[r])};
-      return wanted;
-    };
-    return move({.data = own, .bytes = own.bytes}, choose, vector.bytes);
-  }
-
- private:
-  Task<> move(const Stream& stream, SharedMovement::Choose choose, std::uint64_t extent) {
-    lane_.next(operation_);
-    const auto fingerprint = lane_.fingerprint(operation_, extent);
-    const auto write_nothing = [](Note&) {};
-    return lane_.run_in_memory(
-        operation_,
-        lane_.shared<SharedMovement>(fingerprint, stream, false, write_nothing, std::move(choose)));
-  }
 };
 
 // ------------------------------------------------------------------------------ Adasum
@@ -343,7 +207,8 @@ Task<> merge(Peers& peers, Operation& operation, const Cut& cut, int slice, Piec
   const Buffer all = rows.all(), result = rows.result();
   co_await peers.scatter(vector.input, chunks, all);
   prescale(reduction, all.data, elements_of(reduction, all));
-  for (const auto& level : levels_of(peers.size())) {
+  const auto levels = levels_of(peers.size());
+  for (const auto& level : levels) {
     const Buffer dots = rows.dots(level);
     co_await peers.add(dots);
     rows.merge(level);
@@ -359,19 +224,19 @@ Task<> adasum_over_network(Lane& lane, Operation& operation, std::span<const Pie
   const Cut cut(pieces, size_of(reduction.dtype), 1, lane.size());
   co_await lane.begin(operation);
   co_await know_link(lane, operation, bytes_of(pieces));
-  const Piece vector = cut.joined(operation);
+  const Piece vector = cut.join(operation);
   MessagePeers peers(lane, operation, lane.transport(), false, algorithm);
   co_await merge(peers, operation, cut, 0, vector, reduction);
-  cut.part(vector);
+  cut.split(vector);
 }
 
 Task<> adasum_in_memory(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                         Reduction reduction) {
   const Cut cut(pieces, size_of(reduction.dtype), 1, lane.size());
-  const Piece vector = cut.joined(operation);
+  const Piece vector = cut.join(operation);
   MemoryPeers peers(lane, operation);
   co_await merge(peers, operation, cut, 0, vector, reduction);
-  cut.part(vector);
+  cut.split(vector);
 }
 
 Task<> adasum_over_machines(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -387,7 +252,7 @@ Task<> adasum_over_machines(Lane& lane, Operation& operation, std::span<const Pi
   Reduction between = reduction;
   between.prescale = 1.0;
   const Cut cut(pieces, size_of(reduction.dtype), local, lane.across()->size());
-  const Piece vector = cut.joined(operation);
+  const Piece vector = cut.join(operation);
   Slices slices(lane, operation, {&vector, 1}, average, cut.slices());
   const Extremes said = co_await slices.reduce();
   co_await lane.agree_by_messages(operation, said);
@@ -396,7 +261,7 @@ Task<> adasum_over_machines(Lane& lane, Operation& operation, std::span<const Pi
   const int slice = lane.board()->rank();
   co_await merge(peers, operation, cut, slice, own, between);
   co_await slices.spread();
-  cut.part(vector);
+  cut.split(vector);
 }
 
 }  // namespace ronde
