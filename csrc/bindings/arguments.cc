@@ -9,18 +9,18 @@ namespace ronde {
 namespace {
 
 const char* text_of(Op op) {
-  constexpr const char* kTexts[] = {"sum", "average", "min", "max", "product"};
+  constexpr const char* kTexts[] = {"sum", "average", "min", "max", "product", "adasum"};
   return kTexts[static_cast<int>(op)];
 }
 
 const char* name_of(Op op) {
-  constexpr const char* kNames[] = {"Sum", "Average", "Min", "Max", "Product"};
+  constexpr const char* kNames[] = {"Sum", "Average", "Min", "Max", "Product", "Adasum"};
   return kNames[static_cast<int>(op)];
 }
 
 ReduceOp core_op(Op op) {
-  constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::sum, ReduceOp::min, ReduceOp::max,
-                               ReduceOp::product};
+  constexpr ReduceOp kOps[] = {ReduceOp::sum, ReduceOp::sum,     ReduceOp::min,
+                               ReduceOp::max, ReduceOp::product, ReduceOp::sum};
   return kOps[static_cast<int>(op)];
 }
 
@@ -34,7 +34,7 @@ double factor_from(const char* what, py::handle value) {
 }
 
 // Members of Op as Python has them. They live as long as the process.
-PyObject* members[static_cast<int>(Op::product) + 1];
+PyObject* members[static_cast<int>(Op::adasum) + 1];
 
 /// By identity, which is quick; a copy of a member is another object.
 Op op_from(py::handle value) {
@@ -42,7 +42,7 @@ Op op_from(py::handle value) {
     if (value.ptr() == members[i]) return static_cast<Op>(i);
   }
   if (py::isinstance<Op>(value)) return value.cast<Op>();
-  throw py::type_error("op must be one of ronde.Sum, Average, Min, Max and Product, not " +
+  throw py::type_error("op must be one of ronde.Sum, Average, Min, Max, Product and Adasum, not " +
                        shown(value));
 }
 
@@ -73,12 +73,17 @@ Reducing::Reducing(const Communicator& communicator, py::handle op_object, DType
     if (communicator.size() == 1 && is_half(dtype))
       reduction.postscale *= std::exchange(reduction.prescale, 1.0);
   }
+  reduction.adaptive = op == Op::adasum;
   if (is_floating(dtype)) return;
   const std::string type(ronde::name_of(dtype));
   if (op == Op::average)
     throw py::type_error("the average of " + type +
                          " would have to be rounded; use op=ronde.Sum, or a floating type, "
                          "as np.asarray(x, np.float32)");
+  if (op == Op::adasum)
+    throw py::type_error("Adasum of " + type +
+                         " would have to be rounded; use op=ronde.Sum, or a floating type, as "
+                         "np.asarray(x, np.float32)");
   if (reduction.prescale != 1.0 || reduction.postscale != 1.0)
     throw py::type_error("prescale_factor and postscale_factor need a floating type, not " + type);
 }
@@ -97,6 +102,13 @@ void Reducing::require_compressible() const {
     throw py::type_error("compression needs a floating type, not " +
                          std::string(ronde::name_of(reduction.dtype)) +
                          "; without it, the reduction is exact");
+}
+
+void Reducing::require_elementwise(const char* kind) const {
+  if (op == Op::adasum)
+    throw py::value_error(std::string(kind) +
+                          " cannot do op=ronde.Adasum, whose coefficients are those of whole "
+                          "arrays; use ronde.allreduce and take your part of its result");
 }
 
 void bind_op(py::module_& module) {

@@ -12,7 +12,7 @@
 namespace ronde {
 
 /// How the contributions of the ranks become one.
-enum class Op { sum, average, min, max, product };
+enum class Op { sum, average, min, max, product, adasum };
 
 /// How Python shows a value.
 std::string shown(pybind11::handle value);
@@ -27,6 +27,8 @@ struct Reducing {
 
   void describe(Call& call) const;
   void require_compressible() const;
+  /// For collectives that reduce every element by itself; `kind` is which.
+  void require_elementwise(const char* kind) const;
 
   Op op;
   Reduction reduction;

@@ -55,6 +55,13 @@ void copy_array(py::array& to, const py::array& from, bool streaming, const std:
               from.nbytes(), streaming);
 }
 
+/// How many elements each of two vectors has.
+std::size_t floats_of_both(DType dtype, const py::array& left, const py::array& right) {
+  if (!is_floating(dtype)) throw ArgumentError("a floating type is needed");
+  if (left.nbytes() != right.nbytes()) throw ArgumentError("the arrays differ in size");
+  return static_cast<std::size_t>(left.nbytes()) / size_of(dtype);
+}
+
 std::vector<std::string> simd_levels() {
   std::vector<std::string> names;
   for (const char* name : {"avx512", "avx2", "baseline"}) {
@@ -98,6 +105,28 @@ void bind_kernels(py::module_& module) {
       py::arg("dtype"), py::arg("out"), py::arg("left"), py::arg("left_held"), py::arg("right"),
       py::arg("right_held"), py::kw_only(), py::arg("simd") = "",
       "The mean of the contributions whose means are left and right.");
+  module.def(
+      "add_weighted",
+      [](DType dtype, py::array& out, const py::array& left, double left_weight,
+         const py::array& right, double right_weight, const std::string& simd) {
+        const std::size_t count = floats_of_both(dtype, left, right);
+        if (out.nbytes() != left.nbytes()) throw ArgumentError("the arrays differ in size");
+        table(simd).add_weighted(dtype, out.mutable_data(), {left.data(), left_weight},
+                                 {right.data(), right_weight}, count);
+      },
+      py::arg("dtype"), py::arg("out"), py::arg("left"), py::arg("left_weight"), py::arg("right"),
+      py::arg("right_weight"), py::kw_only(), py::arg("simd") = "",
+      "left x left_weight + right x right_weight, of a floating type.");
+  module.def(
+      "dots",
+      [](DType dtype, const py::array& left, const py::array& right, const std::string& simd) {
+        const std::size_t count = floats_of_both(dtype, left, right);
+        const auto found = table(simd).dots(dtype, left.data(), right.data(), count);
+        return py::make_tuple(found.left_left, found.left_right, found.right_right);
+      },
+      py::arg("dtype"), py::arg("left"), py::arg("right"), py::kw_only(), py::arg("simd") = "",
+      "The dot products of left with itself, of left and right, and of right with itself, in "
+      "double precision, of a floating type.");
   module.def("copy_bytes", &copy_array, py::arg("to"), py::arg("source"), py::kw_only(),
              py::arg("streaming") = false, py::arg("simd") = "",
              "Copies one array's bytes to another, around the caches where streaming.");

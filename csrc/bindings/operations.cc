@@ -63,6 +63,7 @@ py::object reduce(const Caller& caller, py::handle x, int root, py::handle op, p
   if (!operand) return py::none();
   const auto& [input, dtype] = *operand;
   const Reducing reducing(caller.set, op, dtype, prescale, postscale);
+  reducing.require_elementwise("reduce");
   Call call = call_of("reduce", name, *operand);
   call.root = caller.set.members().at(root);
   reducing.describe(call);
@@ -109,6 +110,7 @@ py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::
   if (input.ndim() == 0)
     throw py::type_error("reducescatter needs an array of at least one dimension");
   const Reducing reducing(caller.set, op, dtype, prescale, postscale);
+  reducing.require_elementwise("reducescatter");
   Call call = call_of("reducescatter", name, *operand);
   reducing.describe(call);
   auto counts = even_rows(static_cast<std::size_t>(input.shape(0)), caller.set.size());

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "collective/adasum.h"
 #include "collective/memory.h"
 #include "kernels/kernels.h"
 #include "node/shared_movement.h"
@@ -12,11 +13,16 @@
 namespace ronde {
 
 Slices::Slices(Lane& lane, Operation& operation, std::span<const Piece> pieces, Reduction reduction)
+    : Slices(lane, operation, pieces, reduction,
+             Chunks::even(bytes_of(pieces) / size_of(reduction.dtype), lane.board()->size())) {}
+
+Slices::Slices(Lane& lane, Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+               Chunks slices)
     : lane_(lane),
       operation_(operation),
       pieces_(pieces),
       reduction_(reduction),
-      slices_(Chunks::even(bytes_of(pieces) / size_of(reduction.dtype), lane.board()->size())),
+      slices_(std::move(slices)),
       packed_(pieces.size() != 1),
       vector_(packed_ ? operation.allocate(bytes_of(pieces)).buffer() : pieces[0].output),
       own_(operation.allocate(place().count * size_of(reduction.dtype)).buffer()) {}
@@ -53,6 +59,10 @@ Task<> Slices::spread() {
 
 Task<> Hierarchical::allreduce(Operation& operation, std::span<const Piece> pieces,
                                Reduction reduction, std::string_view) {
+  if (reduction.adaptive) {
+    co_await adasum_over_machines(lane_, operation, pieces, reduction);
+    co_return;
+  }
   const std::size_t bytes = bytes_of(pieces), item = size_of(reduction.dtype);
   if (bytes <= Board::kShortBytes && piggybacks(lane_, bytes, item)) {
     co_await allreduce_short(operation, pieces, reduction);

@@ -22,6 +22,9 @@ class Slices {
  public:
   /// `reduction`: what the machine does.
   Slices(Lane& lane, Operation& operation, std::span<const Piece> pieces, Reduction reduction);
+  /// The slices need not be even.
+  Slices(Lane& lane, Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+         Chunks slices);
 
   /// Phase 0 in the machine, and its reduction. Returns the fingerprints of its ranks. The slice of
   /// this rank counts only if they are equal on all machines.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "collective/adasum.h"
 #include "collective/link.h"
 #include "collective/memory.h"
 #include "kernels/kernels.h"
@@ -87,6 +88,10 @@ Task<> Network::run_first(Operation& operation, Collective collective, const Lay
 
 Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
                           std::string_view algorithm) {
+  if (reduction.adaptive) {
+    co_await adasum_over_network(lane_, operation, pieces, reduction, algorithm);
+    co_return;
+  }
   const std::size_t bytes = bytes_of(pieces);
   const bool free = !lane_.board() && lane_.plans().chosen_freely(Collective::allreduce, algorithm);
   if (free && needs_link(lane_, bytes)) {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "collective/adasum.h"
 #include "collective/memory.h"
 #include "node/shared_movement.h"
 #include "node/shared_reduction.h"
@@ -40,6 +41,7 @@ std::uint64_t SharedMemory::begin(Operation& operation, std::uint64_t extent) {
 
 Task<> SharedMemory::allreduce(Operation& operation, std::span<const Piece> pieces,
                                Reduction reduction, std::string_view) {
+  if (reduction.adaptive) return adasum_in_memory(lane_, operation, pieces, reduction);
   Pieces all(pieces);
   const auto fingerprint = begin(operation, all.bytes());
   return lane_.run_in_memory(operation,

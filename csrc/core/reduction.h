@@ -11,6 +11,7 @@ struct Reduction {
   double prescale = 1.0;   // multiplies each contribution; floating types only, as are the next two
   double divisor = 1.0;    // divides the result: the number of ranks, for an average
   double postscale = 1.0;  // multiplies what comes then
+  bool adaptive = false;   // a sum by coefficients for each array: Adasum (collective/adasum.h)
 
   /// An average of a half type, whose sum may not fit the type that the average fits. So a partial
   /// result that is rounded is the mean of the contributions so far, and as an average is linear,

@@ -25,7 +25,7 @@ constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a sl
 
 bool equal(const Reduction& a, const Reduction& b) {
   return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
-         a.postscale == b.postscale;
+         a.postscale == b.postscale && a.adaptive == b.adaptive;
 }
 
 double seconds(std::chrono::steady_clock::duration time) {

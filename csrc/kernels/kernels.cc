@@ -23,6 +23,10 @@ struct Candidate {
   bool runnable;
 };
 
+std::size_t float_index(DType dtype) {
+  return static_cast<std::size_t>(dtype) - static_cast<std::size_t>(DType::float16);
+}
+
 /// Best first.
 auto candidates() {
 #if defined(__x86_64__)
@@ -89,9 +93,17 @@ void KernelTable::mean(DType dtype, void* out, const Mean& left, const Mean& rig
                        std::size_t count) const {
   const double all = left.contributions + right.contributions;
   // Weights rather than counts: the sum of what they multiply may be beyond float32.
-  means[dtype == DType::bfloat16](left.data, static_cast<float>(left.contributions / all),
-                                  right.data, static_cast<float>(right.contributions / all), out,
-                                  count);
+  add_weighted(dtype, out, {left.data, left.contributions / all},
+               {right.data, right.contributions / all}, count);
+}
+
+void KernelTable::add_weighted(DType dtype, void* out, const Weighted& left, const Weighted& right,
+                               std::size_t count) const {
+  weighted_sums[float_index(dtype)](left.data, left.weight, right.data, right.weight, out, count);
+}
+
+Dots KernelTable::dots(DType dtype, const void* left, const void* right, std::size_t count) const {
+  return dot_products[float_index(dtype)](left, right, count);
 }
 
 }  // namespace ronde

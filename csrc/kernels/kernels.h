@@ -12,6 +12,7 @@
 #include "core/dtype.h"
 #include "core/reduction.h"
 #include "kernels/codec.h"
+#include "kernels/dot.h"
 #include "kernels/low_rank.h"
 #include "kernels/select.h"
 #include "kernels/shared_scale.h"
@@ -22,6 +23,12 @@ namespace ronde {
 struct Mean {
   const void* data;
   int contributions;
+};
+
+/// A vector and what it is multiplied by.
+struct Weighted {
+  const void* data;
+  double weight;
 };
 
 using Inputs = std::span<const void* const>;
@@ -35,23 +42,31 @@ using CopyKernel = void (*)(std::byte* to, const std::byte* from, std::size_t by
                             bool streaming);
 
 /// left x left_weight + right x right_weight
-using MeanKernel = void (*)(const void* left, float left_weight, const void* right,
-                            float right_weight, void* out, std::size_t count);
+using WeightedKernel = void (*)(const void* left, double left_weight, const void* right,
+                                double right_weight, void* out, std::size_t count);
+
+/// Of the floating types, in the order of DType.
+template <class Kernel>
+using ByFloat = std::array<Kernel, kDTypeCount - static_cast<int>(DType::float16)>;
 
 struct KernelTable {
   const char* name;
   CopyKernel copy;
   std::array<std::array<ReduceKernel, kDTypeCount>, kReduceOpCount> reduce;
-  std::array<MeanKernel, 2> means;  // of float16 and of bfloat16
+  ByFloat<WeightedKernel> weighted_sums;
+  ByFloat<DotsKernel> dot_products;
   std::array<CodecKernels, kCodes> codecs;
   SelectKernels select;
   LowRankKernels low_rank;
   SharedScaleKernels shared_scale;
 
-  /// See reduce_many and mean below.
+  /// See below.
   void reduce_many(const Reduction& reduction, Outputs outs, Inputs ins, std::size_t count,
                    bool streaming) const;
   void mean(DType dtype, void* out, const Mean& left, const Mean& right, std::size_t count) const;
+  void add_weighted(DType dtype, void* out, const Weighted& left, const Weighted& right,
+                    std::size_t count) const;
+  Dots dots(DType dtype, const void* left, const void* right, std::size_t count) const;
 
   const CodecKernels& codec(Code code) const { return codecs[static_cast<int>(code)]; }
 };
@@ -99,6 +114,18 @@ inline void reduce(ReduceOp op, DType dtype, void* out, const void* left, const 
 /// The mean of the contributions to both, of a half type: in float32, rounded once.
 inline void mean(DType dtype, void* out, const Mean& left, const Mean& right, std::size_t count) {
   kernels().mean(dtype, out, left, right, count);
+}
+
+/// The weighted sum of two vectors of a floating type: half types in float32, rounded once. `out`
+/// may be one of them.
+inline void add_weighted(DType dtype, void* out, const Weighted& left, const Weighted& right,
+                         std::size_t count) {
+  kernels().add_weighted(dtype, out, left, right, count);
+}
+
+/// The dot products of two vectors of a floating type, in double precision.
+inline Dots dots(DType dtype, const void* left, const void* right, std::size_t count) {
+  return kernels().dots(dtype, left, right, count);
 }
 
 /// Before its reduction: multiplies a contribution, in place.

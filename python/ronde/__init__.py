@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from .optimizer import DistributedOptimizer
     from .process_set import ProcessSet, global_process_set
     from .reductions import (
+        Adasum,
         Average,
         Max,
         Min,
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Adasum",
     "Average",
     "DistributedOptimizer",
     "Handle",

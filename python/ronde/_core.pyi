@@ -118,6 +118,24 @@ def mean(
 ) -> None:
     """Stores the mean of the contributions, of a half type, whose means are left and right."""
 
+def add_weighted(
+    dtype: DType,
+    out: _Array,
+    left: _Array,
+    left_weight: float,
+    right: _Array,
+    right_weight: float,
+    *,
+    simd: str = "",
+) -> None:
+    """Stores left x left_weight + right x right_weight, of a floating type."""
+
+def dots(
+    dtype: DType, left: _Array, right: _Array, *, simd: str = ""
+) -> tuple[float, float, float]:
+    """The dot products left.left, left.right and right.right of two vectors of a floating type, in double
+    precision."""
+
 def copy_bytes(to: _Array, source: _Array, *, streaming: bool = False, simd: str = "") -> None:
     """Copies one array's bytes to another, around the caches where streaming."""
 
@@ -512,6 +530,7 @@ class Op:
     Min: ClassVar[Op]
     Max: ClassVar[Op]
     Product: ClassVar[Op]
+    Adasum: ClassVar[Op]
     def __init__(self, value: int) -> None: ...
     def __int__(self) -> int: ...
     def __index__(self) -> int: ...

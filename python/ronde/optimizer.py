@@ -97,7 +97,9 @@ def DistributedOptimizer(
     adapter = _adapter(optimizer)
     context.world()
     if not isinstance(op, Op):
-        raise TypeError(f"op must be one of ronde.Sum, Average, Min, Max and Product, not {op!r}")
+        raise TypeError(
+            f"op must be one of ronde.Sum, Average, Min, Max, Product and Adasum, not {op!r}"
+        )
     members = set_of(process_set)
     members.rank()  # raises where this rank is not a member
     reducer = Reducer(

@@ -15,6 +15,7 @@ from .compression._group import Group, Method
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
+    "Adasum",
     "Average",
     "Max",
     "Min",
@@ -45,6 +46,10 @@ Max = Op.Max
 """The maximum, with NaN and zeros as for Min; for bool it is "or"."""
 Product = Op.Product
 """The product. Integers wrap; for bool it is "and"."""
+Adasum = Op.Adasum
+"""The adaptive sum of Maleki et al. (MLSys 2021), for floating types only, of allreduces without
+compression: gradients that point the same way are averaged, orthogonal ones are added, each array by
+coefficients of its own. docs/algorithms.md has the formula."""
 
 # Here and in movements.py, what the core can take as it is goes straight there: for a short array a view
 # would take longer than the collective.
@@ -67,7 +72,8 @@ def allreduce(
 
     Args:
         x: an array of the same shape and dtype on all ranks, or a number.
-        op: `Average` (floats only), `Sum`, `Min`, `Max` or `Product`.
+        op: `Average` (floats only), `Sum`, `Min`, `Max`, `Product` or `Adasum` (floats only, without
+            compression).
         name: shown in errors, and compared between the ranks.
         prescale_factor: multiplies the input before the reduction; floats only.
         postscale_factor: multiplies the result after it; floats only.

@@ -20,7 +20,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     "memory": {"shared": True},
     "machines": {"machines": [0, 0, 1, 1]},
 }
-Average, Sum, Max = _core.Op.Average, _core.Op.Sum, _core.Op.Max
+Average, Sum, Max, Adasum = _core.Op.Average, _core.Op.Sum, _core.Op.Max, _core.Op.Adasum
 
 
 class Asynchronous:
@@ -103,6 +103,28 @@ def test_kinds_types_and_operations_together(route: dict[str, Any]) -> None:
             assert (double.wait() == 4 * np.arange(5) + 6).all()
             assert (whole.wait() == np.arange(5) + 3).all()
             assert (half.wait() == np.arange(5) + 1.5).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+def test_arrays_of_adasum_are_fused_and_keep_their_own_coefficients(route: dict[str, Any]) -> None:
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for _ in range(3):
+            # Equal arrays are averaged, orthogonal ones added. (Machines average their ranks before.)
+            equal = [calls.allreduce(np.full(n, n + 1.0), f"e{n}", Adasum) for n in range(20)]
+            others = []
+            for n in range(20):
+                mine = np.zeros((4, n))
+                mine[me.rank] = n + 1
+                others.append(calls.allreduce(mine, f"o{n}", Adasum))
+            total = calls.allreduce(np.ones(3), "sum", Sum)
+            assert (total.wait() == 4).all()
+            of_machines = 0.5 if "machines" in route else 1.0
+            for n, (average, added) in enumerate(zip(equal, others, strict=True)):
+                assert (average.wait() == n + 1).all()
+                assert (added.wait() == of_machines * (n + 1)).all()
         calls.close()
 
     run_all(4, program, **route)

@@ -320,6 +320,46 @@ def test_scaling_comes_before_and_after_the_reduction(
             assert_same([out], expected, (op, in_count, count))
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+def test_dot_products_are_in_double_precision_and_the_same_in_all_instruction_sets(
+    dtype: DType,
+) -> None:
+    for count in (*COUNTS, 10_007):
+        a, b = numbers(dtype, count, 2)
+        results = [_core.dots(dtype, a, b, simd=simd) for simd in SIMD]
+        assert all(result == results[0] for result in results), count
+        wide = [x.astype(np.longdouble) for x in (a, b)]
+        for result, (x, y) in zip(results[0], [(0, 0), (0, 1), (1, 1)], strict=True):
+            exact, terms = wide[x] @ wide[y], np.abs(wide[x]) @ np.abs(wide[y])
+            assert abs(result - exact) <= (count / 16 + 5) * 2.0**-53 * terms
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+def test_dot_products_of_special_values(dtype: DType, simd: str) -> None:
+    x = np.ones(40, numpy_dtype(dtype))
+    tiny = ml_dtypes.finfo(x.dtype).smallest_subnormal
+    y = np.full_like(x, tiny)
+    squares = 0.0 if dtype is DType.float64 else 40 * float(tiny) ** 2
+    assert _core.dots(dtype, x, y, simd=simd) == (40.0, 40 * float(tiny), squares)
+    y[7] = np.inf
+    assert _core.dots(dtype, x, y, simd=simd) == (40.0, np.inf, np.inf)
+    y[39] = np.nan
+    assert np.isnan(_core.dots(dtype, x, y, simd=simd)[1:]).all()
+
+
+@pytest.mark.parametrize("simd", SIMD)
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+def test_weighted_sums_are_computed_in_the_type_of_the_computation(dtype: DType, simd: str) -> None:
+    wide = np.float64 if dtype is DType.float64 else np.float32
+    for count, weights in itertools.product(COUNTS, [(1.0, 1.0), (0.3, -4.7)]):
+        a, b = numbers(dtype, count, 2)
+        left, right = (x.astype(wide) * wide(w) for x, w in zip((a, b), weights, strict=True))
+        expected = (left + right).astype(a.dtype)
+        _core.add_weighted(dtype, a, a, weights[0], b, weights[1], simd=simd)  # in place
+        assert a.tobytes() == expected.tobytes(), (count, weights)
+
+
 HALVES = pytest.mark.parametrize("dtype", [DType.float16, DType.bfloat16], ids=lambda d: d.name)
 
 
