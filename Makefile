@@ -67,6 +67,18 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	  ctest --test-dir $$folder --output-on-failure --no-tests=error; \
 	done
 
+# Of asynchronous calls. The time is that of the whole: under thread sanitizer about an hour, each seed by itself.
+CALLS ?= 1000000
+stress: $(tools)/build .venv/installed ## run CALLS random asynchronous calls under each of SANITIZERS, and a soak on 4 ranks
+	@set -e; export PATH="$(CURDIR)/$(tools)/bin:$$PATH"; for sanitizers in $(SANITIZERS); do \
+	  folder=build/sanitize-$$sanitizers; \
+	  cmake -G Ninja -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers --log-level=WARNING; \
+	  cmake --build $$folder --target engine_test; \
+	  $$folder/engine_test $(CALLS); \
+	done
+	.venv/bin/ronde run -np 4 benchmarks/soak.py --small 10000 --large 0 --asynchronous 300000
+
 docs: .venv-docs/installed ## make the site of the documentation in build/site
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 

@@ -9,9 +9,13 @@ order, of some thousand that are drawn anew from time to time, together with wha
 that for each call would take longer than Ronde. Large calls carry 64 KB to 64 MB, one half of them from
 arrays of `ronde.empty`. They are drawn one by one.
 
+Asynchronous calls are small ones too. Some dozens at a time have names and are submitted and waited for in an
+order of each rank, blocking calls in between; some names never come again, some calls are described
+differently by a rank, which must be the only ones that fail.
+
 At intervals the memory and the open files of each rank are sampled, and a process set is made and removed.
 What is freed but kept for later is given back to the system first: it depends on which large call came last.
-After the warm-up, the first fifth of the calls, a line is fitted to the samples of each rank; the soak fails
+After the warm-up, the first three tenths of the calls, a line is fitted to the samples of each rank; the soak fails
 where private or shared memory rises by more than --growth over the rest, or files by more than one half.
 """
 
@@ -26,7 +30,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,7 +48,7 @@ SMALL = 4 << 10
 LARGE = (64 << 10, 64 << 20)
 CASES = 2000  # small calls that are drawn together
 SAMPLES = 50
-WARM_UP = 0.2
+WARM_UP = 0.3
 MIB = 1 << 20
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -232,6 +236,27 @@ KINDS = {
 }
 
 
+SUBMIT: dict[str, Callable[[Call, Any, str], ronde.Handle[Any]]] = {
+    "allreduce": lambda c, x, name: ronde.allreduce_async(x, c.op, name, process_set=c.members),
+    "allreduce_": lambda c, x, name: ronde.allreduce_async_(x, c.op, name, process_set=c.members),
+    "reduce": lambda c, x, name: ronde.reduce_async(
+        x, c.root_rank(), c.op, name, process_set=c.members
+    ),
+    "reducescatter": lambda c, x, name: ronde.reducescatter_async(
+        x, c.op, name, process_set=c.members
+    ),
+    "broadcast": lambda c, x, name: ronde.broadcast_async(
+        x, c.root_rank(), name, process_set=c.members
+    ),
+    "broadcast_": lambda c, x, name: ronde.broadcast_async_(
+        x, c.root_rank(), name, process_set=c.members
+    ),
+    "allgather": lambda c, x, name: ronde.allgather_async(x, name, process_set=c.members),
+    "alltoall": lambda c, x, name: ronde.alltoall_async(x, name=name, process_set=c.members),
+    "barrier": lambda c, x, name: ronde.barrier_async(name, process_set=c.members),
+}
+
+
 def drawn(rng: random.Random, large: bool, sets: list[ronde.ProcessSet]) -> Call | None:
     """A call, or None where this rank has no part in it. All ranks draw alike."""
     kind = rng.choice(list(KINDS))
@@ -267,8 +292,13 @@ class Small:
         self.shape = None if expected is None else expected.shape
         self.bytes = None if expected is None else expected.tobytes()
 
+    def fresh_input(self) -> Any:
+        return self.input.copy() if self.in_place else self.input
+
     def check(self) -> None:
-        got = self.make(self.call, self.input.copy() if self.in_place else self.input)
+        self.compare(self.make(self.call, self.fresh_input()))
+
+    def compare(self, got: Any) -> None:
         if got is None and self.bytes is None:
             return
         if (
@@ -282,6 +312,46 @@ class Small:
 
 def _array(call: Call, runs: Runs | None) -> Any:
     return None if runs is None else write(np.empty(length(runs), call.dtype), runs)
+
+
+class Together:
+    """Small calls that are under way together. All ranks draw the same, each in its own order."""
+
+    MOST = 60
+    SHAPED = "allreduce", "allreduce_", "reduce", "reducescatter", "broadcast", "broadcast_"
+
+    def __init__(self) -> None:
+        self.own = random.Random(ronde.rank())
+        self.batches = 0
+
+    def check(self, rng: random.Random, drawn: Sequence[Small | None]) -> None:
+        self.batches += 1
+        fresh = f" of {self.batches}" if rng.random() < 0.2 else ""
+        odd = rng.randrange(len(drawn)) if rng.random() < 0.1 else -1
+        cases = {i: each for i, each in enumerate(drawn) if each and each.call.kind in SUBMIT}
+        if odd in cases and cases[odd].call.kind not in self.SHAPED:
+            del cases[odd]
+        handles = {}
+        for i in self.own.sample(list(cases), len(cases)):
+            call, array = cases[i].call, cases[i].fresh_input()
+            if i == odd and call.rank == 0:
+                array = np.zeros(call.count + call.members.size(), call.dtype)
+            handles[i] = SUBMIT[call.kind](call, array, f"{i}{fresh}")
+        for i in self.own.sample(list(cases), len(cases)):
+            if i == odd:
+                self.check_failure(handles[i])
+            else:
+                cases[i].compare(handles[i].wait())
+
+    @staticmethod
+    def check_failure(handle: ronde.Handle[Any]) -> None:
+        try:
+            handle.wait()
+        except ronde.MismatchError:
+            return
+        raise SystemExit(
+            f"soak: rank {ronde.rank()}: ranks described a call differently, unnoticed"
+        )
 
 
 class Large:
@@ -383,8 +453,10 @@ def soak(options: argparse.Namespace) -> int:
     rng = random.Random(options.seed)
     large = Large()
     large.check_each_kind(sets)
-    total = options.small + options.large
+    together = Together()
+    total = options.small + options.large + options.asynchronous
     each = math.ceil(total / options.large) if options.large else total + 1
+    share = options.asynchronous / total
     interval = max(total // SAMPLES, 1)
     start = time.monotonic()
     samples: list[Array] = []
@@ -392,7 +464,13 @@ def soak(options: argparse.Namespace) -> int:
     while done < total:
         calls = [drawn(rng, False, sets) for _ in range(CASES)]
         small = [None if call is None else Small(call) for call in calls]
-        for case in rng.choices(small, k=min(interval, total - done)):
+        end = min(done + interval, total)
+        while done < end:
+            if rng.random() < share / (share + Together.MOST * (1 - share)):
+                together.check(rng, rng.choices(small, k=Together.MOST))
+                done += Together.MOST
+                continue
+            (case,) = rng.choices(small)
             done += 1
             if done % each == 0:
                 call = drawn(rng, True, sets)
@@ -400,7 +478,7 @@ def soak(options: argparse.Namespace) -> int:
                     large.check(call)
             elif case is not None:
                 case.check()
-        del calls, small, case
+        del calls, small
         passing = ronde.ProcessSet([0, size - 1] if size > 3 else [0])
         ronde.add_process_set(passing)
         ronde.remove_process_set(passing)
@@ -429,6 +507,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", type=int, default=100_000, metavar="N", help="0 B to 4 KB")
+    parser.add_argument(
+        "--asynchronous", type=int, default=0, metavar="N", help="0 B to 4 KB, some dozens at once"
+    )
     parser.add_argument("--large", type=int, default=50, metavar="M", help="64 KB to 64 MB")
     parser.add_argument("--seed", type=int, default=1, metavar="S")
     parser.add_argument("--minutes", type=float, default=0, metavar="LIMIT", help="end by then")
@@ -436,7 +517,8 @@ def main() -> int:
         "--growth", type=float, default=2, metavar="MIB", help="of memory, after the warm-up (2)"
     )
     options = parser.parse_args()
-    if options.small < 0 or options.large < 0 or options.small + options.large < 1:
+    counts = options.small, options.large, options.asynchronous
+    if min(counts) < 0 or sum(counts) < 1:
         parser.error("no calls to make")
     ronde.init()
     if ronde.size() < 2:

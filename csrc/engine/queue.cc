@@ -350,7 +350,7 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
     auto& route = track.routes.choose(Collective::allreduce, std::string_view());
     co_await route.allreduce(operation, pieces, fusable->reduction, std::string_view());
   } else {
-    co_await calls[0]->begin(track.routes, operation);
+    co_await calls[0]->task(track.routes, operation);
   }
   operation.release();
   track.round->running.clear();

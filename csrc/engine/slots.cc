@@ -5,6 +5,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "core/hash.h"
+
 namespace ronde {
 
 std::optional<Calls> Slots::next() const {
@@ -38,22 +40,23 @@ void Slots::note(const Calls& calls, Submitted& submitted) {
   last_ = number;
 }
 
-/// The slot of these calls, a new one if need be.
+/// The slot of these calls, a new one if need be. (If two slots ever had one hash, they would
+/// negotiate.)
 int Slots::find(const Calls& calls, Submitted& submitted) {
-  std::vector<std::string> keys;
-  for (const auto& call : calls) keys.push_back(call->key());
-  if (const auto found = numbers_.find(keys); found != numbers_.end()) return found->second;
-  if (slots_.size() == kMost) {
+  Hash hash;
+  for (const auto& call : calls) hash.add(call->key());
+  if (const auto found = numbers_.find(hash.value()); found != numbers_.end()) return found->second;
+  if (places_ + calls.size() > kMost) {
     *this = {};
     submitted.sweep();
   }
   Slot slot;
   std::unordered_map<std::string_view, std::size_t> met;
-  for (const auto& key : keys) slot.places.push_back({submitted.find(key), met[key]++});
+  for (const auto& call : calls)
+    slot.places.push_back({submitted.find(call->key()), met[call->key()]++});
+  places_ += calls.size();
   slots_.push_back(std::move(slot));
-  const int number = static_cast<int>(slots_.size()) - 1;
-  numbers_.emplace(std::move(keys), number);
-  return number;
+  return numbers_[hash.value()] = static_cast<int>(slots_.size()) - 1;
 }
 
 }  // namespace ronde

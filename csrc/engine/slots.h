@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstddef>
-#include <map>
+#include <cstdint>
 #include <memory>
 #include <optional>
-#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/submitted.h"
@@ -32,13 +32,15 @@ class Slots {
     std::vector<Place> places;
     int next = kNone;
   };
-  static constexpr std::size_t kMost = 4096;
+  // Of all slots together, in places: then all are forgotten.
+  static constexpr std::size_t kMost = 8 << 10;
 
   int& after_last() { return last_ == kNone ? first_ : slots_[last_].next; }
   int find(const Calls& calls, Submitted& submitted);
 
   std::vector<Slot> slots_;
-  std::map<std::vector<std::string>, int> numbers_;  // by the keys of the calls
+  std::size_t places_ = 0;                          // of all of them
+  std::unordered_map<std::uint64_t, int> numbers_;  // by a hash of the keys of the calls
   int first_ = kNone;
   int last_ = kNone;  // that has run
 };

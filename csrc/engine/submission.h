@@ -54,9 +54,13 @@ class Submission {
     if (what_.fusable) return what_.fusable->piece.input.bytes;
     return what_.call.dtype ? std::numeric_limits<std::size_t>::max() : 0;
   }
-  Task<> begin(Routes& routes, Operation& operation) const {
+  Task<> task(Routes& routes, Operation& operation) const {
     return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
   }
+
+  /// It is not pending any more.
+  void begin() { begun_ = true; }
+  bool begun() const { return begun_; }
 
   /// Any thread may ask.
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -80,6 +84,7 @@ class Submission {
   const std::uint64_t fingerprint_;
   std::shared_ptr<const void> owned_;
   std::exception_ptr error_;
+  bool begun_ = false;
   std::atomic<bool> done_ = false;
 };
 

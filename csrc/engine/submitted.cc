@@ -34,12 +34,15 @@ std::shared_ptr<Submitted::Key> Submitted::find(const std::string& key) const {
 }
 
 void Submitted::begin(const Calls& calls) {
+  for (const auto& call : calls) call->begin();
+  const Key* before = nullptr;
   for (const auto& call : calls) {
     auto& key = *keys_.at(call->key());
-    key.pending.erase(std::find_if(key.pending.begin(), key.pending.end(),
-                                   [&](const auto& each) { return each.submission == call; }));
     ++key.running;
     --count_;
+    // Calls without a name have one key, and there may be many.
+    if (std::exchange(before, &key) != &key)
+      std::erase_if(key.pending, [](const auto& each) { return each.submission->begun(); });
   }
 }
 

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -31,7 +30,7 @@ class Submitted {
   /// The calls with one key.
   struct Key {
     std::string text;
-    std::deque<Call> pending;  // the first to be submitted comes first
+    std::vector<Call> pending;  // the first to be submitted comes first
     int running = 0;
   };
 
