@@ -77,7 +77,7 @@ stress: $(tools)/build .venv/installed ## run CALLS random asynchronous calls un
 	  cmake --build $$folder --target engine_test; \
 	  $$folder/engine_test $(CALLS); \
 	done
-	.venv/bin/ronde run -np 4 benchmarks/soak.py --small 10000 --large 0 --asynchronous 300000
+	.venv/bin/ronde run -np 4 benchmarks/soak.py --small 10000 --large 0 --asynchronous 1000000
 
 docs: .venv-docs/installed ## make the site of the documentation in build/site
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
