@@ -39,14 +39,14 @@ void give_back_objects() {
   for (auto* object : objects) Py_DECREF(object);
 }
 
+std::shared_ptr<PyObject> held(py::object object) { return {object.release().ptr(), drop}; }
+
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
                           Finish finish) const {
   give_back_objects();
-  set.require_algorithm(what.collective, what.algorithm);
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
-  auto submission = std::make_shared<Submission>(
-      std::move(what), std::shared_ptr<const void>(kept.release().ptr(), drop));
+  auto submission = std::make_shared<Submission>(std::move(what), held(std::move(kept)));
   {
     WithoutGil release;
     engine_->submit(set, submission);

@@ -103,6 +103,7 @@ void with_integers(py::array& array, F f) {
 void bind_shared_scale(py::module_& module) {
   py::class_<SharedScale, Compressor, std::shared_ptr<SharedScale>>(
       module, "SharedScale", "Integers of a step that all ranks share.")
+      .def("integer", &SharedScale::integer, py::arg("ranks"))
       .def(
           "maxima",
           [](const SharedScale& self, const py::array& values, std::optional<py::array> residual) {

@@ -50,6 +50,7 @@ std::uint64_t Lane::fingerprint(const Operation& operation, std::uint64_t extent
 }
 
 Task<> Lane::agree(Operation& operation) {
+  if (operation.agreed) return begin_unchecked(operation);
   if (across_) return agree_across(operation);
   next(operation);
   const auto mine = fingerprint(operation);
@@ -74,7 +75,7 @@ Task<> Lane::begin_unchecked(Operation& operation) {
 
 Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
                                std::shared_ptr<Contributions> contributions) {
-  if (outward().size() == 1) co_return;
+  if (outward().size() == 1 || (operation.agreed && !contributions)) co_return;
   const auto agreement =
       std::make_shared<Agreement>(outward(), agreement_tag(), said, std::move(contributions));
   co_await agreement;

@@ -26,10 +26,8 @@ class Submission {
  public:
   struct What {
     Call call;
-    Collective collective;
-    std::string algorithm;  // for schedules; empty unless the caller has chosen it
-    std::function<Task<>(Route&, Operation&)> begin;  // makes the task
-    std::optional<Fusable> fusable;                   // the same, where it can be fused
+    std::function<Task<>(Routes&, Operation&)> begin;  // makes the task
+    std::optional<Fusable> fusable;                    // the same, where it can be fused
   };
 
   /// `owned`: the memory that it refers to.
@@ -48,7 +46,7 @@ class Submission {
   std::uint64_t fingerprint() const { return fingerprint_; }
   const std::optional<Fusable>& fusable() const { return what_.fusable; }
   Task<> begin(Routes& routes, Operation& operation) const {
-    return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
+    return what_.begin(routes, operation);
   }
 
   /// Any thread may ask.

@@ -7,8 +7,10 @@ passes to a step.
 from __future__ import annotations
 
 import copy
+import operator
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,12 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import context
+from ._groups import Way, reduce_group
 from .arrays import View, is_floating, is_torch, view
 from .compression import feeding_back, is_function, method_of
-from .compression._group import Method
+from .compression._method import Method
 from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
-from .reductions import Op, reduce_group
+from .reductions import Op
 
 __all__ = ["Choice", "Reducer", "zeros_like"]
 
@@ -93,6 +96,7 @@ class Reducer:
     passes: int = 0  # since the last step
     sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
     seconds: float = 0.0
+    last: _Structure | None = None
 
     def update(
         self,
@@ -121,30 +125,40 @@ class Reducer:
 
         If it fails, this pass has not been counted.
         """
+        if self.last is not None and self.passes_per_step == 1 and self.last.fits(grads):
+            return self.last.filled(self._communicate(self.last.arrays(grads), self.last))
         gradients = _Gradients.of(grads)
         if self.passes_per_step > 1:
             gradients = gradients.added_to(self.sums)
         if self.passes + 1 < self.passes_per_step:
             self.passes, self.sums = self.passes + 1, gradients
             return None
-        reduced = self._communicate(gradients)
+        self.last = _Structure.of(grads, gradients, self.name)
+        present = [array for array in gradients.arrays if array is not None]
+        reduced = self._communicate(present, self.last)
         self.passes, self.sums = 0, None
         return gradients.like(grads, reduced)
 
-    def _communicate(self, gradients: _Gradients) -> list[Any]:
+    def _communicate(self, arrays: list[Any], structure: _Structure) -> list[Any]:
         start = time.perf_counter()
+        way = Way(
+            "grouped_allreduce",
+            self.op,
+            structure.name,
+            self.prescale_factor,
+            self.postscale_factor,
+            weakref.ref(self.choice),  # which no other will ever be equal to
+        )
         try:
-            present = gradients.present()
             return reduce_group(
-                [view(array, f"grads[{label!r}]") for label, array in present],
-                self.op,
-                f"{self.name} {gradients.describe()}".rstrip(),
-                (self.prescale_factor, self.postscale_factor),
-                [
-                    (self.choice.of(label, array), f"{self.name}[{label!r}]")
-                    for label, array in present
-                ],
+                arrays,
+                way,
                 self.process_set,
+                lambda _: [
+                    (self.choice.of(label, array), f"{self.name}[{label!r}]")
+                    for label, array in zip(structure.labels, arrays, strict=True)
+                ],
+                lambda i: f"grads[{structure.labels[i]!r}]",
             )
         finally:
             self.seconds += time.perf_counter() - start
@@ -155,7 +169,7 @@ class Reducer:
         ranks = None if is_global else self.process_set.ranks
         # A copy has residuals of its own.
         choice = copy.deepcopy(self.choice)
-        return {**vars(self), "process_set": ranks, "choice": choice, "seconds": 0.0}
+        return {**vars(self), "process_set": ranks, "choice": choice, "seconds": 0.0, "last": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))
@@ -216,6 +230,52 @@ class _Gradients:
         """The reduced arrays of those present, in a structure of the type of `grads`."""
         remaining = iter(reduced)
         return _filled(grads, (None if x is None else next(remaining) for x in self.arrays))
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What is known of gradients from step to step. Those in a list, a tuple or a dictionary of plain arrays
+    need not be taken apart and put together by their labels again."""
+
+    name: str  # of the call: what the shapes do not show, the ranks compare it
+    labels: list[Any]  # of those that there are
+    type: type
+    keys: list[Any]  # of a dictionary, as it has them
+    order: Callable[[Any], Any] | None  # its arrays in the order of the ranks
+    places: list[int]  # where the array of each key is in that
+
+    @staticmethod
+    def of(grads: Any, gradients: _Gradients, name: str) -> _Structure:
+        present = [label for label, _ in gradients.present()]
+        name = f"{name} {gradients.describe()}".rstrip()
+        keys = list(grads) if type(grads) is dict else []
+        if len(keys) < 2 or len(gradients.arrays) != len(keys):
+            return _Structure(name, present, type(grads), [], None, [])
+        in_order = sorted(keys, key=repr)
+        places = {key: i for i, key in enumerate(in_order)}
+        order = operator.itemgetter(*in_order)
+        return _Structure(name, present, dict, keys, order, [places[key] for key in keys])
+
+    def fits(self, grads: Any) -> bool:
+        """Whether these are such gradients, and plain arrays."""
+        if type(grads) is not self.type or len(grads) != len(self.labels):
+            return False
+        if self.type in (list, tuple):
+            return set(map(type, grads)) == {np.ndarray}
+        # Equal keys may be written in another way.
+        return (
+            self.order is not None
+            and all(map(operator.is_, grads, self.keys))
+            and set(map(type, grads.values())) == {np.ndarray}
+        )
+
+    def arrays(self, grads: Any) -> list[Any]:
+        return list(self.order(grads) if self.order else grads)
+
+    def filled(self, reduced: list[Any]) -> Any:
+        if self.order:
+            return dict(zip(self.keys, map(reduced.__getitem__, self.places), strict=True))
+        return tuple(reduced) if self.type is tuple else reduced
 
 
 def zeros_like(grads: Any) -> Any:
