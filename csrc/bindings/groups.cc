@@ -33,7 +33,7 @@ namespace {
 /// What the caller says of a compression: the compressor, a residual for all elements of the call
 /// or None, the key of random numbers, and whether each rank's own values are compressed wherever
 /// the ranks are.
-struct Compressing {
+struct Given {
   std::shared_ptr<const Compressor> compressor;
   std::optional<py::array> residual;
   std::uint64_t key;
@@ -126,7 +126,7 @@ std::optional<py::array> planned(py::handle x, const Parameter& parameter,
 }
 
 /// What the ranks compare besides the plan: where methods are in what they keep.
-Call positioned(const Group& group) {
+Call positioned(const GroupedCall& group) {
   Call call = group.plan->call;
   for (std::size_t i = 0; i < group.methods.size(); ++i) {
     if (group.methods[i])
@@ -142,7 +142,7 @@ py::object grouped_allreduce(const Caller& caller, const std::shared_ptr<Plan>& 
                              const py::list& xs, const py::object& outputs,
                              const std::optional<std::vector<DType>>& dtypes) {
   if (xs.size() != plan->parameters.size()) return py::none();
-  const auto group = std::make_shared<Group>(Group{plan, caller.set, {}, {}, false, false, {}});
+  const auto group = std::make_shared<GroupedCall>(GroupedCall{plan, caller.set, {}, {}, false, false, {}});
   for (const auto& way : plan->ways) {
     group->methods.push_back(way.method.lock());
     if (!way.exact && !group->methods.back()) return py::none();
@@ -189,7 +189,7 @@ void bind_grouped(Class& calls, const Set&... set) {
 /// Arrays of one dtype as one vector, for tests and benchmarks.
 void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
                       std::vector<py::array>& outputs, DType dtype, py::handle op, py::handle name,
-                      py::handle prescale, py::handle postscale, Compressing* compressing,
+                      py::handle prescale, py::handle postscale, Given* compressing,
                       const std::string& detail) {
   const Reducing reducing(self, op, dtype, prescale, postscale);
   Call call;
@@ -234,10 +234,10 @@ void bind_groups(py::module_& module, py::class_<Communicator>& communicator) {
            "shapes"_a, "dtypes"_a, "labels"_a, "ways"_a, "fusion_bytes"_a)
       .def("__str__", [](const Plan& self) { return to_python(self.call.text()); });
   bind_grouped(communicator);
-  py::class_<Compressing>(module, "Compression", "How one allreduce is compressed.")
+  py::class_<Given>(module, "Compression", "How one allreduce is compressed.")
       .def(py::init([](std::shared_ptr<Compressor> compressor, std::optional<py::array> residual,
                        std::uint64_t key, bool per_rank) {
-             return Compressing{std::move(compressor), std::move(residual), key, per_rank};
+             return Given{std::move(compressor), std::move(residual), key, per_rank};
            }),
            "compressor"_a.none(false), "residual"_a, "key"_a, "per_rank"_a = false);
   communicator.def("allreduce_bucket", &allreduce_bucket, "inputs"_a, "outputs"_a, "dtype"_a,

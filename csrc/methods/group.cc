@@ -71,7 +71,7 @@ bool fits(ConstBuffer data, DType dtype, double growth) {
                              [&](double x) { return std::abs(x) <= limit; });  // no NaN
 }
 
-bool must_be_exact(const Group& group) {
+bool must_be_exact(const GroupedCall& group) {
   const auto& plan = *group.plan;
   for (const auto& way : plan.ways) {
     if (way.exact) continue;
@@ -103,7 +103,7 @@ void from_floats(std::span<const float> values, DType dtype, Buffer out) {
     std::ranges::copy(values, reinterpret_cast<double*>(out.data));
 }
 
-Task<> reduce_exactly(Ranks& ranks, const Group& group, const Plan::Way& way) {
+Task<> reduce_exactly(Ranks& ranks, const GroupedCall& group, const Plan::Way& way) {
   const auto held = ranks.operation.held();
   for (const auto& bucket : way.exactly) {
     std::vector<Piece> pieces;
@@ -114,7 +114,7 @@ Task<> reduce_exactly(Ranks& ranks, const Group& group, const Plan::Way& way) {
 }
 
 /// Has the method reduce the arrays as arrays of float32.
-Task<> reduce_in_floats(Ranks& ranks, const Group& group, const Plan::Way& way, Method& method) {
+Task<> reduce_in_floats(Ranks& ranks, const GroupedCall& group, const Plan::Way& way, Method& method) {
   const auto& plan = *group.plan;
   const auto held = ranks.operation.held();
   std::vector<std::pair<std::size_t, std::span<float>>> others;
@@ -143,7 +143,7 @@ Task<> reduce_in_floats(Ranks& ranks, const Group& group, const Plan::Way& way, 
 }
 
 /// Phase 0 of the whole group; of an empty one, too.
-Task<> agree(Ranks& ranks, Group& group) {
+Task<> agree(Ranks& ranks, GroupedCall& group) {
   const auto flags = ranks.room<std::uint8_t>(2);
   flags[0] = must_be_exact(group);
   const std::vector<Piece> pieces{{buffer_of(flags.first(1)), buffer_of(flags.last(1))}};
@@ -173,7 +173,7 @@ void Plan::add(std::shared_ptr<Method> method, Indices members, std::size_t fusi
   ways.push_back(std::move(way));
 }
 
-Task<> reduce_group(std::shared_ptr<Group> group, Routes& routes, Operation& operation) {
+Task<> reduce_group(std::shared_ptr<GroupedCall> group, Routes& routes, Operation& operation) {
   Ranks ranks(group->set, routes, operation);
   co_await agree(ranks, *group);
   const auto& ways = group->plan->ways;

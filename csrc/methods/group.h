@@ -49,7 +49,7 @@ struct Plan {
 };
 
 /// A call of it.
-struct Group {
+struct GroupedCall {
   std::shared_ptr<const Plan> plan;
   Communicator& set;
   std::vector<Piece> arrays;                     // each in its own type
@@ -60,6 +60,6 @@ struct Group {
   std::exception_ptr error;  // at the end: what all ranks have refused the call with, if they have
 };
 
-Task<> reduce_group(std::shared_ptr<Group> group, Routes& routes, Operation& operation);
+Task<> reduce_group(std::shared_ptr<GroupedCall> group, Routes& routes, Operation& operation);
 
 }  // namespace ronde

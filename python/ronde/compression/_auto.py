@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TextIO
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class Auto(PythonMethod):
             raise ValueError(f"min_loss_decrease must be from 0 to 1, not {min_loss_decrease}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
-        self._native = _core.PythonMethod(ref(self))
+        super().__init__()
         self._residuals = _residuals.Residuals()
         # Of each communicator, by the arrays. (Its address is no key: another may get it, on some ranks.)
         self._buckets: WeakKeyDictionary[_core.Communicator, dict[Parts, Bucket]]
@@ -200,9 +200,8 @@ class Auto(PythonMethod):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(
-            state, _buckets=WeakKeyDictionary(), _native=_core.PythonMethod(ref(self))
-        )
+        super().__init__()
+        vars(self).update(state, _buckets=WeakKeyDictionary())
 
     def _position(self, communicator: _core.Communicator) -> str:
         known = self._buckets.get(communicator, {}).values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC
 from collections.abc import Generator
 from typing import Any
@@ -30,6 +31,9 @@ class PythonMethod(Method):
 
     It runs while its call is under way, and must make no other call.
     """
+
+    def __init__(self) -> None:
+        self._native = _core.PythonMethod(weakref.ref(self))
 
     feeds_back = False
     """Whether a call leaves something behind for later ones: it must not see a step that is skipped."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Generator
 from typing import Any
 
@@ -48,7 +47,7 @@ class Custom(PythonMethod, Codec):
 
     def __init__(self, compressor: Any) -> None:
         self._compressor = compressor
-        self._native = _core.PythonMethod(weakref.ref(self))
+        super().__init__()
         self.unbiased = bool(getattr(compressor, "unbiased", False))
 
     def _reduce(self, bucket: _core.Bucket, residual: Floats | None, step: int) -> Steps:
