@@ -142,7 +142,8 @@ py::object grouped_allreduce(const Caller& caller, const std::shared_ptr<Plan>& 
                              const py::list& xs, const py::object& outputs,
                              const std::optional<std::vector<DType>>& dtypes) {
   if (xs.size() != plan->parameters.size()) return py::none();
-  const auto group = std::make_shared<GroupedCall>(GroupedCall{plan, caller.set, {}, {}, false, false, {}});
+  const auto group =
+      std::make_shared<GroupedCall>(GroupedCall{plan, caller.set, {}, {}, false, false, {}});
   for (const auto& way : plan->ways) {
     group->methods.push_back(way.method.lock());
     if (!way.exact && !group->methods.back()) return py::none();

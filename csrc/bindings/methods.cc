@@ -145,8 +145,7 @@ void bind_steps(py::class_<T, Method, std::shared_ptr<T>>& method) {
       },
       [](T& self, const py::dict& dict) {
         Steps steps;
-        for (const auto& [name, step] : dict)
-          steps[name_from(name)] = py::cast<std::int64_t>(step);
+        for (const auto& [name, step] : dict) steps[name_from(name)] = py::cast<std::int64_t>(step);
         self.load(std::move(steps));
       });
 }

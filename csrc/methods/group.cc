@@ -114,7 +114,8 @@ Task<> reduce_exactly(Ranks& ranks, const GroupedCall& group, const Plan::Way& w
 }
 
 /// Has the method reduce the arrays as arrays of float32.
-Task<> reduce_in_floats(Ranks& ranks, const GroupedCall& group, const Plan::Way& way, Method& method) {
+Task<> reduce_in_floats(Ranks& ranks, const GroupedCall& group, const Plan::Way& way,
+                        Method& method) {
   const auto& plan = *group.plan;
   const auto held = ranks.operation.held();
   std::vector<std::pair<std::size_t, std::span<float>>> others;

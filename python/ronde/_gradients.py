@@ -11,7 +11,7 @@ import operator
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ class Reducer:
         If it fails, this pass has not been counted.
         """
         if self.last is not None and self.passes_per_step == 1 and self.last.fits(grads):
-            return self.last.filled(self._communicate(self.last.arrays(grads), self.last))
+            return self.last.filled(self._communicate(list(self.last.order(grads)), self.last))
         gradients = _Gradients.of(grads)
         if self.passes_per_step > 1:
             gradients = gradients.added_to(self.sums)
@@ -234,48 +234,45 @@ class _Gradients:
 
 @dataclass(frozen=True)
 class _Structure:
-    """What is known of gradients from step to step. Those in a list, a tuple or a dictionary of plain arrays
-    need not be taken apart and put together by their labels again."""
+    """What is known of gradients from step to step. Plain arrays in a list, a tuple or a dictionary need not
+    be found and put in order by their labels again."""
 
     name: str  # of the call: what the shapes do not show, the ranks compare it
-    labels: list[Any]  # of those that there are
-    type: type
-    keys: list[Any]  # of a dictionary, as it has them
-    order: Callable[[Any], Any] | None  # its arrays in the order of the ranks
-    places: list[int]  # where the array of each key is in that
+    labels: list[Any]  # of the arrays that there are
+    kind: type | None  # of a structure whose entries are the arrays, all of them
+    keys: list[Any]  # of a dictionary, in its order
+    order: Callable[[Any], Any] = list  # its arrays in the order of the labels
+    places: Sequence[int] = ()  # of each key in that
 
     @staticmethod
     def of(grads: Any, gradients: _Gradients, name: str) -> _Structure:
-        present = [label for label, _ in gradients.present()]
+        labels = [label for label, _ in gradients.present()]
         name = f"{name} {gradients.describe()}".rstrip()
-        keys = list(grads) if type(grads) is dict else []
-        if len(keys) < 2 or len(gradients.arrays) != len(keys):
-            return _Structure(name, present, type(grads), [], None, [])
-        in_order = sorted(keys, key=repr)
-        places = {key: i for i, key in enumerate(in_order)}
-        order = operator.itemgetter(*in_order)
-        return _Structure(name, present, dict, keys, order, [places[key] for key in keys])
+        kind = type(grads)
+        if kind in (list, tuple) and labels == list(range(len(grads))):
+            return _Structure(name, labels, kind, [])
+        if kind is dict and len(labels) > 1 and labels == sorted(grads, key=repr):
+            places = {label: i for i, label in enumerate(labels)}
+            order = operator.itemgetter(*labels)
+            return _Structure(
+                name, labels, dict, list(grads), order, [places[key] for key in grads]
+            )
+        return _Structure(name, labels, None, [])
 
     def fits(self, grads: Any) -> bool:
-        """Whether these are such gradients, and plain arrays."""
-        if type(grads) is not self.type or len(grads) != len(self.labels):
+        """Whether these are the same, and plain arrays."""
+        kind = type(grads)
+        if kind is not self.kind or len(grads) != len(self.labels):
             return False
-        if self.type in (list, tuple):
-            return set(map(type, grads)) == {np.ndarray}
-        # Equal keys may be written in another way.
-        return (
-            self.order is not None
-            and all(map(operator.is_, grads, self.keys))
-            and set(map(type, grads.values())) == {np.ndarray}
-        )
-
-    def arrays(self, grads: Any) -> list[Any]:
-        return list(self.order(grads) if self.order else grads)
+        # Equal keys may show themselves in other words.
+        if kind is dict and not all(map(operator.is_, grads, self.keys)):
+            return False
+        return set(map(type, grads.values() if kind is dict else grads)) == {np.ndarray}
 
     def filled(self, reduced: list[Any]) -> Any:
-        if self.order:
+        if self.kind is dict:
             return dict(zip(self.keys, map(reduced.__getitem__, self.places), strict=True))
-        return tuple(reduced) if self.type is tuple else reduced
+        return tuple(reduced) if self.kind is tuple else reduced
 
 
 def zeros_like(grads: Any) -> Any:

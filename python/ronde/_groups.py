@@ -115,7 +115,10 @@ def _made(
         [each.array.shape for each in seen],
         [each.dtype for each in seen],
         [label for _, label in labelled],
-        [(repr(method), method and method._native, each) for method, each in members.items()],
+        [
+            (repr(method), None if method is None else method._native, each)
+            for method, each in members.items()
+        ],
         context.world().settings.fusion_bytes,
     )
     if way.key is not None:

@@ -146,9 +146,7 @@ def grouped_allreduce(
     Returns:
         A list of new arrays. The other arguments are those of `allreduce`.
     """
-    way = Way(
-        "grouped_allreduce", op, name, prescale_factor, postscale_factor, key_of(compression)
-    )
+    way = Way("grouped_allreduce", op, name, prescale_factor, postscale_factor, key_of(compression))
     return reduce_group(listed(xs), way, process_set, _labelled(name, compression), _xs)
 
 
@@ -170,9 +168,7 @@ def grouped_allreduce_(
         ValueError: an array is read only, or two share memory.
     """
     arrays = listed(xs)
-    way = Way(
-        "grouped_allreduce", op, name, prescale_factor, postscale_factor, key_of(compression)
-    )
+    way = Way("grouped_allreduce", op, name, prescale_factor, postscale_factor, key_of(compression))
     reduce_group(arrays, way, process_set, _labelled(name, compression), _xs, in_place=True)
     return arrays
 

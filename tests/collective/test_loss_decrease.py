@@ -41,6 +41,9 @@ class Watched(PythonMethod):
         out[...] = self.send(out.copy(), step)
         self.decrease.after(bucket)
 
+    def __repr__(self) -> str:
+        return "Watched"
+
 
 def followed(
     send: Callable[[np.ndarray, int], np.ndarray],

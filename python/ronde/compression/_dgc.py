@@ -14,6 +14,7 @@ from .codecs import number, ratio_of, topk, whole
 
 __all__ = ["DGC"]
 
+
 class DGC(Method):
     """Deep gradient compression (Lin et al. 2018), for one job at a time, because it keeps state.
 
@@ -57,14 +58,7 @@ class DGC(Method):
             raise ValueError(f"warmup_steps must be 0 or more, not {warmup_steps}")
         self._velocity = _residuals.Residuals()
         self._accumulated = _residuals.Residuals()
-        self._native: _core.Dgc = _core.Dgc(
-            self.ratio,
-            self.momentum,
-            self.clip,
-            self.warmup_steps,
-            self._accumulated.core,
-            self._velocity.core,
-        )
+        self._native = self._method()
 
     def ratio_at(self, step: int) -> float:
         """Return the ratio that is sent at a step, counted from 0."""
@@ -137,14 +131,13 @@ class DGC(Method):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(  # type: ignore[misc]
-            state["ratio"],
-            momentum=state["momentum"],
-            clip=state["clip"],
-            warmup_steps=state["warmup_steps"],
-        )
-        self._load_own({**state["_accumulated"].state_dict(), "velocity": state["_velocity"].state_dict()})
-        self._native.steps = state["_step"]
+        vars(self).update(state)
+        self._native: _core.Dgc = self._method()
+        self._native.steps = vars(self).pop("_step")
+
+    def _method(self) -> _core.Dgc:
+        parameters = self.ratio, self.momentum, self.clip, self.warmup_steps
+        return _core.Dgc(*parameters, self._accumulated.core, self._velocity.core)
 
     def __repr__(self) -> str:
         further = f", clip={self.clip!r}" if self.clip is not None else ""

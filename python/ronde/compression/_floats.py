@@ -1,5 +1,5 @@
-"""float32, in which compressors by themselves compute: arrays of other floating types are converted to it, and
-back."""
+"""float32, in which compressors compute: for one by itself, arrays of other floating types are converted to
+it, and back."""
 
 from __future__ import annotations
 

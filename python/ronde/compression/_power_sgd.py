@@ -164,11 +164,14 @@ class PowerSGD(Predictable):
 
     def __getstate__(self) -> dict[str, Any]:
         factors, steps = self._native.state()
-        return {"rank": self.rank, "seed": self.seed, "_factors": factors, "_steps": steps}
+        state = {**vars(self), "_factors": factors, "_steps": steps}
+        del state["_native"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["rank"], seed=state["seed"])  # type: ignore[misc]
-        self._native.load(state["_factors"], state["_steps"])
+        vars(self).update(state)
+        self._native = _core.PowerSgd(self.rank, str(self.seed))
+        self._native.load(vars(self).pop("_factors"), vars(self).pop("_steps"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PowerSGD) and (self.rank, self.seed) == (other.rank, other.seed)

@@ -1,8 +1,7 @@
 """The residuals of this rank, by the names of parameters: what payloads have left out.
 
-The core keeps them (csrc/methods/residuals.h). A residual is in units of what a rank contributes, scaled by `prescale_factor`: a sum of the residuals of all
-ranks, divided by their number for an average, is what they would still add to the result. So they can go
-to other ranks, of a job of another size too.
+The core keeps them, and csrc/methods/residuals.h says how. They are in units of what a rank contributes: so
+they can go to other ranks, of a job of another size too.
 """
 
 from __future__ import annotations

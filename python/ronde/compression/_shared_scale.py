@@ -1,4 +1,4 @@
-"""Integers of one step for all ranks, which are added as they are. csrc/methods/integer_sums.h has the method."""
+"""Integers of one step for all ranks, which are added as they are (csrc/methods/integer_sums.h)."""
 
 from __future__ import annotations
 

@@ -98,9 +98,7 @@ class Custom(PythonMethod, Codec):
             return MismatchError(f"the payloads of {self!r} differ; those of this rank are {kind}")
         return None
 
-    def _packed(
-        self, bucket: _core.Bucket, residual: Floats | None
-    ) -> list[tuple[Any, Any]]:
+    def _packed(self, bucket: _core.Bucket, residual: Floats | None) -> list[tuple[Any, Any]]:
         packed, offset = [], 0
         for x in bucket.scaled().inputs:
             value = x.astype(np.float32)
