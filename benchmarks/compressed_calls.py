@@ -47,9 +47,7 @@ def calls() -> dict[str, Callable[[], Any]]:
 
     by_list, by_name = optimizer("list"), optimizer("dictionary")
     return {
-        "grouped_allreduce_": lambda: ronde.grouped_allreduce_(
-            xs, name="g", compression=feedback
-        ),
+        "grouped_allreduce_": lambda: ronde.grouped_allreduce_(xs, name="g", compression=feedback),
         "update_params, list": lambda: by_list.update_params(None, xs),
         "update_params, dictionary": lambda: by_name.update_params(None, named),
     }
