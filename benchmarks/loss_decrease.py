@@ -22,9 +22,11 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 import numpy as np
 import ronde
 from mpi4py import MPI
-from ronde.compression import ErrorFeedback, _loss_decrease, int4, linear, powersgd, sign, topk
-from ronde.compression._group import Group, Method
+from ronde import _core
+from ronde.compression import _loss_decrease, int4, linear, powersgd, sign, topk
 from ronde.compression._loss_decrease import LossDecrease
+from ronde.compression._method import PythonMethod, Steps
+from ronde.compression._residuals import Residuals
 from training import data, model
 
 COMPRESSORS = (
@@ -57,7 +59,7 @@ def main() -> None:
         f"{'compressor':<{width}}{'residual / gradient':>20}{'decrease kept':>14}{'loss / exact':>14}"
     )
     for name, compressor in zip(names, COMPRESSORS, strict=True):
-        watched = Watched(ErrorFeedback(compressor))
+        watched = Watched(compressor)
         reached = loss_after(options.steps, watched)
         left, given = MPI.COMM_WORLD.allreduce(np.array(watched.squares))
         pairs = [list(each._pairs)[-LAST:] for each in watched.decreases.values()]
@@ -67,28 +69,36 @@ def main() -> None:
         )
 
 
-class Watched(Method):
+class Watched(PythonMethod):
     """Looks at what error feedback does to each bucket."""
 
     feeds_back = True
 
-    def __init__(self, feedback: ErrorFeedback) -> None:
-        self._feedback = feedback
+    def __init__(self, codec: Any) -> None:
+        super().__init__()
+        self._codec = codec
+        self._residuals = Residuals()
         self.decreases: dict[Any, LossDecrease] = {}
-        self.squares = 0.0, 0.0  # of the residuals and of the contributions of this rank
+        # Of residuals and of contributions of this rank, by buckets, in the last step.
+        self._squares: dict[Any, tuple[float, float]] = {}
 
-    def _reduce(self, group: Group) -> None:
-        given = sum(float(np.vdot(each, each)) for each in group.inputs)
-        for bucket in group.buckets():
-            decrease = self.decreases.setdefault(bucket.parts, LossDecrease())
-            decrease.before(bucket)
-            self._feedback._reduce(bucket)
-            decrease.after(bucket)
-        norms = self._feedback.norms()
-        self.squares = sum(norms[name] ** 2 for name in group.names), given
+    @property
+    def squares(self) -> tuple[float, float]:
+        left, given = zip(*self._squares.values(), strict=True)
+        return sum(left), sum(given)
+
+    def _reduce(self, bucket: _core.Bucket, residual: Any, step: int) -> Steps:
+        parts, native = bucket.parts, self._codec._native
+        given = sum(_core.sum_of_squares(each) for each in bucket.inputs)
+        decrease = self.decreases.setdefault(parts, LossDecrease())
+        yield from decrease.before(bucket)
+        vector, added = bucket.residual(self._residuals.core, native.per_rank)
+        yield _core.Reduce(bucket.scaled(added), native, vector, step)
+        decrease.after(bucket)
+        self._squares[parts] = _core.sum_of_squares(vector), given
 
     def __repr__(self) -> str:  # by which the ranks compare their calls
-        return repr(self._feedback)
+        return f"Watched({self._codec!r})"
 
 
 def loss_after(steps: int, compression: Any) -> float:

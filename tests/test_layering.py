@@ -12,6 +12,7 @@ CSRC = Path(__file__).parent.parent / "csrc"
 LAYERS = (
     ("bindings",),
     ("engine", "pipeline"),
+    ("methods",),
     ("collective",),
     ("schedule", "compress", "node", "transport"),
     ("kernels", "cuda"),

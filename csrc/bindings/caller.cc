@@ -116,14 +116,15 @@ py::object PendingCall::result() {
   return result_;
 }
 
+std::shared_ptr<PyObject> held(py::object object) { return {object.release().ptr(), drop}; }
+
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
                           PendingCall::Finish finish) const {
   give_back_objects();
-  set.require_algorithm(what.collective, what.algorithm);
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
-  std::vector<std::shared_ptr<Submission>> submissions{std::make_shared<Submission>(
-      std::move(what), std::shared_ptr<const void>(kept.release().ptr(), drop))};
+  std::vector<std::shared_ptr<Submission>> submissions{
+      std::make_shared<Submission>(std::move(what), held(std::move(kept)))};
   {
     WithoutGil release;
     engine_->submit(set, submissions[0]);

@@ -66,10 +66,24 @@ class Caller {
                               std::initializer_list<pybind11::handle> arrays, const Begin& begin,
                               const Finish& finish,
                               const std::optional<Fusable>& fusable = {}) const {
-    if (engine_)
-      return submit({std::move(call), collective, std::string(algorithm), begin, fusable}, arrays,
-                    finish);
+    if (engine_) {
+      set.require_algorithm(collective, algorithm);
+      const auto begin_by = [begin, collective, named = std::string(algorithm)](
+                                Routes& routes, Operation& operation) {
+        return begin(routes.choose(collective, named), operation);
+      };
+      return submit({std::move(call), begin_by, fusable}, arrays, finish);
+    }
     run_collective(set, arrays, [&] { set.run(call, collective, algorithm, begin); });
+    return finish();
+  }
+
+  /// The same of a call that takes routes by itself: `begin(routes, operation)`.
+  template <class Begin, class Finish>
+  pybind11::object operator()(const Call& call, std::initializer_list<pybind11::handle> arrays,
+                              const Begin& begin, const Finish& finish) const {
+    if (engine_) return submit({call, begin, {}}, arrays, finish);
+    run_collective(set, arrays, [&] { set.run(call, begin); });
     return finish();
   }
 
@@ -80,7 +94,9 @@ class Caller {
   Engine* const engine_;
 };
 
-/// Python objects that asynchronous calls need no more are given back by this.
+/// A Python object that calls hold, which end without the GIL. Once none needs it any more, it is
+/// given back by this.
+std::shared_ptr<PyObject> held(pybind11::object object);
 void give_back_objects();
 
 }  // namespace ronde

@@ -66,6 +66,10 @@ Hooks make_hooks(py::function where, py::function warn, std::optional<py::functi
       error.discard_as_unraisable("ronde: showing a warning");
     }
   };
+  hooks.enter = [](FunctionRef<void()> run) {
+    WithGil gil;
+    run();
+  };
   if (log) {
     hooks.log = [log = *log](const std::string& line) {
       WithGil gil;

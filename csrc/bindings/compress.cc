@@ -10,7 +10,6 @@
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "compress/compressor.h"
-#include "compress/cut.h"
 #include "compress/low_rank.h"
 #include "compress/quantiser.h"
 #include "compress/random_k.h"
@@ -103,6 +102,7 @@ void with_integers(py::array& array, F f) {
 void bind_shared_scale(py::module_& module) {
   py::class_<SharedScale, Compressor, std::shared_ptr<SharedScale>>(
       module, "SharedScale", "Integers of a step that all ranks share.")
+      .def("integer", &SharedScale::integer, py::arg("ranks"))
       .def(
           "maxima",
           [](const SharedScale& self, const py::array& values, std::optional<py::array> residual) {
@@ -222,14 +222,6 @@ void bind_compress(py::module_& module) {
       .value("stochastic", Rounding::stochastic);
 
   module.def("compressor_names", &compressor_names);
-  module.def(
-      "all_finite",
-      [](const py::array& values) {
-        const auto input = floats_of(values, "values");
-        WithoutGil release;
-        return all_finite(input);
-      },
-      py::arg("values"));
   py::class_<Compressor, std::shared_ptr<Compressor>>(
       module, "Compressor", "Values to payloads and back; it has no state.")
       .def(py::init([](const std::string& name, const std::string& simd) {

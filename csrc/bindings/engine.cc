@@ -40,6 +40,7 @@ void bind_engine(py::module_& module) {
       .def("drain", &Engine::drain, "set"_a, "why"_a, py::call_guard<WithoutGil>())
       .def("close", &Engine::close, "set"_a, "why"_a, py::call_guard<WithoutGil>());
   bind_operations(engine);
+  bind_groups(engine);
 }
 
 }  // namespace ronde

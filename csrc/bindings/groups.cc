@@ -1,21 +1,28 @@
-// Allreduces of several arrays as Python's public functions call them: the ranks agree on the
-// group, and then reduce its buckets, each of them as one vector, exactly or compressed.
+// Allreduces of several arrays as Python's public functions call them (methods/group.h).
+//
+// Arrays come in a list. If they are plain (arrays.h) and what the plan says, that is all; else the
+// result is None, nothing was done, and it is for the caller to see what they are.
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "bindings/arguments.h"
 #include "bindings/arrays.h"
+#include "bindings/caller.h"
+#include "bindings/operand.h"
 #include "bindings/operations.h"
 #include "collective/communicator.h"
+#include "methods/group.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -26,7 +33,7 @@ namespace {
 /// What the caller says of a compression: the compressor, a residual for all elements of the call
 /// or None, the key of random numbers, and whether each rank's own values are compressed wherever
 /// the ranks are.
-struct Compressing {
+struct Given {
   std::shared_ptr<const Compressor> compressor;
   std::optional<py::array> residual;
   std::uint64_t key;
@@ -64,50 +71,126 @@ void require_apart(const std::vector<py::array>& outputs) {
   }
 }
 
-/// What is done with some of the arrays of a group, in words.
-using Way = std::pair<std::string, std::vector<std::size_t>>;
+/// Of some arrays: how they are compressed, in words, by what, and which they are.
+using Way = std::tuple<std::string, std::shared_ptr<Method>, std::vector<std::size_t>>;
 
-/// Phase 0 of a call on several arrays, which allreduce_bucket then reduces. Returns whether any
-/// rank has raised its flag.
-bool agree_on_group(Communicator& self, const std::string& kind,
-                    const std::vector<py::array>& inputs, const std::vector<py::array>& outputs,
-                    const std::vector<DType>& dtypes, const std::vector<Way>& ways, py::handle op,
-                    py::handle name, py::handle prescale, py::handle postscale, bool flag) {
-  require_apart(outputs);
-  Call group;
-  group.kind = kind;
-  group.name = name_from(name);
-  group.detail = std::to_string(inputs.size()) + " arrays: ";
-  for (std::size_t i = 0; i < inputs.size(); ++i) {
-    const Reducing reducing(self, op, dtypes[i], prescale, postscale);
-    reducing.describe(group);
-    if (i) group.detail += ", ";
-    group.detail += ronde::name_of(dtypes[i]);
-    group.detail += shown(py::list(py::cast(shape_of(inputs[i]))));
+/// `labels`: names of the arrays, under which methods keep what belongs to them.
+std::shared_ptr<Plan> make_plan(const Communicator& set, const std::string& kind, py::handle name,
+                                py::handle op, py::handle prescale, py::handle postscale,
+                                const std::vector<std::vector<std::int64_t>>& shapes,
+                                const std::vector<DType>& dtypes, const py::list& labels,
+                                const std::vector<Way>& ways, std::size_t fusion_bytes) {
+  auto plan = std::make_shared<Plan>();
+  auto& call = plan->call;
+  call.kind = kind;
+  call.name = name_from(name);
+  call.detail = std::to_string(shapes.size()) + " arrays: ";
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    const Reducing reducing(set, op, dtypes.at(i), prescale, postscale);
+    reducing.describe(call);
+    if (i) call.detail += ", ";
+    call.detail += ronde::name_of(dtypes[i]);
+    call.detail += shown(py::list(py::cast(shapes[i])));
+    std::size_t elements = 1;
+    for (const auto length : shapes[i]) elements *= static_cast<std::size_t>(length);
+    plan->parameters.push_back({name_from(labels[i]), shapes[i], dtypes[i], elements});
+    plan->reductions.push_back(reducing.reduction);
   }
-  if (inputs.empty()) Reducing(self, op, DType::float32, prescale, postscale).describe(group);
-  for (const auto& [text, members] : ways) {
-    group.detail += ", compression=" + text + " of " + shown(py::cast(members));
-    for (const auto i : members)
-      Reducing(self, op, dtypes.at(i), prescale, postscale).require_compressible();
+  const Reducing in_floats(set, op, DType::float32, prescale, postscale);
+  if (shapes.empty()) in_floats.describe(call);
+  plan->in_floats = in_floats.reduction;
+  plan->averages = in_floats.op == Op::average;
+  const auto growth = [](double factor) { return std::max(1.0, std::abs(factor)); };
+  plan->growth =
+      2.0 * set.size() * growth(plan->in_floats.prescale) * growth(plan->in_floats.postscale);
+  for (const auto& [text, method, members] : ways) {
+    if (method) call.detail += ", compression=" + text + " of " + shown(py::cast(members));
+    for (const auto i : members) {
+      if (method) Reducing(set, op, dtypes.at(i), prescale, postscale).require_compressible();
+    }
+    plan->add(method, members, fusion_bytes);
   }
-  // An empty group is a call too.
-  const auto byte = static_cast<std::byte>(flag);
-  std::byte any{};
-  const Piece piece{{&byte, 1, {}}, {&any, 1, {}}};
-  run_collective(self, {}, [&] {
-    self.run(group, Collective::allreduce, {}, [&](Route& route, Operation& operation) {
-      return route.allreduce(operation, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max},
-                             {});
-    });
-  });
-  return any != std::byte{};
+  call.known_fingerprint = call.fingerprint();
+  return plan;
 }
 
-/// Arrays of one dtype of a group that has been agreed on, as one vector.
+/// The array, if it is what the plan says. `given`: what it is, unless it is plain.
+std::optional<py::array> planned(py::handle x, const Parameter& parameter,
+                                 std::optional<DType> given) {
+  if (given ? *given != parameter.dtype : plain_dtype(x) != parameter.dtype) return {};
+  auto array = py::reinterpret_borrow<py::array>(x);
+  if (!std::ranges::equal(std::span(array.shape(), static_cast<std::size_t>(array.ndim())),
+                          parameter.shape))
+    return {};
+  return array;
+}
+
+/// What the ranks compare besides the plan: where methods are in what they keep.
+Call positioned(const GroupedCall& group) {
+  Call call = group.plan->call;
+  for (std::size_t i = 0; i < group.methods.size(); ++i) {
+    if (group.methods[i])
+      call.detail += group.methods[i]->position(group.set, group.plan->ways[i].buckets);
+  }
+  if (call.detail != group.plan->call.detail) call.known_fingerprint.reset();
+  return call;
+}
+
+/// `outputs`: None for new arrays. `dtypes`: of arrays that are not plain, or None. Returns the
+/// outputs, and whether they were reduced exactly whatever the plan says.
+py::object grouped_allreduce(const Caller& caller, const std::shared_ptr<Plan>& plan,
+                             const py::list& xs, const py::object& outputs,
+                             const std::optional<std::vector<DType>>& dtypes) {
+  if (xs.size() != plan->parameters.size()) return py::none();
+  const auto group =
+      std::make_shared<GroupedCall>(GroupedCall{plan, caller.set, {}, {}, false, false, {}});
+  for (const auto& way : plan->ways) {
+    group->methods.push_back(way.method.lock());
+    if (!way.exact && !group->methods.back()) return py::none();
+  }
+  py::list results;
+  std::vector<py::array> apart;
+  for (std::size_t i = 0; i < xs.size(); ++i) {
+    const auto given = dtypes ? std::optional(dtypes->at(i)) : std::nullopt;
+    const auto input = planned(xs[i], plan->parameters[i], given);
+    if (!input) return py::none();
+    auto output = outputs.is_none() ? new_like(*input)
+                                    : py::reinterpret_borrow<py::array>(py::list(outputs)[i]);
+    if (!output.writeable() || output.nbytes() != input->nbytes()) return py::none();
+    group->arrays.push_back({input_of(*input), output_of(output)});
+    if (!outputs.is_none()) apart.push_back(output);
+    results.append(std::move(output));
+  }
+  require_apart(apart);
+  for (std::size_t i = 0; i < plan->ways.size(); ++i) {
+    if (!group->methods[i]) continue;
+    group->methods[i]->check(caller.set, plan->ways[i].buckets);
+    group->feeds_back |= group->methods[i]->feeds_back();
+  }
+  const auto begin = [group](Routes& routes, Operation& operation) {
+    return reduce_group(group, routes, operation);
+  };
+  const auto finish = [group, results]() -> py::object {
+    if (group->error) std::rethrow_exception(group->error);
+    return py::make_tuple(results, group->exactly);
+  };
+  const Call call = positioned(*group);
+  auto result = caller(call, {xs, results}, begin, finish);
+  give_back_objects();
+  return result;
+}
+
+template <class Class, class... Set>
+void bind_grouped(Class& calls, const Set&... set) {
+  const typename Class::type* const of = nullptr;
+  calls.def("grouped_allreduce", method(of, &grouped_allreduce), set..., "plan"_a, "xs"_a,
+            "outputs"_a, "dtypes"_a = py::none());
+}
+
+/// Arrays of one dtype as one vector, for tests and benchmarks.
 void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
                       std::vector<py::array>& outputs, DType dtype, py::handle op, py::handle name,
-                      py::handle prescale, py::handle postscale, Compressing* compressing,
+                      py::handle prescale, py::handle postscale, Given* compressing,
                       const std::string& detail) {
   const Reducing reducing(self, op, dtype, prescale, postscale);
   Call call;
@@ -146,17 +229,24 @@ void allreduce_bucket(Communicator& self, const std::vector<py::array>& inputs,
 }  // namespace
 
 void bind_groups(py::module_& module, py::class_<Communicator>& communicator) {
-  py::class_<Compressing>(module, "Compression", "How one allreduce is compressed.")
+  py::class_<Plan, std::shared_ptr<Plan>>(module, "Plan",
+                                          "What is known of a group of arrays from call to call.")
+      .def(py::init(&make_plan), "set"_a, "kind"_a, "name"_a, "op"_a, "prescale"_a, "postscale"_a,
+           "shapes"_a, "dtypes"_a, "labels"_a, "ways"_a, "fusion_bytes"_a)
+      .def("__str__", [](const Plan& self) { return to_python(self.call.text()); });
+  bind_grouped(communicator);
+  py::class_<Given>(module, "Compression", "How one allreduce is compressed.")
       .def(py::init([](std::shared_ptr<Compressor> compressor, std::optional<py::array> residual,
                        std::uint64_t key, bool per_rank) {
-             return Compressing{std::move(compressor), std::move(residual), key, per_rank};
+             return Given{std::move(compressor), std::move(residual), key, per_rank};
            }),
            "compressor"_a.none(false), "residual"_a, "key"_a, "per_rank"_a = false);
-  communicator
-      .def("agree_on_group", &agree_on_group, "kind"_a, "inputs"_a, "outputs"_a, "dtypes"_a,
-           "ways"_a, "op"_a, "name"_a, "prescale"_a, "postscale"_a, "flag"_a)
-      .def("allreduce_bucket", &allreduce_bucket, "inputs"_a, "outputs"_a, "dtype"_a, "op"_a,
-           "name"_a, "prescale"_a, "postscale"_a, "compression"_a, "detail"_a);
+  communicator.def("allreduce_bucket", &allreduce_bucket, "inputs"_a, "outputs"_a, "dtype"_a,
+                   "op"_a, "name"_a, "prescale"_a, "postscale"_a, "compression"_a, "detail"_a);
+}
+
+void bind_groups(py::class_<Engine, std::shared_ptr<Engine>>& engine) {
+  bind_grouped(engine, "set"_a);
 }
 
 }  // namespace ronde

@@ -300,22 +300,6 @@ void bind_call(py::module_& module) {
       .def("__str__", &Call::text);
 }
 
-/// As a method of a communicator, which makes the call to its end.
-template <class... Arguments>
-auto method(const Communicator*, py::object (*function)(const Caller&, Arguments...)) {
-  return [function](Communicator& self, Arguments... arguments) {
-    return function(Caller(self), arguments...);
-  };
-}
-
-/// As a method of an engine, which takes the set of the call first.
-template <class... Arguments>
-auto method(const Engine*, py::object (*function)(const Caller&, Arguments...)) {
-  return [function](Engine& self, Communicator& set, Arguments... arguments) {
-    return function(Caller(set, &self), arguments...);
-  };
-}
-
 /// `set`: what names the argument that a method takes first, if it takes one.
 template <class Class, class... Set>
 void bind_collectives(Class& calls, const Set&... set) {

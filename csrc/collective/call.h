@@ -24,6 +24,8 @@ struct Call {
   double prescale = 1.0;
   double postscale = 1.0;
   std::string detail;  // anything else that must agree, in words
+  /// Its fingerprint, where that is known: of a long description that is used again and again.
+  std::optional<std::uint64_t> known_fingerprint = {};
 
   /// 64 bits of all that is compared. Equal calls have equal fingerprints.
   std::uint64_t fingerprint() const;

@@ -81,6 +81,11 @@ void Communicator::run(const Call& call, Collective collective, std::string_view
   run(operation, [&] { return begin(route, operation); });
 }
 
+void Communicator::run(const Call& call, FunctionRef<Task<>(Routes&, Operation&)> begin) {
+  Operation operation(call);
+  run(operation, [&] { return begin(routes_, operation); });
+}
+
 void Communicator::allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                                         const Reduction& reduction,
                                         const Compression& compression) {

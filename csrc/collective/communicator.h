@@ -46,6 +46,8 @@ class Communicator {
   /// names one for schedules. Throws ArgumentError where that cannot run.
   void run(const Call& call, Collective collective, std::string_view algorithm,
            FunctionRef<Task<>(Route&, Operation&)> begin);
+  /// Makes a call whose task takes routes by itself.
+  void run(const Call& call, FunctionRef<Task<>(Routes&, Operation&)> begin);
   /// An allreduce of float32 that is compressed where it crosses machines: ranks of one machine
   /// reduce exactly, unless the compression is that of each rank's own values. It must be the same
   /// on all ranks, and `call` must describe it.

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "collective/hooks.h"
+#include "collective/requests.h"
 #include "transport/transport.h"
 
 namespace ronde {
@@ -49,6 +50,15 @@ class Control {
   /// any time. Set before there are calls.
   void set_meanwhile(std::function<bool()> work) { meanwhile_ = std::move(work); }
   bool meanwhile() const { return meanwhile_ && meanwhile_(); }
+
+  /// What tasks need a thread of the caller for.
+  Requests& requests() { return requests_; }
+  /// Runs what they have asked for. For threads of the caller; returns whether there was anything.
+  bool run_requests() {
+    if (!requests_.waiting()) return false;
+    hooks_.enter([this] { requests_.run(); });
+    return true;
+  }
 
   /// Reports to all ranks that this one waits, and that it does no longer.
   void announce_waiting(const Standing& standing);
@@ -124,6 +134,7 @@ class Control {
   const std::shared_ptr<Transport> transport_;
   const Hooks hooks_;
   std::function<bool()> meanwhile_;
+  Requests requests_;
   const std::shared_ptr<Notice> incoming_;
   Request request_ = 0;
   std::list<Outgoing> outgoing_;

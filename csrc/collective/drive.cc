@@ -11,6 +11,10 @@ void drive(RootTask& task, const Operation& operation, Lane& lane, Turns& turns,
   Wait wait(lane.settings().spin);
   Several several;
   while (progress != Progress::done) {
+    if (lane.control().run_requests()) {
+      progress = task.progress();
+      continue;
+    }
     std::exception_ptr error;
     const auto check = [&](double elapsed) {
       lane.control().hooks().check_signals();

@@ -4,6 +4,8 @@
 #include <functional>
 #include <string>
 
+#include "core/function_ref.h"
+
 namespace ronde {
 
 struct Hooks {
@@ -13,6 +15,8 @@ struct Hooks {
   std::function<std::string()> where = [] { return std::string(); };
   /// Shows a warning to the user.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
+  /// Runs functions that tasks have asked for (requests.h), with what they need to call Python.
+  std::function<void(FunctionRef<void()>)> enter = [](FunctionRef<void()> run) { run(); };
   /// Takes a line of how a call goes; empty where nobody reads it.
   std::function<void(const std::string&)> log;
 };

@@ -86,11 +86,12 @@ class Lane {
   /// where it must not.
   std::uint64_t fingerprint(const Operation& operation, std::uint64_t extent = 0) const;
 
-  /// Phase 0, and nothing else: nothing where the operation has agreed.
+  /// Phase 0, and nothing else; not even that where the ranks have agreed on the operation.
   Task<> agree(Operation& operation);
   /// The same, unless the user does without.
   Task<> begin(Operation& operation);
-  /// `said`: the fingerprints of this rank, or of those of its machine.
+  /// `said`: the fingerprints of this rank, or of those of its machine. Contributions are exchanged
+  /// also where the ranks have agreed before.
   Task<> agree_by_messages(Operation& operation, Extremes said,
                            std::shared_ptr<Contributions> contributions = nullptr);
   /// The fingerprints of all ranks, which may differ.

@@ -28,7 +28,7 @@ class Operation {
   bool patient;
   std::function<std::string()> about;  // what reports say of it besides
   std::uint64_t sequence = 0;          // in its lane: of the agreement that it has come to
-  bool agreed = false;                 // phase 0 is over: what follows needs no other
+  bool agreed = false;                 // on all of it: no further step needs an agreement
 
   /// Memory that lives as long as the operation, and for ever if that is given up.
   Bytes allocate(std::size_t bytes) {
@@ -43,8 +43,13 @@ class Operation {
     return {memory.as<T>(), count};
   }
 
-  /// Nothing of it is needed any more.
-  void release() { memory_.clear(); }
+  /// The same for memory that is there already.
+  void keep(std::shared_ptr<const void> memory) { memory_.push_back(std::move(memory)); }
+
+  /// How much memory there is, in allocations.
+  std::size_t held() const { return memory_.size(); }
+  /// Nothing is needed any more of what has come since so much was held.
+  void release(std::size_t held = 0) { memory_.resize(held); }
 
   /// Messages may still be under way.
   void give_up() {

@@ -20,6 +20,8 @@ class Routes {
   explicit Routes(Lane& lane)
       : lane_(lane), network_(lane), shared_memory_(lane), hierarchical_(lane) {}
 
+  Lane& lane() const { return lane_; }
+
   /// Throws ArgumentError where the algorithm cannot run.
   Route& choose(Collective collective, std::string_view algorithm) {
     if (lane_.board() && lane_.plans().chosen_freely(collective, algorithm)) {

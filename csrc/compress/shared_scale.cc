@@ -48,6 +48,24 @@ SharedScale::SharedScale(int bits, std::size_t block, Rounding rounding, const K
   levels_ = static_cast<float>((1 << (bits - 1)) - 1);
 }
 
+DType SharedScale::integer(int ranks) const {
+  constexpr int kMost = std::numeric_limits<std::int16_t>::max();
+  const auto levels = static_cast<int>(levels_);
+  if (ranks <= std::numeric_limits<std::int8_t>::max() / levels) return DType::int8;
+  if (ranks <= kMost / levels) return DType::int16;
+  std::string instead;
+  for (int bits = std::bit_width(static_cast<unsigned>(levels)); bits >= 2 && instead.empty();
+       --bits) {
+    if (ranks <= kMost / ((1 << (bits - 1)) - 1))
+      instead = "; " + std::to_string(bits) + " bits fit";
+  }
+  throw ArgumentError("integers of " +
+                      std::to_string(std::bit_width(static_cast<unsigned>(levels)) + 1) +
+                      " bits of " + std::to_string(ranks) +
+                      " ranks do not fit int16 when they are added; those of " +
+                      std::to_string(kMost / levels) + " ranks fit" + instead);
+}
+
 /// Calls f(number, offset, count) for every block.
 template <class F>
 void SharedScale::for_blocks(std::size_t count, F f) const {

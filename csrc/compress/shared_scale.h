@@ -29,6 +29,10 @@ class SharedScale final : public Compressor {
   SharedScale(int bits, std::size_t block, Rounding rounding,
               const KernelTable& kernels = ronde::kernels());
 
+  /// In which the integers of so many ranks are added: int8, or int16. Throws ArgumentError if in
+  /// neither.
+  DType integer(int ranks) const;
+
   std::size_t blocks(std::size_t count) const { return (count + block_ - 1) / block_; }
 
   /// The greatest |value + residual| of each block, of a residual that may be empty; infinite or

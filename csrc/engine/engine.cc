@@ -138,6 +138,7 @@ bool Engine::holds() const {
 }
 
 void Engine::submit(Communicator& set, std::shared_ptr<Submission> submission) {
+  control_->run_requests();
   const Holding lock(*this);
   set.require_usable();
   set.require_open();
@@ -156,6 +157,7 @@ Queue& Engine::queue(Communicator& set) {
 bool Engine::poll(const Submission& submission) {
   if (submission.done()) return true;
   require_mine();
+  control_->run_requests();
   // If another thread has the lock, it moves what is under way.
   if (const Holding lock{*this, std::try_to_lock}) progress(true);
   return submission.done();
@@ -167,11 +169,11 @@ bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
   Wait wait(spin_);
   const Counted counted(waiting_);
   while (!submission.done()) {
-    bool moved = false;
+    bool moved = control_->run_requests();
     {
       const Holding lock(*this);
       if (submission.done()) break;
-      moved = progress(true);
+      moved |= progress(true);
     }
     if (!moved) wait.pause(several);
     if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
@@ -208,11 +210,11 @@ void Engine::drain(Communicator& set, const std::string& why) {
     queue(set).drain();
   }
   for (bool drains = true; drains;) {
-    bool moved = false;
+    bool moved = control_->run_requests();
     {
       const Holding lock(*this);
       auto& queue = *queues_.at(&set);
-      if (queue.drains()) moved = queue.progress(true);
+      if (queue.drains()) moved |= queue.progress(true);
       drains = queue.drains();
       // At once, before another thread begins something.
       if (!drains) queue.close(std::make_exception_ptr(Error(why)));

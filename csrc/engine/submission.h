@@ -28,10 +28,8 @@ class Submission {
  public:
   struct What {
     Call call;
-    Collective collective;
-    std::string algorithm;  // for schedules; empty unless the caller has chosen it
-    std::function<Task<>(Route&, Operation&)> begin;  // makes the task
-    std::optional<Fusable> fusable;                   // the same, where it can be fused
+    std::function<Task<>(Routes&, Operation&)> begin;  // makes the task
+    std::optional<Fusable> fusable;                    // the same, where it can be fused
   };
 
   /// `owned`: the memory that it refers to.
@@ -51,12 +49,10 @@ class Submission {
   const std::optional<Fusable>& fusable() const { return what_.fusable; }
   /// What it moves, on all ranks alike; more than anything where that depends on the ranks.
   std::size_t bytes() const {
-    if (what_.fusable) return what_.fusable->piece.input.bytes;
-    return what_.call.dtype ? std::numeric_limits<std::size_t>::max() : 0;
+    return what_.fusable ? what_.fusable->piece.input.bytes
+                         : std::numeric_limits<std::size_t>::max();
   }
-  Task<> task(Routes& routes, Operation& operation) const {
-    return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
-  }
+  Task<> task(Routes& routes, Operation& operation) const { return what_.begin(routes, operation); }
 
   /// It is not pending any more.
   void begin() { begun_ = true; }

@@ -176,9 +176,6 @@ class Rounding:
     @property
     def value(self) -> int: ...
 
-def all_finite(values: _Array) -> builtins.bool:
-    """Whether an array of float32 has neither NaN nor infinity."""
-
 def compressor_names() -> list[str]:
     """The names that `Compressor` knows."""
 
@@ -239,6 +236,8 @@ class Compressor:
 class SharedScale(Compressor):
     """Integers of a step that all ranks share. csrc/compress/shared_scale.h says more."""
 
+    def integer(self, ranks: int) -> DType:
+        """In which those of so many ranks are added; `ValueError` if they do not fit."""
     def maxima(
         self,
         values: npt.NDArray[np.float32],
@@ -305,6 +304,183 @@ class Compression:
         residual: _Array | None,
         key: int,
         per_rank: builtins.bool = False,
+    ) -> None: ...
+
+# --- methods: csrc/methods says more
+
+def key_of(seed: str, step: int, name: str) -> int:
+    """64 bits, of which random numbers are made."""
+
+def sum_of_squares(values: _Array) -> float:
+    """In float64, as NumPy forms it."""
+
+class Method:
+    """A way to reduce arrays in fewer bytes."""
+
+class Codec(Method):
+    """A method that takes a residual of whoever keeps one."""
+
+    steps: int  # so far, without error feedback
+    @property
+    def per_rank(self) -> builtins.bool:
+        """Whether each rank compresses its own values, where others share memory with it, too."""
+
+class Residuals:
+    """What payloads have left out, by the names of parameters."""
+
+    def __init__(self) -> None: ...
+    @property
+    def names(self) -> list[str]: ...
+    def read(self, name: str) -> npt.NDArray[np.float32] | None: ...
+    def rescale(self, factor: float) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def load(self, state: dict[str, Any]) -> None: ...
+
+class Compressing(Codec):
+    """A compressor by itself."""
+
+    def __init__(self, compressor: Compressor, seed: str) -> None: ...
+
+class IntegerSums(Codec):
+    """Sums of integers of one step for all ranks."""
+
+    def __init__(self, scale: SharedScale, seed: str) -> None: ...
+
+class PowerSgd(Codec):
+    """Sums of matrices of a low rank."""
+
+    def __init__(self, rank: int, seed: str) -> None: ...
+    def worth_it(self, shape: Sequence[int]) -> builtins.bool: ...
+    def first(
+        self, rows: int, columns: int, step: int = 0, name: str = ""
+    ) -> npt.NDArray[np.float32]:
+        """The right vectors that a matrix begins with."""
+    def reduce(
+        self,
+        matrices: Sequence[_Array],
+        residuals: Sequence[_Array],
+        names: Sequence[str],
+        allreduce: Callable[[list[Any]], None],
+        ranks: int,
+        factor: float,
+        outputs: Sequence[_Array],
+    ) -> None: ...
+    def state(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """Factors and steps."""
+    def load(self, factors: dict[str, Any], steps: dict[str, int]) -> None: ...
+
+class ErrorFeedback(Method):
+    """A codec with residuals."""
+
+    steps: dict[str, int]  # of each bucket, by the name of its first array
+    def __init__(self, codec: Codec, residuals: Residuals) -> None: ...
+
+class Dgc(Method):
+    """Deep gradient compression."""
+
+    steps: dict[str, int]
+    def __init__(
+        self,
+        ratio: float,
+        momentum: float,
+        clip: float | None,
+        warmup_steps: int,
+        accumulated: Residuals,
+        velocity: Residuals,
+    ) -> None: ...
+    def ratio_at(self, step: int) -> float: ...
+
+class PythonMethod(Codec):
+    """A method written in Python, of which there is a weak reference."""
+
+    def __init__(self, method: Any) -> None: ...
+
+class Bucket:
+    """Arrays of float32 that travel together, while their call is under way."""
+
+    @property
+    def communicator(self) -> Communicator: ...
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """Name and elements of each array."""
+    @property
+    def inputs(self) -> list[npt.NDArray[np.float32]]: ...
+    @property
+    def outputs(self) -> list[npt.NDArray[np.float32]]: ...
+    @property
+    def averages(self) -> builtins.bool: ...
+    @property
+    def factors(self) -> tuple[float, float]:
+        """Before and after the reduction."""
+    def scaled(self, added: Sequence[_Array | None] | None = None) -> Bucket:
+        """With the factor before applied, and something added to each array or None."""
+    def residual(
+        self, residuals: Residuals, per_rank: builtins.bool
+    ) -> tuple[npt.NDArray[np.float32], list[Any]]:
+        """The vector of residuals, and what is to be added to the contribution now."""
+    def taken(self, residuals: Residuals) -> list[Any]:
+        """All that is left, to be added to the contribution now."""
+
+class Step:
+    """What a method written in Python wants the ranks to do: it yields it."""
+
+class Allreduce(Step):
+    """Of arrays of one dtype, exactly."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        inputs: Sequence[_Array],
+        outputs: Sequence[_Array],
+        dtype: DType,
+        op: Op,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+    ) -> None: ...
+
+class Allgather(Step):
+    """Of bytes, as many as each rank has."""
+
+    def __init__(self, bytes: _Bytes) -> None: ...
+    @property
+    def data(self) -> _Bytes: ...
+    @property
+    def rows(self) -> list[int]: ...
+
+class KnowLink(Step):
+    """Measures the link, unless it is known."""
+
+    def __init__(self) -> None: ...
+    @property
+    def link(self) -> Link: ...
+
+class Reduce(Step):
+    """Of a bucket, by a codec or exactly."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        codec: Codec | None = None,
+        residual: _Array | None = None,
+        step: int = 0,
+    ) -> None: ...
+
+class Plan:
+    """What is known of a group of arrays from call to call."""
+
+    def __init__(
+        self,
+        set: Communicator,
+        kind: str,
+        name: str | None,
+        op: Op,
+        prescale: float,
+        postscale: float,
+        shapes: Sequence[Sequence[int]],
+        dtypes: Sequence[DType],
+        labels: list[str],
+        ways: Sequence[tuple[str, Method | None, Sequence[int]]],  # in words, by what, which arrays
+        fusion_bytes: int,
     ) -> None: ...
 
 # --- transport
@@ -668,21 +844,18 @@ class Communicator:
     ) -> tuple[int, _Bytes, list[int]]: ...
     def barrier(self, name: str | None = None, call: Call | None = None) -> None: ...
 
-    # Phase 0 of a call on several arrays, and whether any rank has raised its flag; then the arrays, some
-    # of one dtype at a time.
-    def agree_on_group(
+    # Arrays of a plan, into new outputs for None: the outputs, and whether they were reduced exactly
+    # whatever the plan says. None, with nothing done, unless they are plain, or of the dtypes given, and
+    # what the plan says.
+    def grouped_allreduce(
         self,
-        kind: str,
-        inputs: Sequence[_Array],
-        outputs: Sequence[_Array],
-        dtypes: Sequence[DType],
-        ways: Sequence[tuple[str, Sequence[int]]],  # how which of them are compressed, in words
-        op: Op,
-        name: str | None,
-        prescale: float,
-        postscale: float,
-        flag: builtins.bool,
-    ) -> builtins.bool: ...
+        plan: Plan,
+        xs: list[Any],
+        outputs: list[Any] | None,
+        dtypes: Sequence[DType] | None = None,
+    ) -> tuple[list[Any], builtins.bool] | None: ...
+
+    # Arrays of one dtype as one vector.
     def allreduce_bucket(
         self,
         inputs: Sequence[_Array],
@@ -738,6 +911,14 @@ class Engine:
         postscale: float = 1.0,
         dtype: DType | None = None,
         algorithm: str = "",
+    ) -> Any: ...
+    def grouped_allreduce(
+        self,
+        set: Communicator,
+        plan: Plan,
+        xs: list[Any],
+        outputs: list[Any] | None,
+        dtypes: Sequence[DType] | None = None,
     ) -> Any: ...
     def reduce(
         self,

@@ -7,22 +7,25 @@ passes to a step.
 from __future__ import annotations
 
 import copy
+import operator
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import context, handles
+from ._groups import Way, reduce_group
 from ._ready import Ready
 from .arrays import View, is_floating, is_torch, view
 from .compression import feeding_back, is_function, method_of
-from .compression._group import Method
+from .compression._method import Method
 from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
-from .reductions import Op, reduce_group
+from .reductions import Op
 
 __all__ = ["Choice", "Reducer", "zeros_like"]
 
@@ -95,6 +98,7 @@ class Reducer:
     passes: int = 0  # since the last step
     sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
     seconds: float = 0.0
+    last: _Structure | None = None
 
     def update(
         self,
@@ -137,6 +141,7 @@ class Reducer:
             f"{self.name}[{label!r}]",
             prescale_factor=self.prescale_factor,
             postscale_factor=self.postscale_factor,
+            compression=self.choice.of(label, array),
             process_set=self.process_set,
         )
 
@@ -145,6 +150,9 @@ class Reducer:
 
         If it fails, this pass has not been counted.
         """
+        last = None if self.early or self.passes_per_step > 1 else self.last
+        if last is not None and last.fits(grads):
+            return last.filled(self._communicate(list(last.order(grads)), last))
         gradients = _Gradients.of(grads)
         self.early.require_same(gradients.present())
         if self.passes_per_step > 1:
@@ -152,26 +160,42 @@ class Reducer:
         if self.passes + 1 < self.passes_per_step:
             self.passes, self.sums = self.passes + 1, gradients
             return None
-        reduced = self._communicate(gradients)
+        if self.early:
+            reduced = self._finish(gradients.present())
+        else:
+            self.last = _Structure.of(grads, gradients, self.name)
+            present = [array for array in gradients.arrays if array is not None]
+            reduced = self._communicate(present, self.last)
         self.passes, self.sums = 0, None
         return gradients.like(grads, reduced)
 
-    def _communicate(self, gradients: _Gradients) -> list[Any]:
+    def _finish(self, gradients: list[tuple[Any, Any]]) -> list[Any]:
         start = time.perf_counter()
         try:
-            present = gradients.present()
-            if self.early:
-                return self.early.finish(present, self._submit)
+            return self.early.finish(gradients, self._submit)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def _communicate(self, arrays: list[Any], structure: _Structure) -> list[Any]:
+        start = time.perf_counter()
+        way = Way(
+            "grouped_allreduce",
+            self.op,
+            structure.name,
+            self.prescale_factor,
+            self.postscale_factor,
+            weakref.ref(self.choice),  # which no other will ever be equal to
+        )
+        try:
             return reduce_group(
-                [view(array, f"grads[{label!r}]") for label, array in present],
-                self.op,
-                f"{self.name} {gradients.describe()}".rstrip(),
-                (self.prescale_factor, self.postscale_factor),
-                [
-                    (self.choice.of(label, array), f"{self.name}[{label!r}]")
-                    for label, array in present
-                ],
+                arrays,
+                way,
                 self.process_set,
+                lambda _: [
+                    (self.choice.of(label, array), f"{self.name}[{label!r}]")
+                    for label, array in zip(structure.labels, arrays, strict=True)
+                ],
+                lambda i: f"grads[{structure.labels[i]!r}]",
             )
         finally:
             self.seconds += time.perf_counter() - start
@@ -182,7 +206,7 @@ class Reducer:
         ranks = None if is_global else self.process_set.ranks
         # A copy has residuals of its own.
         choice = copy.deepcopy(self.choice)
-        return {**vars(self), "process_set": ranks, "choice": choice, "seconds": 0.0}
+        return {**vars(self), "process_set": ranks, "choice": choice, "seconds": 0.0, "last": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))
@@ -243,6 +267,49 @@ class _Gradients:
         """The reduced arrays of those present, in a structure of the type of `grads`."""
         remaining = iter(reduced)
         return _filled(grads, (None if x is None else next(remaining) for x in self.arrays))
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What is known of gradients from step to step. Plain arrays in a list, a tuple or a dictionary need not
+    be found and put in order by their labels again."""
+
+    name: str  # of the call: what the shapes do not show, the ranks compare it
+    labels: list[Any]  # of the arrays that there are
+    kind: type | None  # of a structure whose entries are the arrays, all of them
+    keys: list[Any]  # of a dictionary, in its order
+    order: Callable[[Any], Any] = list  # its arrays in the order of the labels
+    places: Sequence[int] = ()  # of each key in that
+
+    @staticmethod
+    def of(grads: Any, gradients: _Gradients, name: str) -> _Structure:
+        labels = [label for label, _ in gradients.present()]
+        name = f"{name} {gradients.describe()}".rstrip()
+        kind = type(grads)
+        if kind in (list, tuple) and labels == list(range(len(grads))):
+            return _Structure(name, labels, kind, [])
+        if kind is dict and len(labels) > 1 and labels == sorted(grads, key=repr):
+            places = {label: i for i, label in enumerate(labels)}
+            order = operator.itemgetter(*labels)
+            return _Structure(
+                name, labels, dict, list(grads), order, [places[key] for key in grads]
+            )
+        return _Structure(name, labels, None, [])
+
+    def fits(self, grads: Any) -> bool:
+        """Whether these are the same, and plain arrays."""
+        kind = type(grads)
+        if kind is not self.kind or len(grads) != len(self.labels):
+            return False
+        # Equal keys may show themselves in other words.
+        if kind is dict and not all(map(operator.is_, grads, self.keys)):
+            return False
+        return set(map(type, grads.values() if kind is dict else grads)) == {np.ndarray}
+
+    def filled(self, reduced: list[Any]) -> Any:
+        if self.kind is dict:
+            return dict(zip(self.keys, map(reduced.__getitem__, self.places), strict=True))
+        return tuple(reduced) if self.kind is tuple else reduced
 
 
 def zeros_like(grads: Any) -> Any:

@@ -22,7 +22,6 @@ from .errors import UnavailableError
 __all__ = [
     "ArrayLike",
     "View",
-    "all_finite",
     "is_floating",
     "is_torch",
     "listed",
@@ -39,19 +38,12 @@ ArrayLike = Any  # NumPy, torch (CPU), anything with DLPack or the buffer protoc
 
 # NumPy calls it "bool" like the core; the others have the same names too.
 _DTYPES: dict[str, DType] = dict(DType.__members__)
-_EXPONENTS: dict[
-    DType, np.unsignedinteger[Any]
-] = {  # the bits of floating types that are all set in NaN and infinity alone
-    DType.float16: np.uint16(0x7C00),
-    DType.bfloat16: np.uint16(0x7F80),
-    DType.float32: np.uint32(0x7F800000),
-    DType.float64: np.uint64(0x7FF0000000000000),
-}
+_FLOATING = {DType.float16, DType.bfloat16, DType.float32, DType.float64}
 _DLPACK_CPU = 1
 
 
 def is_floating(dtype: DType) -> bool:
-    return dtype in _EXPONENTS
+    return dtype in _FLOATING
 
 
 @dataclass(frozen=True)
@@ -72,16 +64,6 @@ class View:
         """After an operation in place: brings the result to where it belongs."""
         if self.is_copy:
             self.source[...] = self.array
-
-
-def all_finite(seen: View) -> bool:
-    """Whether there is neither NaN nor infinity."""
-    if seen.dtype is DType.float32:
-        return _core.all_finite(seen.array)
-    exponent = _EXPONENTS.get(seen.dtype)
-    if exponent is None:
-        return True
-    return not (seen.array.view(exponent.dtype) & exponent == exponent).any()
 
 
 def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:

@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from . import _core, context
 from ._calls import communicator_of, name_of, root_of
+from ._groups import Way, key_of, submit_group
 from .arrays import View, listed, view, views
 from .movements import checked_splits
 from .process_set import ProcessSet, global_process_set
-from .reductions import Average, Op
+from .reductions import Average, Op, alone, labelled, what_x, what_xs
 
 __all__ = [
     "Handle",
@@ -115,6 +116,7 @@ def allreduce_async(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[T]:
     """Submit an allreduce of `x`, whose result is a new array.
@@ -126,6 +128,8 @@ def allreduce_async(
         ValueError: a call with that name is pending.
     """
     factors = prescale_factor, postscale_factor
+    if compression is not None:
+        return _compressed(x, False, op, name, factors, compression, process_set)
     return _allreduce(x, False, op, name, factors, process_set)
 
 
@@ -136,10 +140,13 @@ def allreduce_async_(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[T]:
     """Submit an allreduce of `x` in place, as `allreduce_async` does."""
     factors = prescale_factor, postscale_factor
+    if compression is not None:
+        return _compressed(x, True, op, name, factors, compression, process_set)
     return _allreduce(x, True, op, name, factors, process_set)
 
 
@@ -150,13 +157,17 @@ def grouped_allreduce_async(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[list[T]]:
     """Submit an allreduce of each of several arrays; one handle stands for all of them.
 
-    The arguments are those of `allreduce_async`. `name` becomes `name[0]`, `name[1]` and so on.
+    The arguments are those of `grouped_allreduce`. `name` becomes `name[0]`, `name[1]` and so on; with
+    `compression` the group is one call of that name.
     """
     factors = prescale_factor, postscale_factor
+    if compression is not None:
+        return _compressed_group(xs, False, op, name, factors, compression, process_set)
     return _grouped(xs, False, op, name, factors, process_set)
 
 
@@ -167,10 +178,13 @@ def grouped_allreduce_async_(
     *,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
+    compression: Any = None,
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[list[T]]:
     """Submit an allreduce in place of each of several arrays, as `grouped_allreduce_async` does."""
     factors = prescale_factor, postscale_factor
+    if compression is not None:
+        return _compressed_group(xs, True, op, name, factors, compression, process_set)
     return _grouped(xs, True, op, name, factors, process_set)
 
 
@@ -352,6 +366,37 @@ def _grouped(
     ]
     calls = _core.PendingCall([handle._call for handle in handles])
     return Handle(calls, lambda _: [handle.result for handle in handles])
+
+
+def _compressed(
+    x: T,
+    in_place: bool,
+    op: Op,
+    name: str | None,
+    factors: tuple[float, float],
+    compression: Any,
+    process_set: ProcessSet | None,
+) -> Handle[T]:
+    way = Way("allreduce", op, name, *factors, key_of(compression))
+    label = alone(name, compression)
+    call, results_of = submit_group([x], way, process_set, label, what_x, in_place=in_place)
+    return Handle(call, lambda done: (results_of(done)[0], x)[in_place])
+
+
+def _compressed_group(
+    xs: Iterable[T],
+    in_place: bool,
+    op: Op,
+    name: str | None,
+    factors: tuple[float, float],
+    compression: Any,
+    process_set: ProcessSet | None,
+) -> Handle[list[T]]:
+    arrays = listed(xs)
+    way = Way("grouped_allreduce", op, name, *factors, key_of(compression))
+    label = labelled(name, compression)
+    call, results_of = submit_group(arrays, way, process_set, label, what_xs, in_place=in_place)
+    return Handle(call, lambda done: (results_of(done), arrays)[in_place])
 
 
 def _written(x: T, seen: View) -> T:

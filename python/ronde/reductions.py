@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from . import _core, context
-from ._calls import communicator_of, factor_of, name_of, root_of
-from .arrays import View, all_finite, is_floating, listed, view, views
+from . import _core
+from ._calls import communicator_of, name_of, root_of
+from ._groups import Labelled, Way, key_of, reduce_group
+from .arrays import View, is_floating, listed, view, views
 from .compression import method_of_call
-from .compression._floats import fits, reduce_in_floats
-from .compression._group import Group, Method
 from .process_set import ProcessSet, global_process_set
 
 __all__ = [
@@ -32,8 +30,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")  # of an array or a number: results are of the kind that came in
-
-_log = logging.getLogger("ronde")
 
 Op = _core.Op
 Sum = Op.Sum
@@ -90,14 +86,14 @@ def allreduce(
         if done is not None:
             return done
     factors = prescale_factor, postscale_factor
+    result: T
+    if compression is not None:
+        way = Way("allreduce", op, name, *factors, key_of(compression))
+        [result] = reduce_group([x], way, process_set, alone(name, compression), what_x)
+        return result
     seen = view(x)
-    if compression is None:
-        reduced = communicator.allreduce(seen.array, None, op, name, *factors, dtype=seen.dtype)
-    else:
-        reduced = _core.result_like(seen.array)
-        how = [(method_of_call(compression), name or "")]
-        _reduce_into("allreduce", [reduced], [seen], op, name, factors, how, process_set)
-    result: T = seen.wrap(reduced)
+    reduced = communicator.allreduce(seen.array, None, op, name, *factors, dtype=seen.dtype)
+    result = seen.wrap(reduced)
     return result
 
 
@@ -125,12 +121,12 @@ def allreduce_(
         if done is not None:
             return done
     factors = prescale_factor, postscale_factor
+    if compression is not None:
+        way = Way("allreduce", op, name, *factors, key_of(compression))
+        reduce_group([x], way, process_set, alone(name, compression), what_x, in_place=True)
+        return x
     seen = view(x, writable=True)
-    if compression is None:
-        communicator.allreduce(seen.array, seen.array, op, name, *factors, dtype=seen.dtype)
-    else:
-        how = [(method_of_call(compression), name or "")]
-        _reduce_into("allreduce", [seen.array], [seen], op, name, factors, how, process_set)
+    communicator.allreduce(seen.array, seen.array, op, name, *factors, dtype=seen.dtype)
     seen.write_back()
     return x
 
@@ -156,9 +152,8 @@ def grouped_allreduce(
     Returns:
         A list of new arrays. The other arguments are those of `allreduce`.
     """
-    seen = views(listed(xs))
-    factors = prescale_factor, postscale_factor
-    return reduce_group(seen, op, name, factors, _labelled(seen, name, compression), process_set)
+    way = Way("grouped_allreduce", op, name, prescale_factor, postscale_factor, key_of(compression))
+    return reduce_group(listed(xs), way, process_set, labelled(name, compression), what_xs)
 
 
 def grouped_allreduce_(
@@ -179,118 +174,42 @@ def grouped_allreduce_(
         ValueError: an array is read only, or two share memory.
     """
     arrays = listed(xs)
-    seen = views(arrays, writable=True)
-    factors = prescale_factor, postscale_factor
-    how = _labelled(seen, name, compression)
-    outputs = [each.array for each in seen]
-    _reduce_into("grouped_allreduce", outputs, seen, op, name, factors, how, process_set)
-    for each in seen:
-        each.write_back()
+    way = Way("grouped_allreduce", op, name, prescale_factor, postscale_factor, key_of(compression))
+    reduce_group(arrays, way, process_set, labelled(name, compression), what_xs, in_place=True)
     return arrays
 
 
-# Of each array of a group, how it is compressed, and its name, under which more may be known of it.
-Labelled = Sequence[tuple[Method | None, str]]
+# What of a group follows from the arguments of its call.
 
 
-def _labelled(views: Sequence[View], name: str | None, compression: Any) -> Labelled:
-    labels = [f"{name}[{i}]" if name else "" for i in range(len(views))]
-    if isinstance(compression, (list, tuple)):
-        methods = [method_of_call(each) for each in compression]
-        if len(methods) != len(views):
-            raise ValueError(
-                f"compression has {len(methods)} entries for {len(views)} arrays; "
-                "give one or None for each, or a single one for all"
-            )
-    else:
-        method = method_of_call(compression)
-        methods = [method if is_floating(each.dtype) else None for each in views]
-    return list(zip(methods, labels, strict=True))
+def what_x(_: int) -> str:
+    return "x"
 
 
-def reduce_group(
-    views: Sequence[View],
-    op: Op,
-    name: str | None,
-    factors: tuple[float, float],
-    how: Labelled,
-    process_set: ProcessSet | None,
-) -> list[Any]:
-    """`grouped_allreduce` of views."""
-    outputs = [_core.result_like(each.array) for each in views]
-    _reduce_into("grouped_allreduce", outputs, views, op, name, factors, how, process_set)
-    return [each.wrap(output) for each, output in zip(views, outputs, strict=True)]
+def what_xs(i: int) -> str:
+    return f"xs[{i}]"
 
 
-def _reduce_into(
-    kind: str,
-    outputs: Sequence[Any],
-    views: Sequence[View],
-    op: Op,
-    name: str | None,
-    factors: tuple[float, float],
-    how: Labelled,
-    process_set: ProcessSet | None,
-) -> None:
-    communicator = communicator_of(process_set)
-    before, after = map(factor_of, ("prescale_factor", "postscale_factor"), factors)
-    ways: dict[Method | None, list[int]] = {}
-    for i, (method, _) in enumerate(how):
-        ways.setdefault(method, []).append(i)
-    group = Group(
-        communicator,
-        [each.array for each in views],
-        outputs,
-        [each.dtype for each in views],
-        [label for _, label in how],
-        op,
-        name,
-        factors,
-        context.world().settings.fusion_bytes,
-    )
-    # Where gradients are not finite the caller may skip the step: what was left out before must then be
-    # left as it is, on all ranks. Nor must float64 become infinite because compression computes in float32.
-    feeds_back = any(method.feeds_back for method in ways if method)
-    growth = 2 * communicator.size * max(1.0, abs(before)) * max(1.0, abs(after))
-    fitting = all(fits(views[i], growth) for method in ways if method for i in ways[method])
-    exactly = communicator.agree_on_group(
-        kind,
-        group.inputs,
-        outputs,
-        group.dtypes,
-        [(repr(method), members) for method, members in ways.items() if method],
-        op,
-        name,
-        *factors,
-        not fitting or (feeds_back and not all(all_finite(each) for each in views)),
-    )
-    if _log.isEnabledFor(logging.DEBUG):
-        _explain(kind, group, how, exactly)
-    for method, members in ways.items():
-        part = group.part(members)
-        if method is None or exactly:
-            part.allreduce_exactly()
-        else:
-            reduce_in_floats(method, part)
+def alone(name: str | None, compression: Any) -> Callable[[list[View]], Labelled]:
+    return lambda _: [(method_of_call(compression), name or "")]
 
 
-def _explain(kind: str, group: Group, how: Labelled, exactly: bool) -> None:
-    """Says once of each array what is done with it."""
-    explained = context.world().explained
-    for i, (x, dtype, (method, label)) in enumerate(
-        zip(group.inputs, group.dtypes, how, strict=True)
-    ):
-        text = "exactly"
-        if method is not None:
-            text = f"by {method!r}" + ("" if dtype.name == "float32" else ", in float32")
-            if exactly:
-                text = (
-                    "exactly, as some values are not finite or beyond float32, instead of " + text
+def labelled(name: str | None, compression: Any) -> Callable[[list[View]], Labelled]:
+    def label(seen: list[View]) -> Labelled:
+        labels = [f"{name}[{i}]" if name else "" for i in range(len(seen))]
+        if isinstance(compression, (list, tuple)):
+            methods = [method_of_call(each) for each in compression]
+            if len(methods) != len(seen):
+                raise ValueError(
+                    f"compression has {len(methods)} entries for {len(seen)} arrays; "
+                    "give one or None for each, or a single one for all"
                 )
-        line = f"{kind} {label or f'[{i}]'} ({dtype.name}, shape {x.shape}): {text}"
-        if line not in explained:
-            explained.add(line)
-            _log.debug("%s", line)
+        else:
+            method = method_of_call(compression)
+            methods = [method if is_floating(each.dtype) else None for each in seen]
+        return list(zip(methods, labels, strict=True))
+
+    return label
 
 
 def reduce(

@@ -434,34 +434,24 @@ def test_other_compressions_and_no_compression_do_not_match() -> None:
 
 
 def test_groups_that_differ_are_told_of_before_anything_is_reduced() -> None:
+    int8, int4 = ronde.compression.int8(), ronde.compression.int4()
+
     def program(me: Rank) -> None:
-        xs = [np.ones(3000, np.float32), np.ones(500, np.float32)]
-        outputs = [np.zeros_like(x) for x in xs]
-        dtypes = [_core.DType.float32] * 2
+        here: Any = SimpleNamespace(_communicator=me.communicator)
+        xs = [np.ones((30, 100), np.float32), np.ones(500, np.float32)]
         for ways in (
-            [[("c", [0])], [("c", [1])]],
-            [[], [("c", [0, 1])]],
-            [[("c", [0])], [("d", [0])]],
+            ([int8, None], [None, int8]),
+            (None, int8),
+            ([int8, None], [int4, None]),
         ):
-            with pytest.raises(ronde.MismatchError, match="compression=c of"):
-                me.communicator.agree_on_group(
-                    "group", xs, outputs, dtypes, ways[me.rank], ronde.Sum, "g", 1.0, 1.0, False
-                )
+            for _ in range(2):  # with a new plan and with a known one
+                with pytest.raises(ronde.MismatchError, match=r"compression=.*int8\(\) of"):
+                    ronde.grouped_allreduce_(
+                        xs, ronde.Sum, "g", compression=ways[me.rank], process_set=here
+                    )
+                assert all((x == 1).all() for x in xs)
 
     run_all(2, program)
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_a_group_hears_of_the_flag_of_any_rank(shared: bool) -> None:
-    def program(me: Rank) -> None:
-        for raised in (None, 0, 1, 2):
-            xs = [np.ones(30, np.float32)]
-            failed = me.communicator.agree_on_group(
-                "g", xs, xs, [_core.DType.float32], [], ronde.Sum, "g", 1.0, 1.0, me.rank == raised
-            )
-            assert failed == (raised is not None)
-
-    run_all(3, program, shared=shared)
 
 
 def test_what_cannot_be_compressed_is_refused_before_anything_is_sent() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import ronde
 from ronde import _core
-from ronde.compression._group import Group
 from ronde.compression._loss_decrease import PERIOD, LossDecrease
+from ronde.compression._method import PythonMethod, Steps
 from threads import Rank, run_all
 
 ronde.init()
@@ -25,16 +26,23 @@ def gradient(rank: int, step: int) -> np.ndarray:
     return (SIGNAL + 0.5 * noise).astype(np.float32)
 
 
-def bucket_of(
-    me: Rank,
-    x: np.ndarray,
-    out: np.ndarray,
-    op: _core.Op = _core.Op.Sum,
-    factors: tuple[float, float] = (1.0, 1.0),
-) -> Group:
-    return Group(
-        me.communicator, [x], [out], [_core.DType.float32], ["w"], op, "w", factors, 1 << 20
-    )
+class Watched(PythonMethod):
+    """Exact reduction, of whose results `send` makes what is sent instead."""
+
+    def __init__(self, send: Callable[[np.ndarray, int], np.ndarray]) -> None:
+        super().__init__()
+        self.send = send
+        self.decrease = LossDecrease()
+
+    def _reduce(self, bucket: _core.Bucket, residual: Any, step: int) -> Steps:
+        yield from self.decrease.before(bucket)
+        yield _core.Reduce(bucket)
+        (out,) = bucket.outputs
+        out[...] = self.send(out.copy(), step)
+        self.decrease.after(bucket)
+
+    def __repr__(self) -> str:
+        return "Watched"
 
 
 def followed(
@@ -42,20 +50,17 @@ def followed(
     op: _core.Op = _core.Op.Average,
     factors: tuple[float, float] = (1.0, 1.0),
     steps: int = PERIOD + 10,
+    given: Callable[[int, int], np.ndarray] = gradient,
 ) -> list[LossDecrease]:
-    """What the ranks see where `send` makes of the exact result what is sent instead."""
+    """What the ranks see of gradients."""
 
     def program(me: Rank) -> LossDecrease:
-        decrease = LossDecrease()
+        watched, here = Watched(send), SimpleNamespace(_communicator=me.communicator)
+        scales = dict(zip(("prescale_factor", "postscale_factor"), factors, strict=True))
         for step in range(steps):
-            x = gradient(me.rank, step)
-            out = np.empty_like(x)
-            bucket = bucket_of(me, x, out, op, factors)
-            decrease.before(bucket)
-            bucket.allreduce()
-            out[...] = send(out, step)
-            decrease.after(bucket)
-        return decrease
+            x = given(me.rank, step)
+            ronde.allreduce(x, op, "w", compression=watched, process_set=here, **scales)  # type: ignore
+        return watched.decrease
 
     return run_all(SIZE, program)
 
@@ -94,19 +99,10 @@ def test_noise_that_is_added_does_not_count_for_much() -> None:
 def test_without_an_expected_decrease_nothing_is_lost(part: float) -> None:
     """Where each gradient answers the one before, as at the end of training."""
 
-    def program(me: Rank) -> LossDecrease:
-        decrease = LossDecrease()
-        for step in range(PERIOD + 10):
-            x = (-1.0) ** step * gradient(me.rank, step)
-            out = np.empty_like(x)
-            bucket = bucket_of(me, x, out)
-            decrease.before(bucket)
-            bucket.allreduce()
-            out *= np.float32(part)
-            decrease.after(bucket)
-        return decrease
+    def to_and_fro(rank: int, step: int) -> np.ndarray:
+        return (-1.0) ** step * gradient(rank, step)
 
-    for each in run_all(SIZE, program):
+    for each in followed(lambda exact, step: np.float32(part) * exact, given=to_and_fro):
         assert each.kept is None
         assert not each.is_below(0.9)
 
@@ -132,16 +128,9 @@ def test_steps_that_are_not_finite_tell_nothing(bad: float) -> None:
 
 
 def test_where_nothing_is_left_to_learn_nothing_is_said() -> None:
-    def program(me: Rank) -> LossDecrease:
-        decrease = LossDecrease()
-        for _ in range(10):
-            x = np.zeros(100, np.float32)
-            bucket = bucket_of(me, x, x)
-            decrease.before(bucket)
-            bucket.allreduce()
-            decrease.after(bucket)
-        return decrease
+    def nothing(rank: int, step: int) -> np.ndarray:
+        return np.zeros(100, np.float32)
 
-    for each in run_all(2, program):
+    for each in followed(lambda exact, step: exact, given=nothing):
         assert each.kept is None
         assert not each.is_below(1.0)

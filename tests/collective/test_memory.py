@@ -6,11 +6,13 @@ import contextlib
 import gc
 import os
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import ronde
-from ronde import _core, memory
+from ronde import memory
 from threads import Rank, run, run_all
 
 
@@ -108,14 +110,13 @@ def test_arrays_that_come_and_go_between_collectives() -> None:
 
 def test_arrays_that_share_memory_are_refused_in_a_group() -> None:
     def program(me: Rank) -> None:
+        here: Any = SimpleNamespace(_communicator=me.communicator)
         x = np.ones(9000, np.float32)
-        dtype, how = _core.DType.float32, (ronde.Sum, None, 1.0, 1.0)
         for pair in ([x, x], [x, x[10:]]):
             with pytest.raises(ValueError, match="share memory"):
-                me.communicator.agree_on_group("g", pair, pair, [dtype] * 2, [], *how, False)
+                ronde.grouped_allreduce_(pair, ronde.Sum, process_set=here)
         apart = [x[:10], x[10:20]]
-        me.communicator.agree_on_group("g", apart, apart, [dtype] * 2, [], *how, False)
-        me.communicator.allreduce_bucket(apart, apart, dtype, *how, None, "")
+        ronde.grouped_allreduce_(apart, ronde.Sum, process_set=here)
         assert (x[:20] == me.size).all() and (x[20:] == 1).all()
 
     run_all(2, program, shared=True)

@@ -9,7 +9,7 @@ HASTE = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "20"}
 
 
 @pytest.mark.parametrize("shared", ["0", "1"])
-@pytest.mark.parametrize("case", ["orders", "dropped", "forked"])
+@pytest.mark.parametrize("case", ["orders", "dropped", "forked", "compressed"])
 def test_calls_complete(case: str, shared: str) -> None:
     job = jobs.run(4, "asynchronous.py", case, RONDE_SHARED_MEMORY=shared)
     assert job.status == 0, job.output

@@ -22,7 +22,7 @@ from .. import context
 from ._auto import Auto
 from ._dgc import DGC as dgc
 from ._feedback import ErrorFeedback
-from ._group import Method
+from ._method import Method
 from ._names import resolved
 from ._power_sgd import PowerSGD as powersgd
 from ._shared_scale import SharedScale

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TextIO
 from weakref import WeakKeyDictionary
@@ -16,8 +16,8 @@ from .. import _core
 from .._text import printable
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Group, Method, Parts
 from ._loss_decrease import PERIOD, LossDecrease
+from ._method import Floats, Parts, PythonMethod, Steps, agreed
 from ._names import resolved
 from ._power_sgd import PowerSGD
 from .codecs import Predictable, bf16, int4, int8, number
@@ -29,7 +29,6 @@ TURNS = 3  # of each candidate: two calls, of which the first pays for the chang
 MUCH = 1.5  # times as long: not worth a trial, or no longer what was chosen
 TIE = 0.05  # of a step, that all buckets together may take longer for the most exact choices
 BF16 = 1  # its position among the candidates, after exact float32
-COMPARED = "what auto has measured"
 
 
 @dataclass
@@ -82,7 +81,7 @@ class Times(NamedTuple):
     rest: float  # of a step: what other buckets took
 
 
-class Auto(Method):
+class Auto(PythonMethod):
     """Compression where measurements show that it pays, and only there. Made by
     `ronde.compression.auto`.
 
@@ -125,6 +124,7 @@ class Auto(Method):
             raise ValueError(f"min_loss_decrease must be from 0 to 1, not {min_loss_decrease}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
+        super().__init__()
         self._residuals = _residuals.Residuals()
         # Of each communicator, by the arrays. (Its address is no key: another may get it, on some ranks.)
         self._buckets: WeakKeyDictionary[_core.Communicator, dict[Parts, Bucket]]
@@ -195,66 +195,77 @@ class Auto(Method):
 
     def __getstate__(self) -> dict[str, Any]:
         # Choices belong to the communicators of this process, and times to its clock.
-        return {**vars(self), "_buckets": None, "_ended": None}
+        state = {**vars(self), "_buckets": None, "_ended": None}
+        del state["_native"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__init__()
         vars(self).update(state, _buckets=WeakKeyDictionary())
 
-    def _reduce(self, group: Group) -> None:
-        for bucket in group.buckets():
-            buckets = self._buckets.setdefault(bucket.communicator, {})
-            if bucket.parts not in buckets:
-                buckets[bucket.parts] = self._open(bucket)
-            known = buckets[bucket.parts]
-            index = known.current
-            looks = index > BF16 and not known.waiting and self.min_loss_decrease > 0
-            if looks:
-                known.decrease.before(bucket)
-            start = time.perf_counter()
-            self._reduce_by(index, bucket, known)
-            end = time.perf_counter()
-            took = end - (start if self._ended is None else self._ended)
-            rest = 0.0 if known.ended is None else end - known.ended - took
-            self._ended = known.ended = end
-            if looks:
-                known.decrease.after(bucket)
-            if known.predictions[0].wire_bytes:  # else there is nothing to choose
-                buckets[bucket.parts] = self._learn(bucket, known, Times(end - start, took, rest))
+    def _position(self, communicator: _core.Communicator) -> str:
+        known = self._buckets.get(communicator, {}).values()
+        tried = [f"{each.current}/{len(each.waiting)}/{len(each.recent)}" for each in known]
+        return f", at {' '.join(tried) or 'its beginning'}, calls: {sum(self._step.values())}"
 
-    def _reduce_by(self, index: int, bucket: Group, known: Bucket) -> None:
-        codec = self.candidates[index]
+    def _reduce(self, bucket: _core.Bucket, residual: Floats | None, step: int) -> Steps:
+        buckets = self._buckets.setdefault(bucket.communicator, {})
         parts = bucket.parts
+        if parts not in buckets:
+            try:
+                _residuals.require_names([name for name, _ in parts])
+            except ValueError as error:
+                return error
+            buckets[parts] = yield from self._open(bucket)
+        known = buckets[parts]
+        index = known.current
+        looks = index > BF16 and not known.waiting and self.min_loss_decrease > 0
+        if looks:
+            yield from known.decrease.before(bucket)
+        start = time.perf_counter()
+        yield self._reduction(index, bucket, known)
+        end = time.perf_counter()
+        took = end - (start if self._ended is None else self._ended)
+        rest = 0.0 if known.ended is None else end - known.ended - took
+        self._ended = known.ended = end
+        if looks:
+            known.decrease.after(bucket)
+        if known.predictions[0].wire_bytes:  # else there is nothing to choose
+            times = Times(end - start, took, rest)
+            buckets[parts] = yield from self._learn(bucket, known, times)
+        return None
+
+    def _reduction(self, index: int, bucket: _core.Bucket, known: Bucket) -> _core.Step:
+        codec, parts = self.candidates[index], bucket.parts
         vector, added = None, None
         if codec is not None and self._gets_feedback(index):
-            vector, added = self._residuals.of(bucket, per_rank=codec.per_rank)
+            vector, added = bucket.residual(self._residuals.core, codec._native.per_rank)
         elif known.holds:
-            added = self._residuals.taken(bucket)
+            added = bucket.taken(self._residuals.core)
         known.holds = vector is not None
         if added:
             bucket = bucket.scaled(added)
         if codec is None:
-            bucket.allreduce()
-            return
+            return _core.Reduce(bucket)
         self._step[parts] = self._step.get(parts, -1) + 1
-        codec._reduce_bucket(bucket, vector, self._step[parts])
+        return _core.Reduce(bucket, codec._native, vector, self._step[parts])
 
     def _gets_feedback(self, index: int) -> bool:
         codec = self.candidates[index]
         return index > BF16 and codec is not None and not codec.unbiased
 
-    def _open(self, bucket: Group) -> Bucket:
+    def _open(self, bucket: _core.Bucket) -> Generator[_core.Step, None, Bucket]:
         """Predicts, and decides what to try. All ranks come to the same, from values that they share."""
-        _residuals.require_names(list(bucket.names))
         communicator = bucket.communicator
         ranks = communicator.size // communicator.local_size
         if ranks == 1:
             nothing = Prediction(0.0, 0.0, 0.0, 0.0)
             return Bucket([nothing] * len(self.candidates), [])
-        communicator.know_link()
-        link = communicator.link
-        costs = {name: getattr(link, name) for name in ("alpha", "overhead", "beta", "gamma")}
+        known = _core.KnowLink()
+        yield known
+        costs = {name: getattr(known.link, name) for name in ("alpha", "overhead", "beta", "gamma")}
         speeds = np.array([codec_seconds(each) for each in self.candidates if each], np.float64)
-        speeds = bucket.agreed(speeds.ravel(), _core.Op.Max, COMPARED).reshape(-1, 2)
+        speeds = (yield from agreed(bucket, speeds.ravel(), _core.Op.Max)).reshape(-1, 2)
         predictions = [
             predict(
                 each,
@@ -277,14 +288,16 @@ class Auto(Method):
         # out, and only its second call shows what it takes by itself.
         return [i for i in tried for _ in range(2)] * TURNS
 
-    def _learn(self, bucket: Group, known: Bucket, times: Times) -> Bucket:
+    def _learn(
+        self, bucket: _core.Bucket, known: Bucket, times: Times
+    ) -> Generator[_core.Step, None, Bucket]:
         """Learns from a call that took so long. Returns what is known from now on."""
         index = known.current
         if known.waiting:
             # The late rank has waited least. But it may have found the cores idle, as the others
             # had finished their work: what a choice costs is seen from call to call.
-            call = bucket.agreed(times.call, _core.Op.Min, COMPARED)
-            took, rest = bucket.agreed([times.took, times.rest], _core.Op.Max, COMPARED)
+            call = yield from agreed(bucket, times.call, _core.Op.Min)
+            took, rest = yield from agreed(bucket, [times.took, times.rest], _core.Op.Max)
             known.trials.setdefault(index, []).append(float(call))
             known.took.setdefault(index, []).append(float(took))
             known.rest.append(float(rest))
@@ -299,16 +312,17 @@ class Auto(Method):
         if len(known.recent) < PERIOD:
             return known
         middle = [statistics.median(known.recent)]
-        known.measured = float(bucket.agreed(middle, _core.Op.Min, COMPARED)[0])
+        least = yield from agreed(bucket, middle, _core.Op.Min)
+        known.measured = float(least[0])
         known.recent.clear()
         if known.measured > MUCH * known.expected:
-            again = self._open(bucket)
+            again = yield from self._open(bucket)
             again.refused, again.holds = known.refused, known.holds
             again.try_next(again.waiting)
             return again
         return known
 
-    def _refuse(self, index: int, bucket: Group, known: Bucket) -> None:
+    def _refuse(self, index: int, bucket: _core.Bucket, known: Bucket) -> None:
         """What would have been tried had it not been for this one is tried now."""
         known.refused.add(index)
         worth = self._worth_trying([each.seconds for each in known.predictions])
@@ -316,7 +330,7 @@ class Auto(Method):
         if not known.waiting:
             self._choose(bucket, known)
 
-    def _choose(self, bucket: Group, known: Bucket) -> None:
+    def _choose(self, bucket: _core.Bucket, known: Bucket) -> None:
         took = known.usable(known.took)  # never empty: exact reduction is not refused
         rest = statistics.median(known.rest)
         least = min(took.values())
@@ -330,7 +344,7 @@ class Auto(Method):
         for buckets in self._buckets.values():
             yield from buckets.items()
 
-    def _share(self, bucket: Group) -> float:
+    def _share(self, bucket: _core.Bucket) -> float:
         """Of all elements that this communicator has reduced."""
         elements = sum(map(_elements, self._buckets[bucket.communicator]))
         return _elements(bucket.parts) / max(1, elements)

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from .. import _core
 from ..arrays import ArrayLike
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Floats, Group, Method, squares
-from .codecs import key_of, number, ratio_of, topk, whole
+from ._method import Floats, Method
+from .codecs import number, ratio_of, topk, whole
 
 __all__ = ["DGC"]
-
-FIRST_RATIO = 0.25  # of a warm-up
 
 
 class DGC(Method):
@@ -43,8 +38,6 @@ class DGC(Method):
         ValueError: a parameter is out of range.
     """
 
-    feeds_back = True
-
     def __init__(
         self,
         ratio: float = 0.01,
@@ -65,13 +58,11 @@ class DGC(Method):
             raise ValueError(f"warmup_steps must be 0 or more, not {warmup_steps}")
         self._velocity = _residuals.Residuals()
         self._accumulated = _residuals.Residuals()
-        self._step: dict[str, int] = {}
+        self._native = self._method()
 
     def ratio_at(self, step: int) -> float:
         """Return the ratio that is sent at a step, counted from 0."""
-        if step >= self.warmup_steps or self.ratio >= FIRST_RATIO:
-            return self.ratio
-        return FIRST_RATIO * float((self.ratio / FIRST_RATIO) ** (step / self.warmup_steps))
+        return self._native.ratio_at(step)
 
     def compress(self, x: ArrayLike) -> tuple[Any, Any]:
         """Return the payload of the largest `ratio` of `x`, and what `decompress` needs.
@@ -103,7 +94,7 @@ class DGC(Method):
     def state_dict(self) -> dict[str, Any]:
         """Return the velocities and accumulated gradients of this rank, and the steps of the warm-up."""
         return {
-            "steps": dict(self._step),
+            "steps": self._native.steps,
             "velocity": self._velocity.state_dict(),
             **self._accumulated.state_dict(),
         }
@@ -124,7 +115,7 @@ class DGC(Method):
             self._load_own,
             self._load_share,
         )
-        self._step = dict(first["steps"])
+        self._native.steps = first["steps"]
 
     def _load_own(self, state: Mapping[str, Any]) -> None:
         self._accumulated.load(state)
@@ -134,37 +125,19 @@ class DGC(Method):
         self._accumulated.load_share(states, scale)
         self._velocity.load_share([state["velocity"] for state in states], scale)
 
-    def _reduce(self, group: Group) -> None:
-        group = group.scaled()
-        scale = self._clipping(group)
-        for bucket in group.buckets():
-            velocity, _ = self._velocity.of(bucket, per_rank=True)
-            accumulated, _ = self._accumulated.of(bucket, per_rank=True)
-            velocity *= np.float32(self.momentum)
-            inputs, offset = [], 0
-            for x in bucket.inputs:
-                part = velocity[offset : offset + x.size].reshape(x.shape)
-                part += x if scale == 1.0 else x * np.float32(scale)
-                inputs.append(part)
-                offset += x.size
-            first = bucket.names[0]
-            step = 1 + max(self._step.get(name, -1) for name in bucket.names)
-            self._step |= dict.fromkeys(bucket.names, step)
-            ratio = self.ratio_at(step)
-            compression = _core.Compression(
-                topk(ratio)._core, accumulated, key_of(0, step, first), per_rank=True
-            )
-            detail = f"compression={self!r} with ratio {ratio}"
-            replace(bucket, inputs=inputs).allreduce(compression, detail)
-            # What has been sent has left 0 behind.
-            velocity[accumulated == 0] = 0
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**vars(self), "_step": self._native.steps}
+        del state["_native"]
+        return state
 
-    def _clipping(self, group: Group) -> float:
-        if self.clip is None:
-            return 1.0
-        norm = sum(map(squares, group.inputs)) ** 0.5
-        limit = self.clip / group.communicator.size**0.5
-        return min(1.0, limit / norm) if norm else 1.0
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._native: _core.Dgc = self._method()
+        self._native.steps = vars(self).pop("_step")
+
+    def _method(self) -> _core.Dgc:
+        parameters = self.ratio, self.momentum, self.clip, self.warmup_steps
+        return _core.Dgc(*parameters, self._accumulated.core, self._velocity.core)
 
     def __repr__(self) -> str:
         further = f", clip={self.clip!r}" if self.clip is not None else ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .. import _core
 from ..process_set import ProcessSet, global_process_set
 from . import _residuals
-from ._group import Floats, Group, Method
+from ._method import Floats, Method
 from ._names import resolved
 from .codecs import Codec
 from .custom import codec_of
@@ -40,8 +41,6 @@ class ErrorFeedback(Method):
         TypeError: `compressor` is none of these.
     """
 
-    feeds_back = True
-
     def __init__(self, compressor: Any) -> None:
         given = resolved("compressor", compressor)
         codec = codec_of(given)
@@ -56,7 +55,7 @@ class ErrorFeedback(Method):
             )
         self.compressor: Codec = codec
         self._residuals = _residuals.Residuals()
-        self._step: dict[str, int] = {}
+        self._native: _core.ErrorFeedback = _core.ErrorFeedback(codec._native, self._residuals.core)
 
     def residual(self, name: str) -> Floats:
         """Return the residual of a parameter on this rank: float32, one dimension.
@@ -78,7 +77,7 @@ class ErrorFeedback(Method):
         """Return all residuals of this rank, and the steps of the random numbers."""
         return {
             "compressor": repr(self.compressor),
-            "steps": dict(self._step),
+            "steps": self._native.steps,
             "codec": self.compressor.state_dict(),
             **self._residuals.state_dict(),
         }
@@ -115,15 +114,8 @@ class ErrorFeedback(Method):
             self._residuals.load,
             self._residuals.load_share,
         )
-        self._step = dict(first["steps"])
+        self._native.steps = first["steps"]
         self.compressor.load_state_dict(first["codec"])
-
-    def _reduce(self, group: Group) -> None:
-        for bucket in group.buckets():
-            vector, added = self._residuals.of(bucket, per_rank=self.compressor.per_rank)
-            first = bucket.names[0]
-            self._step[first] = self._step.get(first, -1) + 1
-            self.compressor._reduce_bucket(bucket.scaled(added), vector, self._step[first])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.compressor, self.state_dict())
@@ -135,6 +127,6 @@ class ErrorFeedback(Method):
 def _restored(compressor: Codec, state: dict[str, Any]) -> ErrorFeedback:
     feedback = ErrorFeedback(compressor)
     feedback._residuals.load(state)
-    feedback._step = dict(state["steps"])
+    feedback._native.steps = state["steps"]
     compressor.load_state_dict(state["codec"])
     return feedback

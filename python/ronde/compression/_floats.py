@@ -1,9 +1,9 @@
-"""float32, in which compression computes: arrays of other floating types are converted to it, and back."""
+"""float32, in which compressors compute: for one by itself, arrays of other floating types are converted to
+it, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,27 +11,18 @@ import numpy as np
 
 from .. import _core
 from ..arrays import View, is_floating
-from ._group import Floats, Group, Method
+from ._method import Floats
 
-__all__ = ["Origin", "fits", "floats_of", "reduce_in_floats", "room_for"]
+__all__ = ["Origin", "floats_of", "room_for"]
 
 DType = _core.DType
 # Converted by what compresses to them: NumPy does not know bfloat16, and its bits may come alone.
 _HALVES = {DType.float16: "fp16", DType.bfloat16: "bf16"}
-_MOST = float(np.finfo(np.float32).max)
 
 
 @cache
 def _half(dtype: _core.DType) -> _core.Compressor:
     return _core.Compressor(_HALVES[dtype])
-
-
-def fits(seen: View, growth: float = 1.0) -> bool:
-    """Whether float32 can hold all values of a floating type, and `growth` times as much."""
-    if seen.dtype is not DType.float64 or seen.array.size == 0:
-        return True
-    limit = _MOST / growth
-    return bool(-limit <= seen.array.min() and seen.array.max() <= limit)  # False for NaN
 
 
 def to_floats(array: Any, dtype: _core.DType) -> Floats:
@@ -50,18 +41,6 @@ def from_floats(values: Floats, array: Any, dtype: _core.DType) -> None:
         return
     payload = _half(dtype).encode(np.ascontiguousarray(values).reshape(-1), None, 0, 0)
     array.reshape(-1).view(np.uint8)[...] = payload
-
-
-def reduce_in_floats(method: Method, group: Group) -> None:
-    """Has the method reduce arrays of any floating types, as arrays of float32."""
-    others = [i for i, dtype in enumerate(group.dtypes) if dtype is not DType.float32]
-    inputs, outputs = list(group.inputs), list(group.outputs)
-    for i in others:
-        inputs[i] = outputs[i] = to_floats(inputs[i], group.dtypes[i])
-    dtypes = [DType.float32] * len(inputs)
-    method._reduce(replace(group, inputs=inputs, outputs=outputs, dtypes=dtypes))
-    for i in others:
-        from_floats(outputs[i], group.outputs[i], group.dtypes[i])
 
 
 class Origin(NamedTuple):
@@ -95,7 +74,7 @@ def floats_of(seen: View) -> tuple[Floats, Origin]:
         raise TypeError(f"compression needs a floating type, not {seen.dtype.name}")
     with np.errstate(over="ignore"):
         values = to_floats(seen.array, seen.dtype)
-    if not fits(seen) and (np.isinf(values) & np.isfinite(seen.array)).any():
+    if seen.dtype is DType.float64 and (np.isinf(values) & np.isfinite(seen.array)).any():
         raise ValueError(
             "x has values beyond the range of float32 (3.4e38), in which compression computes"
         )

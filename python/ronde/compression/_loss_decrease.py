@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ._group import Floats, Group, squares
+from ._method import Floats, Steps, agreed
 
 __all__ = ["LossDecrease"]
 
@@ -82,10 +82,10 @@ class LossDecrease:
     def _says_something(self) -> bool:
         return len(self._pairs) >= PERIOD // 2
 
-    def before(self, bucket: Group) -> None:
+    def before(self, bucket: _core.Bucket) -> Steps:
         self._exact = None  # of a call that has failed
         if self._last is not None:
-            self._compare(bucket, self._last)
+            yield from self._compare(bucket, self._last)
             self._last = None
         if self._calls < PERIOD or self._calls % PERIOD == 0:
             elements = sum(each.size for each in bucket.inputs)
@@ -95,22 +95,25 @@ class LossDecrease:
             own = sample.of(bucket.inputs)
             exact = np.empty_like(own)
             if own.size:
-                replace(bucket, inputs=[own], outputs=[exact], names=[""]).allreduce()
+                op = _core.Op.Average if bucket.averages else _core.Op.Sum
+                yield _core.Allreduce(
+                    bucket, [own], [exact], _core.DType.float32, op, *bucket.factors
+                )
                 self._exact = sample, exact
         self._calls += 1
 
-    def after(self, bucket: Group) -> None:
+    def after(self, bucket: _core.Bucket) -> None:
         if self._exact is not None:
             sample, exact = self._exact
             self._last = Seen(sample, exact, sample.of(bucket.outputs))
             self._exact = None
 
-    def _compare(self, bucket: Group, last: Seen) -> None:
+    def _compare(self, bucket: _core.Bucket, last: Seen) -> Steps:
         following = last.sample.of(bucket.inputs).astype(np.float64)
         with np.errstate(all="ignore"):
             dots = [following @ last.sent, following @ last.exact]
-            found = bucket.agreed(dots, _core.Op.Sum, "decrease")
-            sent, exact = found / squares(last.exact)
+            found = yield from agreed(bucket, dots, _core.Op.Sum)
+            sent, exact = found / _core.sum_of_squares(last.exact)
         # Steps with NaN or infinity say nothing, nor do those in which nothing is left to learn.
         if np.isfinite([sent, exact]).all():
             self._pairs.append((float(sent), float(exact)))

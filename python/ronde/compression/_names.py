@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from ._group import Method
+from ._method import Method
 
 __all__ = ["resolved"]
 

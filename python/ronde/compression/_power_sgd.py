@@ -1,19 +1,10 @@
-"""Matrices as products of two thin ones: PowerSGD (Vogels, Karimireddy, Jaggi 2019).
-
-    P = M Q          M: a gradient plus its residual, rows x columns; Q: what the last step has found
-    Q = M^T P        P: summed over the ranks, its columns made orthonormal
-    sum = P Q^T      Q: summed over the ranks
-
-Only P and Q travel, rank (rows + columns) numbers for rows columns, and as sums: so exact allreduces do
-it, at a cost that does not grow with the number of ranks. csrc/compress/low_rank.h has the arithmetic.
-"""
+"""Matrices as products of two thin ones: PowerSGD. csrc/methods/power_sgd.h has the method."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +13,8 @@ import numpy.typing as npt
 from .. import _core
 from ..arrays import ArrayLike, view
 from ._floats import floats_of, room_for
-from ._group import Floats, Group
-from .codecs import Predictable, Traffic, key_of, whole
+from ._method import Floats
+from .codecs import Predictable, Traffic, whole
 
 __all__ = ["PowerSGD"]
 
@@ -59,50 +50,17 @@ class PowerSGD(Predictable):
     """
 
     unbiased = False
-    per_rank = True
 
     def __init__(self, rank: int = 4, *, seed: int = 0) -> None:
         self.rank = whole("rank", rank)
         if not 1 <= self.rank <= _MAX_RANK:
             raise ValueError(f"the rank must be 1 to {_MAX_RANK}, not {rank}")
         self.seed = whole("seed", seed)
-        self._factors: dict[str, Floats] = {}
-        self._steps: dict[str, int] = {}
+        self._native: _core.PowerSgd = _core.PowerSgd(self.rank, str(self.seed))
 
     def worth_it(self, shape: Sequence[int]) -> bool:
         """Return whether low rank sends less for an array of this shape."""
-        if len(shape) < 2 or 0 in shape:
-            return False
-        rows, columns = _matrix_shape(shape)
-        return (rows + columns) * self._rank_of(rows, columns) < rows * columns
-
-    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        one_machine = bucket.communicator.local_size == bucket.communicator.size
-        lefts = None if residual is None else bucket.split(residual)
-        matrices, rest, residuals, waiting = [], [], [], []
-        for i, x in enumerate(bucket.inputs):
-            left = np.zeros(x.size, np.float32) if lefts is None else lefts[i]
-            if self.worth_it(x.shape) and not one_machine:
-                matrices.append(i)
-                residuals.append(left)
-            else:
-                rest.append(i)
-                waiting.append(left.copy() if left.any() else None)
-                left[...] = 0
-        if rest:
-            bucket.part(rest).scaled(waiting).allreduce()
-        if not matrices:
-            return
-        some = bucket.scaled().part(matrices)
-        self.reduce(
-            some.inputs,
-            residuals,
-            some.names,
-            lambda arrays: some.combine(arrays, f"compression={self!r}"),
-            some.communicator.size,
-            some.factors[1] / some.divisor,
-            some.outputs,
-        )
+        return self._native.worth_it(list(shape))
 
     def reduce(
         self,
@@ -121,30 +79,12 @@ class PowerSGD(Predictable):
         over the `ranks` ranks, exactly and in place; it is called twice. What the sum leaves out is, but for
         rounding, what the residuals of all ranks add up to.
         """
-        terms = [
-            self._term(_as_matrix(matrix), residual, name, _as_matrix(output))
-            for matrix, residual, name, output in zip(
-                matrices, residuals, names, outputs, strict=True
-            )
-        ]
-        lefts = [term.project() for term in terms]
-        allreduce(lefts)
-        finite = [_core.orthogonalise(left) for left in lefts]
-        rights = [term.back_project(left) for term, left in zip(terms, lefts, strict=True)]
-        allreduce(rights)
-        for term, good, left, right in zip(terms, finite, lefts, rights, strict=True):
-            if good and np.isfinite(right).all():
-                term.reconstruct(left, right, factor, ranks)
-                self._warm_start(term, right)
-            else:
-                term.give_up()
+        self._native.reduce(matrices, residuals, names, allreduce, ranks, factor, outputs)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the factors, which are the same on all ranks, and the steps of the random numbers."""
-        return {
-            "factors": {name: right.copy() for name, right in self._factors.items()},
-            "steps": dict(self._steps),
-        }
+        factors, steps = self._native.state()
+        return {"factors": factors, "steps": steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned; `ValueError` for anything else."""
@@ -152,10 +92,7 @@ class PowerSGD(Predictable):
             raise ValueError(
                 f"state is not what state_dict() gave, which has factors and steps: {state!r}"
             )
-        self._factors = {
-            name: np.array(right, np.float32) for name, right in state["factors"].items()
-        }
-        self._steps = dict(state["steps"])
+        self._native.load(dict(state["factors"]), dict(state["steps"]))
 
     def _traffic(
         self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
@@ -193,7 +130,7 @@ class PowerSGD(Predictable):
         if not self.worth_it(values.shape):
             return values.reshape(-1).view(np.uint8).copy(), origin
         matrix = _as_matrix(values)
-        product, right = self._product(matrix.shape), self._random(matrix.shape, 0, "")
+        product, right = self._product(matrix.shape), self._native.first(*matrix.shape)
         for _ in range(_ITERATIONS):
             _core.orthogonalise(right)
             left = product.project(matrix, right)
@@ -225,35 +162,16 @@ class PowerSGD(Predictable):
     def _product(self, shape: tuple[int, int]) -> _core.LowRank:
         return _core.LowRank(*shape, self._rank_of(*shape))
 
-    def _random(self, shape: tuple[int, int], step: int, name: str) -> Floats:
-        """The same right vectors on every machine, orthonormal: of uniform numbers, which need no
-        functions that libraries compute differently."""
-        bits = np.random.Generator(np.random.Philox(key=key_of(self.seed, step, name)))
-        right = 2 * bits.random((self._rank_of(*shape), shape[1]), np.float32) - 1
-        _core.orthogonalise(right)
-        return right
+    def __getstate__(self) -> dict[str, Any]:
+        factors, steps = self._native.state()
+        state = {**vars(self), "_factors": factors, "_steps": steps}
+        del state["_native"]
+        return state
 
-    def _term(self, matrix: Floats, residual: Floats, name: str, out: Floats) -> _Term:
-        if not residual.size == matrix.size == out.size:
-            raise ValueError(
-                f"the residual of {name!r} has {residual.size} elements, the matrix {matrix.size}, "
-                f"the output {out.size}"
-            )
-        right = self._factors.get(name)
-        if right is None or right.shape != (self._rank_of(*matrix.shape), matrix.shape[1]):
-            right, self._steps[name] = self._random(matrix.shape, 0, name), 0
-        product = self._product(matrix.shape)
-        return _Term(product, name, matrix, residual.reshape(matrix.shape), right, out)
-
-    def _warm_start(self, term: _Term, right: Floats) -> None:
-        """The next step begins with these; with others where there was nothing."""
-        _core.orthogonalise(right)
-        self._steps[term.name] += 1
-        nothing = ~right.any(axis=1)
-        if nothing.any():
-            others = self._random(term.matrix.shape, self._steps[term.name], term.name)
-            right[nothing] = others[nothing]
-        self._factors[term.name] = right
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._native = _core.PowerSgd(self.rank, str(self.seed))
+        self._native.load(vars(self).pop("_factors"), vars(self).pop("_steps"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PowerSGD) and (self.rank, self.seed) == (other.rank, other.seed)
@@ -264,33 +182,6 @@ class PowerSGD(Predictable):
     def __repr__(self) -> str:
         seed = f", seed={self.seed}" if self.seed else ""
         return f"ronde.compression.powersgd(rank={self.rank}{seed})"
-
-
-@dataclass
-class _Term:
-    """A matrix in a call of `reduce`."""
-
-    product: _core.LowRank
-    name: str
-    matrix: Floats
-    residual: Floats
-    right: Floats  # of the last step
-    out: Floats
-
-    def project(self) -> Floats:
-        return self.product.project(self.matrix, self.right, self.residual)
-
-    def back_project(self, left: Floats) -> Floats:
-        return self.product.back_project(self.residual, left)
-
-    def reconstruct(self, left: Floats, right: Floats, factor: float, ranks: int) -> None:
-        self.product.reconstruct(left, right, self.out, factor, self.residual, ranks)
-
-    def give_up(self) -> None:
-        with np.errstate(all="ignore"):
-            self.residual -= self.matrix
-        self.residual[~np.isfinite(self.residual)] = 0
-        self.out.fill(np.nan)
 
 
 def _matrix_shape(shape: Sequence[int]) -> tuple[int, int]:

@@ -1,8 +1,7 @@
 """The residuals of this rank, by the names of parameters: what payloads have left out.
 
-A residual is in units of what a rank contributes, scaled by `prescale_factor`: a sum of the residuals of all
-ranks, divided by their number for an average, is what they would still add to the result. So they can go
-to other ranks, of a job of another size too.
+The core keeps them, and csrc/methods/residuals.h says how. They are in units of what a rank contributes: so
+they can go to other ranks, of a job of another size too.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from .. import _core
 from .._calls import communicator_of, factor_of
 from ..process_set import ProcessSet
-from ._group import Floats, Group, Parts
+from ._method import Floats, Parts
 
 __all__ = ["Residuals", "load", "require_names", "states_of"]
 
@@ -117,131 +116,59 @@ class Use(NamedTuple):
 
 class Residuals:
     def __init__(self) -> None:
-        self._left: dict[str, Floats] = {}  # a part of a vector, once there is one
-        self._vectors: dict[Parts, Floats] = {}
-        self._used: dict[str, Use] = {}  # the latest use
-        # To be added to the next contribution: residuals that belong to no vector any more, because this
-        # rank sends other parts of it than before, or none.
-        self._unplaced: dict[str, Floats] = {}
-        self._averaged: dict[str, bool] = {}
-        self._where: Where | None = None  # when last used
+        self.core = _core.Residuals()
 
     def read(self, name: str) -> Floats:
-        if name not in self._left:
-            known = ", ".join(map(repr, self._left)) or "no arrays yet"
+        found = self.core.read(name)
+        if found is None:
+            known = ", ".join(map(repr, self.core.names)) or "no arrays yet"
             raise KeyError(f"name: {name!r} has not been reduced; there are {known}")
-        left = self._left[name]
-        more = self._unplaced.get(name)
-        return left.copy() if more is None else left + more
-
-    def norms(self) -> dict[str, float]:
-        return {name: float(np.linalg.norm(self.read(name))) for name in self._left}
-
-    def rescale(self, factor: float) -> None:
-        factor = factor_of("factor", factor)
-        for kept in (*self._left.values(), *self._unplaced.values()):
-            kept *= np.float32(factor)
-
-    def of(self, group: Group, *, per_rank: bool = False) -> tuple[Floats, list[Floats | None]]:
-        """A vector of the residuals of the group's arrays, one after another, to be updated; and for each
-        array what is to be added to this rank's contribution now, or None.
-
-        `per_rank`: each rank uses all of its vector. Otherwise ranks that share memory have a part each.
-        """
-        self._where = Where.of(group.communicator)
-        parts = group.parts
-        names = self._checked(parts)
-        for name in names:
-            self._averaged[name] = group.op is _core.Op.Average
-        whole = per_rank or (self._where.local_size == 1 and self._where.size > 1)
-        use = Use(self._where, whole, parts)
-        if parts not in self._vectors or any(self._used[name] != use for name in names):
-            self._place(use)
-        vector = self._vectors[parts]
-        added = [self._unplaced.pop(name, None) for name in names]
-        if whole:
-            for name, more in zip(names, added, strict=True):
-                if more is not None:
-                    self._left[name] += more
-            added = [None] * len(names)
-        return vector, added
-
-    def _checked(self, parts: Parts) -> list[str]:
-        names = [name for name, _ in parts]
-        require_names(names)
-        for name, elements in parts:
-            for kept in (self._left.get(name), self._unplaced.get(name)):
-                if kept is not None and kept.size != elements:
-                    raise ValueError(
-                        f"the residual of {name!r} has {kept.size} elements, the array {elements}"
-                    )
-        return names
-
-    def taken(self, group: Group) -> list[Floats | None]:
-        """All that is left of the group's arrays, to be added to this rank's contribution now, or None."""
-        found: list[Floats | None] = []
-        for name, _ in group.parts:
-            if name not in self._left:
-                found.append(None)
-                continue
-            left = self.read(name)
-            self._left[name][...] = 0
-            self._unplaced.pop(name, None)
-            found.append(left if left.any() else None)
         return found
 
-    def _place(self, use: Use) -> None:
-        """Makes a vector, whose names leave those in which they were."""
-        names = {name for name, _ in use.parts}
-        for known in [each for each in self._vectors if names & {name for name, _ in each}]:
-            del self._vectors[known]
-        vector: Floats = np.zeros(sum(elements for _, elements in use.parts), np.float32)
-        offset = 0
-        for name, elements in use.parts:
-            target = vector[offset : offset + elements]
-            before = self._left.get(name)
-            if before is not None:
-                if use.whole or self._used.get(name) == use:
-                    target[...] = before
-                else:
-                    self._unplaced[name] = before + self._unplaced.get(name, np.float32(0))
-            self._left[name], self._used[name] = target, use
-            offset += elements
-        self._vectors[use.parts] = vector
+    def norms(self) -> dict[str, float]:
+        return {name: float(np.linalg.norm(self.read(name))) for name in self.core.names}
+
+    def rescale(self, factor: float) -> None:
+        self.core.rescale(factor_of("factor", factor))
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "where": self._where,
-            "residuals": {name: left.copy() for name, left in self._left.items()},
-            "unplaced": {name: left.copy() for name, left in self._unplaced.items()},
-            "used": dict(self._used),
-            "averaged": dict(self._averaged),
+        state = self.core.state()
+        where = state["where"]
+        used = {
+            name: Use(Where(*place), whole, tuple(map(tuple, parts)))
+            for name, (place, whole, parts) in state["used"].items()
         }
+        return {**state, "where": None if where is None else Where(*where), "used": used}
 
     def load(self, state: State) -> None:
         """What `state_dict` gave on this rank of a job of the same size."""
-        self.__init__()  # type: ignore[misc]
-        self._left = {name: np.array(left, np.float32) for name, left in state["residuals"].items()}
-        self._unplaced = {name: np.array(x, np.float32) for name, x in state["unplaced"].items()}
-        self._used = {
-            name: Use(Where(*where), whole, tuple((str(n), int(e)) for n, e in parts))
-            for name, (where, whole, parts) in state["used"].items()
-        }
-        self._averaged = dict(state["averaged"])
-        self._where = None if state["where"] is None else Where(*state["where"])
+        self.core.load({key: state[key] for key in _KEYS})
 
-    # Parts of vectors would be copied apart from them.
-    __getstate__ = state_dict
-    __setstate__ = load
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def __setstate__(self, state: State) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.load(state)
 
     def load_share(self, states: Iterable[State], scale: float) -> None:
         """The sum of what several ranks have kept. `scale`: of what is averaged."""
-        self.__init__()  # type: ignore[misc]
+        unplaced: dict[str, Floats] = {}
+        averaged: dict[str, bool] = {}
         for state in states:
-            self._averaged.update(state["averaged"])
+            averaged.update(state["averaged"])
             for kept in (state["residuals"], state["unplaced"]):
                 for name, left in kept.items():
                     factor = np.float32(scale if state["averaged"].get(name) else 1.0)
-                    before = self._unplaced.get(name, np.float32(0))
-                    self._unplaced[name] = before + factor * np.asarray(left, np.float32)
-        self._left = {name: np.zeros_like(left) for name, left in self._unplaced.items()}
+                    before = unplaced.get(name, np.float32(0))
+                    unplaced[name] = before + factor * np.asarray(left, np.float32)
+        residuals = {name: np.zeros_like(left) for name, left in unplaced.items()}
+        self.core.load(
+            {
+                "where": None,
+                "residuals": residuals,
+                "unplaced": unplaced,
+                "used": {},
+                "averaged": averaged,
+            }
+        )

@@ -1,12 +1,4 @@
-"""Sums of integers: all ranks round to multiples of one step, so that nothing has to be decoded on the way.
-
-    step = max / L, for each block; max: the greatest |gradient + residual| of all ranks, L: 2^(bits-1) - 1
-    q = round((gradient + residual) / step)
-    sum = step * (sum of q over the ranks)
-
-Maxima and integers are reduced by exact allreduces, as in SwitchML (Sapio et al. 2021) and IntSGD (Mishchenko
-et al. 2022), whose steps are found in other ways. csrc/compress/shared_scale.h has the arithmetic.
-"""
+"""Integers of one step for all ranks, which are added as they are (csrc/methods/integer_sums.h)."""
 
 from __future__ import annotations
 
@@ -18,16 +10,11 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ._group import Floats, Group
-from .codecs import Compressor, Traffic, key_of, whole
+from ._method import Floats
+from .codecs import Compressor, Traffic, whole
 
 __all__ = ["SharedScale"]
 
-# What sums may be, from the shortest on.
-_INTEGERS: dict[np.dtype[Any], _core.DType] = {
-    np.dtype(np.int8): _core.DType.int8,
-    np.dtype(np.int16): _core.DType.int16,
-}
 _MOST = np.iinfo(np.int16).max
 
 
@@ -37,8 +24,6 @@ class SharedScale(Compressor):
     They travel as int8 where the sum over all ranks fits, as int16 otherwise; `ValueError` where more than
     `most_ranks` are to be added. A payload by itself, that of `compress`, has steps of its own and int8.
     """
-
-    per_rank = True
 
     def __init__(self, bits: int, block: int, rounding: str, seed: int) -> None:
         parameters = {
@@ -59,46 +44,15 @@ class SharedScale(Compressor):
 
     def integers(self, ranks: int) -> np.dtype[Any]:
         """In which the integers of so many ranks are added: int8 or int16. `ValueError` if in neither."""
-        for dtype in _INTEGERS:
-            if ranks * _levels(self.bits) <= np.iinfo(dtype).max:
-                return dtype
-        fitting = [bits for bits in range(2, self.bits) if ranks * _levels(bits) <= _MOST]
-        instead = f"; {fitting[-1]} bits fit" if fitting else ""
-        raise ValueError(
-            f"integers of {self.bits} bits of {ranks} ranks do not fit int16 when they are added; those of "
-            f"{self.most_ranks} ranks fit{instead}"
-        )
+        return np.dtype(self._kernels.integer(ranks).name)
 
     def summed_bytes(self, elements: int, ranks: int) -> int:
         """The bytes of an array of so many elements, integers and maxima, that are added over ranks."""
         return elements * self.integers(ranks).itemsize + -(-elements // self.block) * 4
 
-    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        lefts = [None] * len(bucket.inputs) if residual is None else bucket.split(residual)
-        if bucket.communicator.local_size == bucket.communicator.size:
-            waiting = [None if left is None or not left.any() else left for left in lefts]
-            bucket.scaled(waiting).allreduce()
-            if residual is not None:
-                residual[...] = 0
-            return
-        dtype, detail = self.integers(bucket.communicator.size), f"compression={self!r}"
-        some = bucket.scaled()
-        arrays = list(zip(some.inputs, lefts, strict=True))
-        maxima = [self._kernels.maxima(x, left) for x, left in arrays]
-        some.combine(maxima, f"maxima of {detail}", op=_core.Op.Max)
-        # Where ranks rounded alike, what they leave out would add up.
-        keys = (
-            key_of(self._seed, step, f"{bucket.communicator.rank} {i} {name}")
-            for i, name in enumerate(bucket.names)
-        )
-        sums = [
-            self._kernels.quantise(x, most, dtype, left, key)
-            for (x, left), most, key in zip(arrays, maxima, keys, strict=True)
-        ]
-        some.combine(sums, detail, dtype=_INTEGERS[dtype])
-        factor = some.factors[1] / some.divisor
-        for total, most, out in zip(sums, maxima, some.outputs, strict=True):
-            self._kernels.dequantise(total, most, out, factor)
+    def _method(self) -> _core.Codec:
+        assert isinstance(self._core, _core.SharedScale)
+        return _core.IntegerSums(self._core, str(self._seed))
 
     def _traffic(
         self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link

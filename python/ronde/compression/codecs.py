@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import operator
 import time
@@ -17,7 +16,7 @@ from .. import _core
 from .._calls import factor_of
 from ..arrays import ArrayLike, view
 from ._floats import floats_of, room_for
-from ._group import Floats, Group, Method
+from ._method import Floats, Method
 
 __all__ = [
     "Codec",
@@ -57,16 +56,7 @@ class Codec(Method):
     unbiased: bool
     """Whether what is decompressed is right on average."""
 
-    per_rank = False
-    """Whether each rank compresses its own values, where others share memory with it, too."""
-
-    @abstractmethod
-    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        """As `_reduce`, with the residual of the whole bucket, in one dimension; `step` counts calls."""
-
-    def _next_step(self) -> int:
-        """Of calls without error feedback, from 0."""
-        return 0
+    _native: _core.Codec
 
     def state_dict(self) -> dict[str, Any]:
         """What calls have left for later ones, besides residuals."""
@@ -74,10 +64,6 @@ class Codec(Method):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What `state_dict` gave."""
-
-    def _reduce(self, group: Group) -> None:
-        for bucket in group.buckets():
-            self._reduce_bucket(bucket, None, self._next_step())
 
 
 class Predictable(Codec):
@@ -116,7 +102,7 @@ class Compressor(Predictable):
         shown = {**parameters, "seed": seed} if seed else parameters
         self._text = f"{name}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
         self._seed = whole("seed", seed)
-        self._calls = 0  # of collectives, which must be the same on all ranks
+        self._native = self._method()
         self._compressed = 0  # by this rank alone
         self.unbiased = self._core.unbiased
 
@@ -149,9 +135,8 @@ class Compressor(Predictable):
         """Return the most bytes that the payload of an array of `elements` finite elements can have."""
         return self._core.capacity_of_whole(whole("elements", elements))
 
-    def _next_step(self) -> int:
-        self._calls += 1
-        return self._calls - 1
+    def _method(self) -> _core.Codec:
+        return _core.Compressing(self._core, str(self._seed))
 
     def _traffic(
         self, shapes: Sequence[tuple[int, ...]], ranks: int, local_size: int, link: _core.Link
@@ -183,15 +168,12 @@ class Compressor(Predictable):
         self._core.decode(payload, flat, False)
         return between - start, time.perf_counter() - between
 
-    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
-        key = key_of(self._seed, step, bucket.names[0])
-        detail = f"compression={self!r}"
-        if self._core.adds_up:  # where all ranks have drawn the same
-            detail += f", draw {step}"
-        bucket.allreduce(_core.Compression(self._core, residual, key), detail)
-
     def _state(self) -> dict[str, int]:
-        return {"_calls": self._calls, "_compressed": self._compressed}
+        return {"_calls": self._native.steps, "_compressed": self._compressed}
+
+    def __setstate__(self, state: Mapping[str, int]) -> None:
+        self._native.steps = state["_calls"]
+        self._compressed = state["_compressed"]
 
     def __repr__(self) -> str:
         return f"ronde.compression.{self._text}"
@@ -208,8 +190,7 @@ class Compressor(Predictable):
 
 def key_of(seed: int, step: int, name: str) -> int:
     """64 bits that are the same wherever these are."""
-    words = f"{seed} {step} {name}".encode("utf-8", "replace")
-    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+    return _core.key_of(str(seed), step, name)
 
 
 def number(what: str, value: Any) -> float:

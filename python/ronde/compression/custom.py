@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ..arrays import view
-from ..errors import RondeError
+from ..arrays import View, view
+from ..errors import MismatchError, RondeError
 from ..objects import pack, unpack
-from ._group import Floats, Group, Method
-from .codecs import Codec
+from ._method import Floats, Method, PythonMethod, Steps, agreed
+from .codecs import Codec, key_of
 
 __all__ = ["codec_of"]
 
@@ -33,7 +34,7 @@ def _can(compressor: Any, name: str) -> bool:
     return not isinstance(compressor, type) or isinstance(found, (staticmethod, classmethod))
 
 
-class Custom(Codec):
+class Custom(PythonMethod, Codec):
     """An object with `compress(array) -> (payload, ctx)` and `decompress(payload, ctx) -> array`.
 
     As in Horovod and GRACE: a payload is anything that can be pickled, the context too. The payloads of all
@@ -46,28 +47,58 @@ class Custom(Codec):
 
     def __init__(self, compressor: Any) -> None:
         self._compressor = compressor
+        super().__init__()
         self.unbiased = bool(getattr(compressor, "unbiased", False))
-        self.per_rank = True
 
-    def _reduce_bucket(self, bucket: Group, residual: Floats | None, step: int) -> None:
+    def _reduce(self, bucket: _core.Bucket, residual: Floats | None, step: int) -> Steps:
+        adds = bool(getattr(self._compressor, "sums", False))
         packed: list[tuple[Any, Any]] = []
+        payloads: list[View] = []
         error = None
         try:
             packed = self._packed(bucket, residual)
+            payloads = [view(payload) for payload, _ in packed] if adds else []
         except Exception as raised:  # which must not leave the other ranks waiting
             error = raised
-        detail = f"compression={self!r}"
-        failed = bucket.agreed([error is not None], _core.Op.Max, detail).any()
-        if error is not None:
-            raise error
-        if failed:
-            raise RondeError(f"{self!r} has failed on another rank")
-        adds = self._adds if getattr(self._compressor, "sums", False) else self._gathers
-        factor = bucket.factors[1] / bucket.divisor
-        for output, (total, ranks) in zip(bucket.outputs, adds(bucket, packed), strict=True):
+        kind = ", ".join(f"{each.dtype.name}{list(each.shape)}" for each in payloads)
+        refusal = yield from self._refusal(bucket, error, kind)
+        if refusal:
+            return refusal
+        totals: list[tuple[Floats, int]] = []
+        if adds:
+            sums = yield from self._summed(bucket, payloads)
+        else:
+            gathered = _core.Allgather(pack(packed))
+            yield gathered
+        try:
+            totals = self._added(packed, sums, bucket) if adds else self._all(gathered, bucket)
+        except Exception as raised:
+            error = raised
+        refusal = yield from self._refusal(bucket, error)
+        if refusal:
+            return refusal
+        factor = bucket.factors[1] / (bucket.communicator.size if bucket.averages else 1)
+        for output, (total, ranks) in zip(bucket.outputs, totals, strict=True):
             np.multiply(total, np.float32(factor * ranks), out=output)
+        return None
 
-    def _packed(self, bucket: Group, residual: Floats | None) -> list[tuple[Any, Any]]:
+    def _refusal(
+        self, bucket: _core.Bucket, error: Exception | None, kind: str = ""
+    ) -> Generator[_core.Step, None, Exception | None]:
+        """What all ranks raise if one of them has failed, or if they have payloads of different kinds."""
+        number = key_of(0, 0, kind) >> 12  # so that a float64 holds it
+        failed, most, least = yield from agreed(
+            bucket, [error is not None, number, -number], _core.Op.Max
+        )
+        if error is not None:
+            return error
+        if failed:
+            return RondeError(f"{self!r} has failed on another rank")
+        if most != -least:
+            return MismatchError(f"the payloads of {self!r} differ; those of this rank are {kind}")
+        return None
+
+    def _packed(self, bucket: _core.Bucket, residual: Floats | None) -> list[tuple[Any, Any]]:
         packed, offset = [], 0
         for x in bucket.scaled().inputs:
             value = x.astype(np.float32)
@@ -83,31 +114,37 @@ class Custom(Codec):
             offset += x.size
         return packed
 
-    def _gathers(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[tuple[Floats, int]]:
+    def _all(self, gathered: _core.Allgather, bucket: _core.Bucket) -> list[tuple[Floats, int]]:
         """What all ranks' values add up to, and 1."""
-        mine = pack(packed)
-        call = _core.Call("payloads of allreduce", bucket.call or "", detail=repr(self))
-        data, lengths = bucket.communicator.allgather(mine, call=call)
         totals = [np.zeros(each.shape, np.float32) for each in bucket.inputs]
-        end = 0
-        for length in lengths:
+        data, end = gathered.data, 0
+        for length in gathered.rows:
             begin, end = end, end + length
             theirs = unpack(data[begin:end])
             for total, (payload, ctx) in zip(totals, theirs, strict=True):
                 total += self._decompressed(payload, ctx, total.shape)
         return [(total, 1) for total in totals]
 
-    def _adds(self, bucket: Group, packed: list[tuple[Any, Any]]) -> list[tuple[Floats, int]]:
-        """The same divided by a number, and that number."""
-        totals = []
-        for (payload, ctx), x in zip(packed, bucket.inputs, strict=True):
-            seen = view(payload)
+    def _summed(
+        self, bucket: _core.Bucket, payloads: list[View]
+    ) -> Generator[_core.Step, None, list[tuple[Any, int]]]:
+        """The sums of payloads divided by a number, and that number."""
+        sums = []
+        for seen in payloads:
             total = np.array(seen.array)
             half = seen.dtype in (_core.DType.float16, _core.DType.bfloat16)
             ranks, op = (bucket.communicator.size, _core.Op.Average) if half else (1, _core.Op.Sum)
-            bucket.combine([total], f"payload of {self!r}, shape {seen.shape}", seen.dtype, op)
-            totals.append((self._decompressed(seen.wrap(total), ctx, x.shape), ranks))
-        return totals
+            yield _core.Allreduce(bucket, [total], [total], seen.dtype, op)
+            sums.append((seen.wrap(total), ranks))
+        return sums
+
+    def _added(
+        self, packed: list[tuple[Any, Any]], sums: list[tuple[Any, int]], bucket: _core.Bucket
+    ) -> list[tuple[Floats, int]]:
+        return [
+            (self._decompressed(total, ctx, x.shape), ranks)
+            for (total, ranks), (_, ctx), x in zip(sums, packed, bucket.inputs, strict=True)
+        ]
 
     def _decompressed(self, payload: Any, ctx: Any, shape: tuple[int, ...]) -> Floats:
         found = np.asarray(self._compressor.decompress(payload, ctx))
@@ -125,3 +162,9 @@ class Custom(Codec):
 
     def __hash__(self) -> int:
         return hash(id(self._compressor))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Custom, (self._compressor,)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # of an earlier version
+        self.__init__(state["_compressor"])  # type: ignore[misc]

@@ -138,6 +138,50 @@ def ready() -> None:
             assert a.tobytes() == b.tobytes()
 
 
+class Halves:
+    """A compressor in Python."""
+
+    def compress(self, array: np.ndarray) -> tuple[np.ndarray, None]:
+        return array.astype(np.float16), None
+
+    def decompress(self, payload: np.ndarray, ctx: None) -> np.ndarray:
+        return payload.astype(np.float32)
+
+
+def compressed() -> None:
+    """The same bits as blocking calls give, whatever is under way besides."""
+    c = ronde.compression
+    makers = [
+        *(lambda: c.ErrorFeedback("int4"), lambda: c.ErrorFeedback(c.topk(0.1)), c.bf16, c.qsgd),
+        *(lambda: c.ErrorFeedback(c.powersgd(2)), c.dgc, lambda: c.ErrorFeedback(Halves())),
+        lambda: c.ErrorFeedback(c.shared_scale(4)),
+    ]
+    pairs = [(make(), make()) for make in makers]
+    drawn = np.random.default_rng(rank)
+    own = random.Random(rank)
+    automatic = c.auto()
+    for _ in range(4):
+        inputs = [drawn.standard_normal((40, 50)).astype(np.float32) for _ in pairs]
+        handles = {}
+        for i in own.sample(range(len(pairs)), len(pairs)):
+            mine = [inputs[i], inputs[i][:3]]
+            handles[i] = ronde.grouped_allreduce_async(mine, name=f"{i}", compression=pairs[i][0])
+        exact = ronde.allreduce_async(inputs[0], name="exact")
+        chosen = ronde.allreduce_async(inputs[0], name="auto", compression=automatic)
+        for i, (_, method) in enumerate(pairs):
+            mine = [inputs[i], inputs[i][:3]]
+            for a, b in zip(
+                handles[i].wait(),
+                ronde.grouped_allreduce(mine, name=f"{i}", compression=method),
+                strict=True,
+            ):
+                assert a.tobytes() == b.tobytes(), method
+        assert np.abs(exact.wait() - chosen.wait()).max() < 1.0
+    x = inputs[0].copy()
+    assert ronde.allreduce_async_(x, name="bf16", compression="bf16").wait() is x
+    assert (x == ronde.allreduce(inputs[0], name="bf16", compression="bf16")).all()
+
+
 def forked() -> None:
     """A child of rank 0, forked while a round is under way, can neither use nor disturb it."""
     ronde.allreduce_async(mine(), name="first").wait()

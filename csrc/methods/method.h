@@ -1,0 +1,155 @@
+// How arrays of a group are reduced in fewer bytes: what all methods have in common. Each has a
+// file of its own.
+//
+// Nouns:
+//   parameter  what is known of an array of a group from call to call
+//   bucket     arrays of float32 that travel together, at most fusion_bytes of them
+//   method     a way to reduce buckets, and what it keeps for later calls (residuals, say)
+//   codec      a method that takes a residual of whoever keeps one (error_feedback.h)
+//
+// The ranks have agreed on the whole call before a method runs, so no step of it has a phase 0 of
+// its own. What a method does must therefore follow from what all ranks share: the parameters, the
+// call, and what position() tells.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collective/communicator.h"
+#include "collective/memory.h"
+#include "collective/operation.h"
+#include "collective/routes.h"
+#include "core/error.h"
+#include "core/pieces.h"
+#include "core/reduction.h"
+
+namespace ronde {
+
+struct Parameter {
+  std::string name;  // empty where the call has none
+  std::vector<std::int64_t> shape;
+  DType dtype = DType::float32;
+  std::size_t elements = 0;
+};
+
+/// Of a bucket.
+using Parameters = std::vector<const Parameter*>;
+
+struct Array {
+  const Parameter* parameter;
+  std::span<const float> input;
+  std::span<float> output;  // may be the same memory
+};
+
+struct Bucket {
+  std::vector<Array> arrays;
+  Reduction reduction;    // of float32: a sum
+  bool averages = false;  // over the ranks, of which there may be one
+
+  const std::string& name() const { return arrays.front().parameter->name; }
+  std::size_t elements() const;
+  std::vector<Piece> pieces() const;
+  /// What a sum of contributions becomes.
+  double factor() const { return reduction.postscale / reduction.divisor; }
+};
+
+/// The ranks that reduce, and the call in which they do.
+class Ranks {
+ public:
+  Ranks(Communicator& of, Routes& through, Operation& call)
+      : set(of), routes(through), operation(call) {}
+
+  Communicator& set;
+  Routes& routes;
+  Operation& operation;
+
+  Lane& lane() const { return routes.lane(); }
+  int rank() const { return set.rank(); }
+  int size() const { return set.size(); }
+  /// Nothing crosses machines.
+  bool on_one_machine() const { return set.local_size() == set.size(); }
+
+  /// Exactly, as one vector.
+  Task<> allreduce(std::vector<Piece> pieces, Reduction reduction);
+
+  /// The same in place, of arrays that belong to the operation.
+  template <class T>
+  Task<> combine(const std::vector<std::span<T>>& arrays, DType dtype, ReduceOp op) {
+    std::vector<Piece> pieces;
+    for (const auto& array : arrays) pieces.push_back({buffer_of(array), buffer_of(array)});
+    return allreduce(std::move(pieces), {.dtype = dtype, .op = op});
+  }
+
+  template <class T>
+  std::span<T> room(std::size_t count) {
+    return {operation.allocate(count * sizeof(T)).template as<T>(), count};
+  }
+};
+
+/// The same bucket with its factor before applied, and something added to each input, or nothing
+/// where that is empty.
+Bucket scaled(Ranks& ranks, const Bucket& bucket, std::span<const std::vector<float>> added = {});
+
+/// What all ranks end a call with, after which they go on.
+struct Refused : Error {
+  explicit Refused(std::exception_ptr what)
+      : Error("the ranks have refused a call"), error(std::move(what)) {}
+  std::exception_ptr error;
+};
+
+class Method {
+ public:
+  Method() = default;
+  virtual ~Method() = default;
+  Method(const Method&) = delete;
+  Method& operator=(const Method&) = delete;
+
+  /// Whether a call leaves something behind for later ones: it must not see a step that is skipped.
+  virtual bool feeds_back() const = 0;
+
+  /// Throws ArgumentError where these buckets cannot be reduced, before anything is sent.
+  virtual void check(const Communicator& /*set*/, std::span<const Parameters> /*buckets*/) const {}
+
+  /// What must be the same on all ranks besides the call, in words; it may change from call to
+  /// call.
+  virtual std::string position(const Communicator& /*set*/,
+                               std::span<const Parameters> /*buckets*/) const {
+    return {};
+  }
+
+  /// All ranks get the same bits.
+  virtual Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) = 0;
+};
+
+class Codec : public Method {
+ public:
+  /// `per_rank`: each rank compresses its own values, where others share memory with it, too.
+  explicit Codec(bool per_rank) : per_rank_(per_rank) {}
+
+  bool feeds_back() const override { return false; }
+  bool per_rank() const { return per_rank_; }
+
+  /// Whether all ranks must be at the same step, as they draw the same random numbers.
+  virtual bool draws_alike() const { return false; }
+
+  /// `residual`: of the whole bucket, or empty; `step` counts calls.
+  virtual Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
+                        std::uint64_t step) = 0;
+
+  /// Without error feedback, in which steps are those of this codec.
+  std::string position(const Communicator& set, std::span<const Parameters> buckets) const override;
+  Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) override;
+
+  std::atomic<std::uint64_t> steps = 0;  // so far
+
+ private:
+  const bool per_rank_;
+};
+
+}  // namespace ronde

@@ -1,0 +1,108 @@
+// The residuals of this rank, by the names of parameters: what payloads have left out.
+//
+// A residual is in units of what a rank contributes, scaled by the factor before: a sum of the
+// residuals of all ranks, divided by their number for an average, is what they would still add to
+// the result. So they can go to other ranks, of a job of another size too.
+//
+// Those of the arrays of a bucket are one *vector*. Where ranks share memory, each uses a part of
+// its vector, unless the method is per rank. When an array comes in another bucket, or ranks are
+// placed otherwise, its residual is added to the next contribution of this rank (it is *unplaced*
+// until then), as other parts of it than before may be used.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "methods/method.h"
+
+namespace ronde {
+
+/// A rank among others: `local_size` of them share memory with it.
+struct Placement {
+  int rank, size, local_rank, local_size;
+  static Placement of(const Communicator& set) {
+    return {set.rank(), set.size(), set.local_rank(), set.local_size()};
+  }
+  bool operator==(const Placement&) const = default;
+};
+
+/// Names and elements, in the order of a vector.
+using Parts = std::vector<std::pair<std::string, std::size_t>>;
+
+/// How a vector is used.
+struct Use {
+  Placement where;
+  bool whole;  // by this rank; otherwise ranks that share memory have a part each, or none
+  Parts parts;
+  bool operator==(const Use&) const = default;
+};
+
+class Residuals {
+ public:
+  using Vector = std::shared_ptr<std::vector<float>>;
+
+  /// What is known of a parameter.
+  struct Residual {
+    std::string name;
+    std::size_t elements = 0;
+    std::optional<std::vector<float>> unplaced;
+    std::optional<bool> averaged;  // over the ranks, when it was last used
+    Vector vector;                 // once there is one, with this residual
+    std::size_t offset = 0;        // in it
+    std::shared_ptr<const Use> use;
+
+    std::span<float> kept() const { return {vector->data() + offset, elements}; }
+  };
+  struct State {
+    std::vector<Residual> residuals;
+    std::optional<Placement> where;  // when last used
+  };
+
+  struct Found {
+    Vector vector;
+    std::vector<std::vector<float>> added;  // for each array, or nothing
+  };
+
+  /// Throws ArgumentError where residuals of these arrays cannot be kept.
+  void check(std::span<const Parameters> buckets) const;
+
+  /// The vector of the bucket's arrays, to be updated; and what is to be added to this rank's
+  /// contribution now. `per_rank`: each rank uses all of its vector.
+  Found of(const Communicator& set, const Bucket& bucket, bool per_rank);
+
+  /// All that is left of the bucket's arrays, to be added to this rank's contribution now.
+  std::vector<std::vector<float>> taken(const Bucket& bucket);
+
+  std::vector<std::string> names() const;
+  /// Nothing if there is no such parameter.
+  std::optional<std::vector<float>> read(const std::string& name) const;
+  void rescale(float factor);
+
+  /// A copy.
+  State state() const;
+  void load(State state);
+
+ private:
+  struct Known {
+    Vector vector;
+    std::shared_ptr<const Use> use;
+  };
+
+  const Residual* find(const std::string& name) const;
+  std::vector<Residual*> entries(const Parts& parts);
+  Known place(Use use, std::span<Residual* const> residuals);
+
+  mutable std::mutex mutex_;  // calls of several threads may use it, of other parameters
+  State state_;
+  std::unordered_map<std::string, std::size_t> numbers_;  // in state_.residuals
+  std::map<Parts, Known> vectors_;
+};
+
+}  // namespace ronde
