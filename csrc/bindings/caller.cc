@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/call_site.h"
 #include "bindings/gil.h"
 #include "core/error.h"
 
@@ -120,6 +121,7 @@ py::object Caller::submit(Submission::What what, std::initializer_list<py::handl
                           PendingCall::Finish finish) const {
   give_back_objects();
   set.require_algorithm(what.collective, what.algorithm);
+  what.site = call_site();
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
   std::vector<std::shared_ptr<Submission>> submissions{std::make_shared<Submission>(

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "collective/hooks.h"
+#include "trace/flight_record.h"
 #include "transport/transport.h"
 
 namespace ronde {
@@ -44,6 +45,7 @@ class Control {
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
   const Hooks& hooks() const { return hooks_; }
+  const std::shared_ptr<FlightRecord>& flight_record() const { return flight_record_; }
 
   /// What else a thread does that waits in a blocking call; returns whether more of it may come at
   /// any time. Set before there are calls.
@@ -123,6 +125,7 @@ class Control {
   mutable std::mutex mutex_;  // several threads of a process may wait, each in its own process set
   const std::shared_ptr<Transport> transport_;
   const Hooks hooks_;
+  const std::shared_ptr<FlightRecord> flight_record_ = std::make_shared<FlightRecord>();
   std::function<bool()> meanwhile_;
   const std::shared_ptr<Notice> incoming_;
   Request request_ = 0;

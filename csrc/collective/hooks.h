@@ -13,6 +13,8 @@ struct Hooks {
   std::function<std::string()> where = [] { return std::string(); };
   /// Shows a warning to the user.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
+  /// This rank gives up waiting: shows what it and its neighbours do.
+  std::function<void()> stalled = [] {};
   /// Takes a line of how a call goes; empty where nobody reads it.
   std::function<void(const std::string&)> log;
 };

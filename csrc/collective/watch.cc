@@ -13,6 +13,9 @@ namespace {
 /// longer.
 constexpr double kGrace = 0.5;
 
+/// After so many seconds the call site is looked up for the flight record.
+constexpr double kWorthASite = 0.2;
+
 // Of a call's text, so that its call site fits into a notice too.
 constexpr std::size_t kCallBytes = 500;
 
@@ -24,7 +27,7 @@ std::string seconds(double value) {
 
 }  // namespace
 
-Watch::Watch(Lane& lane, const Operation& operation)
+Watch::Watch(Lane& lane, Operation& operation)
     : lane_(lane),
       control_(lane.control()),
       operation_(operation),
@@ -60,7 +63,20 @@ void Watch::announce() {
   control_.announce_waiting(standing());
 }
 
-void Watch::check(double elapsed) {
+/// For the counters and the flight record.
+void Watch::note(double elapsed, int peer) {
+  if (elapsed < waited_) waited_ = 0;  // something has moved: this is another wait
+  if (waited_ == 0 && elapsed > 0) lane_.recorder().count(Counter::waits);
+  const auto more = static_cast<std::uint64_t>((elapsed - waited_) * 1e9);
+  lane_.recorder().count(Counter::wait_nanoseconds, more);
+  waited_ = elapsed;
+  auto& entry = operation_.entry;
+  if (elapsed > 0) entry.waits(peer < 0 ? peer : lane_.members()[peer]);
+  if (elapsed > kWorthASite && entry.lacks_site()) entry.stands_at(control_.hooks().where());
+}
+
+void Watch::check(double elapsed, int peer) {
+  note(elapsed, peer);
   const auto& settings = lane_.settings();
   if (sequence_ != operation_.sequence) {
     end();  // of the wait before

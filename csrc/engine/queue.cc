@@ -11,6 +11,8 @@
 #include "collective/share.h"
 #include "collective/wait.h"
 #include "core/error.h"
+#include "trace/clock.h"
+#include "trace/timeline.h"
 
 namespace ronde {
 namespace {
@@ -40,6 +42,13 @@ std::size_t bytes_of(const Calls& calls) {
   return bytes;
 }
 
+/// As far as the calls say it.
+std::size_t known_bytes(const Calls& calls) {
+  std::size_t bytes = 0;
+  for (const auto& call : calls) bytes += call->call().bytes();
+  return bytes;
+}
+
 }  // namespace
 
 Queue::Queue(const Lane& blocking, std::size_t fusion_bytes)
@@ -61,7 +70,11 @@ Queue::~Queue() {
 
 void Queue::submit(std::shared_ptr<Submission> submission) {
   if (!refused_.empty()) throw Error(refused_);
-  submitted_.add(std::move(submission));
+  submitted_.add(submission);
+  const auto& call = submission->call();
+  submission->entry = recorder().submit(call.kind, call.name, call.bytes());
+  submission->entry.stands_at(submission->site());
+  if (recorder().timeline().on()) submission->submitted = exact_time();
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -214,15 +227,14 @@ void Queue::give_up(const std::exception_ptr& error) {
     const auto round = std::move(track->round);
     if (!round) continue;
     round->operation.give_up();
-    for (const auto& call : round->running) call->finish(error, true);
+    fail(round->running, error, true);
   }
   end_pending(error);
 }
 
 void Queue::end_pending(const std::exception_ptr& error) {
-  for (const auto& calls : std::exchange(due_, {}))
-    for (const auto& call : calls) call->finish(error);
-  for (const auto& call : submitted_.take_all()) call->finish(error);
+  for (const auto& calls : std::exchange(due_, {})) fail(calls, error);
+  fail(submitted_.take_all(), error);
 }
 
 void Queue::close(const std::exception_ptr& error) {
@@ -249,6 +261,7 @@ Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot
   const auto mine = slot ? fingerprint(*slot) + operation.sequence : kNegotiates;
   const Extremes said = co_await track.lane.compare(operation, mine);
   if (slot && said.equal()) {
+    recorder().count(Counter::slots_replayed);
     commit(*slot);
   } else {
     co_await negotiate(track, operation);
@@ -259,6 +272,8 @@ Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot
 }
 
 Task<> Queue::negotiate(Track& track, Operation& operation) {
+  recorder().count(Counter::negotiations);
+  const Span span(track.lane.recorder(), "negotiate");
   stated_ = submitted_.so_far();
   std::vector<Stated> mine;
   for (const auto& [number, call] : submitted_.in_order())
@@ -306,7 +321,7 @@ Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submiss
   const auto message = mismatch_message(described, track.lane.members(), track.lane.set());
   track.round->running.clear();
   submitted_.end(alone);
-  call->finish(std::make_exception_ptr(MismatchError(message)));
+  fail(alone, std::make_exception_ptr(MismatchError(message)));
 }
 
 /// Before anything runs that goes by what the link costs: nothing else may be under way, and all
@@ -336,6 +351,9 @@ Calls Queue::take_due() {
 
 Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running = calls;
+  for (const auto& call : calls) call->entry.begin();
+  const auto fused = std::to_string(calls.size()) + " calls";
+  const Span span(track.lane.recorder(), calls[0]->call().kind, known_bytes(calls), fused);
   if (!track.open) co_await open(track, operation);
   operation.agreed = true;
   const auto& fusable = calls[0]->fusable();
@@ -351,6 +369,29 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running.clear();
   submitted_.end(calls);
   for (const auto& call : calls) call->finish();
+  count(calls);
+}
+
+/// They have completed, as one slot.
+void Queue::count(const Calls& calls) {
+  recorder().count(Counter::slots);
+  recorder().count(Counter::slot_calls, calls.size());
+  recorder().count(Counter::asynchronous_calls, calls.size());
+  if (calls[0]->fusable()) recorder().count(Counter::slot_bytes, known_bytes(calls));
+  auto& timeline = recorder().timeline();
+  if (!timeline.on()) return;
+  for (const auto& call : calls) {
+    const auto name = call->call().kind + " " + call->call().name;
+    if (call->submitted != 0)
+      timeline.add_overlapping({name, call->submitted, exact_time(), call->call().bytes(), {}});
+  }
+  timeline.flush_at_times();
+}
+
+/// They end with an error. `touched`: messages may still touch their memory.
+void Queue::fail(const Calls& calls, const std::exception_ptr& error, bool touched) {
+  recorder().count(Counter::failed_calls, calls.size());
+  for (const auto& call : calls) call->finish(error, touched);
 }
 
 std::vector<Calls> Queue::grouped(const Calls& calls) const {
@@ -376,6 +417,7 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
 
 /// Nothing was pending everywhere. Says so, once, after a while of that; and ends it in the end.
 void Queue::report_missing(std::span<const std::vector<Stated>> statements) {
+  recorder().count(Counter::retries);
   const auto now = Clock::now();
   if (in_vain_ == InVain() || in_vain_.submitted != submitted_.so_far())
     in_vain_ = {.since = now, .submitted = submitted_.so_far(), .warned = false};

@@ -93,6 +93,8 @@ class Queue {
     std::unique_ptr<Round> round;
   };
 
+  /// Of all calls: any lane may run them.
+  Recorder& recorder() const { return tracks_[0]->lane.recorder(); }
   Track& track(std::uint64_t round) { return *tracks_[round % tracks_.size()]; }
   bool begin(bool waits);
   bool progress(Track& track);
@@ -111,6 +113,8 @@ class Queue {
   Task<> run(Track& track, Operation& operation, Calls calls);
 
   void commit(const Calls& calls);
+  void count(const Calls& calls);
+  void fail(const Calls& calls, const std::exception_ptr& error, bool touched = false);
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
   void report_missing(std::span<const std::vector<Stated>> statements);

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _exits, _homes, _logs, _mpi, settings
+from . import _core, _exits, _homes, _logs, _mpi, _report, settings
 from ._text import printable
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
@@ -52,6 +52,7 @@ class World:
     control_comm: Any
     library: _core.MpiLibrary
     control: _core.Control
+    record: _core.FlightRecord
     settings: settings.Settings
     homes: list[_homes.Home]  # of all ranks
     shares_memory: bool  # whether those ranks of the global set that are on one machine do
@@ -77,6 +78,7 @@ _FORKED = (
 
 _world: World | None = None
 _changes = threading.RLock()  # of the world and its sets: one thread at a time
+_last_record: _core.FlightRecord | None = None  # to be read while the process ends
 _kept_until_exit: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
@@ -173,7 +175,10 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         where,
         _log.warning,
         _log.debug if _log.isEnabledFor(logging.DEBUG) else None,
+        lambda: _report.write(job.report("this rank gives up waiting")),
     )
+    record = control.flight_record
+    record.enter("in ronde.init")
     everybody = list(range(size))
     # Until all are known to have the same settings, those hold that need no agreement.
     careful = _core.Settings()
@@ -181,7 +186,10 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     careful.stall_warning, careful.stall_timeout = deadlines
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
-    homes = _homes.find(first)
+    homes = _homes.find(first, record.path)
+    record.describe(rank, size, homes[0].token, homes[rank].host.split()[0])
+    here = [home.record for home in homes if home.host == homes[rank].host]
+    job.reporter = _report.Reporter(homes[0].token, here)
     if users_comm == MPI.COMM_WORLD:
         _core.remove_segment_names()  # all ranks have started MPI
     loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
@@ -191,12 +199,15 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     shares = _share_memory(communicator, everybody, homes, loaded)
     # With less, the program promises that its threads take turns at MPI: it cannot know of this one.
     worker = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+    if loaded.report_signal is not None:
+        job.reporter.listen(loaded.report_signal)
     engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin, worker)
-    world = World(job, comm, control_comm, library, control, loaded, homes, shares, engine)
+    world = World(job, comm, control_comm, library, control, record, loaded, homes, shares, engine)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
+    record.enter("")
     if rank == 0:
         hosts = len({home.host for home in homes})
         memory = "with shared memory" if shares else "without shared memory"
@@ -471,7 +482,7 @@ def shutdown() -> None:
 
 
 def _shutdown() -> None:
-    global _world
+    global _world, _last_record
     if _world is None:
         return
     state = _world
@@ -482,8 +493,17 @@ def _shutdown() -> None:
                 state.engine.close(process_set._communicator, "Ronde was shut down")
         _kept_until_exit.append(state)
     else:
-        _leave(state)
+        state.record.enter("in ronde.shutdown")
+        try:
+            _leave(state)
+        except BaseException:
+            state.record.enter("")
+            raise
         _exits.end(state.job)
+    if state.job.reporter is not None:
+        state.job.reporter.close()
+    _last_record = state.record
+    _last_record.enter("after ronde.shutdown, perhaps in MPI_Finalize")
     _world = None
     for process_set, _ in state.sets.values():
         process_set._detach()

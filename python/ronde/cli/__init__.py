@@ -19,6 +19,7 @@ _COMMANDS = {
     "run": "run",
     "doctor": "doctor",
     "explain": "explain",
+    "inspect": "inspect",
     "bench": "bench",
     "bench compress": "compress",
 }
