@@ -39,7 +39,7 @@ void Communicator::run(Operation& operation, FunctionRef<Task<>()> begin) {
   require_usable();
   const auto& call = operation.call;
   operation.entry = lane_.recorder().begin(call.kind, call.name, call.bytes());
-  const Span span(lane_.recorder(), call.kind, call.bytes(), call.name);
+  const Span span(lane_.recorder(), call.kind, {.bytes = call.bytes(), .of = call.name});
   Watch watch(lane_, operation);
   try {
     auto task = begin();

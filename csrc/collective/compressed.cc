@@ -58,7 +58,7 @@ Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compress
                                                           "compressed allreduce");
   lane.takes(operation, Counter::bytes_compressed, values.size_bytes());
   operation.entry.moves("compressed");
-  const Span span(lane.recorder(), "wire", values.size_bytes(), "compressed");
+  const Span span(lane.recorder(), "wire", {.bytes = values.size_bytes(), .by = "compressed"});
   co_await work;
 }
 

@@ -69,7 +69,7 @@ inline std::size_t bytes_of(std::span<const Piece> pieces) {
 
 /// The pieces' inputs, one after another.
 inline void pack(const Recorder& recorder, std::span<const Piece> pieces, Buffer data) {
-  const Span span(recorder, "pack", data.bytes);
+  const Span span(recorder, "pack", {.bytes = data.bytes});
   std::size_t offset = 0;
   for (const auto& piece : pieces) {
     copy(data.slice(offset, piece.input.bytes), piece.input);
@@ -79,7 +79,7 @@ inline void pack(const Recorder& recorder, std::span<const Piece> pieces, Buffer
 
 /// The packed pieces, back to where their results belong.
 inline void unpack(const Recorder& recorder, std::span<const Piece> pieces, Buffer data) {
-  const Span span(recorder, "unpack", data.bytes);
+  const Span span(recorder, "unpack", {.bytes = data.bytes});
   std::size_t offset = 0;
   for (const auto& piece : pieces) {
     copy(piece.output, data.slice(offset, piece.output.bytes));

@@ -38,7 +38,7 @@ Task<> run_on(Lane& lane, Transport& transport, Operation& operation, Collective
   const std::size_t bytes = layout.chunks.total() * element.bytes;
   lane.takes(operation, Counter::bytes_over_network, bytes);
   operation.entry.moves(plan.algorithm->name);
-  const Span span(lane.recorder(), "wire", bytes, plan.algorithm->name);
+  const Span span(lane.recorder(), "wire", {.bytes = bytes, .by = plan.algorithm->name});
   co_await execution;
 }
 

@@ -352,8 +352,10 @@ Calls Queue::take_due() {
 Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running = calls;
   for (const auto& call : calls) call->entry.begin();
-  const auto fused = std::to_string(calls.size()) + " calls";
-  const Span span(track.lane.recorder(), calls[0]->call().kind, known_bytes(calls), fused);
+  const auto fused =
+      calls.size() == 1 ? calls[0]->call().name : "of " + std::to_string(calls.size()) + " arrays";
+  const Span span(track.lane.recorder(), calls[0]->call().kind,
+                  {.bytes = known_bytes(calls), .of = fused});
   if (!track.open) co_await open(track, operation);
   operation.agreed = true;
   const auto& fusable = calls[0]->fusable();

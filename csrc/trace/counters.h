@@ -18,6 +18,7 @@ enum class Counter {
   bytes_over_network,
   bytes_piggybacked,
   bytes_compressed,
+  bytes_sent,
   waits,
   wait_nanoseconds,
   stall_warnings,
@@ -28,7 +29,7 @@ enum class Counter {
   negotiations,
   retries,
 };
-inline constexpr std::size_t kCounters = 16;
+inline constexpr std::size_t kCounters = 17;
 
 struct CounterInfo {
   Counter counter;

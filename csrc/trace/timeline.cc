@@ -63,7 +63,7 @@ class Json {
 Json arguments(const Timeline::Event& event) {
   Json arguments;
   if (event.bytes) arguments.field("bytes", static_cast<std::int64_t>(event.bytes));
-  if (!event.detail.empty()) arguments.field("by", event.detail);
+  if (!event.by.empty()) arguments.field("by", event.by);
   return arguments;
 }
 
@@ -206,15 +206,17 @@ void Timeline::write(const std::string& text) {
     failure_ += ", and its end is missing";
 }
 
-void Span::begin(std::string_view detail) {
+void Span::begin(std::string_view name, const About& about) {
   begin_ = exact_time();
-  detail_ = detail;
+  name_ = name;
+  if (!about.of.empty()) name_.append(" ").append(about.of);
+  by_ = about.by;
 }
 
 void Span::end() {
   auto& timeline = recorder_.timeline();
   if (timeline.on())
-    timeline.add_span(recorder_.number(), {name_, begin_, exact_time(), bytes_, detail_});
+    timeline.add_span(recorder_.number(), {name_, begin_, exact_time(), bytes_, by_});
 }
 
 }  // namespace ronde

@@ -39,7 +39,7 @@ class Timeline {
     std::string_view name;
     std::int64_t begin, end;  // exact_time()
     std::size_t bytes = 0;    // 0: of no interest
-    std::string_view detail;
+    std::string_view by{};    // the algorithm or route
   };
   /// What happened on a track. Spans of a track are nested.
   void add_span(int track, const Event& event);
@@ -72,14 +72,19 @@ class Timeline {
   std::int64_t offset_ = 0;
 };
 
-/// From here to the end of the block, or of the task. `name` outlives it.
+/// From here to the end of the block, or of the task. `of`: what it is for, which
+/// follows the name. `by`: the algorithm or route.
 class Span {
  public:
-  Span(const Recorder& recorder, std::string_view name, std::size_t bytes = 0,
-       std::string_view detail = {})
-      : recorder_(recorder), name_(name), bytes_(bytes) {
-    if (recorder.timeline().on()) begin(detail);
+  struct About {
+    std::size_t bytes = 0;
+    std::string_view of{}, by{};
+  };
+  explicit Span(const Recorder& recorder, std::string_view name, const About& about)
+      : recorder_(recorder), bytes_(about.bytes) {
+    if (recorder.timeline().on()) begin(name, about);
   }
+  Span(const Recorder& recorder, std::string_view name) : Span(recorder, name, About{}) {}
   ~Span() {
     if (begin_ != 0) end();
   }
@@ -87,14 +92,13 @@ class Span {
   Span& operator=(const Span&) = delete;
 
  private:
-  void begin(std::string_view detail);
+  void begin(std::string_view name, const About& about);
   void end();
 
   const Recorder& recorder_;
-  const std::string_view name_;
   const std::size_t bytes_;
   std::int64_t begin_ = 0;
-  std::string detail_;
+  std::string name_, by_;
 };
 
 }  // namespace ronde

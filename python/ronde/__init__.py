@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         scatter,
     )
     from .objects import allgather_object, broadcast_object, broadcast_parameters
+    from .observing import counters, start_timeline, stop_timeline
     from .optimizer import DistributedOptimizer
     from .process_set import ProcessSet, global_process_set
     from .reductions import (
@@ -127,6 +128,7 @@ __all__ = [
     "broadcast_object",
     "broadcast_parameters",
     "compression",
+    "counters",
     "cross_rank",
     "cross_size",
     "empty",
@@ -152,6 +154,8 @@ __all__ = [
     "scatter",
     "shutdown",
     "size",
+    "start_timeline",
+    "stop_timeline",
     "synchronize",
 ]
 
@@ -165,6 +169,7 @@ if not TYPE_CHECKING:
         "memory",
         "movements",
         "objects",
+        "observing",
         "optimizer",
         "process_set",
         "reductions",

@@ -184,6 +184,7 @@ def _abort(job: Job, reason: str, code: int, shows: bool = True) -> NoReturn:
             report = job.report(f"rank {job.rank} ends the job") if shows else ""
             if job.control is not None:
                 job.control.fail(reason)
+                job.control.flight_record.timeline.stop()  # so that its end is not missing
             _report.write(report)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # either may be closed

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _exits, _homes, _logs, _mpi, _report, settings
+from . import _core, _exits, _homes, _logs, _metrics, _mpi, _report, _timeline, settings
 from ._text import printable
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
@@ -61,6 +61,9 @@ class World:
         default_factory=dict
     )  # with its MPI communicator
     next_set: int = 0
+    sent: int = 0  # bytes, by communicators that were closed
+    timeline: str | None = None  # the file of the one that is under way
+    metrics: list[_metrics.Server | _metrics.File] = field(default_factory=list)
     explained: set[str] = field(default_factory=set)  # what has been said in the log
     named: dict[str, Any] = field(default_factory=dict)  # compressors that calls give by name
     forked: bool = False  # whether this process is a child of the rank
@@ -207,6 +210,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     world.next_set = 1
     global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
+    world.metrics = list(_metrics.start(world, rank, world.neighbours[rank][1]))
+    if loaded.timeline is not None:
+        _timeline.start(world, loaded.timeline)
     record.enter("")
     if rank == 0:
         hosts = len({home.host for home in homes})
@@ -413,6 +419,7 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
 
 def _close(state: World, communicator: _core.Communicator, why: str) -> bool:
     """Ends all calls on it. Returns whether no messages can be under way."""
+    state.sent += communicator.bytes_sent
     blocking = communicator.close(why)  # first: nothing more is submitted then
     return state.engine.close(communicator, _pending(why)) and blocking
 
@@ -509,6 +516,19 @@ def _shutdown() -> None:
         process_set._detach()
 
 
+def _stop_observing(state: World) -> None:
+    if state.timeline is not None:
+        try:
+            _timeline.stop(state, agreed=True)
+        except RondeError as error:
+            if state.control.failure:
+                raise
+            _log.warning("%s", error)
+    for each in state.metrics:
+        each.close()
+    state.metrics.clear()
+
+
 def _leave(state: World) -> None:
     # The end is a call like any other: a rank that ends while others still work is
     # reported here by its number, instead of leaving them to hang.
@@ -518,6 +538,7 @@ def _leave(state: World) -> None:
     why = "Ronde was shut down"
     state.engine.stop()
     clean = _drain(state, why)
+    _stop_observing(state)
     set_ids = sorted(state.sets, reverse=True)[:-1]
     _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
     process_set, comm = state.sets[0]

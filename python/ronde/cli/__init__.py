@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": "doctor",
     "explain": "explain",
     "inspect": "inspect",
+    "timeline": "timeline",
     "bench": "bench",
     "bench compress": "compress",
 }
