@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -28,8 +29,15 @@ namespace ronde {
 struct Standing {
   std::int32_t set = -1;
   std::uint64_t sequence = 0;
-  std::string text;  // the call and the call site
+  std::string text;                               // the call and the call site
+  std::size_t call = 0;                           // how much of the text is the call
+  std::chrono::steady_clock::time_point since{};  // when it began to wait
 
+  /// "train.py:42"
+  std::string site() const {
+    constexpr std::size_t kAt = 4;  // " at "
+    return text.size() > call + kAt ? text.substr(call + kAt) : "";
+  }
   bool same_call(const Standing& other) const {
     return set == other.set && sequence == other.sequence;
   }
@@ -103,8 +111,9 @@ class Control {
     Kind kind;
     std::int32_t rank;
     std::int32_t set;
-    std::uint32_t length;
+    std::uint32_t length, call;  // of the text
     std::uint64_t sequence;
+    double waited;  // seconds
     char text[1000];
   };
 

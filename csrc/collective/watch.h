@@ -27,13 +27,15 @@ class Watch {
  private:
   void note(double elapsed, int peer);
   void announce();
-  std::string missing() const;
+  bool speaks() const;
+  std::string table(double elapsed) const;
 
   Lane& lane_;
   Control& control_;
   Operation& operation_;
-  mutable std::string text_;  // of the call and its call site, once asked for
-  std::uint64_t sequence_;    // of the agreement that the next two are about
+  mutable std::string text_;      // of the call and its call site, once asked for
+  mutable std::size_t call_ = 0;  // how much of that is the call
+  std::uint64_t sequence_;        // of the agreement that the next two are about
   bool announced_ = false;
   double waited_ = 0;  // seconds of the wait that were counted
   double warning_;     // seconds of waiting until the next warning; 0 for never

@@ -75,4 +75,17 @@ std::string printable(std::string_view text) { return shown(text, false); }
 
 std::string printable_lines(std::string_view text) { return shown(text, true); }
 
+std::string ranges(const std::vector<int>& numbers) {
+  std::string text;
+  for (std::size_t i = 0; i < numbers.size();) {
+    std::size_t j = i;
+    while (j + 1 < numbers.size() && numbers[j + 1] == numbers[j] + 1) ++j;
+    if (i) text += ",";
+    text += std::to_string(numbers[i]);
+    if (j > i) text.append("-").append(std::to_string(numbers[j]));
+    i = j + 1;
+  }
+  return text;
+}
+
 }  // namespace ronde

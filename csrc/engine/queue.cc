@@ -9,8 +9,10 @@
 #include "collective/mismatch.h"
 #include "collective/network.h"
 #include "collective/share.h"
+#include "collective/stall_table.h"
 #include "collective/wait.h"
 #include "core/error.h"
+#include "engine/missing.h"
 #include "trace/clock.h"
 #include "trace/timeline.h"
 
@@ -20,6 +22,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kFirstPause = 50us, kLongestPause = 2000us;
+/// After that time in which nothing was pending everywhere, the ranks also state since when calls
+/// are pending, and where they were submitted.
+constexpr auto kWorthASite = 100ms;
 constexpr std::size_t kShown = 5;  // pending calls that a report names
 
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
@@ -74,7 +79,7 @@ void Queue::submit(std::shared_ptr<Submission> submission) {
   const auto& call = submission->call();
   submission->entry = recorder().submit(call.kind, call.name, call.bytes());
   submission->entry.stands_at(submission->site());
-  if (recorder().timeline().on()) submission->submitted = exact_time();
+  submission->submitted = recorder().timeline().on() ? exact_time() : coarse_time();
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -276,8 +281,15 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   const Span span(track.lane.recorder(), "negotiate");
   stated_ = submitted_.so_far();
   std::vector<Stated> mine;
-  for (const auto& [number, call] : submitted_.in_order())
-    mine.push_back({call->key(), call->fingerprint()});
+  const bool in_vain = in_vain_ != InVain() && Clock::now() - in_vain_.since > kWorthASite;
+  for (const auto& [number, call] : submitted_.in_order()) {
+    Stated stated{.key = call->key(), .fingerprint = call->fingerprint()};
+    if (in_vain) {
+      stated.waited = static_cast<double>(coarse_time() - call->submitted) * 1e-9;
+      stated.site = call->site();
+    }
+    mine.push_back(std::move(stated));
+  }
   // No rank may stop to drain before all do: the others would wait for it.
   std::string statement = (draining_ == Drain::on ? "d" : "-") + text_of(mine);
   const auto texts = co_await exchange_texts(track.lane, operation, std::move(statement));
@@ -316,8 +328,10 @@ Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submiss
   submitted_.begin(alone);
   track.round->running = alone;
   const auto texts = co_await exchange_texts(track.lane, operation, call->call().text());
+  const auto sites = co_await exchange_texts(track.lane, operation, call->site());
   std::vector<Described> described;
-  for (const auto& text : texts) described.push_back({text, {}});
+  for (int rank = 0; rank < track.lane.size(); ++rank)
+    described.push_back({texts[rank], sites[rank]});
   const auto message = mismatch_message(described, track.lane.members(), track.lane.set());
   track.round->running.clear();
   submitted_.end(alone);
@@ -384,8 +398,7 @@ void Queue::count(const Calls& calls) {
   if (!timeline.on()) return;
   for (const auto& call : calls) {
     const auto name = call->call().kind + " " + call->call().name;
-    if (call->submitted != 0)
-      timeline.add_overlapping({name, call->submitted, exact_time(), call->call().bytes(), {}});
+    timeline.add_overlapping({name, call->submitted, exact_time(), call->call().bytes(), {}});
   }
   timeline.flush_at_times();
 }
@@ -429,32 +442,21 @@ void Queue::report_missing(std::span<const std::vector<Stated>> statements) {
   const bool late = settings.stall_warning > 0 && waited.count() > settings.stall_warning;
   if (submitted_.count() == 0 || !(stalled || (late && !in_vain_.warned))) return;
   in_vain_.warned = true;
-  const auto text =
-      "waited " + std::to_string(static_cast<int>(waited.count())) +
-      " s for asynchronous calls that other ranks have not submitted:" + missing_calls(statements);
-  if (stalled) throw StalledError(text);
-  tracks_[0]->lane.control().hooks().warn(
-      "rank " + std::to_string(tracks_[0]->lane.control().rank()) + " has " + text);
-}
-
-/// The first pending calls of this rank, each with the ranks that have it not.
-std::string Queue::missing_calls(std::span<const std::vector<Stated>> statements) const {
-  std::string text;
-  std::size_t shown = 0;
-  for (const auto& [number, call] : submitted_.in_order()) {
-    std::string ranks;
-    for (int rank = 0; rank < tracks_[0]->lane.size(); ++rank) {
-      const auto& theirs = statements[rank];
-      if (std::any_of(theirs.begin(), theirs.end(),
-                      [&](const auto& each) { return each.key == call->key(); }))
-        continue;
-      ranks += (ranks.empty() ? "" : ", ") + std::to_string(tracks_[0]->lane.members()[rank]);
-    }
-    if (ranks.empty()) continue;
-    if (shown++ == kShown) return text + "\n  ...";
-    text += "\n  " + call->call().text() + ": missing on rank " + ranks;
+  const auto text = "waited " + seconds_text(waited.count()) +
+                    " for asynchronous calls that not all ranks have submitted:" +
+                    missing_calls(statements, tracks_[0]->lane.members(), submitted_);
+  auto& control = tracks_[0]->lane.control();
+  if (stalled) {
+    control.hooks().stalled();
+    throw StalledError(text);
   }
-  return text;
+  recorder().count(Counter::stall_warnings);
+  // One rank warns for all: the first that has anything pending.
+  const auto first = std::find_if(statements.begin(), statements.end(),
+                                  [](const auto& each) { return !each.empty(); });
+  const auto speaker = tracks_[0]->lane.members()[first - statements.begin()];
+  if (speaker == control.rank())
+    control.hooks().warn("rank " + std::to_string(speaker) + " has " + text);
 }
 
 }  // namespace ronde

@@ -118,7 +118,6 @@ class Queue {
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
   void report_missing(std::span<const std::vector<Stated>> statements);
-  std::string missing_calls(std::span<const std::vector<Stated>> statements) const;
 
   const bool shares_memory_;
   const Neighbours neighbours_;

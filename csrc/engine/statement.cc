@@ -13,10 +13,13 @@ std::string text_of(std::span<const Stated> statement) {
   const auto put = [&](const auto& number) {
     text.append(reinterpret_cast<const char*>(&number), sizeof number);
   };
-  for (const auto& [key, fingerprint] : statement) {
+  for (const auto& [key, fingerprint, waited, site] : statement) {
     put(fingerprint);
+    put(waited);
     put(key.size());
+    put(site.size());
     text += key;
+    text += site;
   }
   return text;
 }
@@ -30,12 +33,17 @@ std::vector<Stated> statement_of(std::string_view text) {
   };
   while (!text.empty()) {
     Stated stated;
-    std::size_t length = 0;
+    std::size_t key = 0, site = 0;
     take(&stated.fingerprint, sizeof stated.fingerprint);
-    take(&length, sizeof length);
-    if (length > text.size()) throw Error("a statement of pending calls was cut off");
-    stated.key.resize(length);
-    take(stated.key.data(), length);
+    take(&stated.waited, sizeof stated.waited);
+    take(&key, sizeof key);
+    take(&site, sizeof site);
+    if (key > text.size() || site > text.size() - key)
+      throw Error("a statement of pending calls was cut off");
+    stated.key.resize(key);
+    take(stated.key.data(), key);
+    stated.site.resize(site);
+    take(stated.site.data(), site);
     statement.push_back(std::move(stated));
   }
   return statement;

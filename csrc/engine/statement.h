@@ -14,6 +14,9 @@ namespace ronde {
 struct Stated {
   std::string key;
   std::uint64_t fingerprint;
+  // Once the ranks have looked for what they have in common in vain for a while:
+  double waited = -1;  // seconds since it was submitted
+  std::string site{};  // and where
 };
 
 std::string text_of(std::span<const Stated> statement);
