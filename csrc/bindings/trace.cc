@@ -61,6 +61,7 @@ void bind_trace(py::module_& module) {
       .def_property_readonly("process", &FlightReader::process)
       .def_property_readonly("rank", &FlightReader::rank)
       .def_property_readonly("size", &FlightReader::size)
+      .def_property_readonly("local_size", &FlightReader::local_size)
       .def_property_readonly("job", [](const FlightReader& self) { return to_python(self.job()); })
       .def_property_readonly("host",
                              [](const FlightReader& self) { return to_python(self.host()); })
@@ -81,7 +82,8 @@ void bind_trace(py::module_& module) {
       .def_property_readonly("path", &FlightRecord::path)
       .def_property_readonly("timeline", &FlightRecord::timeline,
                              py::return_value_policy::reference_internal)
-      .def("describe", &FlightRecord::describe, "rank"_a, "size"_a, "job"_a, "host"_a)
+      .def("describe", &FlightRecord::describe, "rank"_a, "size"_a, "local_size"_a, "job"_a,
+           "host"_a)
       .def("enter", &FlightRecord::enter, "phase"_a)
       .def_property_readonly("counts", [](const FlightRecord& self) {
         py::list values;

@@ -38,6 +38,7 @@ class FlightReader {
   int process() const { return header().process; }
   int rank() const { return header().rank; }
   int size() const { return header().size; }
+  int local_size() const { return header().local_size; }
   std::string job() const { return text_of(header().job); }
   std::string host() const { return text_of(header().host); }
   std::string phase() const { return text_of(header().phase); }

@@ -48,12 +48,14 @@ FlightRecord::~FlightRecord() {
   close(file_);
 }
 
-void FlightRecord::describe(int rank, int size, std::string_view job, std::string_view host) {
+void FlightRecord::describe(int rank, int size, int local_size, std::string_view job,
+                            std::string_view host) {
   auto& header = this->header();
   header.rank = rank;
-  header.size = size;
+  header.local_size = local_size;
   put(header.job, job);
   put(header.host, host);
+  header.size = size;
 }
 
 void FlightRecord::enter(std::string_view phase) { put(header().phase, phase); }

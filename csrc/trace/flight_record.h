@@ -27,7 +27,7 @@ class FlightRecord {
   Timeline& timeline() { return timeline_; }
 
   /// Who this rank is, for readers. `job` is the same on all ranks of the job, and on no others.
-  void describe(int rank, int size, std::string_view job, std::string_view host);
+  void describe(int rank, int size, int local_size, std::string_view job, std::string_view host);
   /// Where the rank is in its life, in words.
   void enter(std::string_view phase);
 

@@ -57,6 +57,7 @@ struct alignas(64) LaneHeader {
 struct Header {
   std::uint64_t layout;
   std::int32_t process, rank, size;
+  std::int32_t local_size;            // ranks of this machine
   std::atomic<std::uint32_t> lanes;   // that have been opened
   std::atomic<std::int64_t> claimed;  // when a rank of the machine has reported for all
   char job[64], host[64];

@@ -27,6 +27,7 @@ class Rank:
 
     rank: int
     size: int  # of the job
+    local_size: int
     process: int
     job: str
     host: str
@@ -51,7 +52,7 @@ class Rank:
             for call in lane.calls
             if call.state in _UNDER_WAY
         ]
-        return sorted(found, key=lambda each: each[1].submitted)
+        return sorted(found, key=_age)
 
     def pending(self, number: int) -> Counter[str]:
         """How many asynchronous calls of each kind and name are under way on a process set."""
@@ -60,7 +61,11 @@ class Rank:
     def last(self, count: int) -> list[tuple[int, _core.Recorded]]:
         """The last calls, the oldest first."""
         calls = [(lane.set, call) for lane in self.lanes for call in lane.calls]
-        return sorted(calls, key=lambda each: each[1].submitted)[-count:] if count else []
+        return sorted(calls, key=_age)[-count:] if count else []
+
+
+def _age(call: tuple[int, _core.Recorded]) -> tuple[float, int]:
+    return call[1].submitted, call[1].number
 
 
 def seen(reader: _core.FlightReader) -> Rank:
@@ -68,6 +73,7 @@ def seen(reader: _core.FlightReader) -> Rank:
     return Rank(
         reader.rank,
         reader.size,
+        reader.local_size,
         reader.process,
         reader.job,
         reader.host,
@@ -120,11 +126,13 @@ def render(ranks: Sequence[Rank], last: int = 5) -> str:
     for rank in ranks:
         rows += _rows(rank, ranks)
     lines = [f"ranks of the job on {printable(ranks[0].host)}:", *_aligned(rows)]
-    elsewhere = ranks[0].size - len(ranks)
-    if elsewhere:
+    size, here = ranks[0].size, ranks[0].local_size
+    if len(ranks) < here:
         lines.append(
-            f"(of {ranks[0].size} ranks; the others are on other machines, or were not found)"
+            f"({here - len(ranks)} more ended before anybody had opened their flight records)"
         )
+    if here < size:
+        lines.append(f"({size - here} of the {size} ranks of the job are on other machines)")
     for rank in ranks:
         calls = rank.last(last)
         if calls:

@@ -14,6 +14,8 @@ from .errors import UnavailableError
 
 __all__ = ["Reporter"]
 
+_LAST = 3  # calls of each rank, if there are few
+_FEW = 8
 _ONCE = 2.0  # seconds in which one report for the machine is enough
 
 
@@ -34,7 +36,8 @@ class Reporter:
         job = [reader for reader in self._readers if reader.job == self._job]
         if not job or not job[0].claim(_ONCE):
             return ""
-        table = _flight.render([_flight.seen(reader) for reader in job])
+        ranks = [_flight.seen(reader) for reader in job]
+        table = _flight.render(ranks, _LAST if len(ranks) <= _FEW else 0)
         return "".join(f"ronde: {line}\n" for line in [reason, *table.splitlines()])
 
     def report(self, reason: str) -> None:

@@ -190,8 +190,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
     homes = _homes.find(first, record.path)
-    record.describe(rank, size, homes[0].token, homes[rank].host.split()[0])
-    here = [home.record for home in homes if home.host == homes[rank].host]
+    host = homes[rank].host
+    here = [home.record for home in homes if home.host == host]
+    record.describe(rank, size, len(here), homes[0].token, host.split()[0])
     job.reporter = _report.Reporter(homes[0].token, here)
     if users_comm == MPI.COMM_WORLD:
         _core.remove_segment_names()  # all ranks have started MPI

@@ -180,7 +180,7 @@ def test_a_rank_that_is_stuck_at_the_end_is_warned_of_and_waited_for() -> None:
     job = jobs.run(3, "trouble.py", "stuck_at_the_end", **HASTE)
     assert job.status == 0, job.output
     # The first that waits says so several times, longer than the timeout.
-    assert job.output.count("rank 0 has waited") > 2
+    assert job.output.count("rank 0 has waited") >= 2
     assert re.search(r"\n  1 +in no call", job.output)
 
 
