@@ -117,10 +117,12 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
     co_return;
   }
   co_await lane_.begin(operation);
-  if (packed)
+  if (packed) {
     pack(lane_.recorder(), pieces, data);
-  else
+  } else {
+    const Span span(lane_.recorder(), "pack", {.bytes = bytes});
     copy(data, mine);
+  }
   const std::size_t count = elements_of(reduction, data);
   prescale(reduction, data.data, count);
   const Layout layout{

@@ -110,7 +110,9 @@ def _install_excepthook() -> None:
                 # In one piece, so that the tracebacks of several ranks do not mix.
                 lines = traceback.format_exception(kind, error, trace)
                 sys.stderr.write(f"ronde: rank {job.rank} ends the job:\n{''.join(lines)}")
-        _abort(job, reason, 130 if kind is KeyboardInterrupt else 1)
+        # Of calls that differ the error says all.
+        shows = not issubclass(kind, MismatchError)
+        _abort(job, reason, 130 if kind is KeyboardInterrupt else 1, shows)
 
     sys.excepthook = end_job
 

@@ -47,7 +47,8 @@ def check_report(text: str, processes: dict[int, int]) -> None:
     """Who waits for whom in the case `late`."""
     for rank in (0, 2):
         wanted = (
-            rf"\b{rank} +{processes[rank]} +(stopped: )?in allreduce 'late' \(7\.8 KiB\) +[\d.]+ m?s +rank 1 +"
+            rf"\b{rank} +{processes[rank]} +(stopped: )?in allreduce 'late' \(7\.8 KiB\) +[\d.]+ m?s +"
+            rf"rank 1 +"
             rf"\S*observed\.py:\d+\n.*submitted: allreduce 'pending' \(7\.8 KiB\) +[\d.]+ m?s +rank 1 +"
             rf"\S*observed\.py:\d+\n"
         )
