@@ -109,11 +109,10 @@ void Watch::check(double elapsed, int peer) {
 bool Watch::speaks() const {
   const auto& members = lane_.members();
   return std::none_of(members.begin(), members.end(), [&](int member) {
+    if (member >= control_.rank()) return false;
     const auto theirs = control_.waiting(member);
-    return member < control_.rank() &&
-           std::any_of(
-               theirs.begin(), theirs.end(),
-               [&](const auto& each) { return each.same_call(standing()); });
+    return std::any_of(theirs.begin(), theirs.end(),
+                       [&](const auto& each) { return each.same_call(standing()); });
   });
 }
 

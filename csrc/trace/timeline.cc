@@ -70,6 +70,7 @@ Json arguments(const Timeline::Event& event) {
 }  // namespace
 
 Timeline::~Timeline() {
+  if (getpid() != process_) return;  // none was started, or in a child that was forked
   try {
     stop();
   } catch (const Error&) {
@@ -109,6 +110,10 @@ void Timeline::start(const std::string& file, int rank, const std::string& host,
     collected_ += track_event(track, name);
   }
   write(std::exchange(collected_, {}));
+  if (!failure_.empty()) {
+    close(std::exchange(file_, -1));
+    throw Error("the timeline " + file + " cannot be written: " + failure_);
+  }
   on_ = true;
 }
 

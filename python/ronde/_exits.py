@@ -43,9 +43,7 @@ class Job:
 
     def report(self, reason: str) -> str:
         """What the ranks of this machine do, unless another of them says it."""
-        if self.reporter is None:
-            return ""
-        return self.reporter.text(reason)
+        return self.reporter.text(reason) if self.reporter else ""
 
 
 _jobs: list[Job] = []  # under way or failed, the latest last
@@ -183,11 +181,12 @@ def _abort(job: Job, reason: str, code: int, shows: bool = True) -> NoReturn:
     try:
         with contextlib.suppress(Exception):
             # Before the others know: until then they are where it happened.
-            report = job.report(f"rank {job.rank} ends the job") if shows else ""
+            report = job.report(f"rank {job.rank} ends the job")
             if job.control is not None:
                 job.control.fail(reason)
                 job.control.flight_record.timeline.stop()  # so that its end is not missing
-            _report.write(report)
+            if shows:
+                _report.write(report)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # either may be closed
                 stream.flush()

@@ -22,14 +22,18 @@ _ONCE = 2.0  # seconds in which one report for the machine is enough
 class Reporter:
     """Has the flight records of all ranks of this machine open, so that those of the dead are there too."""
 
-    def __init__(self, job: str, paths: list[str]) -> None:
+    def __init__(self) -> None:
+        self._job = ""
+        self._readers: list[_core.FlightReader] = []
+        self._before: tuple[int, Any] | None = None
+
+    def open(self, job: str, paths: list[str]) -> None:
+        """The records of the ranks of this machine, as far as there are any."""
         self._job = job
-        self._readers = []
         for path in filter(None, paths):
             # In another container a path may lead nowhere, or elsewhere.
             with contextlib.suppress(UnavailableError):
                 self._readers.append(_core.FlightReader(path))
-        self._before: tuple[int, Any] | None = None
 
     def text(self, reason: str) -> str:
         """A report, or nothing if another rank of this machine makes one."""

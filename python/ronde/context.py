@@ -110,7 +110,7 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
 
 
 def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
-    global _world
+    global _world, _last_record
     if _world is not None:
         _require_same(_world, comm, wanted)
         return
@@ -126,6 +126,7 @@ def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
     _mpi.require_intracomm(MPI, comm)
     _logs.show(settings.log_level(), comm.Get_rank())
     job = _exits.begin(MPI, shutdown)
+    _last_record = None
     try:
         _world = _connect(job, comm, loaded)
     except MismatchError:
@@ -173,12 +174,14 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     def transport(handle: Any) -> _core.Transport:
         return library.transport(MPI._handleof(handle), handle.Get_rank(), handle.Get_size())
 
+    # The native core holds what it calls: not the job, which holds the native core.
+    reporter = job.reporter = _report.Reporter()
     control = job.control = _core.Control(
         transport(control_comm),
         where,
         _log.warning,
         _log.debug if _log.isEnabledFor(logging.DEBUG) else None,
-        lambda: _report.write(job.report("this rank gives up waiting")),
+        lambda: reporter.report("this rank gives up waiting"),
     )
     record = control.flight_record
     record.enter("in ronde.init")
@@ -193,7 +196,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     host = homes[rank].host
     here = [home.record for home in homes if home.host == host]
     record.describe(rank, size, len(here), homes[0].token, host.split()[0])
-    job.reporter = _report.Reporter(homes[0].token, here)
+    reporter.open(homes[0].token, here)
     if users_comm == MPI.COMM_WORLD:
         _core.remove_segment_names()  # all ranks have started MPI
     loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
@@ -204,7 +207,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     # With less, the program promises that its threads take turns at MPI: it cannot know of this one.
     worker = MPI.Query_thread() == MPI.THREAD_MULTIPLE
     if loaded.report_signal is not None:
-        job.reporter.listen(loaded.report_signal)
+        reporter.listen(loaded.report_signal)
     engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin, worker)
     world = World(job, comm, control_comm, library, control, record, loaded, homes, shares, engine)
     world.sets[0] = (global_process_set, comm)

@@ -138,6 +138,19 @@ void what_is_no_record_is_refused() {
   }
 }
 
+void a_timeline_that_cannot_be_written_is_refused() {
+  FlightRecord record;
+  for (const std::string file : {"/no/such/folder/file", "/dev/full"}) {
+    bool refused = false;
+    try {
+      record.timeline().start(file, 0, "host", 0);
+    } catch (const Error&) {
+      refused = true;
+    }
+    CHECK(refused && !record.timeline().on());
+  }
+}
+
 void a_timeline_has_all_spans() {
   char file[] = "/tmp/ronde-timeline-XXXXXX";
   close(mkstemp(file));
@@ -193,5 +206,6 @@ int main() {
   counts_outlive_lanes();
   one_of_many_reports();
   what_is_no_record_is_refused();
+  a_timeline_that_cannot_be_written_is_refused();
   a_timeline_has_all_spans();
 }

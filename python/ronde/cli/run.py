@@ -22,9 +22,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import _core, _flight, settings
+from .. import settings
 from .._text import printable
-from . import hosts, launch
+from . import hosts, launch, remains
 from .processes import descendants
 
 __all__ = ["add_parser", "run"]
@@ -267,50 +267,6 @@ def _end_all() -> None:
         time.sleep(0.01)
 
 
-class _Segments:
-    """The files in /dev/shm that MPI was seen to have made on this host, for this job alone."""
-
-    def __init__(self) -> None:
-        self._found: set[str] = set()
-        self._age, self._began = 1.0, time.monotonic()
-
-    def look(self) -> None:
-        """At what the processes of the job have open now."""
-        self._found.update(*map(_core.segment_names, descendants(os.getpid())))
-
-    def look_at_times(self) -> None:
-        """More and more seldom: files are made at the beginning, and the ranks need the cores."""
-        if time.monotonic() > self._began + self._age:
-            self._age *= 2
-            self.look()
-
-    def remove(self) -> None:
-        """What is left of them, when all processes have ended."""
-        for path in self._found:
-            with suppress(OSError):  # the job's exit status is what counts
-                os.unlink(path)
-
-
-class _Records:
-    """The flight records of the ranks of this host, open here so that they outlive the ranks."""
-
-    def __init__(self) -> None:
-        self._found: dict[int, _core.FlightReader] = {}
-
-    def look(self, notes: _Notes) -> None:
-        """At what the ranks have, until it is that of all."""
-        if len(self._found) < notes.count("began"):
-            self._found = _flight.find(descendants(os.getpid())) | self._found
-
-    def report(self) -> None:
-        """What the ranks did, unless one of them has said it."""
-        ranks = list(self._found.values())
-        if len(ranks) < 2 or any(each.claimed for each in ranks):
-            return
-        for line in _flight.render([_flight.seen(each) for each in ranks]).splitlines():
-            print(f"ronde: {line}", file=sys.stderr)
-
-
 class _Notes:
     """What the ranks of this host note: lines like `began`, `failed STATUS RANK` and `ended`."""
 
@@ -334,7 +290,7 @@ class _Notes:
 
 def _watched(command: Sequence[str], extra: dict[str, str], notes: _Notes) -> int:
     """Runs the job to its end and returns the exit status."""
-    segments, records = _Segments(), _Records()
+    segments, records = remains.Segments(), remains.Records()
     with _blocked_signals() as signals:
         job = _start(command, extra)
         try:
@@ -378,8 +334,8 @@ def _wait(
     job: subprocess.Popen[bytes],
     notes: _Notes,
     signals: set[signal.Signals],
-    segments: _Segments,
-    records: _Records,
+    segments: remains.Segments,
+    records: remains.Records,
 ) -> int | None:
     """Until the launcher has ended, or has not although it should. Returns the signal it was asked
     to end with, if any."""
@@ -387,7 +343,7 @@ def _wait(
     deadline = report = float("inf")
     while job.poll() is None and time.monotonic() < deadline:
         segments.look_at_times()
-        records.look(notes)
+        records.look_at_times(notes.count("began"))
         received = signal.sigtimedwait(signals, 0.2)
         number = received.si_signo if received else 0
         if number in _PASSED_ON:
