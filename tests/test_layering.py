@@ -16,6 +16,7 @@ LAYERS = (
     ("collective",),
     ("schedule", "compress", "node", "transport"),
     ("kernels", "cuda"),
+    ("trace",),
     ("core",),
 )
 HEIGHT = {name: -depth for depth, names in enumerate(LAYERS) for name in names}

@@ -43,6 +43,7 @@ def the_rest(state: dict[str, int] | None) -> None:
     assert_type(ronde.empty((2, 3), np.int64), npt.NDArray[np.int64])
     assert_type(ronde.empty(3, "f8"), npt.NDArray[Any])
     assert_type(ronde.rank(), int)
+    assert_type(ronde.counters(), dict[str, float])
 
 
 def optimizers(inner: Any, x: Floats) -> None:

@@ -17,6 +17,7 @@ void bind_kernels(pybind11::module_& module);
 void bind_compress(pybind11::module_& module);
 void bind_transport(pybind11::module_& module);
 void bind_schedule(pybind11::module_& module);
+void bind_trace(pybind11::module_& module);
 void bind_collective(pybind11::module_& module);
 void bind_methods(pybind11::module_& module);
 void bind_python_methods(pybind11::module_& module);

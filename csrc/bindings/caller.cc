@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/call_site.h"
 #include "bindings/gil.h"
 #include "core/error.h"
 
@@ -121,6 +122,7 @@ std::shared_ptr<PyObject> held(py::object object) { return {object.release().ptr
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
                           PendingCall::Finish finish) const {
   give_back_objects();
+  what.site = call_site();
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
   std::vector<std::shared_ptr<Submission>> submissions{

@@ -41,7 +41,8 @@ class Interruption : public py::error_already_set {
 };
 
 /// The hooks run while the GIL is free, so each takes it.
-Hooks make_hooks(py::function where, py::function warn, std::optional<py::function> log) {
+Hooks make_hooks(py::function where, py::function warn, std::optional<py::function> log,
+                 std::optional<py::function> stalled) {
   Hooks hooks;
   hooks.check_signals = [] {
     WithGil gil;
@@ -77,6 +78,16 @@ Hooks make_hooks(py::function where, py::function warn, std::optional<py::functi
         log(to_python(line));
       } catch (py::error_already_set& error) {
         error.discard_as_unraisable("ronde: writing a line of the log");
+      }
+    };
+  }
+  if (stalled) {
+    hooks.stalled = [stalled = *stalled] {
+      WithGil gil;
+      try {
+        stalled();
+      } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("ronde: reporting a stall");
       }
     };
   }
@@ -118,12 +129,13 @@ void bind_collective(py::module_& module) {
   py::class_<Control, std::shared_ptr<Control>>(module, "Control",
                                                 "Notices between all ranks of the job.")
       .def(py::init([](std::shared_ptr<Transport> transport, py::function where, py::function warn,
-                       std::optional<py::function> log) {
+                       std::optional<py::function> log, std::optional<py::function> stalled) {
              return std::make_shared<Control>(
                  std::move(transport),
-                 make_hooks(std::move(where), std::move(warn), std::move(log)));
+                 make_hooks(std::move(where), std::move(warn), std::move(log), std::move(stalled)));
            }),
-           "transport"_a, "where"_a, "warn"_a, "log"_a = py::none())
+           "transport"_a, "where"_a, "warn"_a, "log"_a = py::none(), "stalled"_a = py::none())
+      .def_property_readonly("flight_record", &Control::flight_record)
       .def_property_readonly("failure",
                              [](const Control& self) { return to_python(self.failure()); })
       .def("listen",

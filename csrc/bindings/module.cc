@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module) {
   ronde::bind_compress(module);
   ronde::bind_transport(module);
   ronde::bind_schedule(module);
+  ronde::bind_trace(module);
   ronde::bind_methods(module);
   ronde::bind_collective(module);
   ronde::bind_python_methods(module);

@@ -44,6 +44,11 @@ void Agreement::take(int round, std::size_t bytes) {
   if (contributions_) contributions_->take(round, incoming(round) + sizeof theirs);
 }
 
+int Agreement::peer() const {
+  if (complete()) return -1;
+  return transport_.member(rank_at(transport_.rank(), transport_.size(), 1 << received_));
+}
+
 bool Agreement::complete() const { return received_ == static_cast<int>(rounds_.size()); }
 
 Progress Agreement::progress() {

@@ -30,6 +30,7 @@ class Agreement final : public Work {
             std::shared_ptr<Contributions> contributions = nullptr);
 
   Progress progress() override;
+  int peer() const override;
 
   /// Once done: the fingerprints of all ranks.
   const Extremes& known() const { return known_; }

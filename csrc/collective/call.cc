@@ -51,6 +51,13 @@ std::uint64_t Call::fingerprint() const {
   return hash.value();
 }
 
+std::size_t Call::bytes() const {
+  if (!dtype || !shape) return 0;
+  std::size_t bytes = size_of(*dtype);
+  for (const auto length : *shape) bytes *= static_cast<std::size_t>(length);
+  return bytes;
+}
+
 std::string Call::text() const {
   std::vector<std::string> fields;
   if (dtype) fields.emplace_back(name_of(*dtype));

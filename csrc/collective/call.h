@@ -30,6 +30,9 @@ struct Call {
   /// 64 bits of all that is compared. Equal calls have equal fingerprints.
   std::uint64_t fingerprint() const;
 
+  /// Of its array, if it has a single one.
+  std::size_t bytes() const;
+
   /// "allreduce 'grad' (float32, shape (3, 4), op=sum)"
   std::string text() const;
 };

@@ -37,13 +37,20 @@ Communicator::~Communicator() {
 void Communicator::run(Operation& operation, FunctionRef<Task<>()> begin) {
   const auto turn = turns_.take(operation.call);
   require_usable();
+  const auto& call = operation.call;
+  operation.entry = lane_.recorder().begin(call.kind, call.name, call.bytes());
+  const Span span(lane_.recorder(), call.kind, {.bytes = call.bytes(), .of = call.name});
   Watch watch(lane_, operation);
   try {
     auto task = begin();
     drive(task, operation, lane_, turns_, watch);
     task.result();
     watch.end();
+    operation.entry.end(CallState::done);
+    lane_.recorder().count(Counter::calls);
+    lane_.recorder().timeline().flush_at_times();
   } catch (const MismatchError&) {
+    lane_.recorder().count(Counter::failed_calls);
     watch.end();
     throw;  // all ranks alike, and nothing is under way
   } catch (const StalledError& error) {
@@ -66,6 +73,7 @@ void Communicator::require_usable() const {
 
 void Communicator::fail(Operation& operation, const Watch& watch, const std::string& reason,
                         bool stalled) {
+  lane_.recorder().count(Counter::failed_calls);
   operation.give_up();
   if (turns_.gave_up()) return;
   auto standing = watch.standing();

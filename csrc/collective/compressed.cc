@@ -56,6 +56,9 @@ Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compress
   const auto work = std::make_shared<CompressedAllreduce>(transport, std::move(compression), values,
                                                           result, static_cast<float>(factor), tag,
                                                           "compressed allreduce");
+  lane.takes(operation, Counter::bytes_compressed, values.size_bytes());
+  operation.entry.moves("compressed");
+  const Span span(lane.recorder(), "wire", {.bytes = values.size_bytes(), .by = "compressed"});
   co_await work;
 }
 
@@ -101,7 +104,7 @@ Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> p
     co_await know_link(lane, operation, bytes_of(pieces));
   const bool packed = pieces.size() != 1;
   const Buffer result = packed ? operation.allocate(bytes_of(pieces)).buffer() : pieces[0].output;
-  if (packed) pack(pieces, result);
+  if (packed) pack(lane.recorder(), pieces, result);
   ConstBuffer values = packed ? ConstBuffer(result) : pieces[0].input;
   if (reduction.prescale != 1.0) {  // before a compressor can overflow
     copy(result, values);
@@ -110,7 +113,7 @@ Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> p
   }
   co_await compress(lane, lane.transport(), operation, compression, floats_of(values),
                     floats_of(result), after(reduction, 1));
-  if (packed) unpack(pieces, result);
+  if (packed) unpack(lane.recorder(), pieces, result);
 }
 
 }  // namespace

@@ -15,6 +15,8 @@
 namespace ronde {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr int kTag = 0;
 constexpr auto kCloseTime = std::chrono::seconds(5);
 
@@ -60,6 +62,8 @@ void Control::notify(const std::vector<int>& peers, Kind kind, const Standing& s
   notice->sequence = standing.sequence;
   const auto text = cut(standing.text, sizeof notice->text);
   notice->length = static_cast<std::uint32_t>(text.size());
+  notice->call = static_cast<std::uint32_t>(std::min(standing.call, text.size()));
+  notice->waited = std::chrono::duration<double>(Clock::now() - standing.since).count();
   std::memcpy(notice->text, text.data(), text.size());
   for (const int peer : peers) {
     if (peer == rank()) continue;
@@ -161,7 +165,10 @@ void Control::poll(const Standing& mine) {
 void Control::handle(const Notice& notice, const Standing& mine) {
   const auto text =
       printable_lines({notice.text, std::min<std::size_t>(notice.length, sizeof notice.text)});
-  Standing theirs{notice.set, notice.sequence, printable(text)};
+  Standing theirs{.set = notice.set, .sequence = notice.sequence, .text = printable(text)};
+  theirs.call = std::min<std::size_t>(notice.call, theirs.text.size());
+  theirs.since = Clock::now() - std::chrono::duration_cast<Clock::duration>(
+                                    std::chrono::duration<double>(notice.waited));
   switch (notice.kind) {
     case Kind::waiting:
       waiting_[{notice.rank, notice.set}] = std::move(theirs);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -20,6 +21,7 @@
 
 #include "collective/hooks.h"
 #include "collective/requests.h"
+#include "trace/flight_record.h"
 #include "transport/transport.h"
 
 namespace ronde {
@@ -28,8 +30,15 @@ namespace ronde {
 struct Standing {
   std::int32_t set = -1;
   std::uint64_t sequence = 0;
-  std::string text;  // the call and the call site
+  std::string text;                               // the call and the call site
+  std::size_t call = 0;                           // how much of the text is the call
+  std::chrono::steady_clock::time_point since{};  // when it began to wait
 
+  /// "train.py:42"
+  std::string site() const {
+    constexpr std::size_t kAt = 4;  // " at "
+    return text.size() > call + kAt ? text.substr(call + kAt) : "";
+  }
   bool same_call(const Standing& other) const {
     return set == other.set && sequence == other.sequence;
   }
@@ -45,6 +54,7 @@ class Control {
   int rank() const { return transport_->rank(); }
   int size() const { return transport_->size(); }
   const Hooks& hooks() const { return hooks_; }
+  const std::shared_ptr<FlightRecord>& flight_record() const { return flight_record_; }
 
   /// What else a thread does that waits in a blocking call; returns whether more of it may come at
   /// any time. Set before there are calls.
@@ -111,8 +121,9 @@ class Control {
     Kind kind;
     std::int32_t rank;
     std::int32_t set;
-    std::uint32_t length;
+    std::uint32_t length, call;  // of the text
     std::uint64_t sequence;
+    double waited;  // seconds
     char text[1000];
   };
 
@@ -133,6 +144,7 @@ class Control {
   mutable std::mutex mutex_;  // several threads of a process may wait, each in its own process set
   const std::shared_ptr<Transport> transport_;
   const Hooks hooks_;
+  const std::shared_ptr<FlightRecord> flight_record_ = std::make_shared<FlightRecord>();
   std::function<bool()> meanwhile_;
   Requests requests_;
   const std::shared_ptr<Notice> incoming_;

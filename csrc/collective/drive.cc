@@ -18,7 +18,7 @@ void drive(RootTask& task, const Operation& operation, Lane& lane, Turns& turns,
     std::exception_ptr error;
     const auto check = [&](double elapsed) {
       lane.control().hooks().check_signals();
-      watch.check(elapsed);
+      watch.check(elapsed, task.peer());
     };
     try {
       if (progress == Progress::moved) {

@@ -78,6 +78,13 @@ Progress Execution::progress() {
   return moved ? Progress::moved : Progress::idle;
 }
 
+/// That of the first message which has not come, or not gone.
+int Execution::peer() const {
+  const auto first = std::find_if(open_.begin(), open_.end(),
+                                  [](const Open& each) { return each.state == State::posted; });
+  return first == open_.end() ? -1 : transport_.member(first->action->peer);
+}
+
 bool Execution::admit() {
   bool moved = false;
   while (open_.size() < window_ && next_ < schedule_->actions.size()) {

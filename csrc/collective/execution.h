@@ -55,6 +55,7 @@ class Execution final : public Work {
             Element element, int tag, Depth depth, std::string what);
 
   Progress progress() override;
+  int peer() const override;
 
  private:
   enum class State { blocked, posted, arrived, done };

@@ -28,8 +28,9 @@ Slices::Slices(Lane& lane, Operation& operation, std::span<const Piece> pieces, 
       own_(operation.allocate(place().count * size_of(reduction.dtype)).buffer()) {}
 
 Task<Extremes> Slices::reduce() {
-  if (packed_) pack(pieces_, vector_);
+  if (packed_) pack(lane_.recorder(), pieces_, vector_);
   const ConstBuffer input = packed_ ? vector_ : pieces_[0].input;
+  lane_.takes(operation_, Counter::bytes_in_shared_memory, input.bytes);
   std::vector<std::size_t> counts;
   for (int rank = 0; rank < slices_.size(); ++rank) counts.push_back(slices_.count(rank));
   lane_.next(operation_);
@@ -54,7 +55,7 @@ Task<> Slices::spread() {
   const auto movement =
       lane_.shared<SharedMovement>(fingerprint, stream, false, [](Note&) {}, choose);
   co_await lane_.run_in_memory(operation_, movement);
-  if (packed_) unpack(pieces_, vector_);
+  if (packed_) unpack(lane_.recorder(), pieces_, vector_);
 }
 
 Task<> Hierarchical::allreduce(Operation& operation, std::span<const Piece> pieces,
@@ -106,6 +107,7 @@ Task<> Hierarchical::allreduce_short(Operation& operation, std::span<const Piece
     piece.output = sum.slice(offset, piece.input.bytes);
     offset += piece.input.bytes;
   }
+  lane_.takes(operation, Counter::bytes_in_shared_memory, sum.bytes);
   lane_.next(operation);
   const auto reduce = lane_.shared<SharedAllreduce>(lane_.fingerprint(operation, sum.bytes),
                                                     Pieces(here), before(reduction, local));
@@ -113,7 +115,7 @@ Task<> Hierarchical::allreduce_short(Operation& operation, std::span<const Piece
   const Extremes said = co_await lane_.agree_in_memory(operation, reduce);
   const Piece vector{sum, sum};
   co_await reduce_piggybacked(lane_, operation, said, vector, after(reduction, local));
-  unpack(pieces, sum);
+  unpack(lane_.recorder(), pieces, sum);
 }
 
 }  // namespace ronde

@@ -17,6 +17,8 @@ struct Hooks {
   std::function<void(const std::string&)> warn = [](const std::string&) {};
   /// Runs functions that tasks have asked for (requests.h), with what they need to call Python.
   std::function<void(FunctionRef<void()>)> enter = [](FunctionRef<void()> run) { run(); };
+  /// This rank gives up waiting: shows what it and its neighbours do.
+  std::function<void()> stalled = [] {};
   /// Takes a line of how a call goes; empty where nobody reads it.
   std::function<void(const std::string&)> log;
 };

@@ -4,12 +4,41 @@
 
 #include "collective/exchange.h"
 #include "core/keep.h"
+#include "trace/clock.h"
+#include "trace/timeline.h"
 #include "transport/group.h"
 
 namespace ronde {
 namespace {
 
 constexpr std::size_t kMostExplained = 256;  // kinds of calls
+
+/// The spans of a shared collective: until all ranks have come, and what follows.
+class SharedSpans {
+ public:
+  SharedSpans(const Recorder& recorder, SharedCollective& collective)
+      : recorder_(recorder), collective_(collective) {
+    if (!recorder.timeline().on()) return;
+    collective.time_phases();
+    begin_ = exact_time();
+  }
+  ~SharedSpans() {
+    if (begin_ == 0 || !recorder_.timeline().on()) return;
+    const auto end = exact_time(), agreed = collective_.agreed_at();
+    const auto between = agreed == 0 ? end : agreed;
+    recorder_.timeline().add_span(recorder_.number(), {"agree", begin_, between, 0, {}});
+    const std::string_view route = collective_.route();
+    if (agreed == 0 || route.empty()) return;
+    recorder_.timeline().add_span(recorder_.number(), {"in machine", agreed, end, 0, route});
+  }
+  SharedSpans(const SharedSpans&) = delete;
+  SharedSpans& operator=(const SharedSpans&) = delete;
+
+ private:
+  const Recorder& recorder_;
+  SharedCollective& collective_;
+  std::int64_t begin_ = 0;
+};
 
 }  // namespace
 
@@ -25,6 +54,7 @@ Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transp
            int set, const std::vector<int>& members, const Settings& settings, int first_tag,
            std::shared_ptr<Plans> plans)
     : control_(control),
+      recorder_(control->flight_record()->open(set, first_tag / kTags)),
       transport_(transport),
       set_(set),
       first_tag_(first_tag),
@@ -79,6 +109,7 @@ Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
   if (outward().size() == 1 || (operation.agreed && !contributions)) co_return;
   const auto agreement =
       std::make_shared<Agreement>(outward(), agreement_tag(), said, std::move(contributions));
+  const Span span(*recorder_, "agree");
   co_await agreement;
   if (!agreement->agreed()) co_await raise_mismatch(*this, operation);
 }
@@ -91,17 +122,20 @@ Task<Extremes> Lane::compare(Operation& operation, std::uint64_t fingerprint) {
   }
   if (outward().size() == 1 || (board_ && !across_)) co_return said;
   const auto agreement = std::make_shared<Agreement>(outward(), agreement_tag(), said);
+  const Span span(*recorder_, "agree");
   co_await agreement;
   co_return agreement->known();
 }
 
 Task<Extremes> Lane::agree_in_memory(Operation& operation, std::shared_ptr<SharedWork> work) {
+  const SharedSpans spans(*recorder_, work->collective());
   co_await work;
   if (explains_ && work->said().equal()) explain_memory(operation, work->route());
   co_return work->said();
 }
 
 Task<> Lane::run_in_memory(Operation& operation, std::shared_ptr<SharedWork> work) {
+  const SharedSpans spans(*recorder_, work->collective());
   co_await work;
   if (!work->said().equal()) co_await raise_mismatch(*this, operation);
   if (explains_) explain_memory(operation, work->route());

@@ -22,6 +22,7 @@
 #include "collective/task.h"
 #include "core/extremes.h"
 #include "node/board.h"
+#include "trace/recorder.h"
 #include "transport/transport.h"
 
 namespace ronde {
@@ -58,6 +59,7 @@ class Lane {
   const Settings& settings() const { return settings_; }
   Control& control() const { return *control_; }
   Plans& plans() { return *plans_; }
+  Recorder& recorder() const { return *recorder_; }
 
   /// Of all members.
   Transport& transport() const { return *transport_; }
@@ -80,7 +82,15 @@ class Lane {
   /// The number of the last agreement.
   std::uint64_t sequence() const { return sequence_; }
   /// The next agreement is one of this operation.
-  void next(Operation& operation) { operation.sequence = ++sequence_; }
+  void next(Operation& operation) {
+    operation.sequence = ++sequence_;
+    operation.entry.agrees(sequence_);
+  }
+  /// So much of its data takes a route.
+  void takes(Operation& operation, Counter route, std::size_t bytes) const {
+    recorder_->count(route, bytes);
+    operation.entry.has(bytes);
+  }
 
   /// `extent`: what must be equal on all ranks whatever the call says, so that none reads or writes
   /// where it must not.
@@ -132,6 +142,7 @@ class Lane {
   void explain_memory(const Operation& operation, const std::string& route);
 
   const std::shared_ptr<Control> control_;
+  const std::unique_ptr<Recorder> recorder_;
   const std::shared_ptr<Transport> transport_;
   const int set_;
   const int first_tag_;

@@ -11,6 +11,7 @@
 #include "core/reduction.h"
 #include "kernels/kernels.h"
 #include "schedule/schedule.h"
+#include "trace/timeline.h"
 
 namespace ronde {
 
@@ -67,7 +68,8 @@ inline std::size_t bytes_of(std::span<const Piece> pieces) {
 }
 
 /// The pieces' inputs, one after another.
-inline void pack(std::span<const Piece> pieces, Buffer data) {
+inline void pack(const Recorder& recorder, std::span<const Piece> pieces, Buffer data) {
+  const Span span(recorder, "pack", {.bytes = data.bytes});
   std::size_t offset = 0;
   for (const auto& piece : pieces) {
     copy(data.slice(offset, piece.input.bytes), piece.input);
@@ -76,7 +78,8 @@ inline void pack(std::span<const Piece> pieces, Buffer data) {
 }
 
 /// The packed pieces, back to where their results belong.
-inline void unpack(std::span<const Piece> pieces, Buffer data) {
+inline void unpack(const Recorder& recorder, std::span<const Piece> pieces, Buffer data) {
+  const Span span(recorder, "unpack", {.bytes = data.bytes});
   std::size_t offset = 0;
   for (const auto& piece : pieces) {
     copy(piece.output, data.slice(offset, piece.output.bytes));

@@ -31,16 +31,7 @@ std::vector<Group> group(const std::vector<Described>& calls, const std::vector<
 
 /// "ranks 0-3,6"
 std::string list_ranks(const std::vector<int>& ranks) {
-  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-  for (std::size_t i = 0; i < ranks.size();) {
-    std::size_t j = i;
-    while (j + 1 < ranks.size() && ranks[j + 1] == ranks[j] + 1) ++j;
-    if (i) text += ",";
-    text += std::to_string(ranks[i]);
-    if (j > i) text.append("-").append(std::to_string(ranks[j]));
-    i = j + 1;
-  }
-  return text;
+  return (ranks.size() == 1 ? "rank " : "ranks ") + ranges(ranks);
 }
 
 /// How far all texts are the same.

@@ -36,6 +36,10 @@ Task<> run_on(Lane& lane, Transport& transport, Operation& operation, Collective
       transport, schedule, operands, element, lane.data_tag(operation),
       Depth{lane.settings().window, lane.plans().in_flight()},
       std::string(name_of(collective)) + " by " + std::string(plan.algorithm->name));
+  const std::size_t bytes = layout.chunks.total() * element.bytes;
+  lane.takes(operation, Counter::bytes_over_network, bytes);
+  operation.entry.moves(plan.algorithm->name);
+  const Span span(lane.recorder(), "wire", {.bytes = bytes, .by = plan.algorithm->name});
   co_await execution;
 }
 
@@ -45,6 +49,7 @@ bool needs_link(Lane& lane, std::size_t bytes) {
 
 Task<> know_link(Lane& lane, Operation& operation, std::size_t bytes) {
   if (!needs_link(lane, bytes)) co_return;
+  const Span span(lane.recorder(), "measure the link");
   const auto link = co_await measured_link(lane, operation);
   lane.plans().set_link(link);
   if (lane.explains()) lane.control().hooks().log("the link between ranks: " + text_of(link));
@@ -58,6 +63,7 @@ bool piggybacks(Lane& lane, std::size_t bytes, std::size_t element_bytes) {
 Task<> reduce_piggybacked(Lane& lane, Operation& operation, Extremes said, Piece vector,
                           Reduction reduction) {
   auto& transport = lane.outward();
+  lane.takes(operation, Counter::bytes_piggybacked, vector.input.bytes);
   const auto contributions =
       std::make_shared<Contributions>(transport.rank(), transport.size(), vector.input);
   co_await lane.agree_by_messages(operation, said, contributions);
@@ -104,7 +110,7 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
   const ConstBuffer mine = packed ? data : pieces[0].input;
   if (free && piggybacks(lane_, bytes, size_of(reduction.dtype))) {
     lane_.next(operation);
-    if (packed) pack(pieces, data);
+    if (packed) pack(lane_.recorder(), pieces, data);
     if (lane_.explains())
       lane_.explain(operation,
                     "over the network, piggybacked on the comparison of the calls (phase 0)");
@@ -112,14 +118,16 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
     const auto said = Extremes::of(lane_.fingerprint(operation, bytes));
     const Piece vector{mine, data};
     co_await reduce_piggybacked(lane_, operation, said, vector, reduction);
-    if (packed) unpack(pieces, data);
+    if (packed) unpack(lane_.recorder(), pieces, data);
     co_return;
   }
   co_await lane_.begin(operation);
-  if (packed)
-    pack(pieces, data);
-  else
+  if (packed) {
+    pack(lane_.recorder(), pieces, data);
+  } else {
+    const Span span(lane_.recorder(), "pack", {.bytes = bytes});
     copy(data, mine);
+  }
   const std::size_t count = elements_of(reduction, data);
   prescale(reduction, data.data, count);
   const Layout layout{
@@ -128,7 +136,7 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
   co_await run(operation, Collective::allreduce, layout, operands, element_of(reduction),
                algorithm);
   finish(reduction, lane_.size(), data);
-  if (packed) unpack(pieces, data);
+  if (packed) unpack(lane_.recorder(), pieces, data);
 }
 
 Task<> Network::reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,

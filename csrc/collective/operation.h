@@ -14,6 +14,7 @@
 #include "collective/call.h"
 #include "core/bytes.h"
 #include "core/keep.h"
+#include "trace/recorder.h"
 
 namespace ronde {
 
@@ -23,12 +24,14 @@ class Operation {
   explicit Operation(const Call& what, bool waits_long = false) : call(what), patient(waits_long) {}
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
+  ~Operation() { entry.end(CallState::failed); }  // unless it has ended well
 
   const Call& call;
   bool patient;
   std::function<std::string()> about;  // what reports say of it besides
   std::uint64_t sequence = 0;          // in its lane: of the agreement that it has come to
   bool agreed = false;                 // on all of it: no further step needs an agreement
+  Entry entry;                         // of a blocking call
 
   /// Memory that lives as long as the operation, and for ever if that is given up.
   Bytes allocate(std::size_t bytes) {

@@ -28,6 +28,7 @@ class SharedWork : public Work {
 
   void abandon() override { board_->give_up(); }
 
+  SharedCollective& collective() { return collective_; }
   const Extremes& said() const { return collective_.said(); }
   const char* route() const { return collective_.route(); }
 

@@ -31,8 +31,9 @@ void write_nothing(Note&) {}
 
 }  // namespace
 
-/// The fingerprint of a call that begins.
-std::uint64_t SharedMemory::begin(Operation& operation, std::uint64_t extent) {
+/// The fingerprint of a call that begins, with so many bytes of this rank.
+std::uint64_t SharedMemory::begin(Operation& operation, std::uint64_t extent, std::size_t bytes) {
+  lane_.takes(operation, Counter::bytes_in_shared_memory, bytes);
   lane_.next(operation);
   return lane_.fingerprint(operation, extent);
 }
@@ -43,14 +44,14 @@ Task<> SharedMemory::allreduce(Operation& operation, std::span<const Piece> piec
                                Reduction reduction, std::string_view) {
   if (reduction.adaptive) return adasum_in_memory(lane_, operation, pieces, reduction);
   Pieces all(pieces);
-  const auto fingerprint = begin(operation, all.bytes());
+  const auto fingerprint = begin(operation, all.bytes(), all.bytes());
   return lane_.run_in_memory(operation,
                              lane_.shared<SharedAllreduce>(fingerprint, std::move(all), reduction));
 }
 
 Task<> SharedMemory::reduce(Operation& operation, Piece piece, Reduction reduction, int root,
                             std::string_view) {
-  const auto fingerprint = begin(operation, piece.input.bytes);
+  const auto fingerprint = begin(operation, piece.input.bytes, piece.input.bytes);
   return lane_.run_in_memory(
       operation, lane_.shared<SharedAllreduce>(fingerprint, Pieces({&piece, 1}), reduction, root));
 }
@@ -63,7 +64,7 @@ Task<> SharedMemory::reduce_scatter(Operation& operation, ConstBuffer input, Buf
     counts.push_back(chunks.count(rank));
     extent = extent * 31 + chunks.count(rank);
   }
-  const auto fingerprint = begin(operation, extent);
+  const auto fingerprint = begin(operation, extent, input.bytes);
   return lane_.run_in_memory(
       operation, lane_.shared<SharedReduceScatter>(fingerprint, input, output, counts, reduction));
 }
@@ -77,7 +78,7 @@ Task<> SharedMemory::broadcast(Operation& operation, Buffer data, int root, std:
     return wanted;
   };
   const Stream stream = is_root ? Stream{.data = data, .bytes = data.bytes} : Stream{};
-  const auto fingerprint = begin(operation, data.bytes);
+  const auto fingerprint = begin(operation, data.bytes, data.bytes);
   return lane_.run_in_memory(operation, lane_.shared<SharedMovement>(fingerprint, stream, true,
                                                                      write_nothing, choose, to));
 }
@@ -108,7 +109,7 @@ Task<Gathered> SharedMemory::collect(Operation& operation, Contribution mine, in
   const auto write = [&](Note& note) { note.rows = mine.rows; };
   // A root keeps its own to itself.
   const Stream stream{.data = mine.data, .bytes = lane_.rank() == root ? 0 : mine.data.bytes};
-  const auto fingerprint = begin(operation, mine.row_bytes);
+  const auto fingerprint = begin(operation, mine.row_bytes, mine.data.bytes);
   const auto movement = lane_.shared<SharedMovement>(fingerprint, stream, false, write, choose);
   co_await lane_.run_in_memory(operation, movement);
   co_return result;
@@ -146,7 +147,7 @@ Task<Scattered> SharedMemory::scatter(Operation& operation, Rows all,
     return wanted;
   };
   const Stream stream = is_root ? Stream{.data = all.data, .bytes = all.data.bytes} : Stream{};
-  const auto fingerprint = begin(operation, 0);
+  const auto fingerprint = begin(operation, 0, all.data.bytes);
   const auto movement = lane_.shared<SharedMovement>(fingerprint, stream, true, write, choose);
   co_await lane_.run_in_memory(operation, movement);
   co_return result;
@@ -183,7 +184,7 @@ Task<Gathered> SharedMemory::alltoall(Operation& operation, Rows all, std::strin
   const Stream stream{.data = all.data,
                       .rotation = rotation_of(lane_.rank(), sent),
                       .bytes = sent.total() - sent.count(lane_.rank())};
-  const auto fingerprint = begin(operation, all.bytes);
+  const auto fingerprint = begin(operation, all.bytes, all.data.bytes);
   const auto movement = lane_.shared<SharedMovement>(fingerprint, stream, false, write, choose);
   co_await lane_.run_in_memory(operation, movement);
   co_return result;

@@ -30,7 +30,7 @@ class SharedMemory final : public Route {
   Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) override;
 
  private:
-  std::uint64_t begin(Operation& operation, std::uint64_t extent);
+  std::uint64_t begin(Operation& operation, std::uint64_t extent, std::size_t bytes);
   Task<Gathered> collect(Operation& operation, Contribution mine, int root);
 };
 

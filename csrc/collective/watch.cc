@@ -1,5 +1,10 @@
 #include "collective/watch.h"
 
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "collective/stall_table.h"
 #include "core/error.h"
 #include "core/text.h"
 
@@ -11,12 +16,15 @@ namespace {
 /// longer.
 constexpr double kGrace = 0.5;
 
+/// After so many seconds the call site is looked up for the flight record.
+constexpr double kWorthASite = 0.2;
+
 // Of a call's text, so that its call site fits into a notice too.
 constexpr std::size_t kCallBytes = 500;
 
 }  // namespace
 
-Watch::Watch(Lane& lane, const Operation& operation)
+Watch::Watch(Lane& lane, Operation& operation)
     : lane_(lane),
       control_(lane.control()),
       operation_(operation),
@@ -40,10 +48,14 @@ Standing Watch::standing() const {
     if (operation_.about) text_ += operation_.about();
     text_ = shortened(text_, kCallBytes);
     if (lane_.set() != 0) text_ += " on process set " + std::to_string(lane_.set());
+    call_ = text_.size();
     if (const auto where = control_.hooks().where(); !where.empty())
       text_ += " at " + printable(where);
   }
-  return {lane_.number(), operation_.sequence, text_};
+  const auto waited = std::chrono::duration<double>(waited_);
+  const auto since = std::chrono::steady_clock::now() -
+                     std::chrono::duration_cast<std::chrono::steady_clock::duration>(waited);
+  return {lane_.number(), operation_.sequence, text_, call_, since};
 }
 
 void Watch::announce() {
@@ -52,7 +64,20 @@ void Watch::announce() {
   control_.announce_waiting(standing());
 }
 
-void Watch::check(double elapsed) {
+/// For the counters and the flight record.
+void Watch::note(double elapsed, int peer) {
+  if (elapsed < waited_) waited_ = 0;  // something has moved: this is another wait
+  if (waited_ == 0 && elapsed > 0) lane_.recorder().count(Counter::waits);
+  const auto more = static_cast<std::uint64_t>((elapsed - waited_) * 1e9);
+  lane_.recorder().count(Counter::wait_nanoseconds, more);
+  waited_ = elapsed;
+  auto& entry = operation_.entry;
+  if (elapsed > 0) entry.waits(peer < 0 ? peer : lane_.members()[peer]);
+  if (elapsed > kWorthASite && entry.lacks_site()) entry.stands_at(control_.hooks().where());
+}
+
+void Watch::check(double elapsed, int peer) {
+  note(elapsed, peer);
   const auto& settings = lane_.settings();
   if (sequence_ != operation_.sequence) {
     end();  // of the wait before
@@ -68,34 +93,55 @@ void Watch::check(double elapsed) {
   if (warn || (timeout > 0 && elapsed > timeout - kGrace)) announce();
   if (warn && (elapsed > warning_ + kGrace || give_up)) {
     warning_ = operation_.patient ? 2 * elapsed : 0;
-    control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
-                          seconds_text(elapsed) + " in " + standing().text + missing());
+    lane_.recorder().count(Counter::stall_warnings);
+    if (speaks())
+      control_.hooks().warn("rank " + std::to_string(control_.rank()) + " has waited " +
+                            seconds_text(elapsed) + " in " + standing().text + table(elapsed));
   }
   if (give_up) {
-    throw StalledError("waited " + seconds_text(elapsed) + " in " + standing().text + missing() +
-                       "\n(RONDE_STALL_TIMEOUT is " + seconds_text(timeout) + ")");
+    control_.hooks().stalled();
+    throw StalledError("waited " + seconds_text(elapsed) + " in " + standing().text +
+                       table(elapsed) + "\n(RONDE_STALL_TIMEOUT is " + seconds_text(timeout) + ")");
   }
 }
 
-/// The missing ranks of this call, and what is known of them.
-std::string Watch::missing() const {
-  std::string text;
+/// One rank warns for all that wait in the call: the first of the set.
+bool Watch::speaks() const {
+  const auto& members = lane_.members();
+  return std::none_of(members.begin(), members.end(), [&](int member) {
+    if (member >= control_.rank()) return false;
+    const auto theirs = control_.waiting(member);
+    return std::any_of(theirs.begin(), theirs.end(),
+                       [&](const auto& each) { return each.same_call(standing()); });
+  });
+}
+
+/// Where the members of the set are, by their own words.
+std::string Watch::table(double elapsed) const {
+  const auto mine = standing();
+  const auto now = std::chrono::steady_clock::now();
+  std::vector<StallRow> rows;
+  bool complete = true;
   for (const int member : lane_.members()) {
-    if (member == control_.rank()) continue;
-    bool here = false;
-    std::string elsewhere;
-    for (const auto& theirs : control_.waiting(member)) {
-      here |= theirs.same_call(standing());
-      // A call of this set that is over says nothing about where the rank is now.
-      if (theirs.set != lane_.number())
-        elsewhere += (elsewhere.empty() ? "" : ", and in ") + theirs.text;
+    if (member == control_.rank()) {
+      rows.push_back({member, "in the call", elapsed, mine.site()});
+      continue;
     }
-    if (here) continue;
-    text += "\n  rank " + std::to_string(member) + " is missing: ";
-    text += elsewhere.empty() ? "it is in no call (computing, stopped or dead)"
-                              : "it waits in " + elsewhere;
+    const std::size_t before = rows.size();
+    for (const auto& theirs : control_.waiting(member)) {
+      const bool here = theirs.same_call(mine);
+      // A call of this lane that is over says nothing about where the rank is now.
+      if (!here && theirs.set == lane_.number()) continue;
+      const auto state = here ? "in the call" : "in " + theirs.text.substr(0, theirs.call);
+      const std::chrono::duration<double> waited = now - theirs.since;
+      rows.push_back({member, state, waited.count(), theirs.site()});
+      complete &= here;
+    }
+    if (rows.size() > before) continue;
+    rows.push_back({member, "in no call (computing, stopped or dead)"});
+    complete = false;
   }
-  return text.empty() ? "\n  all ranks are in the call, but no data moves" : text;
+  return stall_table(rows) + (complete ? "\n  all ranks are in the call, but no data moves" : "");
 }
 
 }  // namespace ronde

@@ -10,7 +10,7 @@ namespace ronde {
 
 class Watch {
  public:
-  Watch(Lane& lane, const Operation& operation);
+  Watch(Lane& lane, Operation& operation);
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
 
@@ -19,22 +19,26 @@ class Watch {
   void end();
 
   /// Called now and then, after `elapsed` seconds in which nothing happened. Throws what ends the
-  /// wait: RankFailedError or StalledError.
-  void check(double elapsed);
+  /// wait: RankFailedError or StalledError. `peer`: what the work says that it waits for.
+  void check(double elapsed, int peer = -1);
 
   Standing standing() const;
 
  private:
+  void note(double elapsed, int peer);
   void announce();
-  std::string missing() const;
+  bool speaks() const;
+  std::string table(double elapsed) const;
 
   Lane& lane_;
   Control& control_;
-  const Operation& operation_;
-  mutable std::string text_;  // of the call and its call site, once asked for
-  std::uint64_t sequence_;    // of the agreement that the next two are about
+  Operation& operation_;
+  mutable std::string text_;      // of the call and its call site, once asked for
+  mutable std::size_t call_ = 0;  // how much of that is the call
+  std::uint64_t sequence_;        // of the agreement that the next two are about
   bool announced_ = false;
-  double warning_;  // seconds of waiting until the next warning; 0 for never
+  double waited_ = 0;  // seconds of the wait that were counted
+  double warning_;     // seconds of waiting until the next warning; 0 for never
 };
 
 }  // namespace ronde

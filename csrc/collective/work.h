@@ -23,6 +23,9 @@ class Work {
   /// This rank gives up: the work does not go on.
   virtual void abandon() {}
 
+  /// The rank that it waits for, if it is a single one, else -1.
+  virtual int peer() const { return -1; }
+
   /// How long it is worth spinning for progress, where every rank has a core of its own: as long as
   /// a message takes on a fast network. More would keep the processor from the network stack.
   virtual std::chrono::microseconds patience() const { return std::chrono::microseconds(20); }

@@ -81,4 +81,17 @@ std::string seconds_text(double seconds) {
   return text;
 }
 
+std::string ranges(const std::vector<int>& numbers) {
+  std::string text;
+  for (std::size_t i = 0; i < numbers.size();) {
+    std::size_t j = i;
+    while (j + 1 < numbers.size() && numbers[j + 1] == numbers[j] + 1) ++j;
+    if (i) text += ",";
+    text += std::to_string(numbers[i]);
+    if (j > i) text.append("-").append(std::to_string(numbers[j]));
+    i = j + 1;
+  }
+  return text;
+}
+
 }  // namespace ronde

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ronde {
 
@@ -17,6 +18,9 @@ inline std::string_view cut(std::string_view text, std::size_t bytes) {
 inline std::string shortened(std::string_view text, std::size_t bytes) {
   return text.size() <= bytes ? std::string(text) : std::string(cut(text, bytes)) + " ...";
 }
+
+/// Numbers that grow, in words: "0-3,6".
+std::string ranges(const std::vector<int>& numbers);
 
 /// A text of a user or a peer, in one line: what could change the look of other lines, or a
 /// terminal, is written like \x1b. Other UTF-8 stays as it is.

@@ -9,9 +9,13 @@
 #include "collective/mismatch.h"
 #include "collective/network.h"
 #include "collective/share.h"
+#include "collective/stall_table.h"
 #include "collective/wait.h"
 #include "core/error.h"
 #include "core/text.h"
+#include "engine/missing.h"
+#include "trace/clock.h"
+#include "trace/timeline.h"
 
 namespace ronde {
 namespace {
@@ -19,6 +23,8 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kFirstPause = 50us, kLongestPause = 2000us;
+// After so many seconds the ranks also state where a call was submitted.
+constexpr double kWorthASite = 0.1;
 constexpr std::size_t kShown = 5;  // pending calls that a report names
 
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
@@ -45,6 +51,13 @@ std::size_t bytes_of(const Calls& calls) {
   return bytes;
 }
 
+/// As far as the calls say it.
+std::size_t known_bytes(const Calls& calls) {
+  std::size_t bytes = 0;
+  for (const auto& call : calls) bytes += call->call().bytes();
+  return bytes;
+}
+
 }  // namespace
 
 Queue::Queue(const Lane& blocking, std::size_t fusion_bytes)
@@ -66,7 +79,11 @@ Queue::~Queue() {
 
 void Queue::submit(std::shared_ptr<Submission> submission) {
   if (!refused_.empty()) throw Error(refused_);
-  submitted_.add(std::move(submission));
+  submitted_.add(submission);
+  const auto& call = submission->call();
+  submission->entry = recorder().submit(call.kind, call.name, call.bytes());
+  submission->entry.stands_at(submission->site());
+  submission->submitted = recorder().timeline().on() ? exact_time() : coarse_time();
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -219,15 +236,14 @@ void Queue::give_up(const std::exception_ptr& error) {
     const auto round = std::move(track->round);
     if (!round) continue;
     round->operation.give_up();
-    for (const auto& call : round->running) call->finish(error, true);
+    fail(round->running, error, true);
   }
   end_pending(error);
 }
 
 void Queue::end_pending(const std::exception_ptr& error) {
-  for (const auto& calls : std::exchange(due_, {}))
-    for (const auto& call : calls) call->finish(error);
-  for (const auto& call : submitted_.take_all()) call->finish(error);
+  for (const auto& calls : std::exchange(due_, {})) fail(calls, error);
+  fail(submitted_.take_all(), error);
 }
 
 void Queue::close(const std::exception_ptr& error) {
@@ -254,6 +270,7 @@ Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot
   const auto mine = slot ? fingerprint(*slot) + operation.sequence : kNegotiates;
   const Extremes said = co_await track.lane.compare(operation, mine);
   if (slot && said.equal()) {
+    recorder().count(Counter::slots_replayed);
     commit(*slot);
   } else {
     co_await negotiate(track, operation);
@@ -264,12 +281,16 @@ Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot
 }
 
 Task<> Queue::negotiate(Track& track, Operation& operation) {
+  recorder().count(Counter::negotiations);
+  const Span span(track.lane.recorder(), "negotiate");
   stated_ = submitted_.so_far();
   const auto now = Clock::now();
   std::vector<Stated> mine;
   for (const auto& call : submitted_.in_order()) {
-    mine.push_back(
-        {call.submission->key(), call.submission->fingerprint(), seconds(now - call.counted)});
+    Stated stated{.key = call.submission->key(), .fingerprint = call.submission->fingerprint()};
+    stated.waited = seconds(now - call.counted);
+    if (stated.waited > kWorthASite) stated.site = call.submission->site();
+    mine.push_back(std::move(stated));
   }
   // No rank may stop to drain before all do: the others would wait for it.
   std::string statement = (draining_ == Drain::on ? "d" : "-") + text_of(mine);
@@ -306,12 +327,14 @@ Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submiss
   submitted_.begin(alone);
   track.round->running = alone;
   const auto texts = co_await exchange_texts(track.lane, operation, call->call().text());
+  const auto sites = co_await exchange_texts(track.lane, operation, call->site());
   std::vector<Described> described;
-  for (const auto& text : texts) described.push_back({text, {}});
+  for (int rank = 0; rank < track.lane.size(); ++rank)
+    described.push_back({texts[rank], sites[rank]});
   const auto message = mismatch_message(described, track.lane.members(), track.lane.set());
   track.round->running.clear();
   submitted_.end(alone);
-  call->finish(std::make_exception_ptr(MismatchError(message)));
+  fail(alone, std::make_exception_ptr(MismatchError(message)));
 }
 
 /// Before anything runs that goes by what the link costs: nothing else may be under way, and all
@@ -341,6 +364,11 @@ Calls Queue::take_due() {
 
 Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running = calls;
+  for (const auto& call : calls) call->entry.begin();
+  const auto fused =
+      calls.size() == 1 ? calls[0]->call().name : "of " + std::to_string(calls.size()) + " arrays";
+  const Span span(track.lane.recorder(), calls[0]->call().kind,
+                  {.bytes = known_bytes(calls), .of = fused});
   if (!track.open) co_await open(track, operation);
   operation.agreed = true;
   const auto& fusable = calls[0]->fusable();
@@ -356,6 +384,28 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running.clear();
   submitted_.end(calls);
   for (const auto& call : calls) call->finish();
+  count(calls);
+}
+
+/// They have completed, as one slot.
+void Queue::count(const Calls& calls) {
+  recorder().count(Counter::slots);
+  recorder().count(Counter::slot_calls, calls.size());
+  recorder().count(Counter::asynchronous_calls, calls.size());
+  if (calls[0]->fusable()) recorder().count(Counter::slot_bytes, known_bytes(calls));
+  auto& timeline = recorder().timeline();
+  if (!timeline.on()) return;
+  for (const auto& call : calls) {
+    const auto name = call->call().kind + " " + call->call().name;
+    timeline.add_overlapping({name, call->submitted, exact_time(), call->call().bytes(), {}});
+  }
+  timeline.flush_at_times();
+}
+
+/// They end with an error. `touched`: messages may still touch their memory.
+void Queue::fail(const Calls& calls, const std::exception_ptr& error, bool touched) {
+  recorder().count(Counter::failed_calls, calls.size());
+  for (const auto& call : calls) call->finish(error, touched);
 }
 
 std::vector<Calls> Queue::grouped(const Calls& calls) const {
@@ -379,9 +429,9 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
 
 // Missing calls -----------------------------------------------------------------------------------
 
-/// What some ranks have pending and others do not: warns of it once, after a while. What has waited
-/// longest ends after too long, on all ranks that have it, with what else the same ranks lack. For
-/// the rest time counts anew: a rank that gives up now may have been late for it.
+/// What some ranks have pending and others do not: one rank warns of it, after a while. What has
+/// waited longest ends after too long, on all ranks that have it, with what else the same ranks
+/// lack. For the rest time counts anew: a rank that gives up now may have been late for it.
 void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
   const auto& lane = tracks_[0]->lane;
   const double timeout = lane.settings().stall_timeout, warning = lane.settings().stall_warning;
@@ -391,6 +441,7 @@ void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
                           return a.second.waited < b.second.waited;
                         })->second;
   const bool stalled = timeout > 0 && longest.waited > timeout;
+  if (stalled) lane.control().hooks().stalled();
   const auto now = Clock::now();
   std::string late;
   std::size_t shown = 0;
@@ -400,21 +451,26 @@ void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
     auto& pending = submitted_.find(name)->pending;
     auto& first = pending[ranks.everywhere];
     const double waited = seconds(now - first.since);
-    const auto text = missing(first.submission->call().text(), ranks);
+    const auto text = [&] {
+      return first.submission->call().text() +
+             missing_table(name, ranks, statements, lane.members());
+    };
     for (auto i = ranks.everywhere; stalled && i < stated; ++i) pending[i].counted = now;
     if (stalled && ranks.waited > timeout && ranks.same_ranks_lack(longest)) {
       end(name, ranks.everywhere, stated,
-          "waited " + seconds_text(waited) + " for " + text + "\n(RONDE_STALL_TIMEOUT is " +
-              seconds_text(timeout) + ")");
+          "waited " + seconds_text(waited) +
+              " for an asynchronous call that not all ranks have submitted: " + text() +
+              "\n(RONDE_STALL_TIMEOUT is " + seconds_text(timeout) + ")");
     } else if (warning > 0 && waited > warning && !std::exchange(first.warned, true)) {
-      if (++shown <= kShown) late += "\n  " + text + ", for " + seconds_text(waited);
+      if (ranks.first_that_has_it() == lane.rank() && ++shown <= kShown) late += "\n" + text();
     }
   }
   if (late.empty()) return;
-  auto& control = lane.control();
-  control.hooks().warn("rank " + std::to_string(control.rank()) +
-                       " waits for asynchronous calls that other ranks have not submitted:" + late +
-                       (shown > kShown ? "\n  ..." : ""));
+  recorder().count(Counter::stall_warnings);
+  const auto rank = std::to_string(lane.control().rank());
+  lane.control().hooks().warn(
+      "rank " + rank + " waits for asynchronous calls that not all ranks have submitted:" + late +
+      (shown > kShown ? "\n..." : ""));
 }
 
 /// Some of the calls that are pending with a key.
@@ -424,17 +480,7 @@ void Queue::end(const std::string& key, std::size_t from, std::size_t to, const 
   for (auto i = from; i < to; ++i) calls.push_back(same->pending[i].submission);
   submitted_.begin(calls);
   submitted_.end(calls);
-  for (const auto& call : calls) call->finish(std::make_exception_ptr(StalledError(why)));
-}
-
-std::string Queue::missing(const std::string& call, const Unmatched& ranks) const {
-  const auto& members = tracks_[0]->lane.members();
-  std::string lacking;
-  for (std::size_t rank = 0; rank < members.size(); ++rank) {
-    if (!ranks.is_lacked_by(rank)) continue;
-    lacking += (lacking.empty() ? "" : ", ") + std::to_string(members[rank]);
-  }
-  return call + ": missing on rank " + lacking;
+  fail(calls, std::make_exception_ptr(StalledError(why)));
 }
 
 }  // namespace ronde

@@ -93,6 +93,8 @@ class Queue {
     std::unique_ptr<Round> round;
   };
 
+  /// Of all calls: any lane may run them.
+  Recorder& recorder() const { return tracks_[0]->lane.recorder(); }
   Track& track(std::uint64_t round) { return *tracks_[round % tracks_.size()]; }
   bool begin(bool waits);
   bool progress(Track& track);
@@ -111,11 +113,12 @@ class Queue {
   Task<> run(Track& track, Operation& operation, Calls calls);
 
   void commit(const Calls& calls);
+  void count(const Calls& calls);
+  void fail(const Calls& calls, const std::exception_ptr& error, bool touched = false);
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
   void end_overdue(std::span<const std::vector<Stated>> statements);
   void end(const std::string& key, std::size_t from, std::size_t to, const std::string& why);
-  std::string missing(const std::string& call, const Unmatched& ranks) const;
 
   const bool shares_memory_;
   const Neighbours neighbours_;

@@ -14,11 +14,13 @@ std::string text_of(std::span<const Stated> statement) {
   const auto put = [&](const auto& number) {
     text.append(reinterpret_cast<const char*>(&number), sizeof number);
   };
-  for (const auto& [key, fingerprint, waited] : statement) {
+  for (const auto& [key, fingerprint, waited, site] : statement) {
     put(fingerprint);
     put(waited);
     put(key.size());
+    put(site.size());
     text += key;
+    text += site;
   }
   return text;
 }
@@ -32,13 +34,17 @@ std::vector<Stated> statement_of(std::string_view text) {
   };
   while (!text.empty()) {
     Stated stated;
-    std::size_t length = 0;
+    std::size_t key = 0, site = 0;
     take(&stated.fingerprint, sizeof stated.fingerprint);
     take(&stated.waited, sizeof stated.waited);
-    take(&length, sizeof length);
-    if (length > text.size()) throw Error("a statement of pending calls was cut off");
-    stated.key.resize(length);
-    take(stated.key.data(), length);
+    take(&key, sizeof key);
+    take(&site, sizeof site);
+    if (key > text.size() || site > text.size() - key)
+      throw Error("a statement of pending calls was cut off");
+    stated.key.resize(key);
+    take(stated.key.data(), key);
+    stated.site.resize(site);
+    take(stated.site.data(), site);
     statement.push_back(std::move(stated));
   }
   return statement;
@@ -63,38 +69,6 @@ std::vector<Match> matches(std::span<const std::vector<Stated>> statements) {
     }
     if (everywhere) found.push_back({stated.key, equal});
   }
-  return found;
-}
-
-bool Unmatched::same_ranks_lack(const Unmatched& other) const {
-  for (std::size_t rank = 0; rank < calls.size(); ++rank) {
-    if (is_lacked_by(rank) != other.is_lacked_by(rank)) return false;
-  }
-  return true;
-}
-
-std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements) {
-  std::map<std::string, Unmatched> found;
-  for (std::size_t rank = 0; rank < statements.size(); ++rank) {
-    for (const auto& stated : statements[rank]) {
-      auto& calls = found[stated.key].calls;
-      calls.resize(statements.size());
-      ++calls[rank];
-    }
-  }
-  for (auto& [key, one] : found)
-    one.everywhere = *std::min_element(one.calls.begin(), one.calls.end());
-  for (const auto& statement : statements) {
-    std::map<std::string_view, std::size_t> met;
-    for (const auto& stated : statement) {
-      auto& one = found.at(stated.key);
-      if (met[stated.key]++ >= one.everywhere) one.waited = std::max(one.waited, stated.waited);
-    }
-  }
-  std::erase_if(found, [](const auto& each) {
-    const auto& calls = each.second.calls;
-    return each.second.everywhere == *std::max_element(calls.begin(), calls.end());
-  });
   return found;
 }
 

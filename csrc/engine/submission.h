@@ -15,6 +15,7 @@
 #include "collective/call.h"
 #include "collective/routes.h"
 #include "core/keep.h"
+#include "trace/recorder.h"
 
 namespace ronde {
 
@@ -30,6 +31,7 @@ class Submission {
     Call call;
     std::function<Task<>(Routes&, Operation&)> begin;  // makes the task
     std::optional<Fusable> fusable;                    // the same, where it can be fused
+    std::string site{};                                // "train.py:42", where it is submitted
   };
 
   /// `owned`: the memory that it refers to.
@@ -46,6 +48,7 @@ class Submission {
   const std::string& key() const { return key_; }
   const Call& call() const { return what_.call; }
   std::uint64_t fingerprint() const { return fingerprint_; }
+  const std::string& site() const { return what_.site; }
   const std::optional<Fusable>& fusable() const { return what_.fusable; }
   /// What it moves, on all ranks alike; more than anything where that depends on the ranks.
   std::size_t bytes() const {
@@ -57,6 +60,9 @@ class Submission {
   /// It is not pending any more.
   void begin() { begun_ = true; }
   bool begun() const { return begun_; }
+
+  Entry entry;                 // in the flight record
+  std::int64_t submitted = 0;  // in exact_time(), for a timeline
 
   /// Any thread may ask.
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -70,6 +76,7 @@ class Submission {
     if (touched) keep_until_exit(owned_);
     owned_.reset();
     what_.begin = nullptr;
+    entry.end(error ? CallState::failed : CallState::done);
     error_ = std::move(error);
     done_.store(true, std::memory_order_release);
   }

@@ -1,5 +1,7 @@
 #include "node/shared_collective.h"
 
+#include "trace/clock.h"
+
 namespace ronde {
 namespace {
 
@@ -19,6 +21,7 @@ bool SharedCollective::advance() {
     ++moves_;
     switch (stage_) {
       case Stage::agreeing:
+        if (timed_) agreed_at_ = exact_time();
         said_ = compare();
         if (!said_.equal()) return true;
         if (!call_vote() && begin_rounds()) return true;

@@ -31,6 +31,11 @@ class SharedCollective {
   /// collective is complete.
   bool advance();
 
+  /// From now on: when all ranks had come, in exact_time(); 0 before that, and for those that were
+  /// not to be timed.
+  void time_phases() { timed_ = true; }
+  std::int64_t agreed_at() const { return agreed_at_; }
+
   /// A number that grows whenever there is progress.
   std::size_t moves() const { return moves_; }
 
@@ -80,6 +85,8 @@ class SharedCollective {
   std::size_t round_ = 0, rounds_ = 0;
   bool late_ = false;  // first chunks are missing
   std::size_t moves_ = 0;
+  bool timed_ = false;
+  std::int64_t agreed_at_ = 0;
   Extremes said_ = {};
 };
 

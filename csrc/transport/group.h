@@ -21,7 +21,7 @@ class Group final : public Transport {
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(members_.size()); }
-  int member(int rank) const { return members_[rank]; }
+  int member(int rank) const override { return members_[rank]; }
 
   Request send(int peer, int tag, ConstBuffer message) override {
     return whole_->send(members_[peer], tag, message);

@@ -29,6 +29,9 @@ class Transport {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
+  /// What a rank is called in the transport of which this is a part, or here.
+  virtual int member(int rank) const { return rank; }
+
   /// Starts a send. The memory must stay untouched until the request is complete.
   virtual Request send(int peer, int tag, ConstBuffer message) = 0;
 

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         scatter,
     )
     from .objects import allgather_object, broadcast_object, broadcast_parameters
+    from .observing import counters, start_timeline, stop_timeline
     from .optimizer import DistributedOptimizer
     from .process_set import ProcessSet, global_process_set
     from .reductions import (
@@ -129,6 +130,7 @@ __all__ = [
     "broadcast_object",
     "broadcast_parameters",
     "compression",
+    "counters",
     "cross_rank",
     "cross_size",
     "empty",
@@ -154,6 +156,8 @@ __all__ = [
     "scatter",
     "shutdown",
     "size",
+    "start_timeline",
+    "stop_timeline",
     "synchronize",
 ]
 
@@ -167,6 +171,7 @@ if not TYPE_CHECKING:
         "memory",
         "movements",
         "objects",
+        "observing",
         "optimizer",
         "process_set",
         "reductions",

@@ -530,6 +530,105 @@ class InprocWorld:
     def size(self) -> int: ...
     def transport(self, rank: int, channel: int) -> Transport: ...
 
+# --- trace
+
+COUNTERS: tuple[tuple[str, float, str], ...]  # name, unit in terms of what is counted, meaning
+FLIGHT_RECORD: str
+
+class Recorded:
+    """A call in a flight record. Times are seconds of `time.monotonic()`, 0 for none."""
+
+    @property
+    def state(self) -> str:
+        """submitted, begun, moving, done or failed."""
+    @property
+    def number(self) -> int: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def submitted(self) -> float: ...
+    @property
+    def began(self) -> float: ...
+    @property
+    def ended(self) -> float: ...
+    @property
+    def peer(self) -> int:
+        """The rank that it waits for, if that is known, else -1."""
+    @property
+    def what(self) -> str:
+        """`allreduce/w`, or `allreduce#` without a name."""
+    @property
+    def route(self) -> str: ...
+    @property
+    def site(self) -> str: ...
+
+class RecordedLane:
+    """The calls of a lane in a flight record."""
+
+    @property
+    def set(self) -> int: ...
+    @property
+    def lane(self) -> int:
+        """0: that of blocking calls."""
+    @property
+    def open(self) -> bool: ...
+    @property
+    def calls(self) -> list[Recorded]: ...
+    @property
+    def counts(self) -> list[int]: ...
+
+class FlightReader:
+    """The flight record of a process."""
+
+    def __init__(self, path: str) -> None:
+        """Raises `UnavailableError`."""
+    @property
+    def process(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Of the job; 0 until the rank knows it."""
+    @property
+    def local_size(self) -> int: ...
+    @property
+    def job(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def phase(self) -> str: ...
+    @property
+    def claimed(self) -> bool:
+        """Whether `claim` has ever been true."""
+    def lanes(self) -> list[RecordedLane]: ...
+    def claim(self, seconds: float) -> bool:
+        """Whether nobody has claimed it in the last seconds."""
+
+class Timeline:
+    """Spans of this rank, in a file."""
+
+    @property
+    def on(self) -> bool: ...
+    def start(self, file: str, rank: int, host: str, offset: int) -> None:
+        """`offset` is added to all times, in nanoseconds."""
+    def stop(self) -> None: ...
+
+class FlightRecord:
+    """What this rank does and has done."""
+
+    @property
+    def path(self) -> str:
+        """By which processes of this machine can open it; empty if they cannot."""
+    @property
+    def timeline(self) -> Timeline: ...
+    def describe(self, rank: int, size: int, local_size: int, job: str, host: str) -> None: ...
+    def enter(self, phase: str) -> None: ...
+    @property
+    def counts(self) -> list[int]:
+        """By the order of COUNTERS."""
+
 # --- schedule
 
 _Range = tuple[str, int, int]  # ("input" | "data" | "scratch", offset, count), in elements
@@ -681,7 +780,10 @@ class Control:
         where: Callable[[], str],
         warn: Callable[[str], object],
         log: Callable[[str], object] | None = None,  # takes a line of how a call goes
+        stalled: Callable[[], object] | None = None,  # called where this rank gives up waiting
     ) -> None: ...
+    @property
+    def flight_record(self) -> FlightRecord: ...
     @property
     def failure(self) -> str: ...
     def fail(self, why: str) -> None: ...

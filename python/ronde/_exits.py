@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 
-from . import _core
+from . import _core, _report
 from .errors import MismatchError
 
 __all__ = ["Job", "begin", "end", "give_up", "was_forked"]
@@ -35,10 +35,15 @@ class Job:
     size: int
     pid: int
     control: _core.Control | None = None  # once there is one
+    reporter: _report.Reporter | None = None  # likewise
     failure: str = ""  # of `init`, if it left ranks waiting
 
     def why_failed(self) -> str:
         return self.failure or (self.control.failure if self.control else "")
+
+    def report(self, reason: str) -> str:
+        """What the ranks of this machine do, unless another of them says it."""
+        return self.reporter.text(reason) if self.reporter else ""
 
 
 _jobs: list[Job] = []  # under way or failed, the latest last
@@ -74,7 +79,7 @@ def give_up(reason: str, code: int) -> None:
     """Ends the whole job with this exit status, where other ranks may be waiting for this process."""
     job = _responsible()
     if job is not None:
-        _abort(job, reason, code)
+        _abort(job, reason, code, shows=False)
 
 
 def _responsible() -> Job | None:
@@ -103,7 +108,9 @@ def _install_excepthook() -> None:
                 # In one piece, so that the tracebacks of several ranks do not mix.
                 lines = traceback.format_exception(kind, error, trace)
                 sys.stderr.write(f"ronde: rank {job.rank} ends the job:\n{''.join(lines)}")
-        _abort(job, reason, 130 if kind is KeyboardInterrupt else 1)
+        # Of calls that differ the error says all.
+        shows = not issubclass(kind, MismatchError)
+        _abort(job, reason, 130 if kind is KeyboardInterrupt else 1, shows)
 
     sys.excepthook = end_job
 
@@ -145,7 +152,7 @@ def _at_exit() -> None:
         except BaseException as error:
             failure = _reason(error)
     if job is not None:
-        _report(f"rank {job.rank} ends the job: {failure}")
+        _say(f"rank {job.rank} ends the job: {failure}")
         _abort(job, failure, 1)
 
 
@@ -160,21 +167,26 @@ def _leave_with_all(job: Job | None) -> None:
             return
         except MismatchError as error:
             if not reported and job is not None:
-                _report(f"rank {job.rank} has finished, and others still work: {error}")
+                _say(f"rank {job.rank} has finished, and others still work: {error}")
             reported = True
 
 
-def _report(text: str) -> None:
+def _say(text: str) -> None:
     with contextlib.suppress(Exception):  # standard error may be closed
         print(f"ronde: {text}", file=sys.stderr)
 
 
-def _abort(job: Job, reason: str, code: int) -> NoReturn:
+def _abort(job: Job, reason: str, code: int, shows: bool = True) -> NoReturn:
     """Ends all processes of the job, once what there is to say has been reported."""
     try:
         with contextlib.suppress(Exception):
+            # Before the others know: until then they are where it happened.
+            report = job.report(f"rank {job.rank} ends the job")
             if job.control is not None:
                 job.control.fail(reason)
+                job.control.flight_record.timeline.stop()  # so that its end is not missing
+            if shows:
+                _report.write(report)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # either may be closed
                 stream.flush()

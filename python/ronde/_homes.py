@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 from dataclasses import asdict, dataclass
 
@@ -21,11 +22,14 @@ class Home:
     host: str  # its name, and which machine it is, where the system says that
     cores: list[int]
     quota: int | None  # so many cores' time for all ranks of the host together
+    record: str = ""  # by which other ranks of the machine read its flight record
+    token: str = ""  # that of no other process
 
 
-def find(communicator: _core.Communicator) -> list[Home]:
-    """Of all ranks."""
-    home = Home(f"{socket.gethostname()} {_boot_id()}", settings.affinity(), settings.quota())
+def find(communicator: _core.Communicator, record: str = "") -> list[Home]:
+    """Of all ranks. `record`: the path of this one's flight record."""
+    host = f"{socket.gethostname()} {_boot_id()}"
+    home = Home(host, settings.affinity(), settings.quota(), record, os.urandom(8).hex())
     mine = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
     data, lengths = communicator.allgather(mine, call=_core.Call("ronde.init"))
     ends = np.cumsum(lengths)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _exits, _homes, _logs, _mpi, settings
+from . import _core, _exits, _homes, _logs, _metrics, _mpi, _report, _timeline, settings
 from ._text import printable
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
@@ -52,6 +52,7 @@ class World:
     control_comm: Any
     library: _core.MpiLibrary
     control: _core.Control
+    record: _core.FlightRecord
     settings: settings.Settings
     homes: list[_homes.Home]  # of all ranks
     shares_memory: bool  # whether those ranks of the global set that are on one machine do
@@ -60,6 +61,9 @@ class World:
         default_factory=dict
     )  # with its MPI communicator
     next_set: int = 0
+    sent: int = 0  # bytes, by communicators that were closed
+    timeline: str | None = None  # the file of the one that is under way
+    metrics: list[_metrics.Server | _metrics.File] = field(default_factory=list)
     explained: set[str] = field(default_factory=set)  # what has been said in the log
     named: dict[str, Any] = field(default_factory=dict)  # compressors that calls give by name
     forked: bool = False  # whether this process is a child of the rank
@@ -77,6 +81,7 @@ _FORKED = (
 
 _world: World | None = None
 _changes = threading.RLock()  # of the world and its sets: one thread at a time
+_last_record: _core.FlightRecord | None = None  # to be read while the process ends
 _kept_until_exit: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
@@ -105,7 +110,7 @@ def init(comm: Any = None, *, process_sets: Iterable[ProcessSet | list[int]] = (
 
 
 def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
-    global _world
+    global _world, _last_record
     if _world is not None:
         _require_same(_world, comm, wanted)
         return
@@ -121,6 +126,7 @@ def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
     _mpi.require_intracomm(MPI, comm)
     _logs.show(settings.log_level(), comm.Get_rank())
     job = _exits.begin(MPI, shutdown)
+    _last_record = None
     try:
         _world = _connect(job, comm, loaded)
     except MismatchError:
@@ -168,12 +174,17 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     def transport(handle: Any) -> _core.Transport:
         return library.transport(MPI._handleof(handle), handle.Get_rank(), handle.Get_size())
 
+    # The native core holds what it calls: not the job, which holds the native core.
+    reporter = job.reporter = _report.Reporter()
     control = job.control = _core.Control(
         transport(control_comm),
         where,
         _log.warning,
         _log.debug if _log.isEnabledFor(logging.DEBUG) else None,
+        lambda: reporter.report("this rank gives up waiting"),
     )
+    record = control.flight_record
+    record.enter("in ronde.init")
     everybody = list(range(size))
     # Until all are known to have the same settings, those hold that need no agreement.
     careful = _core.Settings()
@@ -181,7 +192,11 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     careful.stall_warning, careful.stall_timeout = deadlines
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
-    homes = _homes.find(first)
+    homes = _homes.find(first, record.path)
+    host = homes[rank].host
+    here = [home.record for home in homes if home.host == host]
+    record.describe(rank, size, len(here), homes[0].token, host.split()[0])
+    reporter.open(homes[0].token, here)
     if users_comm == MPI.COMM_WORLD:
         _core.remove_segment_names()  # all ranks have started MPI
     loaded.core.spin = _homes.has_a_core_of_its_own(homes[rank], homes)
@@ -191,12 +206,18 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     shares = _share_memory(communicator, everybody, homes, loaded)
     # With less, the program promises that its threads take turns at MPI: it cannot know of this one.
     worker = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+    if loaded.report_signal is not None:
+        reporter.listen(loaded.report_signal)
     engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin, worker)
-    world = World(job, comm, control_comm, library, control, loaded, homes, shares, engine)
+    world = World(job, comm, control_comm, library, control, record, loaded, homes, shares, engine)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
     global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
+    world.metrics = list(_metrics.start(world, rank, world.neighbours[rank][1]))
+    if loaded.timeline is not None:
+        _timeline.start(world, loaded.timeline)
+    record.enter("")
     if rank == 0:
         hosts = len({home.host for home in homes})
         memory = "with shared memory" if shares else "without shared memory"
@@ -402,6 +423,7 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
 
 def _close(state: World, communicator: _core.Communicator, why: str) -> bool:
     """Ends all calls on it. Returns whether no messages can be under way."""
+    state.sent += communicator.bytes_sent
     blocking = communicator.close(why)  # first: nothing more is submitted then
     return state.engine.close(communicator, _pending(why)) and blocking
 
@@ -471,7 +493,7 @@ def shutdown() -> None:
 
 
 def _shutdown() -> None:
-    global _world
+    global _world, _last_record
     if _world is None:
         return
     state = _world
@@ -482,11 +504,33 @@ def _shutdown() -> None:
                 state.engine.close(process_set._communicator, "Ronde was shut down")
         _kept_until_exit.append(state)
     else:
-        _leave(state)
+        state.record.enter("in ronde.shutdown")
+        try:
+            _leave(state)
+        except BaseException:
+            state.record.enter("")
+            raise
         _exits.end(state.job)
+    if state.job.reporter is not None:
+        state.job.reporter.close()
+    _last_record = state.record
+    _last_record.enter("after ronde.shutdown, perhaps in MPI_Finalize")
     _world = None
     for process_set, _ in state.sets.values():
         process_set._detach()
+
+
+def _stop_observing(state: World) -> None:
+    if state.timeline is not None:
+        try:
+            _timeline.stop(state, agreed=True)
+        except RondeError as error:
+            if state.control.failure:
+                raise
+            _log.warning("%s", error)
+    for each in state.metrics:
+        each.close()
+    state.metrics.clear()
 
 
 def _leave(state: World) -> None:
@@ -498,6 +542,7 @@ def _leave(state: World) -> None:
     why = "Ronde was shut down"
     state.engine.stop()
     clean = _drain(state, why)
+    _stop_observing(state)
     set_ids = sorted(state.sets, reverse=True)[:-1]
     _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
     process_set, comm = state.sets[0]

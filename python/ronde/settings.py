@@ -10,6 +10,7 @@ import difflib
 import logging
 import os
 import re
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -81,6 +82,28 @@ def _level(text: str) -> int:
 
 def _objects(text: str) -> str:
     return {"pickle": "pickle", "json": "json", "refuse": "refuse"}[text.lower()]
+
+
+def _signal(text: str) -> int:
+    name = text.upper().removeprefix("SIG")
+    number = int(signal.Signals["SIG" + name])
+    if name in ("KILL", "STOP", "CHLD", "SEGV", "BUS", "FPE", "ILL", "ABRT"):
+        raise ValueError("it cannot be used for that")
+    return number
+
+
+def _port(text: str) -> int:
+    value = _number(int, text)
+    if not 1 <= value < 65536:
+        raise ValueError("must be 1 to 65535")
+    return value
+
+
+def _file(text: str) -> str:
+    folder = os.path.dirname(os.path.abspath(text))
+    if os.path.isdir(text) or not os.path.isdir(folder):
+        raise ValueError(f"there must be a folder {folder}")
+    return text
 
 
 def _algorithms(text: str) -> dict[str, str]:
@@ -174,6 +197,34 @@ VARIABLES: dict[str, Variable[Any]] = {
         "a size like 32M",
         "the largest bucket of arrays that are reduced as one",
     ),
+    "report_signal": Variable(
+        "RONDE_REPORT_SIGNAL",
+        _signal,
+        None,
+        "a signal like USR2",
+        "a rank that gets it shows what the ranks of its machine do",
+    ),
+    "timeline": Variable(
+        "RONDE_TIMELINE",
+        _file,
+        None,
+        "a file like trace.json",
+        "write a timeline of all calls, for Perfetto",
+    ),
+    "metrics_port": Variable(
+        "RONDE_METRICS_PORT",
+        _port,
+        None,
+        "a port like 9400",
+        "serve the counters for Prometheus on localhost, at this port plus the local rank",
+    ),
+    "metrics_file": Variable(
+        "RONDE_METRICS_FILE",
+        _file,
+        None,
+        "a file like metrics.prom",
+        "write the counters for Prometheus to it now and then, with the rank in its name",
+    ),
     "objects": Variable(
         "RONDE_OBJECTS",
         _objects,
@@ -193,6 +244,10 @@ _OF_PYTHON = (
     "shared_memory",
     "fusion_bytes",
     "objects",
+    "report_signal",
+    "timeline",
+    "metrics_port",
+    "metrics_file",
 )  # the others are settings of the native core
 
 _PREFIX = "RONDE_"
@@ -214,6 +269,10 @@ class Settings:
     shared_memory: bool
     fusion_bytes: int
     objects: str  # "pickle", "json" or "refuse"
+    report_signal: int | None
+    timeline: str | None
+    metrics_port: int | None
+    metrics_file: str | None
     segment_bytes: int | None  # if it is set
     core: _core.Settings
     changed: str  # "RONDE_CHECK=False, RONDE_WINDOW=8": all that differ from the defaults

@@ -19,6 +19,8 @@ _COMMANDS = {
     "run": "run",
     "doctor": "doctor",
     "explain": "explain",
+    "inspect": "inspect",
+    "timeline": "timeline",
     "bench": "bench",
     "bench compress": "compress",
 }

@@ -22,9 +22,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import _core, settings
+from .. import settings
 from .._text import printable
-from . import hosts, launch
+from . import hosts, launch, remains
+from .processes import descendants
 
 __all__ = ["add_parser", "run"]
 
@@ -259,53 +260,11 @@ def _start(command: Sequence[str], extra: dict[str, str]) -> subprocess.Popen[by
 def _end_all() -> None:
     """Kills what this process started, and what those started."""
     deadline = time.monotonic() + _GRACE_SECONDS
-    while (found := list(_descendants())) and time.monotonic() < deadline:
+    while (found := list(descendants(os.getpid()))) and time.monotonic() < deadline:
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
-
-
-def _descendants() -> Iterator[int]:
-    """Living ones. Orphans among them are children of this process, the subreaper."""
-    children: dict[int, list[int]] = {}
-    zombies = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            # The name in it may be of any bytes.
-            stat = (folder / "stat").read_text(errors="replace")
-            state, parent, *_ = stat.rpartition(")")[2].split()
-            children.setdefault(int(parent), []).append(int(folder.name))
-            if state in "ZX":
-                zombies.add(int(folder.name))
-    found = [os.getpid()]
-    for pid in found:
-        found += children.get(pid, [])
-    yield from (pid for pid in found[1:] if pid not in zombies)
-
-
-class _Segments:
-    """The files in /dev/shm that MPI was seen to have made on this host, for this job alone."""
-
-    def __init__(self) -> None:
-        self._found: set[str] = set()
-        self._age, self._began = 1.0, time.monotonic()
-
-    def look(self) -> None:
-        """At what the processes of the job have open now."""
-        self._found.update(*map(_core.segment_names, _descendants()))
-
-    def look_at_times(self) -> None:
-        """More and more seldom: files are made at the beginning, and the ranks need the cores."""
-        if time.monotonic() > self._began + self._age:
-            self._age *= 2
-            self.look()
-
-    def remove(self) -> None:
-        """What is left of them, when all processes have ended."""
-        for path in self._found:
-            with suppress(OSError):  # the job's exit status is what counts
-                os.unlink(path)
 
 
 class _Notes:
@@ -331,13 +290,15 @@ class _Notes:
 
 def _watched(command: Sequence[str], extra: dict[str, str], notes: _Notes) -> int:
     """Runs the job to its end and returns the exit status."""
-    segments = _Segments()
+    segments, records = remains.Segments(), remains.Records()
     with _blocked_signals() as signals:
         job = _start(command, extra)
         try:
-            asked = _wait(job, notes, signals, segments)
+            asked = _wait(job, notes, signals, segments, records)
         finally:
             segments.look()
+            if notes.failed and job.poll() is not None:
+                records.report()
             _end_all()
             segments.remove()
             # Open MPI's launcher leaves it where it is killed.
@@ -370,7 +331,11 @@ def _blocked_signals() -> Iterator[set[signal.Signals]]:
 
 
 def _wait(
-    job: subprocess.Popen[bytes], notes: _Notes, signals: set[signal.Signals], segments: _Segments
+    job: subprocess.Popen[bytes],
+    notes: _Notes,
+    signals: set[signal.Signals],
+    segments: remains.Segments,
+    records: remains.Records,
 ) -> int | None:
     """Until the launcher has ended, or has not although it should. Returns the signal it was asked
     to end with, if any."""
@@ -378,6 +343,7 @@ def _wait(
     deadline = report = float("inf")
     while job.poll() is None and time.monotonic() < deadline:
         segments.look_at_times()
+        records.look_at_times(notes.count("began"))
         received = signal.sigtimedwait(signals, 0.2)
         number = received.si_signo if received else 0
         if number in _PASSED_ON:
@@ -395,6 +361,7 @@ def _wait(
             status, *rank = notes.failed
             who = f"rank {rank[0]}" if rank else "a rank"
             print(f"ronde: {who} ended with status {status}; ending the others", file=sys.stderr)
+            records.report()
             segments.look()
             job.terminate()
             deadline = time.monotonic() + _GRACE_SECONDS

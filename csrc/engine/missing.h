@@ -1,0 +1,32 @@
+// Asynchronous calls that some ranks have pending and others do not.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/statement.h"
+
+namespace ronde {
+
+/// A key with which ranks have different numbers of calls pending.
+struct Unmatched {
+  std::vector<std::size_t> calls;  // of each rank
+  std::size_t everywhere;          // the least of these
+  double waited;                   // the longest of those that some ranks lack, on any rank
+
+  bool is_lacked_by(std::size_t rank) const { return calls[rank] == everywhere; }
+  int first_that_has_it() const;
+  bool same_ranks_lack(const Unmatched& other) const;
+};
+
+std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements);
+
+/// Which ranks, which are `members`, have the first of these calls, and since when.
+std::string missing_table(const std::string& key, const Unmatched& ranks,
+                          std::span<const std::vector<Stated>> statements,
+                          const std::vector<int>& members);
+
+}  // namespace ronde

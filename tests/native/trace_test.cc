@@ -1,0 +1,211 @@
+// The flight record while it is written and read at once, its ring, and a timeline of several
+// threads.
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "core/error.h"
+#include "trace/clock.h"
+#include "trace/flight_reader.h"
+#include "trace/flight_record.h"
+
+namespace {
+
+using namespace ronde;
+
+std::vector<Recorded> calls_of(const FlightReader& reader, int set, int lane) {
+  for (const auto& each : reader.lanes())
+    if (each.set == set && each.lane == lane) return each.calls;
+  std::abort();
+}
+
+void a_call_is_seen_by_others() {
+  FlightRecord record;
+  record.describe(2, 4, 3, "job", "host");
+  record.enter("phase");
+  const auto recorder = record.open(5, 0);
+  auto entry = recorder->begin("allreduce", "w", 40);
+  entry.agrees(17);
+  entry.moves("ring");
+  entry.waits(1);
+  entry.stands_at(std::string(200, 'x') + "/train.py:42");
+
+  const FlightReader reader(record.path());
+  CHECK(reader.process() == getpid() && reader.rank() == 2 && reader.size() == 4);
+  CHECK(reader.local_size() == 3 && reader.job() == "job" && reader.host() == "host");
+  CHECK(reader.phase() == "phase");
+  auto calls = calls_of(reader, 5, 0);
+  CHECK(calls.size() == 1);
+  CHECK(calls[0].what == "allreduce/w" && calls[0].state == CallState::moving);
+  CHECK(calls[0].sequence == 17 && calls[0].bytes == 40 && calls[0].peer == 1);
+  CHECK(calls[0].route == "ring" && calls[0].ended == 0);
+  CHECK(calls[0].site.size() < 100 && calls[0].site.ends_with("/train.py:42"));
+
+  entry.end(CallState::done);
+  calls = calls_of(reader, 5, 0);
+  CHECK(calls[0].state == CallState::done && calls[0].ended >= calls[0].began);
+}
+
+/// A call that stays under way keeps its place, whatever comes after it.
+void what_is_under_way_is_never_overwritten() {
+  FlightRecord record;
+  const auto recorder = record.open(0, 1);
+  auto stays = recorder->submit("allreduce", "stays", 8);
+  for (int i = 0; i < 10'000; ++i) recorder->submit("allreduce", "passes", 8).end(CallState::done);
+  const FlightReader reader(record.path());
+  const auto calls = calls_of(reader, 0, 1);
+  CHECK(calls.size() == kAsynchronousRecords);
+  CHECK(calls.front().what == "allreduce/stays" && calls.front().number == 1);
+  CHECK(calls.back().number == 10'001);
+  stays.end(CallState::done);
+}
+
+/// More than there is room for: the first ones are seen.
+void too_many_calls_are_not_recorded() {
+  FlightRecord record;
+  const auto recorder = record.open(0, 1);
+  std::vector<Entry> entries;
+  for (std::size_t i = 0; i < 2 * kAsynchronousRecords; ++i)
+    entries.push_back(recorder->submit("allreduce", std::to_string(i), 8));
+  const FlightReader reader(record.path());
+  CHECK(calls_of(reader, 0, 1).back().number == kAsynchronousRecords);
+  for (auto& entry : entries) entry.end(CallState::done);
+}
+
+/// Both texts of a record are always those of one call. (ThreadSanitizer is not asked: readers are
+/// other processes.)
+void records_are_whole() {
+#ifndef __SANITIZE_THREAD__
+  FlightRecord record;
+  const auto recorder = record.open(0, 0);
+  std::atomic<bool> ends = false;
+  std::thread writer([&] {
+    for (int i = 0; !ends; ++i) {
+      const auto name = std::to_string(i);
+      auto entry = recorder->begin("call", name, 8);
+      entry.moves(name);
+      entry.end(CallState::done);
+    }
+  });
+  const FlightReader reader(record.path());
+  for (int i = 0; i < 2000; ++i) {
+    for (const auto& call : calls_of(reader, 0, 0))
+      CHECK(call.route.empty() || call.what == "call/" + call.route);
+  }
+  ends = true;
+  writer.join();
+#endif
+}
+
+void counts_outlive_lanes() {
+  FlightRecord record;
+  for (int set = 0; set < 200; ++set) record.open(set, 0)->count(Counter::calls, 2);
+  CHECK(record.total(Counter::calls) == 400);
+  std::vector<std::unique_ptr<Recorder>> lanes;
+  for (int set = 0; set < 200; ++set) lanes.push_back(record.open(set, 0));  // beyond the file
+  for (const auto& lane : lanes) lane->count(Counter::calls);
+  CHECK(record.total(Counter::calls) == 600);
+  CHECK(FlightReader(record.path()).lanes().size() == kMostLanes);
+}
+
+void one_of_many_reports() {
+  FlightRecord record;
+  std::atomic<int> claims = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i)
+    threads.emplace_back([&] { claims += FlightReader(record.path()).claim(60); });
+  for (auto& thread : threads) thread.join();
+  CHECK(claims == 1 && FlightReader(record.path()).claimed());
+}
+
+void what_is_no_record_is_refused() {
+  for (const std::string path : {"/proc/self/exe", "/no/such/file"}) {
+    bool refused = false;
+    try {
+      const FlightReader reader(path);
+    } catch (const UnavailableError&) {
+      refused = true;
+    }
+    CHECK(refused);
+  }
+}
+
+void a_timeline_that_cannot_be_written_is_refused() {
+  FlightRecord record;
+  for (const std::string file : {"/no/such/folder/file", "/dev/full"}) {
+    bool refused = false;
+    try {
+      record.timeline().start(file, 0, "host", 0);
+    } catch (const Error&) {
+      refused = true;
+    }
+    CHECK(refused && !record.timeline().on());
+  }
+}
+
+void a_timeline_has_all_spans() {
+  char file[] = "/tmp/ronde-timeline-XXXXXX";
+  close(mkstemp(file));
+  {
+    FlightRecord record;
+    const auto first = record.open(0, 0), second = record.open(0, 1);
+    record.timeline().start(file, 3, "host \"quoted\"", 1000);
+    bool refused = false;
+    try {
+      record.timeline().start(file, 3, "host", 0);
+    } catch (const Error&) {
+      refused = true;
+    }
+    CHECK(refused);
+    std::vector<std::thread> threads;
+    for (const auto* recorder : {first.get(), second.get()})
+      threads.emplace_back([&, recorder] {
+        for (int i = 0; i < 1000; ++i) {
+          const Span outer(*recorder, "outer", {.bytes = 8, .of = "n"});
+          const Span inner(*recorder, "inner");
+          recorder->timeline().add_overlapping({"call", 5000, 6000});
+          recorder->timeline().flush_at_times();
+        }
+      });
+    for (auto& thread : threads) thread.join();
+    record.timeline().stop();
+    {
+      const Span late(*first, "late");
+    }
+  }
+  std::stringstream text;
+  text << std::ifstream(file).rdbuf();
+  const auto all = text.str();
+  const auto count = [&](const std::string& part) {
+    int found = 0;
+    for (std::size_t at = 0; (at = all.find(part, at)) != all.npos; ++at) ++found;
+    return found;
+  };
+  CHECK(all.starts_with("[\n{") && all.ends_with("}\n]\n"));
+  CHECK(count("\"outer n\"") == 2000 && count("\"inner\"") == 2000 && count("\"late\"") == 0);
+  CHECK(count("\"ph\":\"b\",\"ts\":6.000") == 2000 && count("\"ph\":\"e\",\"ts\":7.000") == 2000);
+  CHECK(count("host \\\"quoted\\\"") == 1);
+  std::remove(file);
+}
+
+}  // namespace
+
+int main() {
+  a_call_is_seen_by_others();
+  what_is_under_way_is_never_overwritten();
+  too_many_calls_are_not_recorded();
+  records_are_whole();
+  counts_outlive_lanes();
+  one_of_many_reports();
+  what_is_no_record_is_refused();
+  a_timeline_that_cannot_be_written_is_refused();
+  a_timeline_has_all_spans();
+}
