@@ -8,11 +8,6 @@
 
 namespace ronde {
 
-int Unmatched::first_that_has_it() const {
-  const auto has_it = [this](std::size_t more) { return more > everywhere; };
-  return static_cast<int>(std::find_if(calls.begin(), calls.end(), has_it) - calls.begin());
-}
-
 bool Unmatched::same_ranks_lack(const Unmatched& other) const {
   for (std::size_t rank = 0; rank < calls.size(); ++rank) {
     if (is_lacked_by(rank) != other.is_lacked_by(rank)) return false;

@@ -18,7 +18,6 @@ struct Unmatched {
   double waited;                   // the longest of those that some ranks lack, on any rank
 
   bool is_lacked_by(std::size_t rank) const { return calls[rank] == everywhere; }
-  int first_that_has_it() const;
   bool same_ranks_lack(const Unmatched& other) const;
 };
 

@@ -13,7 +13,6 @@
 #include "collective/wait.h"
 #include "core/error.h"
 #include "core/text.h"
-#include "engine/missing.h"
 #include "trace/clock.h"
 #include "trace/timeline.h"
 
@@ -429,48 +428,60 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
 
 // Missing calls -----------------------------------------------------------------------------------
 
-/// What some ranks have pending and others do not: one rank warns of it, after a while. What has
-/// waited longest ends after too long, on all ranks that have it, with what else the same ranks
+/// What some ranks have pending and others do not: the first rank warns of it, after a while. What
+/// has waited longest ends after too long, on all ranks that have it, with what else the same ranks
 /// lack. For the rest time counts anew: a rank that gives up now may have been late for it.
 void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
   const auto& lane = tracks_[0]->lane;
-  const double timeout = lane.settings().stall_timeout, warning = lane.settings().stall_warning;
+  const double timeout = lane.settings().stall_timeout;
   const auto all = unmatched(statements);
+  std::erase_if(warned_, [&](const auto& key) { return !all.contains(key); });
   if (all.empty()) return;
+  warn(all, statements);
   const auto& longest = std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
                           return a.second.waited < b.second.waited;
                         })->second;
-  const bool stalled = timeout > 0 && longest.waited > timeout;
-  if (stalled) lane.control().hooks().stalled();
+  if (timeout <= 0 || longest.waited <= timeout) return;
+  lane.control().hooks().stalled();
   const auto now = Clock::now();
+  for (const auto& [key, ranks] : all) {
+    if (ranks.is_lacked_by(lane.rank())) continue;
+    const auto stated = ranks.calls[lane.rank()];
+    auto& pending = submitted_.find(key)->pending;
+    if (ranks.waited > timeout && ranks.same_ranks_lack(longest)) {
+      const auto& first = pending[ranks.everywhere];
+      end(key, ranks.everywhere, stated,
+          "waited " + seconds_text(seconds(now - first.since)) +
+              " for an asynchronous call that not all ranks have submitted: " +
+              first.submission->call().text() +
+              missing_table(key, ranks, statements, lane.members()) + "\n(RONDE_STALL_TIMEOUT is " +
+              seconds_text(timeout) + ")");
+    } else {
+      for (auto i = ranks.everywhere; i < stated; ++i) pending[i].counted = now;
+    }
+  }
+}
+
+/// Once of each call that has waited for long.
+void Queue::warn(const std::map<std::string, Unmatched>& all,
+                 std::span<const std::vector<Stated>> statements) {
+  const auto& lane = tracks_[0]->lane;
+  const double warning = lane.settings().stall_warning;
   std::string late;
   std::size_t shown = 0;
-  for (const auto& [name, ranks] : all) {
-    const auto stated = ranks.calls[lane.rank()];
-    if (ranks.is_lacked_by(lane.rank())) continue;
-    auto& pending = submitted_.find(name)->pending;
-    auto& first = pending[ranks.everywhere];
-    const double waited = seconds(now - first.since);
-    const auto text = [&] {
-      return first.submission->call().text() +
-             missing_table(name, ranks, statements, lane.members());
-    };
-    for (auto i = ranks.everywhere; stalled && i < stated; ++i) pending[i].counted = now;
-    if (stalled && ranks.waited > timeout && ranks.same_ranks_lack(longest)) {
-      end(name, ranks.everywhere, stated,
-          "waited " + seconds_text(waited) +
-              " for an asynchronous call that not all ranks have submitted: " + text() +
-              "\n(RONDE_STALL_TIMEOUT is " + seconds_text(timeout) + ")");
-    } else if (warning > 0 && waited > warning && !std::exchange(first.warned, true)) {
-      if (ranks.first_that_has_it() == lane.rank() && ++shown <= kShown) late += "\n" + text();
-    }
+  for (const auto& [key, ranks] : all) {
+    if (warning <= 0 || ranks.waited <= warning || !warned_.insert(key).second) continue;
+    if (++shown > kShown) continue;
+    const bool mine = !ranks.is_lacked_by(lane.rank());
+    const auto own = mine ? submitted_.find(key)->pending[ranks.everywhere].submission : nullptr;
+    late += "\n" + (own ? own->call().text() : printable(key)) +
+            missing_table(key, ranks, statements, lane.members());
   }
   if (late.empty()) return;
   recorder().count(Counter::stall_warnings);
-  const auto rank = std::to_string(lane.control().rank());
-  lane.control().hooks().warn(
-      "rank " + rank + " waits for asynchronous calls that not all ranks have submitted:" + late +
-      (shown > kShown ? "\n..." : ""));
+  if (lane.rank() != 0) return;
+  lane.control().hooks().warn("asynchronous calls have waited that not all ranks have submitted:" +
+                              late + (shown > kShown ? "\n..." : ""));
 }
 
 /// Some of the calls that are pending with a key.

@@ -21,8 +21,10 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -30,6 +32,7 @@
 #include "collective/lane.h"
 #include "collective/routes.h"
 #include "collective/watch.h"
+#include "engine/missing.h"
 #include "engine/slots.h"
 #include "engine/statement.h"
 #include "engine/submission.h"
@@ -118,6 +121,8 @@ class Queue {
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
   void end_overdue(std::span<const std::vector<Stated>> statements);
+  void warn(const std::map<std::string, Unmatched>& all,
+            std::span<const std::vector<Stated>> statements);
   void end(const std::string& key, std::size_t from, std::size_t to, const std::string& why);
 
   const bool shares_memory_;
@@ -137,7 +142,8 @@ class Queue {
   enum class Drain { off, on, over } draining_ = Drain::off;
   std::string refused_;  // why no call is taken any more
 
-  std::uint64_t stated_ = 0;  // what was submitted before the last negotiation
+  std::uint64_t stated_ = 0;      // what was submitted before the last negotiation
+  std::set<std::string> warned_;  // keys of calls that some ranks lack
   Clock::duration pause_{};
   Clock::time_point resumes_;  // negotiating what was not pending everywhere
 };

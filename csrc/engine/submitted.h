@@ -24,7 +24,6 @@ class Submitted {
     std::shared_ptr<Submission> submission;
     Clock::time_point since;    // submitted
     Clock::time_point counted;  // from when on its time to be matched counts
-    bool warned = false;        // of the ranks that lack it
   };
 
   /// The calls with one key.

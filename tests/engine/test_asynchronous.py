@@ -196,6 +196,7 @@ def test_each_waits_for_what_another_submits_later(route: dict[str, Any]) -> Non
         one = calls.allreduce(np.ones(3), first)
         with pytest.raises(TimeoutError, match="goes on"):
             one.wait(timeout=0.05)
+        me.communicator.barrier()  # none goes on before all have waited
         two = calls.allreduce(np.ones(3), second)
         assert (two.wait() == me.size).all()
         assert (one.wait() == me.size).all()
@@ -411,8 +412,9 @@ def test_ranks_that_wait_for_different_calls_are_told(route: dict[str, Any]) -> 
         return me.warnings
 
     found = run_all(4, program, **route, stall_warning=0.2, stall_timeout=1.0)
-    assert found[1] == found[2] == found[3] == []  # one rank warns for all
-    text = found[0][0]
+    # One rank warns for all. (Others may warn later, of ranks that have gone.)
+    assert "not all ranks have submitted" not in str(found[1:])
+    text = "\n".join(found[0])
     assert "not all ranks have submitted" in text
     for rank in range(4):
         call = text.partition(f"of {rank}")[2]
