@@ -30,7 +30,8 @@ Turns::Turn Turns::take(const Call& call) {
     throw Error(
         call.text() +
         " was called, perhaps by a handler of signals or warnings or by a compressor, while the "
-        "same thread was in a call of the same process set or in shutdown: neither call could complete");
+        "same thread was in a call of the same process set or in shutdown: neither call could "
+        "complete");
   wait_until(lane_.control(), [&] { return begin(); });
   owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   return Turn(*this);
