@@ -387,13 +387,9 @@ struct Issued {
 inline Issued submit(Rank& me, const Wish& wish) {
   const bool odd = wish.odd == me.rank;
   const auto arrays = std::make_shared<Arrays>(wish, place_of(me, wish), odd);
-  Submission::What what{.call = call_of(wish, odd),
-                        .collective = collective_of(wish),
-                        .algorithm = {},
-                        .begin = {},
-                        .fusable = {}};
-  what.begin = [arrays, wish](Route& route, Operation& operation) {
-    return begin(arrays, wish, route, operation);
+  Submission::What what{.call = call_of(wish, odd), .begin = {}, .fusable = {}};
+  what.begin = [arrays, wish](Routes& routes, Operation& operation) {
+    return begin(arrays, wish, routes.choose(collective_of(wish), {}), operation);
   };
   if (wish.kind == Kind::allreduce) what.fusable = {arrays->piece(wish), wish.reduction};
   const auto submission = std::make_shared<Submission>(std::move(what), arrays);
