@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -50,6 +51,24 @@ def test_a_killed_rank_ends_the_job_on_all_hosts(run: Run, cluster: hosts.Cluste
     while names := [name for name in jobs.commands_of(cluster.pid) if "killed.py" in name]:
         assert time.monotonic() < deadline, names
         time.sleep(0.1)
+
+
+def test_a_timeline_of_all_hosts(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    program = str(jobs.PROGRAMS / "observed.py")
+    job = run(6, 2, program, "timeline", RONDE_TIMELINE=str(file))
+    assert job.returncode == 0, job.stdout
+    assert list(tmp_path.iterdir()) == [file]
+    events = json.loads(file.read_text())
+    hosts_of_ranks = {each["args"]["name"] for each in events if each["name"] == "process_name"}
+    assert len(hosts_of_ranks) == 6 and len({name.split("(")[1] for name in hosts_of_ranks}) == 3
+    assert any(each["name"] == "wire" for each in events)
+    last = {each["pid"]: each for each in events if each["name"] == "barrier last"}
+    # Nobody leaves a barrier before the late rank has come, by clocks that are aligned.
+    allowed = 5_000  # us: a round trip, at most
+    for each in last.values():
+        assert each["ts"] + each["dur"] > last[1]["ts"] - allowed
+        assert each["ts"] < last[1]["ts"] + last[1]["dur"] + allowed
 
 
 def test_up_run_down(cluster: hosts.Cluster, tmp_path: Path) -> None:
