@@ -54,6 +54,10 @@ class Submission {
     if (what_.fusable) return what_.fusable->piece.input.bytes;
     return what_.call.dtype ? std::numeric_limits<std::size_t>::max() : 0;
   }
+  /// Whether no algorithm for schedules is named, neither by it nor by the user.
+  bool chosen_freely(const Plans& plans) const {
+    return plans.chosen_freely(what_.collective, what_.algorithm);
+  }
   Task<> task(Routes& routes, Operation& operation) const {
     return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
   }
