@@ -15,8 +15,8 @@ differently by a rank, which must be the only ones that fail.
 
 At intervals the memory and the open files of each rank are sampled, and a process set is made and removed.
 What is freed but kept for later is given back to the system first: it depends on which large call came last.
-After the warm-up, three tenths of the calls, a line is fitted to the samples of each rank; the soak fails
-where private or shared memory rises by more than --growth over the rest, or files by more than one half.
+After the warm-up, the first three tenths of the calls, a line is fitted to the samples of each rank. The soak
+fails where private or shared memory rises by more than --growth over the rest, or files by more than a half.
 """
 
 from __future__ import annotations

@@ -100,7 +100,13 @@ py::object PendingCall::wait(std::optional<double> seconds) {
 py::object PendingCall::result() {
   if (!done()) throw Error("the call has not ended yet: wait() waits for its result");
   for (const auto& each : submissions_) each->result();
-  if (finish_) {
+  while (!result_) {
+    // To make an array may let another thread come here, which then waits for it.
+    if (!finish_) {
+      WithoutGil release;
+      std::this_thread::yield();
+      continue;
+    }
     auto finish = std::exchange(finish_, nullptr);
     try {
       result_ = finish();
@@ -108,11 +114,6 @@ py::object PendingCall::result() {
       finish_ = std::move(finish);
       throw;
     }
-  }
-  // To make an array may let another thread come here.
-  while (!result_) {
-    WithoutGil release;
-    std::this_thread::yield();
   }
   return result_;
 }

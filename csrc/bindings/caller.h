@@ -72,7 +72,8 @@ class Caller {
                                 Routes& routes, Operation& operation) {
         return begin(routes.choose(collective, named), operation);
       };
-      return submit({std::move(call), begin_by, fusable}, arrays, finish);
+      const bool scheduled = set.names_algorithm(collective, algorithm);
+      return submit({std::move(call), begin_by, fusable, scheduled}, arrays, finish);
     }
     run_collective(set, arrays, [&] { set.run(call, collective, algorithm, begin); });
     return finish();
@@ -82,7 +83,10 @@ class Caller {
   template <class Begin, class Finish>
   pybind11::object operator()(const Call& call, std::initializer_list<pybind11::handle> arrays,
                               const Begin& begin, const Finish& finish) const {
-    if (engine_) return submit({call, begin, {}}, arrays, finish);
+    if (engine_) {
+      const bool scheduled = set.names_algorithm(Collective::allreduce, {});
+      return submit({call, begin, {}, scheduled}, arrays, finish);
+    }
     run_collective(set, arrays, [&] { set.run(call, begin); });
     return finish();
   }

@@ -53,6 +53,10 @@ class Communicator {
   /// on all ranks, and `call` must describe it.
   void allreduce_compressed(const Call& call, std::span<const Piece> pieces,
                             const Reduction& reduction, const Compression& compression);
+  /// Whether the call or the user names an algorithm.
+  bool names_algorithm(Collective collective, std::string_view algorithm) {
+    return !lane_.plans().chosen_freely(collective, algorithm);
+  }
   /// Throws ArgumentError where an algorithm cannot run.
   void require_algorithm(Collective collective, std::string_view algorithm) {
     routes_.choose(collective, algorithm);

@@ -263,11 +263,11 @@ void Engine::work() {
   auto nap = kFirstNap;
   while (true) {
     if (sleep_while_idle()) nap = kFirstNap;
-    const bool left = left_to_others();
-    bool moved = false;
+    bool left = false, moved = false;
     {
       const Holding lock(*this);
       if (stops_) return;
+      left = left_to_others();
       moved = !left && progress(false);
     }
     nap = moved ? kFirstNap : std::min(2 * nap, left || !spin_ ? kLongNap : kNap);

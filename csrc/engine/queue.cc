@@ -95,8 +95,11 @@ bool Queue::moves() const {
 bool Queue::progress(bool waits) {
   bool moved = false;
   for (std::uint64_t i = 0; i < tracks_.size(); ++i) {
-    auto& oldest = track(rounds_ + i);
-    if (oldest.round) moved |= progress(oldest);
+    auto& next = track(rounds_ + i);  // the oldest first
+    if (!next.round) continue;
+    // Ranks that wait for the rounds before may come to this one later.
+    if (moved) next.round->waited = {};
+    moved |= progress(next);
   }
   for (std::size_t i = 0; i < tracks_.size() && begin(waits); ++i) {
     progress(track(rounds_ - 1));
@@ -336,13 +339,16 @@ Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submiss
   fail(alone, std::make_exception_ptr(MismatchError(message)));
 }
 
-/// Before anything runs that goes by what the link costs: nothing else may be under way, and all
-/// lanes go by the same.
+/// Before anything runs that goes by what the link costs: all lanes go by the same, and a rank that
+/// measured it in a round could not know whether the others still do so in theirs.
 Task<> Queue::know_link(Track& track, Operation& operation) {
-  std::size_t most = 0;
-  for (const auto& calls : due_) most = std::max(most, bytes_of(calls));
   auto& lane = track.lane;
-  if (!lane.board() || lane.across()) co_await ronde::know_link(lane, operation, most);
+  std::size_t most = 0;
+  for (const auto& calls : due_) {
+    if (!lane.board() || lane.across() || calls[0]->scheduled())
+      most = std::max(most, bytes_of(calls));
+  }
+  co_await ronde::know_link(lane, operation, most);
 }
 
 /// In slots. (Those of a slot of last time may have other types and operations now.)
@@ -486,9 +492,9 @@ void Queue::warn(const std::map<std::string, Unmatched>& all,
 
 /// Some of the calls that are pending with a key.
 void Queue::end(const std::string& key, std::size_t from, std::size_t to, const std::string& why) {
-  const auto same = submitted_.find(key);
+  const auto& pending = submitted_.find(key)->pending;
   Calls calls;
-  for (auto i = from; i < to; ++i) calls.push_back(same->pending[i].submission);
+  for (auto i = from; i < to; ++i) calls.push_back(pending[i].submission);
   submitted_.begin(calls);
   submitted_.end(calls);
   fail(calls, std::make_exception_ptr(StalledError(why)));

@@ -31,6 +31,7 @@ class Submission {
     Call call;
     std::function<Task<>(Routes&, Operation&)> begin;  // makes the task
     std::optional<Fusable> fusable;                    // the same, where it can be fused
+    bool scheduled = false;                            // an algorithm for schedules is named
     std::string site{};                                // "train.py:42", where it is submitted
   };
 
@@ -55,6 +56,8 @@ class Submission {
     return what_.fusable ? what_.fusable->piece.input.bytes
                          : std::numeric_limits<std::size_t>::max();
   }
+  /// Whether it goes by schedules even inside a machine.
+  bool scheduled() const { return what_.scheduled; }
   Task<> task(Routes& routes, Operation& operation) const { return what_.begin(routes, operation); }
 
   /// It is not pending any more.

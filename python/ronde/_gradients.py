@@ -204,9 +204,9 @@ class Reducer:
         # A process set lives in this process alone; elsewhere its ranks identify it.
         is_global = self.process_set is global_process_set
         ranks = None if is_global else self.process_set.ranks
-        # A copy has residuals of its own.
-        choice = copy.deepcopy(self.choice)
-        return {**vars(self), "process_set": ranks, "choice": choice, "seconds": 0.0, "last": None}
+        # A copy has residuals, and gradients that are ready, of its own.
+        own = {"choice": copy.deepcopy(self.choice), "early": copy.copy(self.early)}
+        return {**vars(self), **own, "process_set": ranks, "seconds": 0.0, "last": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))

@@ -51,25 +51,36 @@ class Ready:
 
     def finish(self, gradients: Sequence[tuple[Any, Any]], submit: Submit) -> list[Any]:
         """The reduced arrays, once all are: those that are not under way are submitted now."""
-        calls = [
-            self._given[label][1] if label in self._given else submit(label, array)
-            for label, array in gradients
-        ]
-        self._given = {}
-        return [call.wait() for call in calls]
+        for label, array in gradients:
+            if label not in self._given:
+                self.add(label, array, submit(label, array))
+        given, self._given = self._given, {}
+        return _results([given[label][1] for label, _ in gradients])
 
     def discard(self) -> None:
         """Waits for what is under way, and forgets it."""
         given, self._given = self._given, {}
-        for _, handle in given.values():
-            handle.wait()
+        _results([handle for _, handle in given.values()])
 
     def __getstate__(self) -> dict[str, Any]:
         if self._given:
             raise RondeError(
                 "gradients are ready: update before the DistributedOptimizer is copied or pickled"
             )
-        return vars(self)
+        return {"_given": {}}  # a copy has its own
+
+
+def _results(handles: Sequence[Handle[Any]]) -> list[Any]:
+    """What each gives, once all have ended; raises the first error."""
+    results, error = [], None
+    for handle in handles:
+        try:
+            results.append(handle.wait())
+        except RondeError as raised:
+            error = error or raised
+    if error is not None:
+        raise error
+    return results
 
 
 def _is_same(a: Any, b: Any) -> bool:

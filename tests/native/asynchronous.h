@@ -387,13 +387,17 @@ struct Issued {
 inline Issued submit(Rank& me, const Wish& wish) {
   const bool odd = wish.odd == me.rank;
   const auto arrays = std::make_shared<Arrays>(wish, place_of(me, wish), odd);
-  Submission::What what{.call = call_of(wish, odd), .begin = {}, .fusable = {}};
+  auto& set = wish.of_part ? *me.part : *me.set;
+  Submission::What what{.call = call_of(wish, odd),
+                        .begin = {},
+                        .fusable = {},
+                        .scheduled = set.names_algorithm(collective_of(wish), {})};
   what.begin = [arrays, wish](Routes& routes, Operation& operation) {
     return begin(arrays, wish, routes.choose(collective_of(wish), {}), operation);
   };
   if (wish.kind == Kind::allreduce) what.fusable = {arrays->piece(wish), wish.reduction};
   const auto submission = std::make_shared<Submission>(std::move(what), arrays);
-  me.engine->submit(wish.of_part ? *me.part : *me.set, submission);
+  me.engine->submit(set, submission);
   return {wish, submission, arrays};
 }
 

@@ -6,6 +6,8 @@ What several ranks do together is in tests/mpi/test_asynchronous.py.
 from __future__ import annotations
 
 import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,11 +109,24 @@ def test_what_is_no_array_is_refused_at_once() -> None:
     opt.ready(0, np.ones(1))
 
 
-def test_it_cannot_be_copied_in_between() -> None:
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_cannot_be_copied_in_between(copied: Callable[[Any], Any]) -> None:
     opt = ronde.DistributedOptimizer(Stepper())
     grad = np.ones(3)
     opt.ready(0, grad)
     with pytest.raises(ronde.RondeError, match="update before"):
-        copy.deepcopy(opt)
+        copied(opt)
     opt.step([grad])
-    copy.deepcopy(opt).step([grad])
+    copied(opt)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_has_gradients_of_its_own(copied: Callable[[Any], Any]) -> None:
+    opt = ronde.DistributedOptimizer(Stepper())
+    other = copied(opt)
+    grad = np.ones(3)
+    opt.ready(0, grad)
+    other.step([np.zeros(3)])
+    assert same(other.wrapped_optimizer.given[-1][0], np.zeros(3))
+    opt.step([grad])
+    assert same(opt.wrapped_optimizer.given[-1][0], np.ones(3))
