@@ -23,13 +23,20 @@ struct Call {
   int root = -1;
   double prescale = 1.0;
   double postscale = 1.0;
-  std::string detail;  // anything else that must agree, in words
+  std::string detail;      // anything else that must agree, in words
+  bool needs_all = false;  // no rank may have joined: it has more to do than this call
 
   /// 64 bits of all that is compared. Equal calls have equal fingerprints.
   std::uint64_t fingerprint() const;
 
   /// "allreduce 'grad' (float32, shape (3, 4), op=sum)"
   std::string text() const;
+
+  template <class Archive, class Self>
+  static void each_field(Archive& archive, Self& self) {
+    archive(self.kind, self.name, self.dtype, self.shape, self.any_first_dimension, self.op,
+            self.root, self.prescale, self.postscale, self.detail, self.needs_all);
+  }
 };
 
 }  // namespace ronde

@@ -51,8 +51,8 @@ Task<> Slices::spread() {
   if (packed_) unpack(pieces_, vector_);
 }
 
-Task<> Hierarchical::allreduce(Operation& operation, std::span<const Piece> pieces,
-                               Reduction reduction, std::string_view) {
+Task<> Hierarchical::begin_allreduce(Operation& operation, std::span<const Piece> pieces,
+                                     Reduction reduction, std::string_view) {
   const std::size_t bytes = bytes_of(pieces), item = size_of(reduction.dtype);
   if (bytes <= Board::kShortBytes && piggybacks(lane_, bytes, item)) {
     co_await allreduce_short(operation, pieces, reduction);

@@ -85,8 +85,8 @@ Task<> Network::run_first(Operation& operation, Collective collective, const Lay
                   algorithm);
 }
 
-Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
-                          std::string_view algorithm) {
+Task<> Network::begin_allreduce(Operation& operation, std::span<const Piece> pieces,
+                                Reduction reduction, std::string_view algorithm) {
   const std::size_t bytes = bytes_of(pieces);
   const bool free = !lane_.board() && lane_.plans().chosen_freely(Collective::allreduce, algorithm);
   if (free && needs_link(lane_, bytes)) {
@@ -126,9 +126,9 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
   if (packed) unpack(pieces, data);
 }
 
-Task<> Network::reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
-                               const Chunks& chunks, Reduction reduction,
-                               std::string_view algorithm) {
+Task<> Network::begin_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                                     const Chunks& chunks, Reduction reduction,
+                                     std::string_view algorithm) {
   co_await lane_.begin(operation);
   const Buffer data = operation.allocate(input.bytes).buffer();
   copy(data, input);
@@ -143,8 +143,8 @@ Task<> Network::reduce_scatter(Operation& operation, ConstBuffer input, Buffer o
   finish(reduction, lane_.size(), output);
 }
 
-Task<> Network::reduce(Operation& operation, Piece piece, Reduction reduction, int root,
-                       std::string_view algorithm) {
+Task<> Network::begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                             std::string_view algorithm) {
   co_await lane_.begin(operation);
   const bool is_root = lane_.rank() == root;
   const Buffer data = is_root ? piece.output : operation.allocate(piece.input.bytes).buffer();

@@ -14,8 +14,19 @@
 #include "collective/call.h"
 #include "core/bytes.h"
 #include "core/keep.h"
+#include "core/reduction.h"
 
 namespace ronde {
+
+/// Whether a call is ronde.join, of a rank that has no more data; and what averages are divided by
+/// then: the number of all ranks, or of those that contribute.
+enum class Join : char { no = '-', size = 's', contributing = 'c' };
+
+/// Of a call in which ranks take part that have joined.
+struct Joined {
+  int ranks = 0;    // that do, with neutral values
+  int divisor = 0;  // of averages, if it is not the number of all ranks
+};
 
 class Operation {
  public:
@@ -29,6 +40,14 @@ class Operation {
   std::function<std::string()> about;  // what reports say of it besides
   std::uint64_t sequence = 0;          // in its lane: of the agreement that it has come to
   bool agreed = false;                 // phase 0 is over: what follows needs no other
+  Join join = Join::no;
+  Joined joined;
+
+  /// A reduction as the ranks do it.
+  Reduction among_ranks(Reduction reduction) const {
+    if (joined.divisor && reduction.divisor != 1.0) reduction.divisor = joined.divisor;
+    return reduction;
+  }
 
   /// Memory that lives as long as the operation, and for ever if that is given up.
   Bytes allocate(std::size_t bytes) {
