@@ -119,7 +119,6 @@ py::object PendingCall::result() {
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
                           PendingCall::Finish finish) const {
   give_back_objects();
-  set.require_algorithm(what.collective, what.algorithm);
   py::list kept;
   for (const auto& array : arrays) kept.append(array);
   std::vector<std::shared_ptr<Submission>> submissions{std::make_shared<Submission>(

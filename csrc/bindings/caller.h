@@ -66,9 +66,14 @@ class Caller {
                               std::initializer_list<pybind11::handle> arrays, const Begin& begin,
                               const Finish& finish,
                               const std::optional<Fusable>& fusable = {}) const {
-    if (engine_)
-      return submit({std::move(call), collective, std::string(algorithm), begin, fusable}, arrays,
-                    finish);
+    if (engine_) {
+      set.require_algorithm(collective, algorithm);
+      const auto begin_by = [begin, collective, named = std::string(algorithm)](
+                                Routes& routes, Operation& operation) {
+        return begin(routes.choose(collective, named), operation);
+      };
+      return submit({std::move(call), begin_by, fusable}, arrays, finish);
+    }
     run_collective(set, arrays, [&] { set.run(call, collective, algorithm, begin); });
     return finish();
   }

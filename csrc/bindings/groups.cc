@@ -92,11 +92,13 @@ bool agree_on_group(Communicator& self, const std::string& kind,
       Reducing(self, op, dtypes.at(i), prescale, postscale).require_compressible();
   }
   // An empty group is a call too.
-  const auto byte = static_cast<std::byte>(flag);
+  auto byte = static_cast<std::byte>(flag);
   std::byte any{};
   const Piece piece{{&byte, 1, {}}, {&any, 1, {}}};
   run_collective(self, {}, [&] {
     self.run(group, Collective::allreduce, {}, [&](Route& route, Operation& operation) {
+      // Ranks that have joined take part in what is exact.
+      if (operation.joined.ranks > 0) byte = std::byte{1};
       return route.allreduce(operation, {&piece, 1}, {.dtype = DType::uint8, .op = ReduceOp::max},
                              {});
     });

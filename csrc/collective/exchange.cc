@@ -112,7 +112,7 @@ Task<> raise_mismatch(Lane& lane, Operation& operation) {
   const auto some = joined_among(said);
   if (some.first >= 0 && !some.joined.empty() && others_agree(said)) throw some;
   std::string why;
-  if (some.first < 0) why = "the ranks that join must give the same average";
+  if (some.first < 0) why = kSameAverage;
   co_await raise_described(lane, operation, some.calls, why);
 }
 

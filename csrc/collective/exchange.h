@@ -30,6 +30,9 @@ struct SomeJoined : MismatchError {
   Joined counts() const { return {static_cast<int>(joined.size()), divisor}; }
 };
 
+/// Why nothing can be called where they differ in that.
+inline const std::string kSameAverage = "the ranks that join must give the same average";
+
 /// All ranks say what they call. All throw SomeJoined, or MismatchError, which says where they call
 /// it.
 Task<> raise_mismatch(Lane& lane, Operation& operation);

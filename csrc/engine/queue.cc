@@ -11,7 +11,9 @@
 #include "collective/share.h"
 #include "collective/wait.h"
 #include "core/error.h"
+#include "core/packed.h"
 #include "core/text.h"
+#include "engine/neutral.h"
 
 namespace ronde {
 namespace {
@@ -22,6 +24,11 @@ constexpr auto kFirstPause = 50us, kLongestPause = 2000us;
 constexpr std::size_t kShown = 5;  // pending calls that a report names
 
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
+
+// How a statement begins; or with how this rank has joined.
+constexpr char kDrains = 'd', kGoesOn = static_cast<char>(Join::no);
+constexpr char kBySize = static_cast<char>(Join::size);
+constexpr char kByContributing = static_cast<char>(Join::contributing);
 
 bool equal(const Reduction& a, const Reduction& b) {
   return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
@@ -66,7 +73,25 @@ Queue::~Queue() {
 
 void Queue::submit(std::shared_ptr<Submission> submission) {
   if (!refused_.empty()) throw Error(refused_);
+  if (joining_ != Joining::off)
+    throw Error(submission->call().text() +
+                " was submitted while another thread of this rank is in ronde.join on the same "
+                "process set, which says that this rank makes no more calls until all have joined");
   submitted_.add(std::move(submission));
+}
+
+void Queue::join(Join average) {
+  if (!refused_.empty()) throw Error(refused_);
+  if (joining_ != Joining::off)
+    throw Error("another thread of this rank is in ronde.join on the same process set already");
+  joining_ = Joining::on;
+  average_ = average;
+  joined_rounds_ = 0;
+}
+
+std::uint64_t Queue::end_join() {
+  joining_ = Joining::off;
+  return joined_rounds_;
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -95,9 +120,9 @@ bool Queue::begin(bool waits) {
   if (gave_up_ || meeting_ || next.round) return false;
   std::optional<Calls> slot;
   if (due_.empty()) {
-    if (draining_ == Drain::over || (draining_ == Drain::off && submitted_.count() == 0))
-      return false;
-    if (draining_ == Drain::off) {
+    const bool always = draining_ == Drain::on || joining_ == Joining::on;
+    if (draining_ == Drain::over || (!always && submitted_.count() == 0)) return false;
+    if (!always) {
       slot = slots_.next();
       const bool news = stated_ != submitted_.so_far();
       if (!slot && (!waits || (!news && Clock::now() < resumes_))) return false;
@@ -152,6 +177,10 @@ std::string Queue::description(const Track& track) const {
 /// Throws in the task what should end the wait: a failure, a deadline.
 void Queue::check(Track& track) {
   auto& round = *track.round;
+  // Others may never come to a round that this rank has begun only because it has joined.
+  const bool patient = round.running.empty() && draining_ == Drain::off &&
+                       (joining_ == Joining::on || submitted_.count() == 0);
+  if (std::exchange(round.operation.patient, patient) && !patient) round.waited = {};
   try {
     round.watch.check(seconds(round.waited));
     require_members(track);
@@ -161,10 +190,11 @@ void Queue::check(Track& track) {
 }
 
 /// Ends a wait for ranks that do not come any more. That concerns this set alone. (Where this rank
-/// is ending too, all will come: the last thing that ranks do is to negotiate.)
+/// is ending too, all will come: the last thing that ranks do is to negotiate. In join the blocking
+/// call finds out.)
 void Queue::require_members(Track& track) {
   auto& control = track.lane.control();
-  if (control.ending()) return;
+  if (control.ending() || joining_ == Joining::on) return;
   const auto& round = *track.round;
   const auto missing =
       control.missing(track.lane.members(), track.lane.number(), round.operation.sequence);
@@ -271,47 +301,123 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
     mine.push_back(
         {call.submission->key(), call.submission->fingerprint(), seconds(now - call.counted)});
   }
-  // No rank may stop to drain before all do: the others would wait for it.
-  std::string statement = (draining_ == Drain::on ? "d" : "-") + text_of(mine);
+  std::string statement = state() + text_of(mine);
   const auto texts = co_await exchange_texts(track.lane, operation, std::move(statement));
   std::vector<std::vector<Stated>> statements;
-  bool all_drain = true;
+  std::string states;
+  std::vector<bool> joined;
   for (const auto& text : texts) {
-    all_drain &= text.at(0) == 'd';
+    states += text.at(0);
+    joined.push_back(text[0] == kBySize || text[0] == kByContributing);
     statements.push_back(statement_of(std::string_view(text).substr(1)));
   }
-  const auto found = matches(statements);
-  if (all_drain && found.empty()) draining_ = Drain::over;
-  end_overdue(statements);
+  const auto found = matches(statements, joined);
+  // No rank may stop to drain, or be through with its join, before all do: the others would wait
+  // for it.
+  const auto count = [](const auto& values, auto value) {
+    return std::ranges::count(values, value);
+  };
+  const auto ranks = static_cast<std::ptrdiff_t>(states.size());
+  if (found.empty() && count(states, kDrains) == ranks) draining_ = Drain::over;
+  joined_rounds_ += joining_ == Joining::on;
+  if (found.empty() && count(joined, true) == ranks) joining_ = Joining::over;
+  end_overdue(statements, joined);
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
   resumes_ = Clock::now() + pause_;
 
-  // All of them before the first is done with: those of a key are known by their number.
-  Calls equal, different;
-  std::unordered_map<std::string_view, std::size_t> met;
-  for (const auto& match : found) {
-    const auto& call = submitted_.find(match.key)->pending[met[match.key]++].submission;
-    (match.equal ? equal : different).push_back(call);
-  }
-  for (const auto& call : different) {
-    co_await refuse(track, operation, call);
+  const auto calls = co_await matched(track, operation, found, states);
+  Calls equal;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (!found[i].equal) {
+      co_await refuse(track, operation, calls[i]);
+    } else if (calls[i]) {
+      equal.push_back(calls[i]);
+    }
   }
   commit(equal);
 }
 
-/// Ends a call that the ranks describe differently: with an error on all, and the others go on.
-Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call) {
+char Queue::state() const {
+  if (draining_ == Drain::on) return kDrains;
+  return joining_ == Joining::on ? static_cast<char>(average_) : kGoesOn;
+}
+
+/// This rank's calls, one for each match: where it has joined and lacks one, a neutral one, or null
+/// where the ranks differ. What cannot go on without the ranks that have joined ends with an error,
+/// and is null too. `states`: of all ranks.
+Task<Calls> Queue::matched(Track& track, Operation& operation, std::vector<Match> found,
+                           std::string states) {
+  const auto& lane = track.lane;
+  const auto lacks = [&](const Match& match) {
+    return std::ranges::count(match.lacking, lane.rank());
+  };
+  const auto is_described = [](const Match& match) {
+    return match.equal && !match.lacking.empty();
+  };
+  // All of them before the first is done with: those of a key are known by their number.
+  Calls calls;
+  std::unordered_map<std::string_view, std::size_t> met;
+  for (const auto& match : found) {
+    calls.emplace_back();
+    if (!lacks(match))
+      calls.back() = submitted_.find(match.key)->pending[met[match.key]++].submission;
+  }
+  if (std::ranges::none_of(found, is_described)) co_return calls;
+
+  Packer mine;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (is_described(found[i]) && found[i].first == lane.rank())
+      mine(description_of(*calls[i], track.lane));
+  }
+  std::string own = mine.bytes();
+  const auto texts = co_await exchange_texts(track.lane, operation, std::move(own));
+  std::vector<Unpacker> unpackers(texts.begin(), texts.end());
+  const bool by_contributing = states.find(kByContributing) != std::string::npos;
+  const bool differ = by_contributing && states.find(kBySize) != std::string::npos;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto& lacking = found[i].lacking;
+    if (!is_described(found[i])) continue;
+    Description description;
+    unpackers[static_cast<std::size_t>(found[i].first)](description);
+    auto& call = calls[i];
+    const auto why = differ ? kSameAverage : refusal(description, lacking, lane.members());
+    if (!why.empty()) {
+      const auto text = description.call.text() + " cannot be made: " + why;
+      if (call) drop(call, std::make_exception_ptr(MismatchError(text)));
+      call.reset();
+      continue;
+    }
+    if (!call) submitted_.add_neutral(call = neutral_submission(std::move(description)));
+    const int ranks = static_cast<int>(lacking.size());
+    call->set_joined({ranks, by_contributing ? lane.size() - ranks : 0});
+  }
+  co_return calls;
+}
+
+/// Ends a call that does not run.
+void Queue::drop(const std::shared_ptr<Submission>& call, const std::exception_ptr& error) {
   const Calls alone{call};
   submitted_.begin(alone);
+  submitted_.end(alone);
+  call->finish(error);
+}
+
+/// Ends a call that the ranks describe differently: with an error on all, and the others go on.
+/// `call`: null where this rank has joined.
+Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call) {
+  Calls alone;
+  if (call) alone.push_back(call);
+  submitted_.begin(alone);
   track.round->running = alone;
-  const auto texts = co_await exchange_texts(track.lane, operation, call->call().text());
+  std::string own = call ? call->call().text() : "join";
+  const auto texts = co_await exchange_texts(track.lane, operation, std::move(own));
   std::vector<Described> described;
   for (const auto& text : texts) described.push_back({text, {}});
   const auto message = mismatch_message(described, track.lane.members(), track.lane.set());
   track.round->running.clear();
   submitted_.end(alone);
-  call->finish(std::make_exception_ptr(MismatchError(message)));
+  if (call) call->finish(std::make_exception_ptr(MismatchError(message)));
 }
 
 /// Before anything runs that goes by what the link costs: nothing else may be under way, and all
@@ -343,6 +449,7 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running = calls;
   if (!track.open) co_await open(track, operation);
   operation.agreed = true;
+  operation.joined = calls[0]->joined();
   const auto& fusable = calls[0]->fusable();
   if (fusable) {
     std::vector<Piece> pieces;
@@ -360,15 +467,15 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
 
 std::vector<Calls> Queue::grouped(const Calls& calls) const {
   std::vector<Calls> groups;
-  const Fusable* first = nullptr;  // of the last group, if more can be fused with it
+  const Submission* first = nullptr;  // of the last group, if more can be fused with it
   std::size_t bytes = 0;
   for (const auto& call : calls) {
     const auto& next = call->fusable();
     const std::size_t more = next ? call->bytes() : 0;
-    if (!first || !next || !equal(first->reduction, next->reduction) ||
-        bytes + more > fusion_bytes_) {
+    if (!first || !next || !equal(first->fusable()->reduction, next->reduction) ||
+        first->joined().divisor != call->joined().divisor || bytes + more > fusion_bytes_) {
       groups.emplace_back();
-      first = next ? &*next : nullptr;
+      first = next ? call.get() : nullptr;
       bytes = 0;
     }
     groups.back().push_back(call);
@@ -382,10 +489,11 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
 /// What some ranks have pending and others do not: warns of it once, after a while. What has waited
 /// longest ends after too long, on all ranks that have it, with what else the same ranks lack. For
 /// the rest time counts anew: a rank that gives up now may have been late for it.
-void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
+void Queue::end_overdue(std::span<const std::vector<Stated>> statements,
+                        const std::vector<bool>& joined) {
   const auto& lane = tracks_[0]->lane;
   const double timeout = lane.settings().stall_timeout, warning = lane.settings().stall_warning;
-  const auto all = unmatched(statements);
+  const auto all = unmatched(statements, joined);
   if (all.empty()) return;
   const auto& longest = std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
                           return a.second.waited < b.second.waited;
@@ -394,16 +502,16 @@ void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
   const auto now = Clock::now();
   std::string late;
   std::size_t shown = 0;
-  for (const auto& [name, ranks] : all) {
-    const auto stated = ranks.calls[lane.rank()];
-    if (ranks.is_lacked_by(lane.rank())) continue;
+  for (const auto& [name, found] : all) {
+    const auto stated = found.calls[lane.rank()];
+    if (stated <= found.everywhere) continue;
     auto& pending = submitted_.find(name)->pending;
-    auto& first = pending[ranks.everywhere];
+    auto& first = pending[found.everywhere];
     const double waited = seconds(now - first.since);
-    const auto text = missing(first.submission->call().text(), ranks);
-    for (auto i = ranks.everywhere; stalled && i < stated; ++i) pending[i].counted = now;
-    if (stalled && ranks.waited > timeout && ranks.same_ranks_lack(longest)) {
-      end(name, ranks.everywhere, stated,
+    const auto text = missing(first.submission->call().text(), found);
+    for (auto i = found.everywhere; stalled && i < stated; ++i) pending[i].counted = now;
+    if (stalled && found.waited > timeout && found.ranks == longest.ranks) {
+      end(name, found.everywhere, stated,
           "waited " + seconds_text(waited) + " for " + text + "\n(RONDE_STALL_TIMEOUT is " +
               seconds_text(timeout) + ")");
     } else if (warning > 0 && waited > warning && !std::exchange(first.warned, true)) {
@@ -427,11 +535,10 @@ void Queue::end(const std::string& key, std::size_t from, std::size_t to, const 
   for (const auto& call : calls) call->finish(std::make_exception_ptr(StalledError(why)));
 }
 
-std::string Queue::missing(const std::string& call, const Unmatched& ranks) const {
+std::string Queue::missing(const std::string& call, const Unmatched& found) const {
   const auto& members = tracks_[0]->lane.members();
   std::string lacking;
-  for (std::size_t rank = 0; rank < members.size(); ++rank) {
-    if (!ranks.is_lacked_by(rank)) continue;
+  for (const auto rank : found.ranks) {
     lacking += (lacking.empty() ? "" : ", ") + std::to_string(members[rank]);
   }
   return call + ": missing on rank " + lacking;

@@ -22,25 +22,28 @@ struct Stated {
 std::string text_of(std::span<const Stated> statement);
 std::vector<Stated> statement_of(std::string_view text);
 
-/// A call that all ranks have pending.
+/// A call that all ranks have pending, but for those that have joined.
 struct Match {
   std::string key;
-  bool equal;  // whether all describe it alike
+  bool equal = true;         // whether all describe it alike
+  int first = -1;            // rank that has it
+  std::vector<int> lacking;  // ranks, which have joined
 };
 
-/// In the order of the first rank. The n-th call with a key is the n-th with it everywhere.
-std::vector<Match> matches(std::span<const std::vector<Stated>> statements);
+/// In the order of the first rank that has not joined; or of all, if all have. The n-th call with a
+/// key is the n-th with it everywhere. `joined`: of each rank, whether it has.
+std::vector<Match> matches(std::span<const std::vector<Stated>> statements,
+                           const std::vector<bool>& joined);
 
 /// A key with which ranks have different numbers of calls pending.
 struct Unmatched {
   std::vector<std::size_t> calls;  // of each rank
-  std::size_t everywhere;          // the least of these
-  double waited;                   // the longest of those that some ranks lack, on any rank
-
-  bool is_lacked_by(std::size_t rank) const { return calls[rank] == everywhere; }
-  bool same_ranks_lack(const Unmatched& other) const;
+  std::size_t everywhere;          // the least of these, but for ranks that have joined
+  std::vector<std::size_t> ranks;  // that have only these, and lack the rest
+  double waited;                   // the longest of the rest, on any rank
 };
 
-std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements);
+std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements,
+                                           const std::vector<bool>& joined);
 
 }  // namespace ronde

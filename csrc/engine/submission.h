@@ -28,10 +28,8 @@ class Submission {
  public:
   struct What {
     Call call;
-    Collective collective;
-    std::string algorithm;  // for schedules; empty unless the caller has chosen it
-    std::function<Task<>(Route&, Operation&)> begin;  // makes the task
-    std::optional<Fusable> fusable;                   // the same, where it can be fused
+    std::function<Task<>(Routes&, Operation&)> begin;  // makes the task
+    std::optional<Fusable> fusable;                    // the same, where it can be fused
   };
 
   /// `owned`: the memory that it refers to.
@@ -55,8 +53,12 @@ class Submission {
     return what_.call.dtype ? std::numeric_limits<std::size_t>::max() : 0;
   }
   Task<> begin(Routes& routes, Operation& operation) const {
-    return what_.begin(routes.choose(what_.collective, what_.algorithm), operation);
+    return what_.begin(routes, operation);
   }
+
+  /// Of ranks that have joined, once the ranks have agreed to run it.
+  const Joined& joined() const { return joined_; }
+  void set_joined(const Joined& joined) { joined_ = joined; }
 
   /// Any thread may ask.
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -79,6 +81,7 @@ class Submission {
   const std::string key_;
   const std::uint64_t fingerprint_;
   std::shared_ptr<const void> owned_;
+  Joined joined_;
   std::exception_ptr error_;
   std::atomic<bool> done_ = false;
 };

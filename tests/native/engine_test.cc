@@ -237,20 +237,17 @@ struct Issued {
 
 Issued submit(Rank& me, const Wish& wish) {
   const auto arrays = std::make_shared<Arrays>(wish, me.rank);
-  Submission::What what{.call = call_of(wish, wish.odd == me.rank),
-                        .collective = Collective::broadcast,
-                        .algorithm = {},
-                        .begin = {},
-                        .fusable = {}};
+  Submission::What what{.call = call_of(wish, wish.odd == me.rank), .begin = {}, .fusable = {}};
   if (wish.kind == Kind::allreduce) {
-    what.collective = Collective::allreduce;
     what.fusable = {arrays->piece(wish), wish.reduction};
   } else if (wish.kind == Kind::broadcast) {
-    what.begin = [to = arrays->to(), root = wish.root](Route& route, Operation& operation) {
-      return route.broadcast(operation, to, root, {});
+    what.begin = [to = arrays->to(), root = wish.root](Routes& routes, Operation& operation) {
+      return routes.choose(Collective::broadcast, {}).broadcast(operation, to, root, {});
     };
   } else {
-    what.begin = [](Route& route, Operation& operation) { return route.barrier(operation); };
+    what.begin = [](Routes& routes, Operation& operation) {
+      return routes.choose(Collective::broadcast, {}).barrier(operation);
+    };
   }
   const auto submission = std::make_shared<Submission>(std::move(what), arrays);
   me.engine->submit(*me.set, submission);
