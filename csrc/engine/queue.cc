@@ -11,9 +11,7 @@
 #include "collective/share.h"
 #include "collective/wait.h"
 #include "core/error.h"
-#include "core/packed.h"
 #include "core/text.h"
-#include "engine/neutral.h"
 
 namespace ronde {
 namespace {
@@ -24,11 +22,6 @@ constexpr auto kFirstPause = 50us, kLongestPause = 2000us;
 constexpr std::size_t kShown = 5;  // pending calls that a report names
 
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
-
-// How a statement begins; or with how this rank has joined.
-constexpr char kDrains = 'd', kGoesOn = static_cast<char>(Join::no);
-constexpr char kBySize = static_cast<char>(Join::size);
-constexpr char kByContributing = static_cast<char>(Join::contributing);
 
 bool equal(const Reduction& a, const Reduction& b) {
   return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
@@ -78,20 +71,6 @@ void Queue::submit(std::shared_ptr<Submission> submission) {
                 " was submitted while another thread of this rank is in ronde.join on the same "
                 "process set, which says that this rank makes no more calls until all have joined");
   submitted_.add(std::move(submission));
-}
-
-void Queue::join(Join average) {
-  if (!refused_.empty()) throw Error(refused_);
-  if (joining_ != Joining::off)
-    throw Error("another thread of this rank is in ronde.join on the same process set already");
-  joining_ = Joining::on;
-  average_ = average;
-  joined_rounds_ = 0;
-}
-
-std::uint64_t Queue::end_join() {
-  joining_ = Joining::off;
-  return joined_rounds_;
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -178,9 +157,8 @@ std::string Queue::description(const Track& track) const {
 void Queue::check(Track& track) {
   auto& round = *track.round;
   // Others may never come to a round that this rank has begun only because it has joined.
-  const bool patient = round.running.empty() && draining_ == Drain::off &&
-                       (joining_ == Joining::on || submitted_.count() == 0);
-  if (std::exchange(round.operation.patient, patient) && !patient) round.waited = {};
+  const bool for_others = joining_ == Joining::on || submitted_.count() == 0;
+  if (for_others && round.running.empty() && draining_ == Drain::off) round.waited = {};
   try {
     round.watch.check(seconds(round.waited));
     require_members(track);
@@ -301,7 +279,8 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
     mine.push_back(
         {call.submission->key(), call.submission->fingerprint(), seconds(now - call.counted)});
   }
-  std::string statement = state() + text_of(mine);
+  const char own = draining_ == Drain::on ? kDrains : static_cast<char>(average_);
+  std::string statement = own + text_of(mine);
   const auto texts = co_await exchange_texts(track.lane, operation, std::move(statement));
   std::vector<std::vector<Stated>> statements;
   std::string states;
@@ -314,13 +293,11 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   const auto found = matches(statements, joined);
   // No rank may stop to drain, or be through with its join, before all do: the others would wait
   // for it.
-  const auto count = [](const auto& values, auto value) {
-    return std::ranges::count(values, value);
-  };
-  const auto ranks = static_cast<std::ptrdiff_t>(states.size());
-  if (found.empty() && count(states, kDrains) == ranks) draining_ = Drain::over;
-  joined_rounds_ += joining_ == Joining::on;
-  if (found.empty() && count(joined, true) == ranks) joining_ = Joining::over;
+  const bool all_drain = states.find_first_not_of(kDrains) == std::string::npos;
+  const bool all_joined = std::ranges::find(joined, false) == joined.end();
+  if (found.empty() && all_drain) draining_ = Drain::over;
+  if (found.empty() && all_joined) joining_ = Joining::over;
+  joined_rounds_ += average_ != Join::no;
   end_overdue(statements, joined);
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
@@ -336,63 +313,6 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
     }
   }
   commit(equal);
-}
-
-char Queue::state() const {
-  if (draining_ == Drain::on) return kDrains;
-  return joining_ == Joining::on ? static_cast<char>(average_) : kGoesOn;
-}
-
-/// This rank's calls, one for each match: where it has joined and lacks one, a neutral one, or null
-/// where the ranks differ. What cannot go on without the ranks that have joined ends with an error,
-/// and is null too. `states`: of all ranks.
-Task<Calls> Queue::matched(Track& track, Operation& operation, std::vector<Match> found,
-                           std::string states) {
-  const auto& lane = track.lane;
-  const auto lacks = [&](const Match& match) {
-    return std::ranges::count(match.lacking, lane.rank());
-  };
-  const auto is_described = [](const Match& match) {
-    return match.equal && !match.lacking.empty();
-  };
-  // All of them before the first is done with: those of a key are known by their number.
-  Calls calls;
-  std::unordered_map<std::string_view, std::size_t> met;
-  for (const auto& match : found) {
-    calls.emplace_back();
-    if (!lacks(match))
-      calls.back() = submitted_.find(match.key)->pending[met[match.key]++].submission;
-  }
-  if (std::ranges::none_of(found, is_described)) co_return calls;
-
-  Packer mine;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    if (is_described(found[i]) && found[i].first == lane.rank())
-      mine(description_of(*calls[i], track.lane));
-  }
-  std::string own = mine.bytes();
-  const auto texts = co_await exchange_texts(track.lane, operation, std::move(own));
-  std::vector<Unpacker> unpackers(texts.begin(), texts.end());
-  const bool by_contributing = states.find(kByContributing) != std::string::npos;
-  const bool differ = by_contributing && states.find(kBySize) != std::string::npos;
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const auto& lacking = found[i].lacking;
-    if (!is_described(found[i])) continue;
-    Description description;
-    unpackers[static_cast<std::size_t>(found[i].first)](description);
-    auto& call = calls[i];
-    const auto why = differ ? kSameAverage : refusal(description, lacking, lane.members());
-    if (!why.empty()) {
-      const auto text = description.call.text() + " cannot be made: " + why;
-      if (call) drop(call, std::make_exception_ptr(MismatchError(text)));
-      call.reset();
-      continue;
-    }
-    if (!call) submitted_.add_neutral(call = neutral_submission(std::move(description)));
-    const int ranks = static_cast<int>(lacking.size());
-    call->set_joined({ranks, by_contributing ? lane.size() - ranks : 0});
-  }
-  co_return calls;
 }
 
 /// Ends a call that does not run.

@@ -85,6 +85,11 @@ class Queue {
  private:
   using Clock = std::chrono::steady_clock;
 
+  // How a statement begins: whether the rank drains, or how it has joined.
+  static constexpr char kDrains = 'd';
+  static constexpr char kBySize = static_cast<char>(Join::size);
+  static constexpr char kByContributing = static_cast<char>(Join::contributing);
+
   /// What is under way on a lane.
   struct Round {
     Round(Lane& lane, const Call& call) : operation(call), watch(lane, operation) {}
@@ -126,7 +131,6 @@ class Queue {
   void commit(const Calls& calls);
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
-  char state() const;
   void drop(const std::shared_ptr<Submission>& call, const std::exception_ptr& error);
   void end_overdue(std::span<const std::vector<Stated>> statements,
                    const std::vector<bool>& joined);

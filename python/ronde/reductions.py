@@ -279,7 +279,8 @@ def _explain(kind: str, group: Group, how: Labelled, exactly: bool) -> None:
             text = f"by {method!r}" + ("" if dtype.name == "float32" else ", in float32")
             if exactly:
                 text = (
-                    "exactly, as some values are not finite or beyond float32, instead of " + text
+                    "exactly, as some values are not finite or beyond float32 or ranks have joined, "
+                    "instead of " + text
                 )
         line = f"{kind} {label or f'[{i}]'} ({dtype.name}, shape {x.shape}): {text}"
         if line not in explained:

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <random>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -71,6 +72,7 @@ class Locked final : public Transport {
 
 struct Rank {
   int rank, size;
+  std::vector<int> there;  // the ranks that have not joined
   std::shared_ptr<Control> control;
   std::unique_ptr<Communicator> set;
   std::shared_ptr<Engine> engine;
@@ -113,7 +115,8 @@ void run(const Shape& shape, const Faults& faults, double stall_timeout,
       const auto channel = [&](int number) {
         return std::make_shared<Locked>(world.transport(rank, number));
       };
-      Rank me{rank, shape.size, std::make_shared<Control>(channel(0), Hooks{}), {}, {}, {}};
+      const auto control = std::make_shared<Control>(channel(0), Hooks{});
+      Rank me{rank, shape.size, members, control, {}, {}, {}};
       me.own.seed(static_cast<unsigned>(faults.seed * 16) + rank);
       me.set = std::make_unique<Communicator>(me.control, channel(1), 0, members, settings);
       if (shape.shared) CHECK(me.set->share_memory(shape.machines));
@@ -166,10 +169,11 @@ double value(const Wish& wish, int rank, std::size_t i) {
   return static_cast<double>(1 + (wish.salt + 7 * i + 3 * rank) % 4) * wish.reduction.divisor;
 }
 
-double result(const Wish& wish, int size, std::size_t i) {
+/// Of what these ranks contribute.
+double result(const Wish& wish, const std::vector<int>& ranks, std::size_t i) {
   if (wish.kind == Kind::broadcast) return value(wish, wish.root, i);
-  double all = value(wish, 0, i);
-  for (int rank = 1; rank < size; ++rank) {
+  double all = value(wish, ranks[0], i);
+  for (const int rank : std::span(ranks).subspan(1)) {
     const double next = value(wish, rank, i);
     const auto op = wish.reduction.op;
     if (op == ReduceOp::sum) all += next;
@@ -211,9 +215,9 @@ struct Arrays {
   Piece piece(const Wish& wish) {
     return {wish.in_place ? ConstBuffer(to()) : ConstBuffer(input.data(), input.size()), to()};
   }
-  bool right(const Wish& wish, int size) const {
+  bool right(const Wish& wish, const std::vector<int>& ranks) const {
     return output == encoded(wish.reduction.dtype, wish.count,
-                             [&](std::size_t i) { return result(wish, size, i); });
+                             [&](std::size_t i) { return result(wish, ranks, i); });
   }
 };
 
@@ -273,7 +277,7 @@ void check(const Rank& me, const Issued& call) {
   CHECK(refused == (call.wish.odd >= 0));
   const auto& arrays = *call.arrays;
   const bool any = call.wish.kind != Kind::barrier;
-  CHECK(refused || !any ? arrays.output == arrays.before : arrays.right(call.wish, me.size));
+  CHECK(refused || !any ? arrays.output == arrays.before : arrays.right(call.wish, me.there));
   CHECK(call.arrays.use_count() == 1);
 }
 
@@ -289,7 +293,7 @@ void block(Rank& me, const Wish& wish) {
     keep_until_exit(arrays);
     throw;
   }
-  CHECK(wish.kind == Kind::barrier || arrays->right(wish, me.size));
+  CHECK(wish.kind == Kind::barrier || arrays->right(wish, me.there));
 }
 
 // Programs that succeed ---------------------------------------------------------------------------
@@ -444,6 +448,44 @@ std::size_t any_program(unsigned seed) {
   return calls;
 }
 
+/// Ranks run out of data one after another, some together. Their neutral values change nothing.
+/// Returns how many calls there were.
+std::size_t uneven_program(unsigned seed) {
+  std::mt19937 common(seed);
+  const auto shape = draw_shape(common);
+  std::vector<unsigned> batches;
+  for (int rank = 0; rank < shape.size; ++rank) batches.push_back(common() % 5);
+  const auto last = std::max_element(batches.rbegin(), batches.rend());
+  const int last_rank = static_cast<int>(batches.rend() - last) - 1;
+  const Join average = common() % 2 ? Join::size : Join::contributing;
+  std::vector<Wish> usual, blocking;
+  for (auto i = 5 + common() % 20; i > 0; --i)
+    usual.push_back(draw(common, shape.size, i % 4 ? std::to_string(i) : ""));
+  for (auto i = common() % 4; i > 0; --i) blocking.push_back(draw(common, shape.size, ""));
+  for (auto* wishes : {&usual, &blocking}) {
+    for (auto& wish : *wishes) {
+      wish.root = last_rank;
+      // An average by another number would not be exact.
+      wish.reduction.divisor = 1.0;
+    }
+  }
+  const Faults faults{.seed = seed, .delay = common() % 2 ? 0.1 : 0};
+  run(shape, faults, kDeadline, [&](Rank& me) {
+    const auto everybody = me.there;
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      for (unsigned batch = 0; batch < batches[me.rank]; ++batch) {
+        std::erase_if(me.there, [&](int rank) { return batch >= batches[rank]; });
+        Left left;
+        run_step(me, {usual, blocking, 1}, left);
+      }
+      CHECK(me.engine->join(*me.set, average) == last_rank);
+      me.there = everybody;
+    }
+    end(me, usual, false);
+  });
+  return *last * (usual.size() + blocking.size());
+}
+
 // A name is taken until its call has ended, also while that runs. Whoever tried goes on.
 void a_name_is_taken(bool shared) {
   run({2, shared, {}}, {.seed = 1, .delay = 0.1}, kDeadline, [](Rank& me) {
@@ -519,7 +561,7 @@ void a_rank_that_fails(unsigned seed, Fault fault) {
           try {
             issued[i].submission->result();
             CHECK(issued[i].wish.kind == Kind::barrier ||
-                  issued[i].arrays->right(issued[i].wish, me.size));
+                  issued[i].arrays->right(issued[i].wish, me.there));
           } catch (const Error&) {
             failed = true;
           }
@@ -546,6 +588,7 @@ int main(int count, char** arguments) {
   for (unsigned round = 0; calls < wanted; ++round, ++seed) {
     std::snprintf(running, sizeof running, "it was engine_test 1 %u\n", seed);
     calls += any_program(seed);
+    calls += uneven_program(seed);
     if (round % 10 == 0)
       for (const auto fault : {Fault::dies, Fault::stays_away, Fault::gives_up})
         a_rank_that_fails(seed, fault);
