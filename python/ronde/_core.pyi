@@ -707,7 +707,7 @@ class Engine:
     def stop(self) -> None:
         """Ends the worker."""
     def join(self, set: Communicator, contributing: builtins.bool) -> int:
-        """Takes part in the calls of other ranks until all have joined. Returns the last, a rank of the job."""
+        """Takes part in the calls of other ranks until all have joined; returns the last of the job."""
 
     # The collectives of a communicator, which is given first: each submits a call, and gives it
     # as a PendingCall; or None, where a communicator would give None.

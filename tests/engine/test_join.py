@@ -98,7 +98,8 @@ def test_every_collective_goes_on(route: dict[str, Any], joined: set[int], block
         assert (calls("reducescatter", mine, Sum) == total[2 * me.rank : 2 * me.rank + 2]).all()
         rows, counts = calls("allgather", mine.reshape(4, 2)[: me.rank + 1])
         assert counts == [0 if rank in joined else rank + 1 for rank in range(4)]
-        assert (rows == np.concatenate([e.reshape(4, 2)[: r + 1] for r, e in zip(there, each)])).all()
+        parts = [x.reshape(4, 2)[: r + 1] for r, x in zip(there, each, strict=True)]
+        assert (rows == np.concatenate(parts)).all()
         for destination in (root, min(joined)):
             gathered = calls("gather", mine, destination)
             if me.rank == destination:
@@ -138,7 +139,7 @@ def test_what_a_joined_rank_contributes_changes_nothing(
 def test_neutral_elements_of_every_type(dtype: _core.DType, op: Any) -> None:
     """Extremes, negative values and NaN stay what they are next to a rank that has joined."""
     kind = numpy_dtype(dtype)
-    if kind == bool:
+    if dtype is _core.DType.bool:
         values = np.array([False, True])
     elif "float" in dtype.name:
         values = np.array([-np.inf, -2, -1, 0, 1, 2, np.inf, np.nan]).astype(kind)
@@ -276,7 +277,7 @@ def test_what_a_joining_rank_has_pending_takes_part(route: dict[str, Any]) -> No
             handles.append(calls.submit("allreduce", x, None, Average, None))
         calls.join("contributing")
         expected = [2.5, 3.0, 3.5, 4.0, 4.0]  # of ranks 0 to 3, 1 to 3, 2 and 3, 3, 3
-        for handle, value in zip(handles, expected):
+        for handle, value in zip(handles, expected[: len(handles)], strict=True):
             assert handle.done()
             np.testing.assert_allclose(handle.result, value)
         assert (sent.result == 4.0).all()
@@ -415,7 +416,9 @@ def test_another_thread_cannot_call_meanwhile(route: dict[str, Any]) -> None:
             lambda: calls.set.end(_core.Call("the end")),
             calls.join,
         ):
-            with pytest.raises(ronde.RondeError, match="another thread of this rank is in ronde.join"):
+            with pytest.raises(
+                ronde.RondeError, match=r"another thread of this rank is in ronde\.join"
+            ):
                 call()
         tried.set()
         thread.join()
@@ -463,13 +466,15 @@ def test_an_asynchronous_call_that_others_lack_ends_alone(route: dict[str, Any])
     def program(me: Rank) -> None:
         calls = Calls(me)
         if me.rank < 2:
-            lone = calls.submit("allreduce", np.ones(3), None, Sum, "lone") if me.rank == 0 else None
+            lone = (
+                calls.submit("allreduce", np.ones(3), None, Sum, "lone") if me.rank == 0 else None
+            )
             ended = np.zeros(1)
             while not ended[0]:
                 mine = np.array([lone is not None and lone.done()], float)
                 ended = calls.submit("allreduce", mine, None, Max, "ended").wait()
             if lone is not None:
-                with pytest.raises(ronde.StalledError, match="'lone'.*missing on rank 1\n"):
+                with pytest.raises(ronde.StalledError, match=r"'lone'.*missing on rank 1\n"):
                     lone.wait()
         calls.join()
         calls.close()

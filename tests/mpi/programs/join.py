@@ -52,7 +52,9 @@ def training() -> None:
                     continue  # compressed where all take part
                 divisor = size if average == "size" else len(there(step))
                 everybody = [gradients(step, r) for r in there(step)]
-                expected.step([sum(each) / np.float32(divisor) for each in zip(*everybody)])
+                expected.step(
+                    [sum(each) / np.float32(divisor) for each in zip(*everybody, strict=True)]
+                )
                 for a, b, old in zip(own.sums, expected.sums, before, strict=True):
                     np.testing.assert_allclose(a - old, b - old, rtol=1e-5, atol=1e-4)
             assert ronde.join(average) == 1
