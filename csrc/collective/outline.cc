@@ -29,8 +29,13 @@ Buffer neutral(Operation& operation, const Outline& outline) {
 
 Task<> allreduce(Route& route, Operation& operation, const Outline& outline) {
   const Buffer data = neutral(operation, outline);
-  const Piece piece{data, data};
-  const std::span<const Piece> pieces(&piece, 1);
+  std::vector<Piece> pieces;
+  std::size_t offset = 0;
+  for (const auto bytes : outline.counts) {
+    const Buffer part = data.slice(offset, bytes);
+    pieces.push_back({part, part});
+    offset += bytes;
+  }
   co_await route.allreduce(operation, pieces, outline.reduction, outline.algorithm);
 }
 
@@ -96,7 +101,9 @@ Outline& Recording::add(Collective collective, std::string_view algorithm, std::
 
 Task<> Recording::begin_allreduce(Operation&, std::span<const Piece> pieces, Reduction reduction,
                                   std::string_view algorithm) {
-  add(Collective::allreduce, algorithm, bytes_of(pieces)).reduction = reduction;
+  auto& outline = add(Collective::allreduce, algorithm, bytes_of(pieces));
+  outline.reduction = reduction;
+  for (const auto& piece : pieces) outline.counts.push_back(piece.input.bytes);
   return nothing<void>();
 }
 

@@ -22,7 +22,8 @@ struct Outline {
   std::string algorithm;                 // empty unless the caller has chosen it
   Reduction reduction;
   std::size_t bytes = 0;            // of the vector; of a row, where ranks may have any number
-  std::vector<std::size_t> counts;  // of each rank: elements of a reduce-scatter, no rows else
+  std::vector<std::size_t> counts;  // bytes of each piece of an allreduce; else of each rank:
+                                    // elements of a reduce-scatter, no rows of an alltoall
   int root = -1;                    // a rank of the set
 
   template <class Archive, class Self>

@@ -535,3 +535,14 @@ def test_several_sets(route: dict[str, Any]) -> None:
         assert (calls("allreduce", np.ones(3), None, Sum) == 4).all()
 
     run_all(4, program, sets={1: 3}, **route)
+
+
+def test_the_public_function_on_one_rank() -> None:
+    handle = ronde.allreduce_async(np.ones(3), name="pending")
+    assert ronde.join() == 0
+    assert handle.done() and (handle.result == 1).all()
+    assert ronde.join("contributing", process_set=None) == 0
+    with pytest.raises(ValueError, match="'all'"):
+        ronde.join("all")
+    with pytest.raises(TypeError, match="process_set"):
+        ronde.join(process_set=[0])  # type: ignore[arg-type]
