@@ -78,12 +78,16 @@ class Caller {
     return finish();
   }
 
-  /// The same of a call that takes routes by itself: `begin(routes, operation)`.
-  template <class Begin, class Finish>
+  /// The same of a call that takes routes by itself: `begin(routes, operation)`. `outlines()`: what
+  /// it does while other ranks have joined.
+  template <class Begin, class Outlines, class Finish>
   pybind11::object operator()(const Call& call, std::initializer_list<pybind11::handle> arrays,
-                              const Begin& begin, const Finish& finish) const {
-    if (engine_) return submit({call, begin, {}}, arrays, finish);
-    run_collective(set, arrays, [&] { set.run(call, begin); });
+                              const Begin& begin, const Outlines& outlines,
+                              const Finish& finish) const {
+    if (engine_)
+      return submit({.call = call, .begin = begin, .fusable = {}, .outlines = outlines}, arrays,
+                    finish);
+    run_collective(set, arrays, [&] { set.run(call, begin, outlines); });
     return finish();
   }
 

@@ -11,8 +11,10 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "collective/call.h"
+#include "collective/outline.h"
 #include "collective/routes.h"
 #include "core/keep.h"
 #include "trace/recorder.h"
@@ -32,6 +34,8 @@ class Submission {
     std::function<Task<>(Routes&, Operation&)> begin;  // makes the task
     std::optional<Fusable> fusable;                    // the same, where it can be fused
     std::string site{};                                // "train.py:42", where it is submitted
+    /// What it does, for ranks that have joined, where that cannot be recorded as it begins.
+    std::function<std::vector<Outline>()> outlines{};
   };
 
   /// `owned`: the memory that it refers to.
@@ -56,6 +60,7 @@ class Submission {
                          : std::numeric_limits<std::size_t>::max();
   }
   Task<> task(Routes& routes, Operation& operation) const { return what_.begin(routes, operation); }
+  const std::function<std::vector<Outline>()>& outlines() const { return what_.outlines; }
 
   /// It is not pending any more.
   void begin() { begun_ = true; }
@@ -63,6 +68,10 @@ class Submission {
 
   Entry entry;                 // in the flight record
   std::int64_t submitted = 0;  // in exact_time(), for a timeline
+
+  /// Of ranks that have joined, once the ranks have agreed to run it.
+  const Joined& joined() const { return joined_; }
+  void set_joined(const Joined& joined) { joined_ = joined; }
 
   /// Any thread may ask.
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -76,6 +85,7 @@ class Submission {
     if (touched) keep_until_exit(owned_);
     owned_.reset();
     what_.begin = nullptr;
+    what_.outlines = nullptr;
     entry.end(error ? CallState::failed : CallState::done);
     error_ = std::move(error);
     done_.store(true, std::memory_order_release);
@@ -86,6 +96,7 @@ class Submission {
   const std::string key_;
   const std::uint64_t fingerprint_;
   std::shared_ptr<const void> owned_;
+  Joined joined_;
   std::exception_ptr error_;
   bool begun_ = false;
   std::atomic<bool> done_ = false;
