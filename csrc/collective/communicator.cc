@@ -113,6 +113,7 @@ int Communicator::join(Join average, FunctionRef<std::uint64_t()> rest) {
     Description others;
     int last = -1;
     guarded(operation, [&](Watch& watch) {
+      lane_.control().hooks().check_signals();  // no wait may last long enough for it
       some = attempt(lane_.agree(operation), operation, watch);
       if (some)
         others = complete(described(lane_, operation, *some, {}), operation, watch);
