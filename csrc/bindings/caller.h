@@ -79,15 +79,22 @@ class Caller {
     return finish();
   }
 
-  /// The same of a call that takes routes by itself: `begin(routes, operation)`.
-  template <class Begin, class Finish>
+  /// The same of a call that takes routes by itself: `begin(routes, operation)`. `outlines()`: what
+  /// it does while other ranks have joined.
+  template <class Begin, class Outlines, class Finish>
   pybind11::object operator()(const Call& call, std::initializer_list<pybind11::handle> arrays,
-                              const Begin& begin, const Finish& finish) const {
+                              const Begin& begin, const Outlines& outlines,
+                              const Finish& finish) const {
     if (engine_) {
       const bool scheduled = set.names_algorithm(Collective::allreduce, {});
-      return submit({call, begin, {}, scheduled}, arrays, finish);
+      return submit({.call = call,
+                     .begin = begin,
+                     .fusable = {},
+                     .scheduled = scheduled,
+                     .outlines = outlines},
+                    arrays, finish);
     }
-    run_collective(set, arrays, [&] { set.run(call, begin); });
+    run_collective(set, arrays, [&] { set.run(call, begin, outlines); });
     return finish();
   }
 

@@ -33,6 +33,13 @@ void bind_engine(py::module_& module) {
       .def(py::init<std::shared_ptr<Control>, std::size_t, bool, bool, std::optional<int>>(),
            "control"_a, "fusion_bytes"_a, "spin"_a, "worker"_a, "core"_a = py::none())
       .def("stop", &Engine::stop, py::call_guard<WithoutGil>())
+      .def(
+          "join",
+          [](Engine& self, Communicator& set, bool contributing) {
+            WithoutGil free;
+            return self.join(set, contributing ? Join::contributing : Join::size);
+          },
+          "set"_a, "contributing"_a)
       .def("leave", &Engine::leave, "sets"_a, py::call_guard<WithoutGil>())
       .def("busy", &Engine::busy, "set"_a, py::call_guard<WithoutGil>())
       .def("gave_up", &Engine::gave_up, "set"_a, py::call_guard<WithoutGil>())

@@ -170,12 +170,13 @@ py::object grouped_allreduce(const Caller& caller, const std::shared_ptr<Plan>& 
   const auto begin = [group](Routes& routes, Operation& operation) {
     return reduce_group(group, routes, operation);
   };
+  const auto outlines = [plan] { return plan->outlines(); };
   const auto finish = [group, results]() -> py::object {
     if (group->error) std::rethrow_exception(group->error);
     return py::make_tuple(results, group->exactly);
   };
   const Call call = positioned(*group);
-  auto result = caller(call, {xs, results}, begin, finish);
+  auto result = caller(call, {xs, results}, begin, outlines, finish);
   give_back_objects();
   return result;
 }

@@ -290,13 +290,14 @@ void bind_call(py::module_& module) {
   py::class_<Call>(module, "Call", "What the ranks must have in common, and how to speak of it.")
       .def(py::init([](std::string kind, std::string name, std::optional<DType> dtype,
                        std::optional<std::vector<std::int64_t>> shape, std::string op, int root,
-                       double prescale, double postscale, std::string detail) {
-             return Call{std::move(kind), std::move(name),  dtype, std::move(shape),
-                         false,           std::move(op),    root,  prescale,
-                         postscale,       std::move(detail)};
+                       double prescale, double postscale, std::string detail, bool needs_all) {
+             return Call{std::move(kind), std::move(name),   dtype,    std::move(shape),
+                         false,           std::move(op),     root,     prescale,
+                         postscale,       std::move(detail), needs_all};
            }),
            "kind"_a, "name"_a = "", "dtype"_a = py::none(), "shape"_a = py::none(), "op"_a = "",
-           "root"_a = -1, "prescale"_a = 1.0, "postscale"_a = 1.0, "detail"_a = "")
+           "root"_a = -1, "prescale"_a = 1.0, "postscale"_a = 1.0, "detail"_a = "",
+           "needs_all"_a = false)
       .def("__str__", &Call::text);
 }
 

@@ -23,7 +23,8 @@ struct Call {
   int root = -1;
   double prescale = 1.0;
   double postscale = 1.0;
-  std::string detail;  // anything else that must agree, in words
+  std::string detail;      // anything else that must agree, in words
+  bool needs_all = false;  // no rank may have joined: it has more to do than this call
   /// Its fingerprint, where that is known: of a long description that is used again and again.
   std::optional<std::uint64_t> known_fingerprint = {};
 
@@ -35,6 +36,12 @@ struct Call {
 
   /// "allreduce 'grad' (float32, shape (3, 4), op=sum)"
   std::string text() const;
+
+  template <class Archive, class Self>
+  static void each_field(Archive& archive, Self& self) {
+    archive(self.kind, self.name, self.dtype, self.shape, self.any_first_dimension, self.op,
+            self.root, self.prescale, self.postscale, self.detail, self.needs_all);
+  }
 };
 
 }  // namespace ronde

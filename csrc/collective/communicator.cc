@@ -19,6 +19,9 @@ Task<> agree_on_link(Lane& lane, Operation& operation) {
   co_await know_link(lane, operation, std::numeric_limits<std::size_t>::max());
 }
 
+/// The outlines of a call that no other can take part in.
+constexpr auto for_all_ranks = [] { return std::vector<Outline>(); };
+
 }  // namespace
 
 Communicator::Communicator(std::shared_ptr<Control> control, std::shared_ptr<Transport> transport,
@@ -32,23 +35,34 @@ Communicator::~Communicator() {
   if (failed()) lane_.keep_until_exit();
 }
 
-/// Runs the task that `begin` makes when this rank's turn has come, and so that whatever ends it
-/// becomes known to the other ranks and leaves no memory that a late message may still touch.
-void Communicator::run(Operation& operation, FunctionRef<Task<>()> begin) {
+/// Runs the task that `begin` makes when this rank's turn has come. If other ranks have joined, it
+/// makes it once more, and those take part.
+void Communicator::run(Operation& operation, FunctionRef<Task<>()> begin,
+                       FunctionRef<std::vector<Outline>()> outlines) {
   const auto turn = turns_.take(operation.call);
+  guarded(operation, [&](Watch& watch) {
+    const auto some = attempt(begin(), operation, watch);
+    if (!some) return;
+    operation.release();
+    complete(described(lane_, operation, *some, {operation.call, outlines()}), operation, watch);
+    operation.joined = some->counts();
+    complete(begin(), operation, watch);
+  });
+  count();
+}
+
+/// So that whatever ends it becomes known to the other ranks and leaves no memory that a late
+/// message may still touch.
+void Communicator::guarded(Operation& operation, FunctionRef<void(Watch&)> body) {
   require_usable();
   const auto& call = operation.call;
   operation.entry = lane_.recorder().begin(call.kind, call.name, call.bytes());
   const Span span(lane_.recorder(), call.kind, {.bytes = call.bytes(), .of = call.name});
   Watch watch(lane_, operation);
   try {
-    auto task = begin();
-    drive(task, operation, lane_, turns_, watch);
-    task.result();
+    body(watch);
     watch.end();
     operation.entry.end(CallState::done);
-    lane_.recorder().count(Counter::calls);
-    lane_.recorder().timeline().flush_at_times();
   } catch (const MismatchError&) {
     lane_.recorder().count(Counter::failed_calls);
     watch.end();
@@ -63,6 +77,64 @@ void Communicator::run(Operation& operation, FunctionRef<Task<>()> begin) {
     fail(operation, watch, error.what(), false);
     throw;
   }
+}
+
+/// A call has completed.
+void Communicator::count() {
+  lane_.recorder().count(Counter::calls);
+  lane_.recorder().timeline().flush_at_times();
+}
+
+template <class T>
+T Communicator::complete(Task<T> task, Operation& operation, Watch& watch) {
+  drive(task, operation, lane_, turns_, watch);
+  return task.result();
+}
+
+/// Who has joined, if that is why the task has not been done.
+std::optional<SomeJoined> Communicator::attempt(Task<> task, Operation& operation, Watch& watch) {
+  try {
+    complete(std::move(task), operation, watch);
+    return {};
+  } catch (const SomeJoined& some) {
+    return some;
+  }
+}
+
+int Communicator::join(Join average, FunctionRef<std::uint64_t()> rest) {
+  Call call;
+  call.kind = "join";
+  call.detail = average == Join::size ? "average=size" : "average=contributing";
+  const auto turn = turns_.take(call, true);
+  for (std::uint64_t rounds = 0;; ++rounds) {
+    Operation operation(call, true);
+    operation.join = average;
+    std::optional<SomeJoined> some;
+    Description others;
+    int last = -1;
+    guarded(operation, [&](Watch& watch) {
+      lane_.control().hooks().check_signals();  // no wait may last long enough for it
+      some = attempt(lane_.agree(operation), operation, watch);
+      if (some)
+        others = complete(described(lane_, operation, *some, {}), operation, watch);
+      else
+        last = complete(last_to_join(lane_, operation, rounds + rest()), operation, watch);
+    });
+    if (!some) {
+      count();
+      return members()[last];
+    }
+    take_part(others, some->counts());
+  }
+}
+
+void Communicator::take_part(const Description& description, Joined joined) {
+  Operation operation(description.call);
+  operation.joined = joined;
+  guarded(operation, [&](Watch& watch) {
+    complete(ronde::take_part(routes_, operation, description.outlines), operation, watch);
+  });
+  count();
 }
 
 void Communicator::require_usable() const {
@@ -86,12 +158,18 @@ void Communicator::run(const Call& call, Collective collective, std::string_view
                        FunctionRef<Task<>(Route&, Operation&)> begin) {
   auto& route = routes_.choose(collective, algorithm);
   Operation operation(call);
-  run(operation, [&] { return begin(route, operation); });
+  const auto outlines = [&] {
+    Recording recording(lane_);
+    (void)begin(recording, operation);
+    return std::move(recording.outlines);
+  };
+  run(operation, [&] { return begin(route, operation); }, outlines);
 }
 
-void Communicator::run(const Call& call, FunctionRef<Task<>(Routes&, Operation&)> begin) {
+void Communicator::run(const Call& call, FunctionRef<Task<>(Routes&, Operation&)> begin,
+                       FunctionRef<std::vector<Outline>()> outlines) {
   Operation operation(call);
-  run(operation, [&] { return begin(routes_, operation); });
+  run(operation, [&] { return begin(routes_, operation); }, outlines);
 }
 
 void Communicator::allreduce_compressed(const Call& call, std::span<const Piece> pieces,
@@ -104,9 +182,10 @@ void Communicator::allreduce_compressed(const Call& call, std::span<const Piece>
     });
   }
   Operation operation(call);
-  run(operation, [&] {
+  const auto begin = [&] {
     return ronde::allreduce_compressed(lane_, operation, pieces, reduction, compression);
-  });
+  };
+  run(operation, begin, for_all_ranks);
 }
 
 void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
@@ -118,7 +197,7 @@ void Communicator::end(const Call& call, std::span<Communicator* const> sets) {
   Operation operation(call, true);
   try {
     for (auto* set : sets) set->turns_.leave();
-    run(operation, [&] { return lane_.agree(operation); });
+    run(operation, [&] { return lane_.agree(operation); }, for_all_ranks);
   } catch (...) {
     // Other threads of this rank would wait for ever for an end that does not come.
     if (control.ends_here()) control.go_on();
@@ -131,7 +210,8 @@ bool Communicator::share_memory(std::span<const int> machines) {
   Call call;
   call.kind = "sharing of memory";
   Operation operation(call);
-  run(operation, [&] { return ronde::share_memory(lane_, operation, neighbours); });
+  const auto begin = [&] { return ronde::share_memory(lane_, operation, neighbours); };
+  run(operation, begin, for_all_ranks);
   return lane_.board() != nullptr;
 }
 
@@ -139,7 +219,7 @@ void Communicator::know_link() {
   Call call;
   call.kind = "measurement of the link, if it is not known";
   Operation operation(call);
-  run(operation, [&] { return agree_on_link(lane_, operation); });
+  run(operation, [&] { return agree_on_link(lane_, operation); }, for_all_ranks);
 }
 
 }  // namespace ronde

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 
 #include "collective/compressed_allreduce.h"
 #include "collective/control.h"
+#include "collective/exchange.h"
 #include "collective/lane.h"
 #include "collective/routes.h"
 #include "collective/settings.h"
@@ -46,8 +48,10 @@ class Communicator {
   /// names one for schedules. Throws ArgumentError where that cannot run.
   void run(const Call& call, Collective collective, std::string_view algorithm,
            FunctionRef<Task<>(Route&, Operation&)> begin);
-  /// Makes a call whose task takes routes by itself.
-  void run(const Call& call, FunctionRef<Task<>(Routes&, Operation&)> begin);
+  /// Makes a call whose task takes routes by itself. `outlines`: what it does while other ranks
+  /// have joined.
+  void run(const Call& call, FunctionRef<Task<>(Routes&, Operation&)> begin,
+           FunctionRef<std::vector<Outline>()> outlines);
   /// An allreduce of float32 that is compressed where it crosses machines: ranks of one machine
   /// reduce exactly, unless the compression is that of each rank's own values. It must be the same
   /// on all ranks, and `call` must describe it.
@@ -61,6 +65,13 @@ class Communicator {
   void require_algorithm(Collective collective, std::string_view algorithm) {
     routes_.choose(collective, algorithm);
   }
+
+  /// This rank has no more data: it takes part in the calls of the others with neutral values,
+  /// until all ranks have joined. `rest` is called then: it returns when the same is true of
+  /// asynchronous calls, with the number of rounds that this rank has taken part in there. Returns
+  /// the last rank to join, a rank of the job. Throws MismatchError like all ranks where the calls
+  /// differ, or cannot be made without this rank.
+  int join(Join average, FunctionRef<std::uint64_t()> rest);
 
   /// The last call of the job, made on the set of all ranks: a barrier without deadlines. From now
   /// on other threads of this rank begin no call, here or on the `sets` that it is in, and ranks
@@ -101,7 +112,14 @@ class Communicator {
   bool failed() const { return turns_.gave_up() || lane_.control().failed(); }
 
  private:
-  void run(Operation& operation, FunctionRef<Task<>()> begin);
+  void run(Operation& operation, FunctionRef<Task<>()> begin,
+           FunctionRef<std::vector<Outline>()> outlines);
+  void guarded(Operation& operation, FunctionRef<void(Watch&)> body);
+  void count();
+  template <class T>
+  T complete(Task<T> task, Operation& operation, Watch& watch);
+  std::optional<SomeJoined> attempt(Task<> task, Operation& operation, Watch& watch);
+  void take_part(const Description& description, Joined joined);
   void fail(Operation& operation, const Watch& watch, const std::string& reason, bool stalled);
 
   Lane lane_;

@@ -58,8 +58,8 @@ Task<> Slices::spread() {
   if (packed_) unpack(lane_.recorder(), pieces_, vector_);
 }
 
-Task<> Hierarchical::allreduce(Operation& operation, std::span<const Piece> pieces,
-                               Reduction reduction, std::string_view) {
+Task<> Hierarchical::begin_allreduce(Operation& operation, std::span<const Piece> pieces,
+                                     Reduction reduction, std::string_view) {
   if (reduction.adaptive) {
     co_await adasum_over_machines(lane_, operation, pieces, reduction);
     co_return;

@@ -51,8 +51,8 @@ class Hierarchical final : public Network {
  public:
   using Network::Network;
 
-  Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
-                   std::string_view algorithm) override;
+  Task<> begin_allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                         std::string_view algorithm) override;
 
  private:
   Task<> allreduce_short(Operation& operation, std::span<const Piece> pieces, Reduction reduction);

@@ -92,8 +92,8 @@ Task<> Network::run_first(Operation& operation, Collective collective, const Lay
                   algorithm);
 }
 
-Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
-                          std::string_view algorithm) {
+Task<> Network::begin_allreduce(Operation& operation, std::span<const Piece> pieces,
+                                Reduction reduction, std::string_view algorithm) {
   if (reduction.adaptive) {
     co_await adasum_over_network(lane_, operation, pieces, reduction, algorithm);
     co_return;
@@ -139,9 +139,9 @@ Task<> Network::allreduce(Operation& operation, std::span<const Piece> pieces, R
   if (packed) unpack(lane_.recorder(), pieces, data);
 }
 
-Task<> Network::reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
-                               const Chunks& chunks, Reduction reduction,
-                               std::string_view algorithm) {
+Task<> Network::begin_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                                     const Chunks& chunks, Reduction reduction,
+                                     std::string_view algorithm) {
   co_await lane_.begin(operation);
   const Buffer data = operation.allocate(input.bytes).buffer();
   copy(data, input);
@@ -156,8 +156,8 @@ Task<> Network::reduce_scatter(Operation& operation, ConstBuffer input, Buffer o
   finish(reduction, lane_.size(), output);
 }
 
-Task<> Network::reduce(Operation& operation, Piece piece, Reduction reduction, int root,
-                       std::string_view algorithm) {
+Task<> Network::begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                             std::string_view algorithm) {
   co_await lane_.begin(operation);
   const bool is_root = lane_.rank() == root;
   const Buffer data = is_root ? piece.output : operation.allocate(piece.input.bytes).buffer();

@@ -14,9 +14,20 @@
 #include "collective/call.h"
 #include "core/bytes.h"
 #include "core/keep.h"
+#include "core/reduction.h"
 #include "trace/recorder.h"
 
 namespace ronde {
+
+/// Whether a call is ronde.join, of a rank that has no more data; and what averages are divided by
+/// then: the number of all ranks, or of those that contribute.
+enum class Join : char { no = '-', size = 's', contributing = 'c' };
+
+/// Of a call in which ranks take part that have joined.
+struct Joined {
+  int ranks = 0;    // that do, with neutral values
+  int divisor = 0;  // of averages, if it is not the number of all ranks
+};
 
 class Operation {
  public:
@@ -31,7 +42,15 @@ class Operation {
   std::function<std::string()> about;  // what reports say of it besides
   std::uint64_t sequence = 0;          // in its lane: of the agreement that it has come to
   bool agreed = false;                 // on all of it: no further step needs an agreement
-  Entry entry;                         // of a blocking call
+  Join join = Join::no;
+  Joined joined;
+  Entry entry;  // of a blocking call
+
+  /// A reduction as the ranks do it.
+  Reduction among_ranks(Reduction reduction) const {
+    if (joined.divisor && reduction.divisor != 1.0) reduction.divisor = joined.divisor;
+    return reduction;
+  }
 
   /// Memory that lives as long as the operation, and for ever if that is given up.
   Bytes allocate(std::size_t bytes) {

@@ -58,15 +58,21 @@ class Route {
   // `algorithm` names one for schedules; empty unless the caller has chosen it.
 
   /// Reduces the pieces as one vector.
-  virtual Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
-                           std::string_view algorithm) = 0;
+  Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                   std::string_view algorithm) {
+    return begin_allreduce(operation, pieces, operation.among_ranks(reduction), algorithm);
+  }
   /// `input` is a vector cut into `chunks`; `output` gets this rank's chunk of the reduction.
-  virtual Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
-                                const Chunks& chunks, Reduction reduction,
-                                std::string_view algorithm) = 0;
+  Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                        const Chunks& chunks, Reduction reduction, std::string_view algorithm) {
+    return begin_reduce_scatter(operation, input, output, chunks, operation.among_ranks(reduction),
+                                algorithm);
+  }
   /// The output of other ranks than the root is not touched.
-  virtual Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
-                        std::string_view algorithm) = 0;
+  Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                std::string_view algorithm) {
+    return begin_reduce(operation, piece, operation.among_ranks(reduction), root, algorithm);
+  }
   virtual Task<> broadcast(Operation& operation, Buffer data, int root,
                            std::string_view algorithm) = 0;
   virtual Task<Gathered> allgather(Operation& operation, Contribution mine,
@@ -79,9 +85,17 @@ class Route {
                                   std::string_view algorithm) = 0;
   virtual Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) = 0;
   /// Phase 0 and nothing else.
-  Task<> barrier(Operation& operation) { return lane_.agree(operation); }
+  virtual Task<> barrier(Operation& operation) { return lane_.agree(operation); }
 
  protected:
+  virtual Task<> begin_allreduce(Operation& operation, std::span<const Piece> pieces,
+                                 Reduction reduction, std::string_view algorithm) = 0;
+  virtual Task<> begin_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                                      const Chunks& chunks, Reduction reduction,
+                                      std::string_view algorithm) = 0;
+  virtual Task<> begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                              std::string_view algorithm) = 0;
+
   Lane& lane_;
 };
 

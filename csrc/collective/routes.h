@@ -19,11 +19,14 @@ class Routes {
  public:
   explicit Routes(Lane& lane)
       : lane_(lane), network_(lane), shared_memory_(lane), hierarchical_(lane) {}
+  /// All collectives take this one.
+  Routes(Lane& lane, Route& only) : Routes(lane) { only_ = &only; }
 
   Lane& lane() const { return lane_; }
 
   /// Throws ArgumentError where the algorithm cannot run.
   Route& choose(Collective collective, std::string_view algorithm) {
+    if (only_) return *only_;
     if (lane_.board() && lane_.plans().chosen_freely(collective, algorithm)) {
       if (lane_.across()) return hierarchical_;
       return shared_memory_;
@@ -37,6 +40,7 @@ class Routes {
   Network network_;
   SharedMemory shared_memory_;
   Hierarchical hierarchical_;
+  Route* only_ = nullptr;
 };
 
 }  // namespace ronde

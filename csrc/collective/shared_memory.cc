@@ -40,8 +40,8 @@ std::uint64_t SharedMemory::begin(Operation& operation, std::uint64_t extent, st
 
 // Where a call has no result to be made, its task is that of the shared collective itself.
 
-Task<> SharedMemory::allreduce(Operation& operation, std::span<const Piece> pieces,
-                               Reduction reduction, std::string_view) {
+Task<> SharedMemory::begin_allreduce(Operation& operation, std::span<const Piece> pieces,
+                                     Reduction reduction, std::string_view) {
   if (reduction.adaptive) return adasum_in_memory(lane_, operation, pieces, reduction);
   Pieces all(pieces);
   const auto fingerprint = begin(operation, all.bytes(), all.bytes());
@@ -49,15 +49,16 @@ Task<> SharedMemory::allreduce(Operation& operation, std::span<const Piece> piec
                              lane_.shared<SharedAllreduce>(fingerprint, std::move(all), reduction));
 }
 
-Task<> SharedMemory::reduce(Operation& operation, Piece piece, Reduction reduction, int root,
-                            std::string_view) {
+Task<> SharedMemory::begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                                  std::string_view) {
   const auto fingerprint = begin(operation, piece.input.bytes, piece.input.bytes);
   return lane_.run_in_memory(
       operation, lane_.shared<SharedAllreduce>(fingerprint, Pieces({&piece, 1}), reduction, root));
 }
 
-Task<> SharedMemory::reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
-                                    const Chunks& chunks, Reduction reduction, std::string_view) {
+Task<> SharedMemory::begin_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                                          const Chunks& chunks, Reduction reduction,
+                                          std::string_view) {
   std::vector<std::size_t> counts;
   std::uint64_t extent = 0;
   for (int rank = 0; rank < lane_.size(); ++rank) {

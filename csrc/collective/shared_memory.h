@@ -12,13 +12,13 @@ class SharedMemory final : public Route {
  public:
   using Route::Route;
 
-  Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
-                   std::string_view algorithm) override;
-  Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
-                        const Chunks& chunks, Reduction reduction,
-                        std::string_view algorithm) override;
-  Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
-                std::string_view algorithm) override;
+  Task<> begin_allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                         std::string_view algorithm) override;
+  Task<> begin_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                              const Chunks& chunks, Reduction reduction,
+                              std::string_view algorithm) override;
+  Task<> begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                      std::string_view algorithm) override;
   Task<> broadcast(Operation& operation, Buffer data, int root,
                    std::string_view algorithm) override;
   Task<Gathered> allgather(Operation& operation, Contribution mine,

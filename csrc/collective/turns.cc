@@ -24,7 +24,7 @@ void wait_until(Control& control, Done done) {
 
 Turns::~Turns() { delete refused_.load(); }
 
-Turns::Turn Turns::take(const Call& call) {
+Turns::Turn Turns::take(const Call& call, bool joins) {
   // A thread gets here in a call of its own by a hook: a handler of signals, say.
   if (is_inside() || (lane_.set() != 0 && lane_.control().ends_here()))
     throw Error(
@@ -32,7 +32,15 @@ Turns::Turn Turns::take(const Call& call) {
         " was called, perhaps by a handler of signals or warnings or by a compressor, while the "
         "same thread was in a call of the same process set or in shutdown: neither call could "
         "complete");
-  wait_until(lane_.control(), [&] { return begin(); });
+  wait_until(lane_.control(), [&] {
+    if (joined_)
+      throw Error(call.text() +
+                  " was called while another thread of this rank is in ronde.join on the same "
+                  "process set, which says that this rank makes no more calls until all have "
+                  "joined");
+    return begin();
+  });
+  joined_ = joins;
   owner_.store(std::this_thread::get_id(), std::memory_order_relaxed);
   return Turn(*this);
 }
@@ -52,6 +60,7 @@ bool Turns::begin() {
 
 void Turns::end() {
   owner_.store(std::thread::id(), std::memory_order_relaxed);
+  joined_ = false;
   mutex_.unlock();
   try {
     if (lane_.control().ending()) leave();

@@ -29,8 +29,8 @@ class Turns {
     Turns& turns_;
   };
 
-  /// Waits for it. Throws where it cannot come.
-  Turn take(const Call& call);
+  /// Waits for it. Throws where it cannot come. `joins`: other threads are not to wait for its end.
+  Turn take(const Call& call, bool joins = false);
 
   /// Throws where none begins any more.
   void require_open() const;
@@ -66,6 +66,7 @@ class Turns {
   std::atomic<std::thread::id> owner_;                // the thread whose turn it is
   std::atomic<const std::string*> refused_{nullptr};  // why, once no call is made any more
   std::atomic<bool> gave_up_ = false;
+  std::atomic<bool> joined_ = false;  // whoever has the turn
 };
 
 }  // namespace ronde

@@ -183,6 +183,48 @@ bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
   return submission.done();
 }
 
+int Engine::join(Communicator& set, Join average) {
+  if (!set.settings().check)
+    throw Error(
+        "ronde.join cannot be used with RONDE_CHECK=0: where the ranks do not compare their calls, "
+        "they do not find out that one has joined");
+  const Counted counted(waiting_);
+  {
+    const Holding lock(*this);
+    queue(set).join(average);
+    busy_ = queues_.size();
+  }
+  try {
+    return set.join(average, [&] { return end_join(set); });
+  } catch (...) {
+    const Holding lock(*this);
+    const auto found = queues_.find(&set);
+    if (found != queues_.end()) found->second->end_join();
+    throw;
+  }
+}
+
+/// When all ranks have joined: until that is so for asynchronous calls.
+std::uint64_t Engine::end_join(const Communicator& set) {
+  Several several;
+  Wait wait(spin_);
+  while (true) {
+    bool moved = control_->run_requests();
+    {
+      const Holding lock(*this);
+      const auto found = queues_.find(&set);
+      if (found == queues_.end()) set.require_open();
+      auto& queue = *queues_.at(&set);
+      if (queue.gave_up()) set.require_usable();
+      if (!queue.refused().empty()) throw Error(queue.refused());
+      if (!queue.joins()) return queue.end_join();
+      moved |= progress(true);
+    }
+    if (!moved) wait.pause(several);
+    if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
+  }
+}
+
 void Engine::leave(const std::vector<Communicator*>& sets) {
   const Holding lock(*this);
   for (auto* set : sets) queue(*set).stay();

@@ -46,6 +46,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   /// will find out.
   void leave(const std::vector<Communicator*>& sets);
 
+  /// This rank has no more data (Communicator::join): for asynchronous calls as well.
+  int join(Communicator& set, Join average);
+
   /// Whether calls are pending on a set.
   bool busy(const Communicator& set);
   /// Runs what all ranks of a set have pending, and ends the rest with this error, and what is
@@ -73,6 +76,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   void require_mine() const;
   bool holds() const;
   Queue& queue(Communicator& set);
+  std::uint64_t end_join(const Communicator& set);
   bool progress(bool waits);
   bool meanwhile();
   void work();

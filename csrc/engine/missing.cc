@@ -8,14 +8,8 @@
 
 namespace ronde {
 
-bool Unmatched::same_ranks_lack(const Unmatched& other) const {
-  for (std::size_t rank = 0; rank < calls.size(); ++rank) {
-    if (is_lacked_by(rank) != other.is_lacked_by(rank)) return false;
-  }
-  return true;
-}
-
-std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements) {
+std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements,
+                                           const std::vector<bool>& joined) {
   std::map<std::string, Unmatched> found;
   for (std::size_t rank = 0; rank < statements.size(); ++rank) {
     for (const auto& stated : statements[rank]) {
@@ -24,8 +18,13 @@ std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> 
       ++calls[rank];
     }
   }
-  for (auto& [key, one] : found)
-    one.everywhere = *std::min_element(one.calls.begin(), one.calls.end());
+  for (auto& [key, one] : found) {
+    one.everywhere = *std::ranges::max_element(one.calls);
+    for (std::size_t rank = 0; rank < joined.size(); ++rank)
+      if (!joined[rank]) one.everywhere = std::min(one.everywhere, one.calls[rank]);
+    for (std::size_t rank = 0; rank < joined.size(); ++rank)
+      if (!joined[rank] && !one.has_more(rank)) one.lacking.push_back(rank);
+  }
   for (const auto& statement : statements) {
     std::map<std::string_view, std::size_t> met;
     for (const auto& stated : statement) {
@@ -34,8 +33,7 @@ std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> 
     }
   }
   std::erase_if(found, [](const auto& each) {
-    const auto& calls = each.second.calls;
-    return each.second.everywhere == *std::max_element(calls.begin(), calls.end());
+    return each.second.everywhere == *std::ranges::max_element(each.second.calls);
   });
   return found;
 }
@@ -45,8 +43,9 @@ std::string missing_table(const std::string& key, const Unmatched& ranks,
                           const std::vector<int>& members) {
   std::vector<StallRow> rows;
   for (std::size_t rank = 0; rank < statements.size(); ++rank) {
-    if (ranks.is_lacked_by(rank)) {
-      rows.push_back({members[rank], "not submitted"});
+    if (!ranks.has_more(rank)) {
+      const bool lacks = std::ranges::count(ranks.lacking, rank) > 0;
+      rows.push_back({members[rank], lacks ? "not submitted" : "has joined"});
       continue;
     }
     std::size_t met = 0;

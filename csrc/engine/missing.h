@@ -13,15 +13,17 @@ namespace ronde {
 
 /// A key with which ranks have different numbers of calls pending.
 struct Unmatched {
-  std::vector<std::size_t> calls;  // of each rank
-  std::size_t everywhere;          // the least of these
-  double waited;                   // the longest of those that some ranks lack, on any rank
+  std::vector<std::size_t> calls;    // of each rank
+  std::size_t everywhere;            // the least of these, but for ranks that have joined
+  std::vector<std::size_t> lacking;  // ranks that should have more
+  double waited;                     // the longest of what they lack, on any rank
 
-  bool is_lacked_by(std::size_t rank) const { return calls[rank] == everywhere; }
-  bool same_ranks_lack(const Unmatched& other) const;
+  bool has_more(std::size_t rank) const { return calls[rank] > everywhere; }
 };
 
-std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements);
+/// `joined`: of each rank, whether it has.
+std::map<std::string, Unmatched> unmatched(std::span<const std::vector<Stated>> statements,
+                                           const std::vector<bool>& joined);
 
 /// Which ranks, which are `members`, have the first of these calls, and since when.
 std::string missing_table(const std::string& key, const Unmatched& ranks,

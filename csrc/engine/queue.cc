@@ -2,39 +2,24 @@
 
 #include <algorithm>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "collective/exchange.h"
-#include "collective/mismatch.h"
 #include "collective/network.h"
 #include "collective/share.h"
-#include "collective/stall_table.h"
 #include "collective/wait.h"
 #include "core/error.h"
-#include "core/text.h"
 #include "trace/clock.h"
 #include "trace/timeline.h"
 
 namespace ronde {
 namespace {
 
-using namespace std::chrono_literals;
-
-constexpr auto kFirstPause = 50us, kLongestPause = 2000us;
-// After so many seconds the ranks also state where a call was submitted.
-constexpr double kWorthASite = 0.1;
-constexpr std::size_t kShown = 5;  // pending calls that a report names
-
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
 
 bool equal(const Reduction& a, const Reduction& b) {
   return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
          a.postscale == b.postscale && a.adaptive == b.adaptive;
-}
-
-double seconds(std::chrono::steady_clock::duration time) {
-  return std::chrono::duration<double>(time).count();
 }
 
 std::uint64_t fingerprint(const Calls& calls) {
@@ -78,11 +63,20 @@ Queue::~Queue() {
 
 void Queue::submit(std::shared_ptr<Submission> submission) {
   if (!refused_.empty()) throw Error(refused_);
+  if (joining_ != Joining::off)
+    throw Error(submission->call().text() +
+                " was submitted while another thread of this rank is in ronde.join on the same "
+                "process set, which says that this rank makes no more calls until all have joined");
   submitted_.add(submission);
-  const auto& call = submission->call();
-  submission->entry = recorder().submit(call.kind, call.name, call.bytes());
-  submission->entry.stands_at(submission->site());
-  submission->submitted = recorder().timeline().on() ? exact_time() : coarse_time();
+  note(*submission);
+}
+
+/// What was submitted, in what others see of this rank.
+void Queue::note(Submission& submission) {
+  const auto& call = submission.call();
+  submission.entry = recorder().submit(call.kind, call.name, call.bytes());
+  submission.entry.stands_at(submission.site());
+  submission.submitted = recorder().timeline().on() ? exact_time() : coarse_time();
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -114,9 +108,9 @@ bool Queue::begin(bool waits) {
   if (gave_up_ || meeting_ || next.round) return false;
   std::optional<Calls> slot;
   if (due_.empty()) {
-    if (draining_ == Drain::over || (draining_ == Drain::off && submitted_.count() == 0))
-      return false;
-    if (draining_ == Drain::off) {
+    const bool always = draining_ == Drain::on || joining_ == Joining::on;
+    if (draining_ == Drain::over || (!always && submitted_.count() == 0)) return false;
+    if (!always) {
       slot = slots_.next();
       const bool news = stated_ != submitted_.so_far();
       if (!slot && (!waits || (!news && Clock::now() < resumes_))) return false;
@@ -171,6 +165,9 @@ std::string Queue::description(const Track& track) const {
 /// Throws in the task what should end the wait: a failure, a deadline.
 void Queue::check(Track& track) {
   auto& round = *track.round;
+  // Others may never come to a round that this rank has begun only because it has joined.
+  const bool for_others = joining_ == Joining::on || submitted_.count() == 0;
+  if (for_others && round.running.empty() && draining_ == Drain::off) round.waited = {};
   try {
     round.watch.check(seconds(round.waited));
     require_members(track);
@@ -180,10 +177,11 @@ void Queue::check(Track& track) {
 }
 
 /// Ends a wait for ranks that do not come any more. That concerns this set alone. (Where this rank
-/// is ending too, all will come: the last thing that ranks do is to negotiate.)
+/// is ending too, all will come: the last thing that ranks do is to negotiate. In join the blocking
+/// call finds out.)
 void Queue::require_members(Track& track) {
   auto& control = track.lane.control();
-  if (control.ending()) return;
+  if (control.ending() || joining_ == Joining::on) return;
   const auto& round = *track.round;
   const auto missing =
       control.missing(track.lane.members(), track.lane.number(), round.operation.sequence);
@@ -282,63 +280,6 @@ Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot
   if (!due_.empty()) co_await run(track, operation, take_due());
 }
 
-Task<> Queue::negotiate(Track& track, Operation& operation) {
-  recorder().count(Counter::negotiations);
-  const Span span(track.lane.recorder(), "negotiate");
-  stated_ = submitted_.so_far();
-  const auto now = Clock::now();
-  std::vector<Stated> mine;
-  for (const auto& call : submitted_.in_order()) {
-    Stated stated{.key = call.submission->key(), .fingerprint = call.submission->fingerprint()};
-    stated.waited = seconds(now - call.counted);
-    if (stated.waited > kWorthASite) stated.site = call.submission->site();
-    mine.push_back(std::move(stated));
-  }
-  // No rank may stop to drain before all do: the others would wait for it.
-  std::string statement = (draining_ == Drain::on ? "d" : "-") + text_of(mine);
-  const auto texts = co_await exchange_texts(track.lane, operation, std::move(statement));
-  std::vector<std::vector<Stated>> statements;
-  bool all_drain = true;
-  for (const auto& text : texts) {
-    all_drain &= text.at(0) == 'd';
-    statements.push_back(statement_of(std::string_view(text).substr(1)));
-  }
-  const auto found = matches(statements);
-  if (all_drain && found.empty()) draining_ = Drain::over;
-  end_overdue(statements);
-  pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
-                         : Clock::duration();
-  resumes_ = Clock::now() + pause_;
-
-  // All of them before the first is done with: those of a key are known by their number.
-  Calls equal, different;
-  std::unordered_map<std::string_view, std::size_t> met;
-  for (const auto& match : found) {
-    const auto& call = submitted_.find(match.key)->pending[met[match.key]++].submission;
-    (match.equal ? equal : different).push_back(call);
-  }
-  for (const auto& call : different) {
-    co_await refuse(track, operation, call);
-  }
-  commit(equal);
-}
-
-/// Ends a call that the ranks describe differently: with an error on all, and the others go on.
-Task<> Queue::refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call) {
-  const Calls alone{call};
-  submitted_.begin(alone);
-  track.round->running = alone;
-  const auto texts = co_await exchange_texts(track.lane, operation, call->call().text());
-  const auto sites = co_await exchange_texts(track.lane, operation, call->site());
-  std::vector<Described> described;
-  for (int rank = 0; rank < track.lane.size(); ++rank)
-    described.push_back({texts[rank], sites[rank]});
-  const auto message = mismatch_message(described, track.lane.members(), track.lane.set());
-  track.round->running.clear();
-  submitted_.end(alone);
-  fail(alone, std::make_exception_ptr(MismatchError(message)));
-}
-
 /// Before anything runs that goes by what the link costs: all lanes go by the same, and a rank that
 /// measured it in a round could not know whether the others still do so in theirs.
 Task<> Queue::know_link(Track& track, Operation& operation) {
@@ -376,6 +317,7 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
                   {.bytes = known_bytes(calls), .of = fused});
   if (!track.open) co_await open(track, operation);
   operation.agreed = true;
+  operation.joined = calls[0]->joined();
   const auto& fusable = calls[0]->fusable();
   if (fusable) {
     std::vector<Piece> pieces;
@@ -415,89 +357,21 @@ void Queue::fail(const Calls& calls, const std::exception_ptr& error, bool touch
 
 std::vector<Calls> Queue::grouped(const Calls& calls) const {
   std::vector<Calls> groups;
-  const Fusable* first = nullptr;  // of the last group, if more can be fused with it
+  const Submission* first = nullptr;  // of the last group, if more can be fused with it
   std::size_t bytes = 0;
   for (const auto& call : calls) {
     const auto& next = call->fusable();
     const std::size_t more = next ? call->bytes() : 0;
-    if (!first || !next || !equal(first->reduction, next->reduction) ||
-        bytes + more > fusion_bytes_) {
+    if (!first || !next || !equal(first->fusable()->reduction, next->reduction) ||
+        first->joined().divisor != call->joined().divisor || bytes + more > fusion_bytes_) {
       groups.emplace_back();
-      first = next ? &*next : nullptr;
+      first = next ? call.get() : nullptr;
       bytes = 0;
     }
     groups.back().push_back(call);
     bytes += more;
   }
   return groups;
-}
-
-// Missing calls -----------------------------------------------------------------------------------
-
-/// What some ranks have pending and others do not: the first rank warns of it, after a while. What
-/// has waited longest ends after too long, on all ranks that have it, with what else the same ranks
-/// lack. For the rest time counts anew: a rank that gives up now may have been late for it.
-void Queue::end_overdue(std::span<const std::vector<Stated>> statements) {
-  const auto& lane = tracks_[0]->lane;
-  const double timeout = lane.settings().stall_timeout;
-  const auto all = unmatched(statements);
-  std::erase_if(warned_, [&](const auto& key) { return !all.contains(key); });
-  if (all.empty()) return;
-  warn(all, statements);
-  const auto& longest = std::max_element(all.begin(), all.end(), [](const auto& a, const auto& b) {
-                          return a.second.waited < b.second.waited;
-                        })->second;
-  if (timeout <= 0 || longest.waited <= timeout) return;
-  lane.control().hooks().stalled();
-  const auto now = Clock::now();
-  for (const auto& [key, ranks] : all) {
-    if (ranks.is_lacked_by(lane.rank())) continue;
-    const auto stated = ranks.calls[lane.rank()];
-    auto& pending = submitted_.find(key)->pending;
-    if (ranks.waited > timeout && ranks.same_ranks_lack(longest)) {
-      const auto& first = pending[ranks.everywhere];
-      end(key, ranks.everywhere, stated,
-          "waited " + seconds_text(seconds(now - first.since)) +
-              " for an asynchronous call that not all ranks have submitted: " +
-              first.submission->call().text() +
-              missing_table(key, ranks, statements, lane.members()) + "\n(RONDE_STALL_TIMEOUT is " +
-              seconds_text(timeout) + ")");
-    } else {
-      for (auto i = ranks.everywhere; i < stated; ++i) pending[i].counted = now;
-    }
-  }
-}
-
-/// Once of each call that has waited for long.
-void Queue::warn(const std::map<std::string, Unmatched>& all,
-                 std::span<const std::vector<Stated>> statements) {
-  const auto& lane = tracks_[0]->lane;
-  const double warning = lane.settings().stall_warning;
-  std::string late;
-  std::size_t shown = 0;
-  for (const auto& [key, ranks] : all) {
-    if (warning <= 0 || ranks.waited <= warning || !warned_.insert(key).second) continue;
-    if (++shown > kShown) continue;
-    const bool mine = !ranks.is_lacked_by(lane.rank());
-    const auto own = mine ? submitted_.find(key)->pending[ranks.everywhere].submission : nullptr;
-    late += "\n" + (own ? own->call().text() : printable(key)) +
-            missing_table(key, ranks, statements, lane.members());
-  }
-  if (late.empty()) return;
-  recorder().count(Counter::stall_warnings);
-  if (lane.rank() != 0) return;
-  lane.control().hooks().warn("asynchronous calls have waited that not all ranks have submitted:" +
-                              late + (shown > kShown ? "\n..." : ""));
-}
-
-/// Some of the calls that are pending with a key.
-void Queue::end(const std::string& key, std::size_t from, std::size_t to, const std::string& why) {
-  const auto& pending = submitted_.find(key)->pending;
-  Calls calls;
-  for (auto i = from; i < to; ++i) calls.push_back(pending[i].submission);
-  submitted_.begin(calls);
-  submitted_.end(calls);
-  fail(calls, std::make_exception_ptr(StalledError(why)));
 }
 
 }  // namespace ronde

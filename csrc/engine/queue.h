@@ -55,12 +55,21 @@ class Queue {
 
   /// Whether there is something to move.
   bool moves() const;
-  bool idle() const { return !moves() && due_.empty() && submitted_.count() == 0; }
+  bool idle() const {
+    return !moves() && due_.empty() && submitted_.count() == 0 && joining_ != Joining::on;
+  }
 
   /// Negotiates from now on, whether or not anything is pending, until nothing is that all ranks
   /// have. All must call it, and make progress until then.
   void drain() { draining_ = Drain::on; }
   bool drains() const { return !gave_up_ && (draining_ == Drain::on || moves() || !due_.empty()); }
+
+  /// This rank has no more data: from now on it negotiates, and takes part in the calls of the
+  /// others with neutral values, until all ranks have joined and nothing is pending. Nothing can be
+  /// submitted until `end_join`, which returns in how many negotiations it has taken part.
+  void join(Join average);
+  bool joins() const { return joining_ == Joining::on || moves() || !due_.empty(); }
+  std::uint64_t end_join();
 
   /// As this rank is ending: reports to the others that it submits nothing more, once nothing is
   /// pending. Returns whether it has.
@@ -73,9 +82,22 @@ class Queue {
 
   /// Whether messages of calls that were given up may still be under way.
   bool gave_up() const { return gave_up_; }
+  /// Why no call is taken any more; empty while they are.
+  const std::string& refused() const { return refused_; }
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  // How a statement begins: whether the rank drains, or how it has joined.
+  static constexpr char kDrains = 'd';
+  static constexpr char kBySize = static_cast<char>(Join::size);
+  static constexpr char kByContributing = static_cast<char>(Join::contributing);
+
+  static constexpr std::size_t kShown = 5;  // pending calls that a report names
+
+  static double seconds(Clock::duration time) {
+    return std::chrono::duration<double>(time).count();
+  }
 
   /// What is under way on a lane.
   struct Round {
@@ -112,15 +134,20 @@ class Queue {
   Task<> meet(Track& track, Operation& operation, std::optional<Calls> slot);
   Task<> negotiate(Track& track, Operation& operation);
   Task<> refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call);
+  Task<Calls> matched(Track& track, Operation& operation, std::vector<Match> found,
+                      std::string states);
   Task<> know_link(Track& track, Operation& operation);
   Task<> run(Track& track, Operation& operation, Calls calls);
 
   void commit(const Calls& calls);
+  void note(Submission& submission);
   void count(const Calls& calls);
   void fail(const Calls& calls, const std::exception_ptr& error, bool touched = false);
   Calls take_due();
   std::vector<Calls> grouped(const Calls& calls) const;
-  void end_overdue(std::span<const std::vector<Stated>> statements);
+  void drop(const Calls& calls, const std::exception_ptr& error);
+  void end_overdue(std::span<const std::vector<Stated>> statements,
+                   const std::vector<bool>& joined);
   void warn(const std::map<std::string, Unmatched>& all,
             std::span<const std::vector<Stated>> statements);
   void end(const std::string& key, std::size_t from, std::size_t to, const std::string& why);
@@ -140,7 +167,10 @@ class Queue {
   bool gave_up_ = false;
   bool left_ = false;
   enum class Drain { off, on, over } draining_ = Drain::off;
-  std::string refused_;  // why no call is taken any more
+  enum class Joining { off, on, over } joining_ = Joining::off;
+  Join average_ = Join::no;          // while joining
+  std::uint64_t joined_rounds_ = 0;  // negotiations while joining
+  std::string refused_;              // why no call is taken any more
 
   std::uint64_t stated_ = 0;      // what was submitted before the last negotiation
   std::set<std::string> warned_;  // keys of calls that some ranks lack

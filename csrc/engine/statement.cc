@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -50,24 +51,47 @@ std::vector<Stated> statement_of(std::string_view text) {
   return statement;
 }
 
-std::vector<Match> matches(std::span<const std::vector<Stated>> statements) {
+std::vector<Match> matches(std::span<const std::vector<Stated>> statements,
+                           const std::vector<bool>& joined) {
   // The fingerprints that each rank has for a key, in the order of submission.
   std::vector<std::map<std::string_view, std::vector<std::uint64_t>>> pending(statements.size());
   for (std::size_t rank = 0; rank < statements.size(); ++rank)
     for (const auto& stated : statements[rank])
       pending[rank][stated.key].push_back(stated.fingerprint);
 
-  std::vector<Match> found;
-  std::map<std::string_view, std::size_t> met;
-  for (const auto& stated : statements[0]) {
-    const std::size_t number = met[stated.key]++;
-    bool everywhere = true, equal = true;
-    for (auto& rank : pending) {
-      const auto& fingerprints = rank[stated.key];
-      everywhere &= number < fingerprints.size();
-      equal &= everywhere && fingerprints[number] == stated.fingerprint;
+  const auto match_of = [&](const std::string& key, std::size_t number) -> std::optional<Match> {
+    Match match{.key = key, .lacking = {}};
+    std::uint64_t expected = 0;
+    for (std::size_t rank = 0; rank < pending.size(); ++rank) {
+      const auto& fingerprints = pending[rank][key];
+      if (number >= fingerprints.size()) {
+        if (!joined[rank]) return {};
+        match.lacking.push_back(static_cast<int>(rank));
+        continue;
+      }
+      if (match.first < 0) {
+        match.first = static_cast<int>(rank);
+        expected = fingerprints[number];
+      }
+      match.equal &= fingerprints[number] == expected;
     }
-    if (everywhere) found.push_back({stated.key, equal});
+    return match;
+  };
+
+  const auto first = std::ranges::find(joined, false);
+  if (first != joined.end())
+    statements = statements.subspan(static_cast<std::size_t>(first - joined.begin()), 1);
+  std::vector<Match> found;
+  std::map<std::string_view, std::size_t> looked;
+  for (const auto& statement : statements) {
+    std::map<std::string_view, std::size_t> met;
+    for (const auto& stated : statement) {
+      const std::size_t number = met[stated.key]++;
+      auto& next = looked[stated.key];
+      if (number < next) continue;
+      ++next;
+      if (auto match = match_of(stated.key, number)) found.push_back(std::move(*match));
+    }
   }
   return found;
 }

@@ -11,8 +11,10 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "collective/call.h"
+#include "collective/outline.h"
 #include "collective/routes.h"
 #include "core/keep.h"
 #include "trace/recorder.h"
@@ -33,6 +35,8 @@ class Submission {
     std::optional<Fusable> fusable;                    // the same, where it can be fused
     bool scheduled = false;                            // an algorithm for schedules is named
     std::string site{};                                // "train.py:42", where it is submitted
+    /// What it does, for ranks that have joined, where that cannot be recorded as it begins.
+    std::function<std::vector<Outline>()> outlines{};
   };
 
   /// `owned`: the memory that it refers to.
@@ -59,6 +63,7 @@ class Submission {
   /// Whether it goes by schedules even inside a machine.
   bool scheduled() const { return what_.scheduled; }
   Task<> task(Routes& routes, Operation& operation) const { return what_.begin(routes, operation); }
+  const std::function<std::vector<Outline>()>& outlines() const { return what_.outlines; }
 
   /// It is not pending any more.
   void begin() { begun_ = true; }
@@ -66,6 +71,10 @@ class Submission {
 
   Entry entry;                 // in the flight record
   std::int64_t submitted = 0;  // in exact_time(), for a timeline
+
+  /// Of ranks that have joined, once the ranks have agreed to run it.
+  const Joined& joined() const { return joined_; }
+  void set_joined(const Joined& joined) { joined_ = joined; }
 
   /// Any thread may ask.
   bool done() const { return done_.load(std::memory_order_acquire); }
@@ -79,6 +88,7 @@ class Submission {
     if (touched) keep_until_exit(owned_);
     owned_.reset();
     what_.begin = nullptr;
+    what_.outlines = nullptr;
     entry.end(error ? CallState::failed : CallState::done);
     error_ = std::move(error);
     done_.store(true, std::memory_order_release);
@@ -89,6 +99,7 @@ class Submission {
   const std::string key_;
   const std::uint64_t fingerprint_;
   std::shared_ptr<const void> owned_;
+  Joined joined_;
   std::exception_ptr error_;
   bool begun_ = false;
   std::atomic<bool> done_ = false;

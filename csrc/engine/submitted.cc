@@ -9,13 +9,27 @@ namespace ronde {
 
 void Submitted::add(std::shared_ptr<Submission> submission) {
   const auto& call = submission->call();
-  auto& key = keys_[submission->key()];
-  if (!key) key = std::make_shared<Key>(Key{submission->key(), {}});
+  auto& key = key_of(*submission);
   if (!call.name.empty() && (key->running || !key->pending.empty()))
     throw ArgumentError("an asynchronous " + call.kind + " with the name '" + call.name +
                         "' is pending: wait for it first, or give this one another name");
+  add(*key, std::move(submission));
+}
+
+void Submitted::add_neutral(std::shared_ptr<Submission> submission) {
+  auto& key = key_of(*submission);
+  add(*key, std::move(submission));
+}
+
+std::shared_ptr<Submitted::Key>& Submitted::key_of(const Submission& submission) {
+  auto& key = keys_[submission.key()];
+  if (!key) key = std::make_shared<Key>(Key{submission.key(), {}});
+  return key;
+}
+
+void Submitted::add(Key& key, std::shared_ptr<Submission> submission) {
   const auto now = Clock::now();
-  key->pending.push_back({so_far_++, std::move(submission), now, now});
+  key.pending.push_back({so_far_++, std::move(submission), now, now});
   ++count_;
 }
 

@@ -39,6 +39,9 @@ class Submitted {
 
   /// Throws ArgumentError if a call with that name is pending or running.
   void add(std::shared_ptr<Submission> submission);
+  /// Of this rank, which has joined: others may have submitted it again before the last has ended
+  /// here.
+  void add_neutral(std::shared_ptr<Submission> submission);
 
   /// What is pending, in the order of submission.
   std::vector<Call> in_order() const;
@@ -57,6 +60,8 @@ class Submitted {
   void sweep();
 
  private:
+  std::shared_ptr<Key>& key_of(const Submission& submission);
+  void add(Key& key, std::shared_ptr<Submission> submission);
   static bool is_unused(const std::shared_ptr<Key>& key);
 
   std::unordered_map<std::string, std::shared_ptr<Key>> keys_;

@@ -143,13 +143,14 @@ Task<> reduce_in_floats(Ranks& ranks, const GroupedCall& group, const Plan::Way&
   ranks.operation.release(held);
 }
 
+constexpr Reduction kAny{.dtype = DType::uint8, .op = ReduceOp::max};
+
 /// Phase 0 of the whole group; of an empty one, too.
 Task<> agree(Ranks& ranks, GroupedCall& group) {
   const auto flags = ranks.room<std::uint8_t>(2);
-  flags[0] = must_be_exact(group);
+  flags[0] = ranks.operation.joined.ranks > 0 || must_be_exact(group);
   const std::vector<Piece> pieces{{buffer_of(flags.first(1)), buffer_of(flags.last(1))}};
-  const Reduction any{.dtype = DType::uint8, .op = ReduceOp::max};
-  co_await ranks.allreduce(pieces, any);
+  co_await ranks.allreduce(pieces, kAny);
   ranks.operation.agreed = true;
   group.exactly = flags[1] != 0;
 }
@@ -163,7 +164,7 @@ void Plan::add(std::shared_ptr<Method> method, Indices members, std::size_t fusi
   way.members = std::move(members);
   way.exactly = buckets_of(
       way.members, fusion_bytes, [&](std::size_t i) { return parameters[i].dtype; },
-      [&](std::size_t i) { return parameters[i].elements * size_of(parameters[i].dtype); });
+      [&](std::size_t i) { return parameters[i].bytes(); });
   way.in_floats = buckets_of(
       way.members, fusion_bytes, [](std::size_t) { return DType::float32; },
       [&](std::size_t i) { return parameters[i].elements * sizeof(float); });
@@ -172,6 +173,18 @@ void Plan::add(std::shared_ptr<Method> method, Indices members, std::size_t fusi
     for (const auto i : bucket) way.buckets.back().push_back(&parameters[i]);
   }
   ways.push_back(std::move(way));
+}
+
+std::vector<Outline> Plan::outlines() const {
+  std::vector<Outline> all{Outline::allreduce({1}, kAny)};
+  for (const auto& way : ways) {
+    for (const auto& bucket : way.exactly) {
+      std::vector<std::size_t> bytes;
+      for (const auto i : bucket) bytes.push_back(parameters[i].bytes());
+      all.push_back(Outline::allreduce(std::move(bytes), reductions[bucket.front()]));
+    }
+  }
+  return all;
 }
 
 Task<> reduce_group(std::shared_ptr<GroupedCall> group, Routes& routes, Operation& operation) {

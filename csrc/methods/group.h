@@ -4,7 +4,7 @@
 // With phase 0 the ranks learn whether any of them has values that are not finite, while a method
 // feeds back, or that float32 cannot hold, in which methods compute. Then all arrays are reduced
 // exactly: a step that the caller may skip must leave no trace, and nothing become infinite on the
-// way.
+// way. So they are while ranks have joined, which have no values for a method.
 //
 //   plan   what is known of a group from call to call
 //   way    some arrays of it, and the method for them
@@ -15,6 +15,7 @@
 #include <memory>
 #include <vector>
 
+#include "collective/outline.h"
 #include "methods/method.h"
 
 namespace ronde {
@@ -46,6 +47,9 @@ struct Plan {
 
   /// `method`: null for exact reduction. Once the parameters and reductions are there.
   void add(std::shared_ptr<Method> method, Indices members, std::size_t fusion_bytes);
+
+  /// What a call does while ranks have joined: all is reduced exactly.
+  std::vector<Outline> outlines() const;
 };
 
 /// A call of it.

@@ -36,6 +36,8 @@ struct Parameter {
   std::vector<std::int64_t> shape;
   DType dtype = DType::float32;
   std::size_t elements = 0;
+
+  std::size_t bytes() const { return elements * size_of(dtype); }
 };
 
 /// Of a bucket.

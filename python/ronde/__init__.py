@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         reducescatter_async,
         synchronize,
     )
+    from .joining import join
     from .memory import empty
     from .movements import (
         allgather,
@@ -144,6 +145,7 @@ __all__ = [
     "grouped_reducescatter",
     "init",
     "is_initialized",
+    "join",
     "local_rank",
     "local_size",
     "poll",
@@ -168,6 +170,7 @@ if not TYPE_CHECKING:
         "context",
         "errors",
         "handles",
+        "joining",
         "memory",
         "movements",
         "objects",

@@ -737,6 +737,7 @@ class Call:
         prescale: float = 1.0,
         postscale: float = 1.0,
         detail: str = "",
+        needs_all: builtins.bool = False,
     ) -> None: ...
 
 class Settings:
@@ -999,6 +1000,8 @@ class Engine:
     ) -> None: ...
     def stop(self) -> None:
         """Ends the worker."""
+    def join(self, set: Communicator, contributing: builtins.bool) -> int:
+        """Takes part in the calls of other ranks until all have joined; returns the last of the job."""
 
     # The collectives of a communicator, which is given first: each submits a call, and gives it
     # as a PendingCall; or None, where a communicator would give None.

@@ -173,7 +173,8 @@ def _explain(kind: str, seen: list[View], labelled: Labelled, exactly: bool) -> 
             text = f"by {method!r}" + ("" if x.dtype.name == "float32" else ", in float32")
             if exactly:
                 text = (
-                    "exactly, as some values are not finite or beyond float32, instead of " + text
+                    "exactly, as some values are not finite or beyond float32 or ranks have joined, "
+                    "instead of " + text
                 )
         line = f"{kind} {label or f'[{i}]'} ({x.dtype.name}, shape {x.array.shape}): {text}"
         if line not in explained:

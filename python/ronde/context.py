@@ -352,7 +352,8 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
             raise ValueError(f"there is a process set of these ranks already: {known}")
     communicator = global_process_set._member()
     set_id = state.next_set
-    call = _core.Call("add_process_set", detail=f"set {set_id}, ranks {members}")
+    detail = f"set {set_id}, ranks {members}"
+    call = _core.Call("add_process_set", detail=detail, needs_all=True)
     communicator.barrier(call=call)
     included = rank() in members
     with _monitored(state, "add_process_set"):
@@ -395,7 +396,7 @@ def remove_process_set(process_set: ProcessSet) -> None:
         own = process_set._communicator
         if own is not None and own.is_inside:  # before other ranks are made to wait for this one
             raise RondeError("a call cannot remove the process set that it is made on")
-        call = _core.Call("remove_process_set", detail=f"set {set_id}")
+        call = _core.Call("remove_process_set", detail=f"set {set_id}", needs_all=True)
         global_process_set._member().barrier(call=call)
         _close_sets(state, [set_id], f"process set {set_id} was removed")
 

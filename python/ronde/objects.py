@@ -107,14 +107,16 @@ def allgather_object(
 ) -> list[T]:
     """Return the objects of all ranks, as a list in the order of the ranks.
 
-    They travel as in `broadcast_object`, whose arguments these are.
+    They travel as in `broadcast_object`, whose arguments these are. Ranks that are in `join` have
+    none.
     """
     packed = pack(obj)
     call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
     data, lengths = communicator.allgather(packed, call=call)
     ends = np.cumsum(lengths)
-    return [unpack(data[end - n : end]) for n, end in zip(lengths, ends, strict=True)]
+    # A rank that has joined has none.
+    return [unpack(data[end - n : end]) for n, end in zip(lengths, ends, strict=True) if n]
 
 
 def broadcast_parameters(

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -61,6 +62,7 @@ class Locked final : public Transport {
 
 struct Rank {
   int rank, size;
+  std::vector<int> there;  // the ranks that have not joined
   std::shared_ptr<Control> control;
   std::unique_ptr<Communicator> set;
   std::unique_ptr<Communicator> part;  // all ranks but the first, if there are three or more
@@ -115,6 +117,7 @@ inline void run(const Shape& shape, const Faults& faults, double stall_timeout,
       };
       Rank me{.rank = rank,
               .size = shape.size,
+              .there = members,
               .control = std::make_shared<Control>(channel(0), Hooks{}),
               .set = {},
               .part = {},
@@ -179,13 +182,18 @@ inline Wish draw(std::mt19937& common, const Shape& shape, std::string name) {
   return wish;
 }
 
-/// The ranks of a call: their number, and which of them this one is.
+/// The ranks of a call: which of them this one is, their number, and which have not joined.
 struct Place {
   int rank, size;
+  std::vector<int> there;
 };
 
 inline Place place_of(const Rank& me, const Wish& wish) {
-  return wish.of_part ? Place{me.rank - 1, me.size - 1} : Place{me.rank, me.size};
+  const int first = wish.of_part;
+  Place place{me.rank - first, me.size - first, {}};
+  for (const int rank : me.there)
+    if (rank >= first) place.there.push_back(rank - first);
+  return place;
 }
 
 /// Small whole numbers, so that every sum and product is exact.
@@ -193,9 +201,10 @@ inline double value(const Wish& wish, int rank, std::size_t i) {
   return static_cast<double>(1 + (wish.salt + 7 * i + 3 * rank) % 4) * wish.reduction.divisor;
 }
 
-inline double reduced(const Wish& wish, int size, std::size_t i) {
-  double all = value(wish, 0, i);
-  for (int rank = 1; rank < size; ++rank) {
+/// Of what these ranks contribute.
+inline double reduced(const Wish& wish, const std::vector<int>& ranks, std::size_t i) {
+  double all = value(wish, ranks[0], i);
+  for (const int rank : std::span(ranks).subspan(1)) {
     const double next = value(wish, rank, i);
     const auto op = wish.reduction.op;
     if (op == ReduceOp::sum) all += next;
@@ -271,8 +280,7 @@ struct Arrays {
 
   /// What must be there after the call, in the output or in what was gathered.
   Data result(const Wish& wish) const {
-    const int size = place.size;
-    const auto reduction = [&](std::size_t i) { return reduced(wish, size, i); };
+    const auto reduction = [&](std::size_t i) { return reduced(wish, place.there, i); };
     Data all;
     const auto append = [&](int rank, std::size_t from, std::size_t count) {
       const auto more =
@@ -292,10 +300,10 @@ struct Arrays {
         append(wish.root, 0, wish.count);
         return all;
       case Kind::allgather:
-        for (int rank = 0; rank < size; ++rank) append(rank, 0, rows_of(wish, rank));
+        for (const int rank : place.there) append(rank, 0, rows_of(wish, rank));
         return all;
       case Kind::alltoall:
-        for (int rank = 0; rank < size; ++rank) {
+        for (const int rank : place.there) {
           std::size_t skipped = 0;
           for (int to = 0; to < place.rank; ++to) skipped += rows_between(wish, rank, to);
           append(rank, skipped, rows_between(wish, rank, place.rank));

@@ -1,7 +1,7 @@
 // Asynchronous calls under stress, for the sanitizers. Ranks are threads, several of each rank
 // submit and wait, and messages are late. All ranks draw the same calls, on two process sets, and
-// submit those with a name in an order of their own, step after step. Then ranks that die, stay
-// away or give up.
+// submit those with a name in an order of their own, step after step. Then ranks that run out of
+// data at different times and join; and ranks that die, stay away or give up.
 //
 //   engine_test [calls] [seed]    a million calls take about an hour
 #include <atomic>
@@ -198,6 +198,44 @@ std::size_t any_program(unsigned seed) {
   return calls;
 }
 
+/// Ranks run out of data one after another, some together. Their neutral values change nothing.
+/// Returns how many calls there were.
+std::size_t uneven_program(unsigned seed) {
+  std::mt19937 common(seed);
+  const auto shape = draw_shape(common);
+  std::vector<unsigned> batches;
+  for (int rank = 0; rank < shape.size; ++rank) batches.push_back(common() % 5);
+  const auto last = std::max_element(batches.rbegin(), batches.rend());
+  const int last_rank = static_cast<int>(batches.rend() - last) - 1;
+  const Join average = common() % 2 ? Join::size : Join::contributing;
+  const auto draw_one = [&](std::string name) {
+    auto wish = draw(common, of_all(shape.size), std::move(name));
+    wish.root = last_rank;
+    // An average by another number would not be exact.
+    wish.reduction.divisor = 1.0;
+    return wish;
+  };
+  Step step{.calls = {}, .blocking = {}, .threads = 1};
+  for (auto i = 5 + common() % 20; i > 0; --i)
+    step.calls.push_back(draw_one(i % 4 ? std::to_string(i) : ""));
+  for (auto i = common() % 4; i > 0; --i) step.blocking.push_back(draw_one(""));
+  const Faults faults{.seed = seed, .delay = common() % 2 ? 0.1 : 0};
+  run(shape, faults, kDeadline, [&](Rank& me) {
+    const auto everybody = me.there;
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      for (unsigned batch = 0; batch < batches[me.rank]; ++batch) {
+        std::erase_if(me.there, [&](int rank) { return batch >= batches[rank]; });
+        Left left;
+        run_step(me, step, left);
+      }
+      CHECK(me.engine->join(*me.set, average) == last_rank);
+      me.there = everybody;
+    }
+    end(me, step.calls, false);
+  });
+  return *last * (step.calls.size() + step.blocking.size());
+}
+
 // A name is taken until its call has ended, also while that runs. Whoever tried goes on.
 void a_name_is_taken(bool shared) {
   run({2, shared, {}}, {.seed = 1, .delay = 0.1}, kDeadline, [](Rank& me) {
@@ -299,6 +337,7 @@ int main(int count, char** arguments) {
   for (unsigned round = 0; calls < wanted; ++round, ++seed) {
     std::snprintf(running, sizeof running, "it was engine_test 1 %u\n", seed);
     calls += any_program(seed);
+    calls += uneven_program(seed);
     if (round % 10 == 0)
       for (const auto fault : {Fault::dies, Fault::stays_away, Fault::gives_up})
         a_rank_that_fails(seed, fault);

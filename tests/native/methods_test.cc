@@ -99,9 +99,10 @@ bool reduce(Communicator& set, const std::shared_ptr<Plan>& plan, Values& values
       GroupedCall{plan, set, {}, {method}, method && method->feeds_back(), false, {}});
   for (auto& each : values)
     call->arrays.push_back({buffer_of(std::span(each)), buffer_of(std::span(each))});
-  set.run(plan->call, [&](Routes& routes, Operation& operation) {
+  const auto begin = [&](Routes& routes, Operation& operation) {
     return reduce_group(call, routes, operation);
-  });
+  };
+  set.run(plan->call, begin, [&] { return plan->outlines(); });
   if (call->error) std::rethrow_exception(call->error);
   return call->exactly;
 }
