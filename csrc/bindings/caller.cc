@@ -40,7 +40,10 @@ void drop(PyObject* object) {
 void give_back_objects() {
   std::vector<PyObject*> objects;
   {
-    const std::lock_guard lock(dropped().mutex);
+    // If a thread has the lock they are given back the next time. (A child that was forked may find
+    // it locked for ever.)
+    const std::unique_lock lock(dropped().mutex, std::try_to_lock);
+    if (!lock.owns_lock()) return;
     objects.swap(dropped().objects);
   }
   for (auto* object : objects) Py_DECREF(object);

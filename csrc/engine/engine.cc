@@ -63,17 +63,15 @@ class Engine::Holding {
   Holding(Engine& engine, std::try_to_lock_t) : engine_(engine) {
     if (!engine.holds() && engine.mutex_.try_lock()) take();
   }
-  ~Holding() { release(); }
+  ~Holding() {
+    if (!holds_) return;
+    engine_.holder_.store({}, std::memory_order_relaxed);
+    engine_.mutex_.unlock();
+  }
   Holding(const Holding&) = delete;
   Holding& operator=(const Holding&) = delete;
 
   explicit operator bool() const { return holds_; }
-
-  void release() {
-    if (!std::exchange(holds_, false)) return;
-    engine_.holder_.store({}, std::memory_order_relaxed);
-    engine_.mutex_.unlock();
-  }
 
  private:
   void take() {

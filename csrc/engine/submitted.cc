@@ -10,21 +10,21 @@ namespace ronde {
 void Submitted::add(std::shared_ptr<Submission> submission) {
   const auto& call = submission->call();
   auto& key = key_of(*submission);
-  if (!call.name.empty() && (key->running || !key->pending.empty()))
+  if (!call.name.empty() && (key.running || !key.pending.empty()))
     throw ArgumentError("an asynchronous " + call.kind + " with the name '" + call.name +
                         "' is pending: wait for it first, or give this one another name");
-  add(*key, std::move(submission));
+  add(key, std::move(submission));
 }
 
 void Submitted::add_neutral(std::shared_ptr<Submission> submission) {
-  auto& key = key_of(*submission);
-  add(*key, std::move(submission));
+  add(key_of(*submission), std::move(submission));
 }
 
-std::shared_ptr<Submitted::Key>& Submitted::key_of(const Submission& submission) {
-  auto& key = keys_[submission.key()];
-  if (!key) key = std::make_shared<Key>(Key{submission.key(), {}});
-  return key;
+Submitted::Key& Submitted::key_of(const Submission& submission) {
+  const auto found = keys_.find(submission.key());
+  if (found != keys_.end()) return *found->second;
+  auto made = std::make_shared<Key>(Key{submission.key(), {}});
+  return *keys_.emplace(submission.key(), std::move(made)).first->second;
 }
 
 void Submitted::add(Key& key, std::shared_ptr<Submission> submission) {

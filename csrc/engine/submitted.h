@@ -60,7 +60,7 @@ class Submitted {
   void sweep();
 
  private:
-  std::shared_ptr<Key>& key_of(const Submission& submission);
+  Key& key_of(const Submission& submission);
   void add(Key& key, std::shared_ptr<Submission> submission);
   static bool is_unused(const std::shared_ptr<Key>& key);
 

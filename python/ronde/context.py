@@ -208,7 +208,8 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     worker = MPI.Query_thread() == MPI.THREAD_MULTIPLE
     if loaded.report_signal is not None:
         reporter.listen(loaded.report_signal)
-    engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin, worker)
+    core = _engine_core(loaded, homes, rank) if worker else None
+    engine = _core.Engine(control, loaded.fusion_bytes, loaded.core.spin, worker, core)
     world = World(job, comm, control_comm, library, control, record, loaded, homes, shares, engine)
     world.sets[0] = (global_process_set, comm)
     world.next_set = 1
@@ -221,11 +222,26 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     if rank == 0:
         hosts = len({home.host for home in homes})
         memory = "with shared memory" if shares else "without shared memory"
-        version = _core.__version__
-        _log.info(
-            "version %s, %d ranks, hosts: %d, %s, %s", version, size, hosts, memory, _mpi.name(MPI)
+        moves = (
+            "with a worker" if worker else "without a worker, as MPI allows one thread at a time"
         )
+        about = _core.__version__, size, hosts, memory, _mpi.name(MPI), moves
+        _log.info("version %s, %d ranks, hosts: %d, %s, %s, %s", *about)
     return world
+
+
+def _engine_core(loaded: settings.Settings, homes: list[_homes.Home], rank: int) -> int | None:
+    """On which this rank's worker runs; None for any."""
+    if loaded.engine_core is None:
+        return None
+    local = sum(home.host == homes[rank].host for home in homes[:rank])
+    core = loaded.engine_core[local % len(loaded.engine_core)]
+    if core in settings.affinity():
+        return core
+    _log.warning(
+        "RONDE_ENGINE_CORE: this process may not use core %d, so its worker runs anywhere", core
+    )
+    return None
 
 
 def _compare_settings(communicator: _core.Communicator, loaded: settings.Settings) -> None:

@@ -92,6 +92,14 @@ def _signal(text: str) -> int:
     return number
 
 
+def _cores(text: str) -> list[int]:
+    """`2,3`"""
+    found = [_number(int, each) for each in text.split(",")]
+    if min(found) < 0:
+        raise ValueError("cores count from 0")
+    return found
+
+
 def _port(text: str) -> int:
     value = _number(int, text)
     if not 1 <= value < 65536:
@@ -225,6 +233,13 @@ VARIABLES: dict[str, Variable[Any]] = {
         "a file like metrics.prom",
         "write the counters for Prometheus to it now and then, with the rank in its name",
     ),
+    "engine_core": Variable(
+        "RONDE_ENGINE_CORE",
+        _cores,
+        None,
+        "a core, or one for each local rank, like 2,3",
+        "run the thread that moves asynchronous calls there, and nowhere else",
+    ),
     "objects": Variable(
         "RONDE_OBJECTS",
         _objects,
@@ -243,6 +258,7 @@ VARIABLES: dict[str, Variable[Any]] = {
 _OF_PYTHON = (
     "shared_memory",
     "fusion_bytes",
+    "engine_core",
     "objects",
     "report_signal",
     "timeline",
@@ -268,6 +284,7 @@ class Settings:
 
     shared_memory: bool
     fusion_bytes: int
+    engine_core: list[int] | None  # by local rank, over and over
     objects: str  # "pickle", "json" or "refuse"
     report_signal: int | None
     timeline: str | None

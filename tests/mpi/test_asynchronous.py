@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jobs
 import pytest
 
@@ -60,3 +62,16 @@ def test_what_is_ready_gives_the_same_bits(shared: str) -> None:
     settings = {"RONDE_DETERMINISTIC": "1", "RONDE_SHARED_MEMORY": shared}
     job = jobs.run(4, "asynchronous.py", "ready", **settings)
     assert job.status == 0, job.output
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core")
+def test_the_worker_runs_on_the_core_that_is_named() -> None:
+    core = str(max(os.sched_getaffinity(0)))
+    job = jobs.run(1, "asynchronous.py", "pinned", RONDE_ENGINE_CORE=core)
+    assert job.status == 0, job.output
+
+
+def test_a_core_that_is_not_there_is_reported() -> None:
+    job = jobs.run(2, "asynchronous.py", "dropped", RONDE_ENGINE_CORE="4095")
+    assert job.status == 0, job.output
+    assert "RONDE_ENGINE_CORE: this process may not use core 4095" in job.output

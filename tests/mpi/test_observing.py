@@ -96,7 +96,10 @@ def test_a_stall_shows_what_the_ranks_do() -> None:
     with running(3, "late", RONDE_STALL_WARNING="1", RONDE_STALL_TIMEOUT="3") as (job, processes):
         text, _ = job.communicate(timeout=60)
     assert text.count("gives up waiting") == 1, text
-    check_report(text, processes)
+    # One of two calls ends first, and on one of two ranks, which may be past it when it reports.
+    rows = [rf"\b{rank} +{processes[rank]} +in allreduce 'late'.* rank 1 " for rank in (0, 2)]
+    assert any(re.search(row, text) for row in rows), text
+    assert re.search(rf"\b1 +{processes[1]} +in no call", text), text
 
 
 def test_a_bad_end_shows_what_the_ranks_do() -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import ronde
@@ -181,6 +182,14 @@ def compressed() -> None:
     x = inputs[0].copy()
     assert ronde.allreduce_async_(x, name="bf16", compression="bf16").wait() is x
     assert (x == ronde.allreduce(inputs[0], name="bf16", compression="bf16")).all()
+
+
+def pinned() -> None:
+    """One thread, the worker, runs on the core that was named."""
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/status")]
+    cores = [each.partition("Cpus_allowed_list:")[2].split()[0] for each in threads]
+    assert cores.count(os.environ["RONDE_ENGINE_CORE"]) == 1, cores
+    assert (ronde.allreduce_async(mine(), ronde.Sum, "w").wait() == total).all()
 
 
 def forked() -> None:

@@ -18,10 +18,16 @@ rank, size = ronde.rank(), ronde.size()
 ones = np.ones(1000)
 
 
+def say(text: str) -> None:
+    """In one piece, as other ranks write too."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def started() -> None:
     """Says who this is, once all ranks are here."""
     ronde.barrier()
-    print(f"rank {rank} is process {os.getpid()}", flush=True)
+    say(f"rank {rank} is process {os.getpid()}")
 
 
 def open_files() -> list[str]:
@@ -67,7 +73,7 @@ elif case == "counts":
         ronde.allreduce(np.ones(3 + rank))
     after = ronde.counters()
     more = {name: after[name] - before[name] for name in after}
-    print(f"rank {rank}: {more}", flush=True)
+    say(f"rank {rank}: {more}")
 elif case == "metrics":
     ronde.allreduce(ones)
     port = int(os.environ["RONDE_METRICS_PORT"]) + ronde.local_rank()
@@ -77,7 +83,7 @@ elif case == "metrics":
     value = f'ronde_calls_total{{rank="{rank}"}} {ronde.counters()["calls"]}'
     assert value in text.splitlines(), text
     ronde.shutdown()
-    print("served", flush=True)
+    say("served")
 elif case == "timeline":
     work()
     os.fork() or os._exit(0)  # a child adds nothing
@@ -96,15 +102,15 @@ elif case == "parts":
     try:
         ronde.stop_timeline()
     except ronde.RondeError as error:
-        print("none:", error, flush=True)
+        say(f"none: {error}")
     try:
         ronde.start_timeline("/no/such/folder/x.json" if rank == 1 else "x.json")
     except ronde.MismatchError:
-        print("differs", flush=True)
+        say("differs")
     try:
         ronde.start_timeline("/no/such/folder/x.json")
     except ronde.RondeError as error:
-        print("refused:", error, flush=True)
+        say(f"refused: {error}")
     assert not [path for path in open_files() if ".json" in path]
 elif case == "killed":
     for _ in range(50):
@@ -120,6 +126,6 @@ elif case == "restarts":
         ronde.init()
     records = [path for path in open_files() if "ronde-flight-record" in path]
     assert len(records) == 1, records
-    print("one record", flush=True)
+    say("one record")
 else:
     raise SystemExit(f"no such case: {case}")
