@@ -60,6 +60,7 @@ void run_two(const std::vector<Arrival>& arrivals, Settings settings, bool share
     threads.emplace_back([&, rank] {
       Rank me{.rank = rank,
               .size = 2,
+              .there = {0, 1},
               .control = std::make_shared<Control>(world.transport(rank, 0), Hooks{}),
               .set = {},
               .part = {},
