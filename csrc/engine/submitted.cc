@@ -17,7 +17,8 @@ void Submitted::add(std::shared_ptr<Submission> submission) {
 }
 
 void Submitted::add_neutral(std::shared_ptr<Submission> submission) {
-  add(key_of(*submission), std::move(submission));
+  auto& key = key_of(*submission);
+  add(key, std::move(submission));
 }
 
 Submitted::Key& Submitted::key_of(const Submission& submission) {
