@@ -13,6 +13,8 @@ struct Reduction {
   double postscale = 1.0;  // multiplies what comes then
   bool adaptive = false;   // a sum by coefficients for each array: Adasum (collective/adasum.h)
 
+  bool operator==(const Reduction&) const = default;
+
   /// An average of a half type, whose sum may not fit the type that the average fits. So a partial
   /// result that is rounded is the mean of the contributions so far, and as an average is linear,
   /// both factors are applied to the end result.

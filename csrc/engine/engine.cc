@@ -94,11 +94,9 @@ Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool 
   pthread_sigmask(SIG_SETMASK, &all, &before);
   worker_ = std::make_unique<std::thread>([this] { work(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (core && !pin(worker_->native_handle(), *core)) {
-    stop();
-    control_->set_meanwhile({});
-    throw ArgumentError("the process may not use core " + std::to_string(*core));
-  }
+  if (core && !pin(worker_->native_handle(), *core))
+    control_->hooks().warn("RONDE_ENGINE_CORE: this process may not use core " +
+                           std::to_string(*core) + ", so its worker runs anywhere");
 }
 
 Engine::~Engine() {
@@ -161,22 +159,37 @@ bool Engine::poll(const Submission& submission) {
   return submission.done();
 }
 
-bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
-  const auto start = Clock::now();
+/// Waits until `step` is done. It moves calls, under the lock.
+void Engine::wait_for(FunctionRef<Progress()> step) {
   Several several;
   Wait wait(spin_);
-  const Counted counted(waiting_);
-  while (!submission.done()) {
+  while (true) {
     bool moved = control_->run_requests();
     {
       const Holding lock(*this);
-      if (submission.done()) break;
-      moved |= progress(true);
+      const auto progress = step();
+      if (progress == Progress::done) return;
+      moved |= progress == Progress::moved;
     }
     if (!moved) wait.pause(several);
     if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
+  }
+}
+
+bool Engine::wait(const Submission& submission, std::optional<double> seconds) {
+  const auto start = Clock::now();
+  const auto is_late = [&] {
     const std::chrono::duration<double> waited = Clock::now() - start;
-    if (seconds && waited.count() > *seconds) break;
+    return seconds && waited.count() > *seconds;
+  };
+  const Counted counted(waiting_);
+  if (!submission.done()) {
+    wait_for([&] {
+      if (submission.done()) return Progress::done;
+      const bool moved = progress(true);
+      if (submission.done() || is_late()) return Progress::done;
+      return moved ? Progress::moved : Progress::idle;
+    });
   }
   return submission.done();
 }
@@ -204,23 +217,20 @@ int Engine::join(Communicator& set, Join average) {
 
 /// When all ranks have joined: until that is so for asynchronous calls.
 std::uint64_t Engine::end_join(const Communicator& set) {
-  Several several;
-  Wait wait(spin_);
-  while (true) {
-    bool moved = control_->run_requests();
-    {
-      const Holding lock(*this);
-      const auto found = queues_.find(&set);
-      if (found == queues_.end()) set.require_open();
-      auto& queue = *queues_.at(&set);
-      if (queue.gave_up()) set.require_usable();
-      if (!queue.refused().empty()) throw Error(queue.refused());
-      if (!queue.joins()) return queue.end_join();
-      moved |= progress(true);
+  std::uint64_t rounds = 0;
+  wait_for([&] {
+    const auto found = queues_.find(&set);
+    if (found == queues_.end()) set.require_open();
+    auto& queue = *queues_.at(&set);
+    if (queue.gave_up()) set.require_usable();
+    if (!queue.refused().empty()) throw Error(queue.refused());
+    if (!queue.joins()) {
+      rounds = queue.end_join();
+      return Progress::done;
     }
-    if (!moved) wait.pause(several);
-    if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
-  }
+    return progress(true) ? Progress::moved : Progress::idle;
+  });
+  return rounds;
 }
 
 void Engine::leave(const std::vector<Communicator*>& sets) {
@@ -243,25 +253,18 @@ bool Engine::gave_up(const Communicator& set) {
 }
 
 void Engine::drain(Communicator& set, const std::string& why) {
-  Several several;
-  Wait wait(spin_);
   {
     const Holding lock(*this);
     queue(set).drain();
   }
-  for (bool drains = true; drains;) {
-    bool moved = control_->run_requests();
-    {
-      const Holding lock(*this);
-      auto& queue = *queues_.at(&set);
-      if (queue.drains()) moved |= queue.progress(true);
-      drains = queue.drains();
-      // At once, before another thread begins something.
-      if (!drains) queue.close(std::make_exception_ptr(Error(why)));
-    }
-    if (!moved) wait.pause(several);
-    if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
-  }
+  wait_for([&] {
+    auto& queue = *queues_.at(&set);
+    const bool moved = queue.drains() && queue.progress(true);
+    if (queue.drains()) return moved ? Progress::moved : Progress::idle;
+    // At once, before another thread begins something.
+    queue.close(std::make_exception_ptr(Error(why)));
+    return Progress::done;
+  });
 }
 
 bool Engine::close(const Communicator& set, const std::string& why) {

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "collective/communicator.h"
+#include "core/function_ref.h"
 #include "engine/queue.h"
 
 namespace ronde {
@@ -28,8 +29,7 @@ namespace ronde {
 class Engine : public std::enable_shared_from_this<Engine> {
  public:
   /// `fusion_bytes`: of the calls of a slot, at most. `worker`: several threads of this process may
-  /// call MPI at once, so there is one; `core`: on which it runs, and nowhere else. Throws
-  /// ArgumentError where it may not.
+  /// call MPI at once, so there is one; `core`: on which it runs, and nowhere else.
   Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker,
          std::optional<int> core = {});
   ~Engine();
@@ -77,6 +77,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   bool holds() const;
   Queue& queue(Communicator& set);
   std::uint64_t end_join(const Communicator& set);
+  void wait_for(FunctionRef<Progress()> step);
   bool progress(bool waits);
   bool meanwhile();
   void work();

@@ -4,7 +4,6 @@
 #include <string_view>
 #include <utility>
 
-#include "collective/exchange.h"
 #include "collective/network.h"
 #include "collective/share.h"
 #include "collective/wait.h"
@@ -16,11 +15,6 @@ namespace ronde {
 namespace {
 
 constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
-
-bool equal(const Reduction& a, const Reduction& b) {
-  return a.dtype == b.dtype && a.op == b.op && a.prescale == b.prescale && a.divisor == b.divisor &&
-         a.postscale == b.postscale && a.adaptive == b.adaptive;
-}
 
 std::uint64_t fingerprint(const Calls& calls) {
   std::uint64_t all = 1;
@@ -362,7 +356,7 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
   for (const auto& call : calls) {
     const auto& next = call->fusable();
     const std::size_t more = next ? call->bytes() : 0;
-    if (!first || !next || !equal(first->fusable()->reduction, next->reduction) ||
+    if (!first || !next || first->fusable()->reduction != next->reduction ||
         first->joined().divisor != call->joined().divisor || bytes + more > fusion_bytes_) {
       groups.emplace_back();
       first = next ? call.get() : nullptr;

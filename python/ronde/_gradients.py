@@ -156,7 +156,7 @@ class Reducer:
         gradients = _Gradients.of(grads)
         self.early.require_same(gradients.present())
         if self.passes_per_step > 1:
-            gradients = gradients.added_to(self.sums)
+            gradients = gradients.added_to(self.sums, self.early)
         if self.passes + 1 < self.passes_per_step:
             self.passes, self.sums = self.passes + 1, gradients
             return None
@@ -251,8 +251,8 @@ class _Gradients:
         parts = [] if are_numbers else [f"for {self.labels}"]
         return " ".join(parts + ([f"without gradients of {missing}"] if missing else []))
 
-    def added_to(self, sums: _Gradients | None) -> _Gradients:
-        """The sum of both, in new arrays."""
+    def added_to(self, sums: _Gradients | None, early: Ready) -> _Gradients:
+        """The sum of both, in new arrays, but for what is `early`, whose sums are under way."""
         if sums is None:
             return _Gradients(self.labels, [_plus(None, array) for array in self.arrays])
         if self.labels != sums.labels:
@@ -261,7 +261,11 @@ class _Gradients:
                 f"{sums.labels} before, {self.labels} now"
             )
         pairs = zip(sums.arrays, self.arrays, strict=True)
-        return _Gradients(self.labels, [_plus(total, array) for total, array in pairs])
+        added = [
+            array if label in early else _plus(total, array)
+            for label, (total, array) in zip(self.labels, pairs, strict=True)
+        ]
+        return _Gradients(self.labels, added)
 
     def like(self, grads: Any, reduced: list[Any]) -> Any:
         """The reduced arrays of those present, in a structure of the type of `grads`."""

@@ -25,6 +25,9 @@ class Ready:
     def __bool__(self) -> bool:
         return bool(self._given)
 
+    def __contains__(self, label: Any) -> bool:
+        return label in self._given
+
     def add(self, label: Any, given: Any, handle: Handle[Any]) -> None:
         self._given[label] = given, handle
 

@@ -235,13 +235,7 @@ def _engine_core(loaded: settings.Settings, homes: list[_homes.Home], rank: int)
     if loaded.engine_core is None:
         return None
     local = sum(home.host == homes[rank].host for home in homes[:rank])
-    core = loaded.engine_core[local % len(loaded.engine_core)]
-    if core in settings.affinity():
-        return core
-    _log.warning(
-        "RONDE_ENGINE_CORE: this process may not use core %d, so its worker runs anywhere", core
-    )
-    return None
+    return loaded.engine_core[local % len(loaded.engine_core)]
 
 
 def _compare_settings(communicator: _core.Communicator, loaded: settings.Settings) -> None:

@@ -46,6 +46,7 @@ LINK = _core.Link(20e-6, 5e-6, 8e-9, 2e-10)
 SHAPES = ((40, 30), (7, 100), (300,), (3, 0), ())
 STEPS = 5
 NOT_FINITE = 3  # the step in which the last rank has NaN, if there is feedback
+# Places of ranks: on machines of their own, on one, on two with two each, and alone.
 JOBS: dict[str, tuple[int, dict[str, Any]]] = {
     "1": (1, {}),
     "2": (2, {}),

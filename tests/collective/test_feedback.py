@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
+from recorded import JOBS
 from ronde.compression import (
     ErrorFeedback,
     auto,
@@ -27,16 +28,6 @@ from threads import Rank, run_all
 ronde.init()
 
 SHAPES = ((40, 30), (7, 100), (300,))
-# Places of ranks: on machines of their own, on one, on two with two each, and alone.
-JOBS: dict[str, tuple[int, dict[str, Any]]] = {
-    "1": (1, {}),
-    "2": (2, {}),
-    "3": (3, {}),
-    "4": (4, {}),
-    "2 sharing": (2, {"shared": True}),
-    "2 x 2": (4, {"machines": [0, 0, 1, 1]}),
-    "mixed": (4, {"machines": [0, 1, 0, 1]}),
-}
 
 
 class Halves:
