@@ -89,14 +89,15 @@ py::object PendingCall::wait(std::optional<double> seconds) {
         ended = ended && engine_->wait(*each, left);
       }
     }
-    give_back_objects();
     if (!ended) {
+      give_back_objects();
       const auto text = "the call has not ended within " +
                         std::string(py::str(py::float_(*seconds))) + " s; it goes on";
       PyErr_SetString(PyExc_TimeoutError, text.c_str());
       throw py::error_already_set();
     }
   }
+  give_back_objects();
   return result();
 }
 

@@ -101,11 +101,13 @@ std::optional<SomeJoined> Communicator::attempt(Task<> task, Operation& operatio
   }
 }
 
-int Communicator::join(Join average, FunctionRef<std::uint64_t()> rest) {
+int Communicator::join(Join average, FunctionRef<void()> begin,
+                       FunctionRef<std::uint64_t()> rest) {
   Call call;
   call.kind = "join";
   call.detail = average == Join::size ? "average=size" : "average=contributing";
   const auto turn = turns_.take(call, true);
+  begin();
   for (std::uint64_t rounds = 0;; ++rounds) {
     Operation operation(call, true);
     operation.join = average;

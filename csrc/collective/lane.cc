@@ -91,8 +91,9 @@ Task<> Lane::agree(Operation& operation) {
 
 Task<> Lane::agree_across(Operation& operation) {
   next(operation);
-  const Extremes said = co_await compare(operation, fingerprint(operation));
-  if (!said.equal()) co_await raise_mismatch(*this, operation);
+  const auto agreement = shared<SharedAgreement>(fingerprint(operation));
+  const Extremes said = co_await agree_in_memory(operation, agreement);
+  co_await agree_by_messages(operation, said);
 }
 
 Task<> Lane::begin(Operation& operation) {
@@ -112,19 +113,6 @@ Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
   const Span span(*recorder_, "agree");
   co_await agreement;
   if (!agreement->agreed()) co_await raise_mismatch(*this, operation);
-}
-
-Task<Extremes> Lane::compare(Operation& operation, std::uint64_t fingerprint) {
-  auto said = Extremes::of(fingerprint);
-  if (board_) {
-    const auto agreement = shared<SharedAgreement>(fingerprint);
-    said = co_await agree_in_memory(operation, agreement);
-  }
-  if (outward().size() == 1 || (board_ && !across_)) co_return said;
-  const auto agreement = std::make_shared<Agreement>(outward(), agreement_tag(), said);
-  const Span span(*recorder_, "agree");
-  co_await agreement;
-  co_return agreement->known();
 }
 
 Task<Extremes> Lane::agree_in_memory(Operation& operation, std::shared_ptr<SharedWork> work) {

@@ -104,8 +104,6 @@ class Lane {
   /// also where the ranks have agreed before.
   Task<> agree_by_messages(Operation& operation, Extremes said,
                            std::shared_ptr<Contributions> contributions = nullptr);
-  /// The fingerprints of all ranks, which may differ.
-  Task<Extremes> compare(Operation& operation, std::uint64_t fingerprint);
   /// A shared collective of the ranks of this machine.
   template <class Collective, class... Arguments>
   std::shared_ptr<SharedWork> shared(Arguments&&... arguments) const {

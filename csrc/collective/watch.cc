@@ -82,6 +82,7 @@ void Watch::check(double elapsed, int peer) {
   if (sequence_ != operation_.sequence) {
     end();  // of the wait before
     announced_ = false;
+    text_.clear();
     sequence_ = operation_.sequence;
     warning_ = settings.stall_warning;
   }

@@ -33,6 +33,22 @@ bool pin(pthread_t thread, int core) {
   return pthread_setaffinity_np(thread, sizeof cores, &cores) == 0;
 }
 
+/// Threads that begin meanwhile get no signals.
+class WithoutSignals {
+ public:
+  WithoutSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~WithoutSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  WithoutSignals(const WithoutSignals&) = delete;
+  WithoutSignals& operator=(const WithoutSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 /// Counts one more while it lives.
 class Counted {
  public:
@@ -86,15 +102,12 @@ class Engine::Holding {
 Engine::Engine(std::shared_ptr<Control> control, std::size_t fusion_bytes, bool spin, bool worker,
                std::optional<int> core)
     : control_(std::move(control)), fusion_bytes_(fusion_bytes), spin_(spin) {
+  if (worker) {
+    const WithoutSignals signals_are_for_the_program;
+    worker_ = std::make_unique<std::thread>([this] { work(); });
+  }
   control_->set_meanwhile([this] { return meanwhile(); });
-  if (!worker) return;
-  // Signals are for the threads of the program.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  worker_ = std::make_unique<std::thread>([this] { work(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (core && !pin(worker_->native_handle(), *core))
+  if (worker && core && !pin(worker_->native_handle(), *core))
     control_->hooks().warn("RONDE_ENGINE_CORE: this process may not use core " +
                            std::to_string(*core) + ", so its worker runs anywhere");
 }
@@ -105,11 +118,11 @@ Engine::~Engine() {
 }
 
 void Engine::stop() {
-  if (!worker_) return;
   {
     const std::lock_guard lock(mutex_);
     stops_ = true;
   }
+  if (!worker_) return;
   wakes_.notify_all();
   worker_->join();
   worker_.reset();
@@ -136,12 +149,17 @@ bool Engine::holds() const {
 void Engine::submit(Communicator& set, std::shared_ptr<Submission> submission) {
   control_->run_requests();
   const Holding lock(*this);
-  set.require_usable();
-  set.require_open();
+  require_open(set);
   queue(set).submit(std::move(submission));
   progress(false);
   submitted_ = Clock::now();
-  if (sleeps_ && moves_) wakes_.notify_one();
+}
+
+/// Whether calls can begin on it.
+void Engine::require_open(const Communicator& set) const {
+  set.require_usable();
+  set.require_open();
+  if (stops_) throw Error("asynchronous calls cannot be made any more, as Ronde is shutting down");
 }
 
 Queue& Engine::queue(Communicator& set) {
@@ -161,6 +179,7 @@ bool Engine::poll(const Submission& submission) {
 
 /// Waits until `step` is done. It moves calls, under the lock.
 void Engine::wait_for(FunctionRef<Progress()> step) {
+  require_mine();
   Several several;
   Wait wait(spin_);
   while (true) {
@@ -200,13 +219,19 @@ int Engine::join(Communicator& set, Join average) {
         "ronde.join cannot be used with RONDE_CHECK=0: where the ranks do not compare their calls, "
         "they do not find out that one has joined");
   const Counted counted(waiting_);
-  {
+  const auto begin = [&] {
     const Holding lock(*this);
+    require_open(set);
     queue(set).join(average);
     busy_ = queues_.size();
+  };
+  {
+    const Holding lock(*this);
+    require_open(set);
+    queue(set).require_no_join();
   }
   try {
-    return set.join(average, [&] { return end_join(set); });
+    return set.join(average, begin, [&] { return end_join(set); });
   } catch (...) {
     const Holding lock(*this);
     const auto found = queues_.find(&set);
@@ -224,7 +249,7 @@ std::uint64_t Engine::end_join(const Communicator& set) {
     auto& queue = *queues_.at(&set);
     if (queue.gave_up()) set.require_usable();
     if (!queue.refused().empty()) throw Error(queue.refused());
-    if (!queue.joins()) {
+    if (!queue.awaits_join()) {
       rounds = queue.end_join();
       return Progress::done;
     }
@@ -289,6 +314,7 @@ bool Engine::progress(bool waits) {
     busy += !queue->idle() || (leaving && !queue->leave());
   }
   busy_ = busy;
+  if (sleeps_ && moves_) wakes_.notify_one();
   return moved;
 }
 

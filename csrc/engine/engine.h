@@ -65,7 +65,8 @@ class Engine : public std::enable_shared_from_this<Engine> {
   /// In a child that was forked: from now on all calls are refused, and nothing is moved or freed.
   void forget();
 
-  /// Ends the worker. Before the interpreter ends, as it may need the GIL.
+  /// Takes no further calls, and ends the worker: before the interpreter ends, as it may need the
+  /// GIL.
   void stop();
 
  private:
@@ -75,6 +76,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
 
   void require_mine() const;
   bool holds() const;
+  void require_open(const Communicator& set) const;
   Queue& queue(Communicator& set);
   std::uint64_t end_join(const Communicator& set);
   void wait_for(FunctionRef<Progress()> step);

@@ -15,11 +15,16 @@
 
 namespace ronde {
 
-void Queue::join(Join average) {
+void Queue::require_no_join() const {
   if (!refused_.empty()) throw Error(refused_);
-  if (joining_ != Joining::off)
+  if (is_joining())
     throw Error("another thread of this rank is in ronde.join on the same process set already");
+}
+
+void Queue::join(Join average) {
+  require_no_join();
   joining_ = Joining::on;
+  ++joins_;
   average_ = average;
   joined_rounds_ = 0;
 }

@@ -2,6 +2,7 @@
 // differently ends, and so does what some lack for too long.
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -27,6 +28,7 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   recorder().count(Counter::negotiations);
   const Span span(track.lane.recorder(), "negotiate");
   stated_ = submitted_.so_far();
+  const auto join = is_joining() ? std::optional(joins_) : std::nullopt;
   const auto now = Clock::now();
   std::vector<Stated> mine;
   for (const auto& call : submitted_.in_order()) {
@@ -52,8 +54,10 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   const bool all_drain = states.find_first_not_of(kDrains) == std::string::npos;
   const bool all_joined = std::ranges::find(joined, false) == joined.end();
   if (found.empty() && all_drain) draining_ = Drain::over;
-  if (found.empty() && all_joined) joining_ = Joining::over;
-  joined_rounds_ += average_ != Join::no;
+  // Meanwhile this join may have failed, and another begun.
+  const bool joins_still = is_joining() && join == joins_;
+  if (found.empty() && all_joined && joins_still) joining_ = Joining::over;
+  joined_rounds_ += joins_still;
   end_overdue(statements, joined);
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
@@ -114,7 +118,8 @@ void Queue::end_overdue(std::span<const std::vector<Stated>> statements,
                           return a.second.waited < b.second.waited;
                         })->second;
   if (timeout <= 0 || longest.waited <= timeout) return;
-  lane.control().hooks().stalled();
+  const auto is_mine = [&](const auto& each) { return each.second.has_more(lane.rank()); };
+  if (std::ranges::any_of(all, is_mine)) lane.control().hooks().stalled();
   const auto now = Clock::now();
   for (const auto& [key, ranks] : all) {
     if (!ranks.has_more(lane.rank())) continue;

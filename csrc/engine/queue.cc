@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "collective/memory.h"
 #include "collective/network.h"
 #include "collective/share.h"
 #include "collective/wait.h"
@@ -14,7 +15,8 @@
 namespace ronde {
 namespace {
 
-constexpr std::uint64_t kNegotiates = 0;  // in place of the fingerprint of a slot
+constexpr std::uint64_t kNone = 0;  // in place of the fingerprint of a slot
+constexpr Reduction kLeast{.dtype = DType::uint64, .op = ReduceOp::min};
 
 std::uint64_t fingerprint(const Calls& calls) {
   std::uint64_t all = 1;
@@ -57,7 +59,7 @@ Queue::~Queue() {
 
 void Queue::submit(std::shared_ptr<Submission> submission) {
   if (!refused_.empty()) throw Error(refused_);
-  if (joining_ != Joining::off)
+  if (is_joining())
     throw Error(submission->call().text() +
                 " was submitted while another thread of this rank is in ronde.join on the same "
                 "process set, which says that this rank makes no more calls until all have joined");
@@ -99,24 +101,24 @@ bool Queue::progress(bool waits) {
 /// Begins a round if there is a reason to.
 bool Queue::begin(bool waits) {
   auto& next = track(rounds_);
-  if (gave_up_ || meeting_ || next.round) return false;
-  std::optional<Calls> slot;
+  if (gave_up_ || agreeing_ || next.round) return false;
+  std::vector<Calls> slots;
   if (due_.empty()) {
     const bool always = draining_ == Drain::on || joining_ == Joining::on;
     if (draining_ == Drain::over || (!always && submitted_.count() == 0)) return false;
     if (!always) {
-      slot = slots_.next();
+      slots = slots_.next(kMostSlots);
       const bool news = stated_ != submitted_.so_far();
-      if (!slot && (!waits || (!news && Clock::now() < resumes_))) return false;
+      if (slots.empty() && (!waits || (!news && Clock::now() < resumes_))) return false;
     }
-    meeting_ = true;
+    agreeing_ = true;
   }
   ++rounds_;
   next.round = std::make_unique<Round>(next.lane, call_);
   auto& round = *next.round;
   round.operation.about = [this, &next] { return description(next); };
   round.looked = round.checked = Clock::now();
-  round.task = std::make_unique<Task<>>(meeting_ ? meet(next, round.operation, std::move(slot))
+  round.task = std::make_unique<Task<>>(agreeing_ ? agree(next, round.operation, std::move(slots))
                                                  : run(next, round.operation, take_due()));
   return true;
 }
@@ -161,7 +163,7 @@ void Queue::check(Track& track) {
   auto& round = *track.round;
   // Others may never come to a round that this rank has begun only because it has joined.
   const bool for_others = joining_ == Joining::on || submitted_.count() == 0;
-  if (for_others && round.running.empty() && draining_ == Drain::off) round.waited = {};
+  if (for_others && round.running.empty() && due_.empty() && draining_ == Drain::off) round.waited = {};
   try {
     round.watch.check(seconds(round.waited));
     require_members(track);
@@ -250,37 +252,56 @@ void Queue::close(const std::exception_ptr& error) {
 
 // Rounds ------------------------------------------------------------------------------------------
 
-/// The first round on a lane.
-Task<> Queue::open(Track& track, Operation& operation) {
-  track.open = true;
-  if (shares_memory_) co_await share_memory(track.lane, operation, neighbours_);
+/// In the first round, on all lanes: which of them share memory must be known before calls are
+/// spread over them.
+Task<> Queue::open(Operation& operation) {
+  open_ = true;
+  if (!shares_memory_) co_return;
+  for (auto& track : tracks_) co_await share_memory(track->lane, operation, neighbours_);
 }
 
-/// A round in which the ranks find out what runs. `slot`: the calls that this rank goes for, if it
-/// knows any.
-Task<> Queue::meet(Track& track, Operation& operation, std::optional<Calls> slot) {
-  if (!track.open) co_await open(track, operation);
-  track.lane.next(operation);
-  const auto mine = slot ? fingerprint(*slot) + operation.sequence : kNegotiates;
-  const Extremes said = co_await track.lane.compare(operation, mine);
-  if (slot && said.equal()) {
-    recorder().count(Counter::slots_replayed);
-    commit(*slot);
-  } else {
-    co_await negotiate(track, operation);
-  }
+/// A round in which the ranks find out what runs. `slots`: those that this rank goes for.
+Task<> Queue::agree(Track& track, Operation& operation, std::vector<Calls> slots) {
+  if (!open_) co_await open(operation);
+  const std::size_t alike = co_await count_alike(track, operation, slots);
+  recorder().count(Counter::slots_replayed, alike);
+  if (alike == 0) co_await negotiate(track, operation);
+  for (std::size_t i = 0; i < alike; ++i) commit(slots[i]);
   co_await know_link(track, operation);
-  meeting_ = false;
+  agreeing_ = false;
   if (!due_.empty()) co_await run(track, operation, take_due());
+}
+
+/// How many of the slots, from the first, all ranks go for.
+Task<std::size_t> Queue::count_alike(Track& track, Operation& operation,
+                                     const std::vector<Calls>& slots) {
+  // The least of the ranks' fingerprints, and the complement of the greatest.
+  const auto mine = operation.zeros<std::uint64_t>(2 * kMostSlots);
+  const auto least = operation.zeros<std::uint64_t>(2 * kMostSlots);
+  for (std::size_t i = 0; i < kMostSlots; ++i) {
+    mine[2 * i] = i < slots.size() ? fingerprint(slots[i]) : kNone;
+    mine[2 * i + 1] = ~mine[2 * i];
+  }
+  const std::vector<Piece> pieces{{buffer_of(mine), buffer_of(least)}};
+  auto& route = track.routes.choose(Collective::allreduce, std::string_view());
+  co_await route.allreduce(operation, pieces, kLeast, std::string_view());
+  std::size_t alike = 0;
+  while (alike < slots.size() && least[2 * alike] == mine[2 * alike] &&
+         least[2 * alike + 1] == mine[2 * alike + 1])
+    ++alike;
+  co_return alike;
 }
 
 /// Before anything runs that goes by what the link costs: all lanes go by the same, and a rank that
 /// measured it in a round could not know whether the others still do so in theirs.
 Task<> Queue::know_link(Track& track, Operation& operation) {
   auto& lane = track.lane;
+  const bool in_memory = std::all_of(tracks_.begin(), tracks_.end(), [](const auto& each) {
+    return each->lane.board() && !each->lane.across();
+  });
   std::size_t most = 0;
   for (const auto& calls : due_) {
-    if (!lane.board() || lane.across() || calls[0]->scheduled())
+    if (!in_memory || calls[0]->scheduled())
       most = std::max(most, bytes_of(calls));
   }
   co_await ronde::know_link(lane, operation, most);
@@ -309,7 +330,6 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
       calls.size() == 1 ? calls[0]->call().name : "of " + std::to_string(calls.size()) + " arrays";
   const Span span(track.lane.recorder(), calls[0]->call().kind,
                   {.bytes = known_bytes(calls), .of = fused});
-  if (!track.open) co_await open(track, operation);
   operation.agreed = true;
   operation.joined = calls[0]->joined();
   const auto& fusable = calls[0]->fusable();

@@ -1,6 +1,6 @@
 // The asynchronous calls of one process set, on lanes of their own.
 //
-// Ranks may submit calls in any order. They meet in rounds. In a negotiation all state what they
+// Ranks may submit calls in any order. They synchronise in rounds. In a negotiation all state what they
 // have pending: what is pending everywhere runs, in the order of the first rank, in slots: calls
 // that can be fused, up to some bytes. The ranks remember which slot came after which. So the next
 // time a rank goes into a slot as soon as it has all of it, and they only compare, in a phase 0,
@@ -23,7 +23,6 @@
 #include <exception>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -68,7 +67,9 @@ class Queue {
   /// others with neutral values, until all ranks have joined and nothing is pending. Nothing can be
   /// submitted until `end_join`, which returns in how many negotiations it has taken part.
   void join(Join average);
-  bool joins() const { return joining_ == Joining::on || moves() || !due_.empty(); }
+  void require_no_join() const;
+  bool is_joining() const { return joining_ != Joining::off; }
+  bool awaits_join() const { return joining_ == Joining::on || moves() || !due_.empty(); }
   std::uint64_t end_join();
 
   /// As this rank is ending: reports to the others that it submits nothing more, once nothing is
@@ -93,6 +94,7 @@ class Queue {
   static constexpr char kBySize = static_cast<char>(Join::size);
   static constexpr char kByContributing = static_cast<char>(Join::contributing);
 
+  static constexpr std::size_t kMostSlots = 4;  // that ranks go for at once
   static constexpr std::size_t kShown = 5;  // pending calls that a report names
 
   static double seconds(Clock::duration time) {
@@ -114,7 +116,6 @@ class Queue {
     Track(const Lane& blocking, Lane::Asynchronous one) : lane(blocking, one), routes(lane) {}
     Lane lane;
     Routes routes;
-    bool open = false;
     std::unique_ptr<Round> round;
   };
 
@@ -130,8 +131,10 @@ class Queue {
   void end_pending(const std::exception_ptr& error);
   std::string description(const Track& track) const;
 
-  Task<> open(Track& track, Operation& operation);
-  Task<> meet(Track& track, Operation& operation, std::optional<Calls> slot);
+  Task<> open(Operation& operation);
+  Task<> agree(Track& track, Operation& operation, std::vector<Calls> slots);
+  Task<std::size_t> count_alike(Track& track, Operation& operation,
+                                const std::vector<Calls>& slots);
   Task<> negotiate(Track& track, Operation& operation);
   Task<> refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call);
   Task<Calls> matched(Track& track, Operation& operation, std::vector<Match> found,
@@ -157,8 +160,9 @@ class Queue {
   const std::size_t fusion_bytes_;
   Call call_;  // as which all rounds go
   std::array<std::unique_ptr<Track>, Lane::kMostAsynchronous> tracks_;
+  bool open_ = false;         // the lanes share memory, if they can
   std::uint64_t rounds_ = 0;  // that have begun
-  bool meeting_ = false;      // the last of them has not found out what runs
+  bool agreeing_ = false;     // the last of them has not found out what runs
 
   Submitted submitted_;
   Slots slots_;
@@ -169,7 +173,8 @@ class Queue {
   enum class Drain { off, on, over } draining_ = Drain::off;
   enum class Joining { off, on, over } joining_ = Joining::off;
   Join average_ = Join::no;          // while joining
-  std::uint64_t joined_rounds_ = 0;  // negotiations while joining
+  std::uint64_t joins_ = 0;          // so far
+  std::uint64_t joined_rounds_ = 0;  // negotiations in which this rank has stated the last of them
   std::string refused_;              // why no call is taken any more
 
   std::uint64_t stated_ = 0;      // what was submitted before the last negotiation

@@ -3,23 +3,34 @@
 #include <algorithm>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "core/hash.h"
 
 namespace ronde {
 
-std::optional<Calls> Slots::next() const {
-  const int number = last_ == kNone ? first_ : slots_[last_].next;
-  if (number == kNone) return {};
-  const auto& places = slots_[number].places;
+std::vector<Calls> Slots::next(std::size_t most) const {
+  std::vector<Calls> all;
+  std::unordered_set<const Submission*> taken;  // a call is in one of them only
+  for (int i = after_last(); i != kNone && all.size() < most; i = slots_[i].next) {
+    auto calls = pending(slots_[i]);
+    const auto take = [&](const auto& call) { return taken.insert(call.get()).second; };
+    if (calls.empty() || !std::all_of(calls.begin(), calls.end(), take)) break;
+    all.push_back(std::move(calls));
+  }
+  return all;
+}
+
+/// All of its calls, or none if not all of them are pending.
+Calls Slots::pending(const Slot& slot) const {
   const auto is_pending = [](const Place& place) {
     return place.number < place.key->pending.size();
   };
   // Mostly it is the last that is missing.
-  if (!std::all_of(places.rbegin(), places.rend(), is_pending)) return {};
+  if (!std::all_of(slot.places.rbegin(), slot.places.rend(), is_pending)) return {};
   Calls calls;
-  for (const auto& [key, at] : places) calls.push_back(key->pending[at].submission);
+  for (const auto& [key, at] : slot.places) calls.push_back(key->pending[at].submission);
   return calls;
 }
 

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -15,8 +14,9 @@ namespace ronde {
 
 class Slots {
  public:
-  /// The calls that ran after the last ones, the last time, if all of them are pending now.
-  std::optional<Calls> next() const;
+  /// The slots that ran after the last one, the last time, as far as all of their calls are pending
+  /// now; so many at most.
+  std::vector<Calls> next(std::size_t most) const;
 
   /// These calls run now, after those before. They are pending still.
   void note(const Calls& calls, Submitted& submitted);
@@ -35,6 +35,8 @@ class Slots {
   // Of all slots together, in places: then all are forgotten.
   static constexpr std::size_t kMost = 8 << 10;
 
+  Calls pending(const Slot& slot) const;
+  int after_last() const { return last_ == kNone ? first_ : slots_[last_].next; }
   int& after_last() { return last_ == kNone ? first_ : slots_[last_].next; }
   int find(const Calls& calls, Submitted& submitted);
 

@@ -150,7 +150,7 @@ class Reducer:
 
         If it fails, this pass has not been counted.
         """
-        last = None if self.early or self.passes_per_step > 1 else self.last
+        last = None if self.early.in_use or self.passes_per_step > 1 else self.last
         if last is not None and last.fits(grads):
             return last.filled(self._communicate(list(last.order(grads)), last))
         gradients = _Gradients.of(grads)
@@ -160,7 +160,8 @@ class Reducer:
         if self.passes + 1 < self.passes_per_step:
             self.passes, self.sums = self.passes + 1, gradients
             return None
-        if self.early:
+        # From then on in all steps: another rank may have a gradient ready where this one has none.
+        if self.early.in_use:
             reduced = self._finish(gradients.present())
         else:
             self.last = _Structure.of(grads, gradients, self.name)

@@ -18,17 +18,16 @@ class Ready:
     """Those of one step, from `DistributedOptimizer.ready` to its update."""
 
     def __init__(self) -> None:
+        self.in_use = False  # whether anything has ever been ready
         self._given: dict[
             Any, tuple[Any, Handle[Any]]
         ] = {}  # by label: the array and its reduction
-
-    def __bool__(self) -> bool:
-        return bool(self._given)
 
     def __contains__(self, label: Any) -> bool:
         return label in self._given
 
     def add(self, label: Any, given: Any, handle: Handle[Any]) -> None:
+        self.in_use = True
         self._given[label] = given, handle
 
     def require_new(self, label: Any) -> None:
@@ -70,7 +69,7 @@ class Ready:
             raise RondeError(
                 "gradients are ready: update before the DistributedOptimizer is copied or pickled"
             )
-        return {"_given": {}}  # a copy has its own
+        return {"in_use": self.in_use, "_given": {}}  # a copy has its own
 
 
 def _results(handles: Sequence[Handle[Any]]) -> list[Any]:

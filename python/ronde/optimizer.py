@@ -155,11 +155,11 @@ class _Adapter:
         """Begin the reduction of one gradient, while the backward pass computes others.
 
         The update then needs the same array in `grads`, unchanged, and finds it reduced. Gradients
-        that were not ready are reduced by the update itself. In each step either no rank has
-        gradients ready, or every rank has one at least. Each array travels by itself then, also
-        where it is compressed; small exact ones are fused. In passes that do not update it does
-        nothing. Reductions move best where MPI allows several threads (`MPI_THREAD_MULTIPLE`, as
-        mpi4py asks for).
+        that were not ready are reduced by the update itself. All ranks begin with that in the
+        same step: from then on every rank may have other gradients ready, or none. Each array
+        travels by itself then, also where it is compressed; small exact ones are fused. Passes that
+        do not update have nothing ready. Reductions move best where MPI allows several threads
+        (`MPI_THREAD_MULTIPLE`, as mpi4py asks for).
 
             hidden = ...; opt.ready(2, hidden)     # travels while the first layer is computed
             first = ...
