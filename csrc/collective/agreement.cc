@@ -9,12 +9,12 @@
 namespace ronde {
 
 Agreement::Agreement(Transport& transport, int tag, const Extremes& known,
-                     std::shared_ptr<Contributions> contributions)
+                     std::shared_ptr<Piggyback> piggyback)
     : transport_(transport),
       tag_(tag),
-      contributions_(std::move(contributions)),
+      piggyback_(std::move(piggyback)),
       known_(known),
-      outgoing_room_(contributions_ ? kRoom : sizeof(Extremes)),
+      outgoing_room_(piggyback_ ? kRoom : sizeof(Extremes)),
       messages_((outgoing_room_ + kRoom) * ceil_log2(transport.size())),
       rounds_(ceil_log2(transport.size())) {}
 
@@ -23,8 +23,7 @@ void Agreement::start_round() {
   const int to = rank_at(rank, size, -(1 << started_)), from = rank_at(rank, size, 1 << started_);
   std::byte* message = outgoing(started_);
   std::memcpy(message, &known_, sizeof known_);
-  const std::size_t bytes =
-      contributions_ ? contributions_->put(started_, message + sizeof known_) : 0;
+  const std::size_t bytes = piggyback_ ? piggyback_->put(started_, message + sizeof known_) : 0;
   auto& round = rounds_[started_];
   round.send = transport_.send(to, tag_, {message, sizeof known_ + bytes, {}});
   round.recv = transport_.recv(from, tag_, {incoming(started_), kRoom, {}});
@@ -39,9 +38,9 @@ void Agreement::take(int round, std::size_t bytes) {
   known_.join(theirs);
   // Ranks with another call send data of another kind, and the result will not be used.
   if (!known_.equal()) return;
-  if (bytes != sizeof theirs + (contributions_ ? contributions_->expected(round) : 0))
+  if (bytes != sizeof theirs + (piggyback_ ? piggyback_->expected(round) : 0))
     throw Error("the ranks made the same call, but sent different lengths with it");
-  if (contributions_) contributions_->take(round, incoming(round) + sizeof theirs);
+  if (piggyback_) piggyback_->take(round, incoming(round) + sizeof theirs);
 }
 
 int Agreement::peer() const {

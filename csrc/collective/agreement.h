@@ -7,7 +7,7 @@
 // barrier. The pattern is the same for every call, and so is the room for a message: it must work
 // above all where the calls differ.
 //
-// The data of a short allreduce may be piggybacked (piggyback.h).
+// Short data may be piggybacked (piggyback.h).
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,7 @@ class Agreement final : public Work {
   /// `known`: of this rank, or of those that it speaks for. Where fingerprints are equal, all ranks
   /// must piggyback as many bytes.
   Agreement(Transport& transport, int tag, const Extremes& known,
-            std::shared_ptr<Contributions> contributions = nullptr);
+            std::shared_ptr<Piggyback> piggyback = nullptr);
 
   Progress progress() override;
   int peer() const override;
@@ -56,7 +56,7 @@ class Agreement final : public Work {
 
   Transport& transport_;
   const int tag_;
-  const std::shared_ptr<Contributions> contributions_;
+  const std::shared_ptr<Piggyback> piggyback_;
   Extremes known_;
   const std::size_t outgoing_room_;
   const Bytes messages_;

@@ -3,7 +3,9 @@
 #include <utility>
 
 #include "collective/exchange.h"
+#include "collective/memory.h"
 #include "core/keep.h"
+#include "node/shared_reduction.h"
 #include "trace/clock.h"
 #include "trace/timeline.h"
 #include "transport/group.h"
@@ -106,13 +108,30 @@ Task<> Lane::begin_unchecked(Operation& operation) {
 }
 
 Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
-                               std::shared_ptr<Contributions> contributions) {
-  if (outward().size() == 1 || (operation.agreed && !contributions)) co_return;
+                               std::shared_ptr<Piggyback> piggyback) {
+  if (outward().size() == 1 || (operation.agreed && !piggyback)) co_return;
   const auto agreement =
-      std::make_shared<Agreement>(outward(), agreement_tag(), said, std::move(contributions));
+      std::make_shared<Agreement>(outward(), agreement_tag(), said, std::move(piggyback));
   const Span span(*recorder_, "agree");
   co_await agreement;
   if (!agreement->agreed()) co_await raise_mismatch(*this, operation);
+}
+
+Task<> Lane::agree_on_least(Operation& operation, std::span<std::uint64_t> words) {
+  constexpr Reduction kLeast{.dtype = DType::uint64, .op = ReduceOp::min};
+  next(operation);
+  const auto mine = fingerprint(operation);
+  auto said = Extremes::of(mine);
+  if (board_) {
+    const std::vector<Piece> piece{{buffer_of(words), buffer_of(words)}};
+    const auto reduce = shared<SharedAllreduce>(mine, Pieces(piece), kLeast);
+    if (!across_) {
+      co_await run_in_memory(operation, reduce);
+      co_return;
+    }
+    said = co_await agree_in_memory(operation, reduce);
+  }
+  co_await agree_by_messages(operation, said, std::make_shared<Least>(words));
 }
 
 Task<Extremes> Lane::agree_in_memory(Operation& operation, std::shared_ptr<SharedWork> work) {

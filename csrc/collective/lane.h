@@ -100,10 +100,12 @@ class Lane {
   Task<> agree(Operation& operation);
   /// The same, unless the user does without.
   Task<> begin(Operation& operation);
-  /// `said`: the fingerprints of this rank, or of those of its machine. Contributions are exchanged
-  /// also where the ranks have agreed before.
+  /// `said`: the fingerprints of this rank, or of those of its machine. What is piggybacked is
+  /// exchanged also where the ranks have agreed before.
   Task<> agree_by_messages(Operation& operation, Extremes said,
-                           std::shared_ptr<Contributions> contributions = nullptr);
+                           std::shared_ptr<Piggyback> piggyback = nullptr);
+  /// Phase 0 that leaves in each of `words` the least of all ranks.
+  Task<> agree_on_least(Operation& operation, std::span<std::uint64_t> words);
   /// A shared collective of the ranks of this machine.
   template <class Collective, class... Arguments>
   std::shared_ptr<SharedWork> shared(Arguments&&... arguments) const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 
 #include "kernels/kernels.h"
@@ -56,6 +57,20 @@ const std::byte* Contributions::of(int rank) const {
   int distance = 0;
   while (rank_at(rank_, size_, distance) != rank) ++distance;
   return all_.data() + distance * length_;
+}
+
+std::size_t Least::put(int, std::byte* message) const {
+  std::memcpy(message, words_.data(), words_.size_bytes());
+  return words_.size_bytes();
+}
+
+void Least::take(int, const std::byte* message) {
+  for (auto& word : words_) {
+    std::uint64_t theirs;
+    std::memcpy(&theirs, message, sizeof theirs);
+    word = std::min(word, theirs);
+    message += sizeof theirs;
+  }
 }
 
 double piggyback_seconds(std::size_t bytes, int size, const Link& link) {

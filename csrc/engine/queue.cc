@@ -4,7 +4,6 @@
 #include <string_view>
 #include <utility>
 
-#include "collective/memory.h"
 #include "collective/network.h"
 #include "collective/share.h"
 #include "collective/wait.h"
@@ -16,7 +15,6 @@ namespace ronde {
 namespace {
 
 constexpr std::uint64_t kNone = 0;  // in place of the fingerprint of a slot
-constexpr Reduction kLeast{.dtype = DType::uint64, .op = ReduceOp::min};
 
 std::uint64_t fingerprint(const Calls& calls) {
   std::uint64_t all = 1;
@@ -119,7 +117,7 @@ bool Queue::begin(bool waits) {
   round.operation.about = [this, &next] { return description(next); };
   round.looked = round.checked = Clock::now();
   round.task = std::make_unique<Task<>>(agreeing_ ? agree(next, round.operation, std::move(slots))
-                                                 : run(next, round.operation, take_due()));
+                                                  : run(next, round.operation, take_due()));
   return true;
 }
 
@@ -163,7 +161,8 @@ void Queue::check(Track& track) {
   auto& round = *track.round;
   // Others may never come to a round that this rank has begun only because it has joined.
   const bool for_others = joining_ == Joining::on || submitted_.count() == 0;
-  if (for_others && round.running.empty() && due_.empty() && draining_ == Drain::off) round.waited = {};
+  if (for_others && round.running.empty() && due_.empty() && draining_ == Drain::off)
+    round.waited = {};
   try {
     round.watch.check(seconds(round.waited));
     require_members(track);
@@ -275,21 +274,17 @@ Task<> Queue::agree(Track& track, Operation& operation, std::vector<Calls> slots
 /// How many of the slots, from the first, all ranks go for.
 Task<std::size_t> Queue::count_alike(Track& track, Operation& operation,
                                      const std::vector<Calls>& slots) {
-  // The least of the ranks' fingerprints, and the complement of the greatest.
-  const auto mine = operation.zeros<std::uint64_t>(2 * kMostSlots);
-  const auto least = operation.zeros<std::uint64_t>(2 * kMostSlots);
+  std::array<std::uint64_t, 2 * kMostSlots> mine{};
   for (std::size_t i = 0; i < kMostSlots; ++i) {
     mine[2 * i] = i < slots.size() ? fingerprint(slots[i]) : kNone;
     mine[2 * i + 1] = ~mine[2 * i];
   }
-  const std::vector<Piece> pieces{{buffer_of(mine), buffer_of(least)}};
-  auto& route = track.routes.choose(Collective::allreduce, std::string_view());
-  co_await route.allreduce(operation, pieces, kLeast, std::string_view());
-  std::size_t alike = 0;
-  while (alike < slots.size() && least[2 * alike] == mine[2 * alike] &&
-         least[2 * alike + 1] == mine[2 * alike + 1])
-    ++alike;
-  co_return alike;
+  // Where the least of all ranks is that of this one both times, it is the greatest too.
+  const auto least = operation.zeros<std::uint64_t>(mine.size());
+  std::ranges::copy(mine, least.begin());
+  co_await track.lane.agree_on_least(operation, least);
+  const auto differs = std::ranges::mismatch(mine, least).in1 - mine.begin();
+  co_return std::min(slots.size(), static_cast<std::size_t>(differs) / 2);
 }
 
 /// Before anything runs that goes by what the link costs: all lanes go by the same, and a rank that
@@ -301,8 +296,7 @@ Task<> Queue::know_link(Track& track, Operation& operation) {
   });
   std::size_t most = 0;
   for (const auto& calls : due_) {
-    if (!in_memory || calls[0]->scheduled())
-      most = std::max(most, bytes_of(calls));
+    if (!in_memory || calls[0]->scheduled()) most = std::max(most, bytes_of(calls));
   }
   co_await ronde::know_link(lane, operation, most);
 }

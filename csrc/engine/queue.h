@@ -1,10 +1,10 @@
 // The asynchronous calls of one process set, on lanes of their own.
 //
-// Ranks may submit calls in any order. They synchronise in rounds. In a negotiation all state what they
-// have pending: what is pending everywhere runs, in the order of the first rank, in slots: calls
-// that can be fused, up to some bytes. The ranks remember which slot came after which. So the next
-// time a rank goes into a slot as soon as it has all of it, and they only compare, in a phase 0,
-// whether they are all in the same slot. If one is not, as it waits for another call, they
+// Ranks may submit calls in any order. They synchronise in rounds. In a negotiation all state what
+// they have pending: what is pending everywhere runs, in the order of the first rank, in slots:
+// calls that can be fused, up to some bytes. The ranks remember which slot came after which. So the
+// next time a rank goes into a slot as soon as it has all of it, and they only compare, in a phase
+// 0, whether they are all in the same slot. If one is not, as it waits for another call, they
 // negotiate: before any data has moved.
 //
 // Rounds use the lanes in turn, so several are under way: while one crosses the network the next
@@ -95,7 +95,7 @@ class Queue {
   static constexpr char kByContributing = static_cast<char>(Join::contributing);
 
   static constexpr std::size_t kMostSlots = 4;  // that ranks go for at once
-  static constexpr std::size_t kShown = 5;  // pending calls that a report names
+  static constexpr std::size_t kShown = 5;      // pending calls that a report names
 
   static double seconds(Clock::duration time) {
     return std::chrono::duration<double>(time).count();

@@ -455,6 +455,28 @@ def test_different_averages(route: dict[str, Any]) -> None:
     run_all(4, program, **route)
 
 
+def test_joins_that_fail_leave_nothing(route: dict[str, Any]) -> None:
+    """Statements of a join may still be under way when it has failed."""
+
+    def program(me: Rank) -> None:
+        calls = Calls(me)
+        own = random.Random(me.rank)
+        for step in range(60):
+            time.sleep(own.random() * 0.0004)
+            average = "contributing" if step % 2 and me.rank == 1 else "size"
+            if step % 2:
+                with pytest.raises(ronde.MismatchError, match="must give the same average"):
+                    calls.join(average)
+            else:
+                assert 0 <= calls.join(average) < me.size
+            total = calls.submit("allreduce", np.ones(3), None, Sum, f"after {step}")
+            assert (total.wait() == me.size).all()
+        calls.close()
+
+    run_all(4, program, **route)
+
+
+
 def test_a_mismatch_of_the_others_names_the_ranks(route: dict[str, Any]) -> None:
     def program(me: Rank) -> None:
         calls = Calls(me)

@@ -52,7 +52,7 @@ class Late final : public Transport {
 };
 
 /// Two ranks, with these arrivals of the messages of each.
-void run_two(const std::vector<Arrival>& arrivals, Settings settings, bool shared,
+void run_two(const std::vector<Arrival>& arrivals, Settings settings, bool shared, bool worker,
              const std::function<void(Rank&)>& program) {
   InprocWorld world(2, {});
   std::vector<std::thread> threads;
@@ -61,17 +61,20 @@ void run_two(const std::vector<Arrival>& arrivals, Settings settings, bool share
       Rank me{.rank = rank,
               .size = 2,
               .there = {0, 1},
-              .control = std::make_shared<Control>(world.transport(rank, 0), Hooks{}),
+              .control = std::make_shared<Control>(
+                  std::make_shared<Locked>(world.transport(rank, 0)), Hooks{}),
               .set = {},
               .part = {},
               .engine = {},
               .own = {}};
-      const auto late = std::make_shared<Late>(world.transport(rank, 1), arrivals[rank]);
+      const auto late = std::make_shared<Locked>(
+          std::make_shared<Late>(world.transport(rank, 1), arrivals[rank]));
       me.set =
           std::make_unique<Communicator>(me.control, late, 0, std::vector<int>{0, 1}, settings);
       if (shared) CHECK(me.set->share_memory());
-      me.engine = std::make_shared<Engine>(me.control, kFusionBytes, false, false);
+      me.engine = std::make_shared<Engine>(me.control, kFusionBytes, false, worker);
       program(me);
+      me.engine->stop();
       me.engine->drain(*me.set, "the test ended");
       CHECK(me.engine->close(*me.set, "the test ended"));
       barrier(*me.set, call("last"));
@@ -89,17 +92,21 @@ Settings settings_of(double stall_timeout) {
   return settings;
 }
 
-Issued submit_sum(Rank& me, const std::string& name, std::size_t count) {
-  Wish wish{.kind = Kind::allreduce,
+Issued submit_call(Rank& me, Kind kind, const std::string& name, std::size_t count) {
+  Wish wish{.kind = kind,
             .name = name,
             .reduction = {},
             .in_place = false,
             .of_part = false,
             .count = count,
-            .root = 0,
+            .root = 1,
             .salt = 0};
   wish.reduction.dtype = DType::float32;
   return submit(me, wish);
+}
+
+Issued submit_sum(Rank& me, const std::string& name, std::size_t count) {
+  return submit_call(me, Kind::allreduce, name, count);
 }
 
 void finish(Rank& me, const Issued& issued) {
@@ -118,27 +125,38 @@ std::vector<int> exchange_tags() {
   return tags;
 }
 
-// Where an algorithm is named, calls of one machine go by the link too. All ranks must measure it
-// in the same round: here rank 1 comes to the second round only when the first one has ended.
-void the_link_is_measured_in_one_round() {
+/// Whether it is data of the first asynchronous lane.
+bool is_first_data(const std::vector<int>& tags, int tag) {
+  return tag > tags[0] && tag < tags[1] - 1;
+}
+
+// Where an algorithm is named, calls of one machine go by the link too. All ranks must know it
+// before any of these calls begins. Here the fourth goes on the lane of the first, which ends early
+// on rank 1, and on rank 0 only when others would have measured the link.
+void the_link_is_measured_before_calls_begin() {
   const auto start = Clock::now();
   const auto tags = exchange_tags();
-  constexpr int kOpening = 4, kNegotiation = 2;  // messages
-  int of_first = 0, of_second = 0;
-  const Arrival at_once = [](int) { return Clock::time_point(); };
-  const Arrival late = [&](int tag) {
-    if (tag == tags[0] && ++of_first > kOpening + kNegotiation) return start + 200ms;
-    if (tag == tags[1] && ++of_second == kOpening) return start + 600ms;
-    return start;
+  constexpr int kOpening = 4;  // messages of a lane
+  bool data_was_late = false;
+  const Arrival late_data = [&](int tag) {
+    if (!is_first_data(tags, tag)) return start;
+    data_was_late = true;
+    return start + 600ms;
+  };
+  int of_second = 0;
+  const Arrival late_exchange = [&](int tag) {
+    if (tag != tags[1] || ++of_second <= kOpening) return start;
+    return start + 300ms;
   };
   auto settings = settings_of(5.0);
   settings.algorithm["allreduce"] = "ring";
-  run_two({at_once, late}, settings, true, [](Rank& me) {
-    const auto one = submit_sum(me, "one", 5000), other = submit_sum(me, "other", 5000);
-    finish(me, one);
-    finish(me, other);
+  settings.algorithm["broadcast"] = "tree";
+  run_two({late_data, late_exchange}, settings, true, false, [](Rank& me) {
+    std::vector<Issued> all{submit_call(me, Kind::broadcast, "short", 100)};
+    for (const char* name : {"one", "two", "three"}) all.push_back(submit_sum(me, name, 5000));
+    for (const auto& each : all) finish(me, each);
   });
-  CHECK(of_first > kOpening + kNegotiation && of_second >= kOpening);
+  CHECK(data_was_late && of_second > kOpening);
 }
 
 // A rank that waits for a long round comes to the next one late. Others, who wait for it there, do
@@ -158,7 +176,7 @@ void a_long_round_does_not_stall_the_next() {
     };
   };
   constexpr std::size_t kCount = 200'000;  // about a hundred segments
-  run_two({arrival(0), arrival(1)}, settings_of(1.0), false, [&](Rank& me) {
+  run_two({arrival(0), arrival(1)}, settings_of(1.0), false, false, [&](Rank& me) {
     for (int step = 0; step < 2; ++step) {
       slow = step == 1;
       const auto one = submit_sum(me, "one", kCount);
@@ -171,10 +189,27 @@ void a_long_round_does_not_stall_the_next() {
   });
 }
 
+// A worker that sleeps, as nothing was under way, wakes when a look at a call begins a round.
+void a_round_that_a_poll_begins_goes_on() {
+  const Arrival at_once = [](int) { return Clock::time_point(); };
+  std::atomic<bool> done = false;
+  run_two({at_once, at_once}, settings_of(20.0), false, true, [&](Rank& me) {
+    const auto one = submit_sum(me, "one", 10);
+    if (me.rank == 1) {
+      std::this_thread::sleep_for(200ms);
+      me.engine->poll(*one.submission);
+      while (!done) std::this_thread::sleep_for(1ms);
+    }
+    finish(me, one);
+    done = true;
+  });
+}
+
 }  // namespace
 
 int main() {
-  the_link_is_measured_in_one_round();
+  the_link_is_measured_before_calls_begin();
   a_long_round_does_not_stall_the_next();
+  a_round_that_a_poll_begins_goes_on();
   std::puts("rounds: ok");
 }
