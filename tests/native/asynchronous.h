@@ -126,8 +126,9 @@ inline void run(const Shape& shape, const Faults& faults, double stall_timeout,
       me.own.seed(static_cast<unsigned>(faults.seed * 16) + rank);
       me.set = std::make_unique<Communicator>(me.control, channel(1), 0, members, settings);
       if (shape.has_part() && rank > 0) {
-        const auto group = std::make_shared<Group>(channel(2), others);
-        me.part = std::make_unique<Communicator>(me.control, group, 1, others, settings);
+        // Locked, its peers are those of the part.
+        const auto own = std::make_shared<Locked>(std::make_shared<Group>(channel(2), others));
+        me.part = std::make_unique<Communicator>(me.control, own, 1, others, settings);
       }
       if (shape.shared)
         for (auto* set : me.sets()) CHECK(set->share_memory(shape.machines));
