@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
@@ -16,38 +15,6 @@
 namespace py = pybind11;
 
 namespace ronde {
-namespace {
-
-/// Python objects that nobody needs any more. Who moves calls has no GIL, and must not wait for it:
-/// they are given back by the next call from Python.
-struct Dropped {
-  std::mutex mutex;
-  std::vector<PyObject*> objects;
-};
-
-Dropped& dropped() {
-  static auto& all = *new Dropped;  // never destroyed
-  return all;
-}
-
-void drop(PyObject* object) {
-  const std::lock_guard lock(dropped().mutex);
-  dropped().objects.push_back(object);
-}
-
-}  // namespace
-
-void give_back_objects() {
-  std::vector<PyObject*> objects;
-  {
-    // If a thread has the lock they are given back the next time. (A child that was forked may find
-    // it locked for ever.)
-    const std::unique_lock lock(dropped().mutex, std::try_to_lock);
-    if (!lock.owns_lock()) return;
-    objects.swap(dropped().objects);
-  }
-  for (auto* object : objects) Py_DECREF(object);
-}
 
 PendingCall::PendingCall(const std::vector<std::shared_ptr<PendingCall>>& calls)
     : engine_(calls.empty() ? nullptr : calls[0]->engine_) {
@@ -121,8 +88,6 @@ py::object PendingCall::result() {
   }
   return result_;
 }
-
-std::shared_ptr<PyObject> held(py::object object) { return {object.release().ptr(), drop}; }
 
 py::object Caller::submit(Submission::What what, std::initializer_list<py::handle> arrays,
                           PendingCall::Finish finish) const {

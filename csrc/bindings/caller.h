@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/held.h"
 #include "collective/communicator.h"
 #include "engine/engine.h"
 
@@ -104,10 +105,5 @@ class Caller {
 
   Engine* const engine_;
 };
-
-/// A Python object that calls hold, which end without the GIL. Once none needs it any more, it is
-/// given back by this.
-std::shared_ptr<PyObject> held(pybind11::object object);
-void give_back_objects();
 
 }  // namespace ronde

@@ -13,6 +13,7 @@
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
+#include "bindings/held.h"
 #include "bindings/operations.h"
 #include "collective/communicator.h"
 #include "collective/piggyback.h"
@@ -24,29 +25,13 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
-/// An exception of a handler of signals, with its name for the other ranks.
-class Interruption : public py::error_already_set {
- public:
-  Interruption() {
-    const auto message = py::reinterpret_steal<py::object>(PyObject_Str(value().ptr()));
-    PyErr_Clear();
-    text_ = py::cast<std::string>(type().attr("__name__"));
-    if (message && py::len(message) > 0)
-      text_ += ": " + py::cast<std::string>(message.attr("encode")("utf-8", "replace"));
-  }
-  const char* what() const noexcept override { return text_.c_str(); }
-
- private:
-  std::string text_;
-};
-
 /// The hooks run while the GIL is free, so each takes it.
 Hooks make_hooks(py::function where, py::function warn, std::optional<py::function> log,
                  std::optional<py::function> stalled) {
   Hooks hooks;
   hooks.check_signals = [] {
     WithGil gil;
-    if (PyErr_CheckSignals() != 0) throw Interruption();
+    if (PyErr_CheckSignals() != 0) throw PythonError(py::error_already_set());
   };
   hooks.where = [where]() -> std::string {
     WithGil gil;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
+#include "bindings/held.h"
 #include "core/bytes.h"
 #include "core/dtype.h"
 #include "core/error.h"
@@ -28,6 +29,8 @@ void raise(const char* type, const std::exception& error) {
 void translate(std::exception_ptr pointer) {
   try {
     if (pointer) std::rethrow_exception(pointer);
+  } catch (const PythonError& error) {
+    error.set();
   } catch (const MismatchError& error) {
     raise("MismatchError", error);
   } catch (const RankFailedError& error) {

@@ -125,6 +125,18 @@ std::optional<py::array> planned(py::handle x, const Parameter& parameter,
   return array;
 }
 
+/// Begins the call for the methods.
+Method::Held entered(GroupedCall& group) {
+  Method::Held all;
+  for (std::size_t i = 0; i < group.methods.size(); ++i) {
+    if (!group.methods[i]) continue;
+    const auto& buckets = group.plan->ways[i].buckets;
+    for (auto& each : group.methods[i]->enter(group.set, buckets)) all.push_back(std::move(each));
+    group.feeds_back |= group.methods[i]->feeds_back(group.set, buckets);
+  }
+  return all;
+}
+
 /// What the ranks compare besides the plan: where methods are in what they keep.
 Call positioned(const GroupedCall& group) {
   Call call = group.plan->call;
@@ -162,21 +174,19 @@ py::object grouped_allreduce(const Caller& caller, const std::shared_ptr<Plan>& 
     results.append(std::move(output));
   }
   require_apart(apart);
-  for (std::size_t i = 0; i < plan->ways.size(); ++i) {
-    if (!group->methods[i]) continue;
-    group->methods[i]->check(caller.set, plan->ways[i].buckets);
-    group->feeds_back |= group->methods[i]->feeds_back();
-  }
-  const auto begin = [group](Routes& routes, Operation& operation) {
-    return reduce_group(group, routes, operation);
-  };
   const auto outlines = [plan] { return plan->outlines(); };
   const auto finish = [group, results]() -> py::object {
     if (group->error) std::rethrow_exception(group->error);
     return py::make_tuple(results, group->exactly);
   };
-  const Call call = positioned(*group);
-  auto result = caller(call, {xs, results}, begin, outlines, finish);
+  py::object result;
+  {
+    // Held until the call has ended, whoever keeps its handle, and no longer.
+    const auto begin = [group, held = entered(*group)](Routes& routes, Operation& operation) {
+      return reduce_group(group, routes, operation);
+    };
+    result = caller(positioned(*group), {xs, results}, begin, outlines, finish);
+  }
   give_back_objects();
   return result;
 }

@@ -128,7 +128,7 @@ class Conversation {
         number_(step) {}
 
   /// With the GIL. Afterwards there is a next step, or none.
-  void resume() {
+  void resume() try {
     next = nullptr;
     if (!generator_) generator_ = held(begin());
     PyObject* result = nullptr;
@@ -139,8 +139,10 @@ class Conversation {
       next = given.cast<Step*>();
       yielded_ = held(given);
     } else if (!given.is_none()) {
-      refuse(given);
+      refused = std::make_exception_ptr(PythonError(given));
     }
+  } catch (const py::error_already_set& error) {
+    throw PythonError(error);
   }
 
   Step* next = nullptr;
@@ -149,7 +151,6 @@ class Conversation {
  private:
   py::object begin() {
     const auto method = py::reinterpret_borrow<py::object>(method_.get())();
-    if (method.is_none()) throw Error("a method has been given up before its call was made");
     const auto bucket = py::cast(&bucket_, py::return_value_policy::reference);
     py::object residual = py::none();
     if (!residual_.empty())
@@ -158,32 +159,39 @@ class Conversation {
     return method.attr("_reduce")(bucket, residual, number_);
   }
 
-  void refuse(const py::object& error) {
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
-    try {
-      throw py::error_already_set();
-    } catch (...) {
-      refused = std::current_exception();
-    }
-  }
-
   std::shared_ptr<PyObject> method_, generator_, yielded_;
   PythonBucket bucket_;
   const std::span<float> residual_;
   const std::uint64_t number_;
 };
 
+/// Name and elements of each array.
+py::tuple parts_of(const Parameters& parameters) {
+  py::tuple parts(parameters.size());
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    parts[i] = py::make_tuple(to_python(parameters[i]->name), parameters[i]->elements);
+  return parts;
+}
+
 class PythonMethod final : public Codec {
  public:
   /// `method`: a weak reference. What it refers to has `_reduce(bucket, residual, step)`, the
-  /// generator; `feeds_back`; and `_position(communicator)`, which gives a text.
-  explicit PythonMethod(py::object method) : Codec(true), method_(held(std::move(method))) {}
+  /// generator; and `_feeds_back(communicator, buckets)` and `_position(communicator, buckets)`,
+  /// which are asked with the parts of each bucket. `residuals`: those that it keeps itself.
+  PythonMethod(py::object method, std::shared_ptr<Residuals> residuals)
+      : Codec(true), method_(held(std::move(method))), residuals_(std::move(residuals)) {}
 
-  bool feeds_back() const override { return referent().attr("feeds_back").cast<bool>(); }
-  std::string position(const Communicator& set, std::span<const Parameters>) const override {
-    return referent()
-        .attr("_position")(py::cast(&set, py::return_value_policy::reference))
-        .cast<std::string>();
+  Held enter(const Communicator&, std::span<const Parameters> buckets) override {
+    Held all{held(referent())};
+    if (residuals_) all.push_back(residuals_->use(buckets));
+    return all;
+  }
+  bool feeds_back(const Communicator& set, std::span<const Parameters> buckets) const override {
+    return ask("_feeds_back", set, buckets).cast<bool>();
+  }
+  std::string position(const Communicator& set,
+                       std::span<const Parameters> buckets) const override {
+    return ask("_position", set, buckets).cast<std::string>();
   }
   using Codec::reduce;
   Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
@@ -202,8 +210,15 @@ class PythonMethod final : public Codec {
 
  private:
   py::object referent() const { return py::reinterpret_borrow<py::object>(method_.get())(); }
+  py::object ask(const char* what, const Communicator& set,
+                 std::span<const Parameters> buckets) const {
+    py::list parts;
+    for (const auto& bucket : buckets) parts.append(parts_of(bucket));
+    return referent().attr(what)(py::cast(&set, py::return_value_policy::reference), parts);
+  }
 
   const std::shared_ptr<PyObject> method_;
+  const std::shared_ptr<Residuals> residuals_;
 };
 
 py::list arrays_of(const py::object& self, bool outputs) {
@@ -250,12 +265,9 @@ void bind_bucket(py::module_& module) {
       .def_property_readonly(
           "parts",
           [](const PythonBucket& self) {
-            const auto& arrays = self.bucket.arrays;
-            py::tuple parts(arrays.size());
-            for (std::size_t i = 0; i < arrays.size(); ++i)
-              parts[i] =
-                  py::make_tuple(to_python(arrays[i].parameter->name), arrays[i].input.size());
-            return parts;
+            Parameters parameters;
+            for (const auto& array : self.bucket.arrays) parameters.push_back(array.parameter);
+            return parts_of(parameters);
           },
           "Name and elements of each array.")
       .def_property_readonly("inputs", [](py::object self) { return arrays_of(self, false); })
@@ -319,7 +331,8 @@ void bind_python_methods(py::module_& module) {
            "bucket"_a, "codec"_a = py::none(), "residual"_a = py::none(), "step"_a = 0);
   py::class_<PythonMethod, Codec, std::shared_ptr<PythonMethod>>(module, "PythonMethod",
                                                                  "A method written in Python.")
-      .def(py::init<py::object>(), "method"_a);
+      .def(py::init<py::object, std::shared_ptr<Residuals>>(), "method"_a,
+           "residuals"_a = py::none());
 }
 
 }  // namespace ronde

@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace ronde {
+namespace {
+
+thread_local bool runs = false;
+
+}  // namespace
 
 class Requests::Request final : public Work {
  public:
@@ -15,7 +20,12 @@ class Requests::Request final : public Work {
     return Progress::done;
   }
 
-  void abandon() override { enter(State::withdrawn); }
+  /// What the function uses may go then, so it has ended. (Whoever abandons has no GIL, and a
+  /// function moves no calls.)
+  void abandon() override {
+    enter(State::withdrawn);
+    state_.wait(State::running, std::memory_order_acquire);
+  }
 
   void run() {
     if (!enter(State::running)) return;
@@ -26,6 +36,7 @@ class Requests::Request final : public Work {
     }
     function_ = nullptr;
     state_.store(State::done, std::memory_order_release);
+    state_.notify_all();
   }
 
  private:
@@ -59,7 +70,11 @@ std::shared_ptr<Requests::Request> Requests::next() {
 }
 
 void Requests::run() {
+  const bool before = std::exchange(runs, true);
   while (const auto request = next()) request->run();
+  runs = before;
 }
+
+bool Requests::runs_here() { return runs; }
 
 }  // namespace ronde

@@ -25,6 +25,8 @@ class Requests {
 
   /// Runs all that wait, on this thread.
   void run();
+  /// Whether this thread does: it must move no calls, of which one may wait for that.
+  static bool runs_here();
 
  private:
   class Request;

@@ -70,8 +70,8 @@ class Engine::Holding {
     engine.require_mine();
     if (engine.holds())
       throw Error(
-          "an asynchronous call was made or waited for, perhaps by a handler of signals or "
-          "warnings, while the same thread moves such calls");
+          "an asynchronous call was made or waited for, perhaps by a compressor or by a handler of "
+          "signals or warnings, while the same thread moves such calls");
     engine.mutex_.lock();
     take();
   }
@@ -143,7 +143,8 @@ void Engine::require_mine() const {
 }
 
 bool Engine::holds() const {
-  return holder_.load(std::memory_order_relaxed) == std::this_thread::get_id();
+  return Requests::runs_here() ||
+         holder_.load(std::memory_order_relaxed) == std::this_thread::get_id();
 }
 
 void Engine::submit(Communicator& set, std::shared_ptr<Submission> submission) {

@@ -47,9 +47,8 @@ double Dgc::ratio_at(std::int64_t step) const {
   return kFirstRatio * std::pow(ratio / kFirstRatio, part);
 }
 
-void Dgc::check(const Communicator&, std::span<const Parameters> buckets) const {
-  accumulated_->check(buckets);
-  velocity_->check(buckets);
+Method::Held Dgc::enter(const Communicator&, std::span<const Parameters> buckets) {
+  return {accumulated_->use(buckets), velocity_->use(buckets)};
 }
 
 std::string Dgc::position(const Communicator&, std::span<const Parameters> buckets) const {

@@ -33,8 +33,8 @@ class Dgc final : public Method {
   /// Of the values of a bucket, at a step counted from 0.
   double ratio_at(std::int64_t step) const;
 
-  bool feeds_back() const override { return true; }
-  void check(const Communicator& set, std::span<const Parameters> buckets) const override;
+  Held enter(const Communicator& set, std::span<const Parameters> buckets) override;
+  bool feeds_back(const Communicator&, std::span<const Parameters>) const override { return true; }
   std::string position(const Communicator& set, std::span<const Parameters> buckets) const override;
   Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) override;
 

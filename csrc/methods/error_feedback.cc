@@ -2,9 +2,10 @@
 
 namespace ronde {
 
-void ErrorFeedback::check(const Communicator& set, std::span<const Parameters> buckets) const {
-  residuals_->check(buckets);
-  codec_->check(set, buckets);
+Method::Held ErrorFeedback::enter(const Communicator& set, std::span<const Parameters> buckets) {
+  auto held = codec_->enter(set, buckets);
+  held.push_back(residuals_->use(buckets));
+  return held;
 }
 
 std::string ErrorFeedback::position(const Communicator&,

@@ -20,8 +20,8 @@ class ErrorFeedback final : public Method {
   ErrorFeedback(std::shared_ptr<Codec> codec, std::shared_ptr<Residuals> residuals)
       : codec_(std::move(codec)), residuals_(std::move(residuals)) {}
 
-  bool feeds_back() const override { return true; }
-  void check(const Communicator& set, std::span<const Parameters> buckets) const override;
+  Held enter(const Communicator& set, std::span<const Parameters> buckets) override;
+  bool feeds_back(const Communicator&, std::span<const Parameters>) const override { return true; }
   std::string position(const Communicator& set, std::span<const Parameters> buckets) const override;
   Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) override;
 

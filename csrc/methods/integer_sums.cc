@@ -32,8 +32,9 @@ Task<> reduce_with(Ranks& ranks, Bucket bucket, std::span<float> residual) {
 
 }  // namespace
 
-void IntegerSums::check(const Communicator& set, std::span<const Parameters>) const {
+Method::Held IntegerSums::enter(const Communicator& set, std::span<const Parameters>) {
   if (set.local_size() != set.size()) scale_->integer(set.size());
+  return {};
 }
 
 Task<> IntegerSums::reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,

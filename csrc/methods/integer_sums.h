@@ -25,7 +25,7 @@ class IntegerSums final : public Codec {
   IntegerSums(std::shared_ptr<const SharedScale> scale, std::string seed)
       : Codec(true), scale_(std::move(scale)), seed_(std::move(seed)) {}
 
-  void check(const Communicator& set, std::span<const Parameters> buckets) const override;
+  Held enter(const Communicator& set, std::span<const Parameters> buckets) override;
   using Codec::reduce;
   Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                 std::uint64_t step) override;

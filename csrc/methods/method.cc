@@ -39,14 +39,22 @@ Bucket scaled(Ranks& ranks, const Bucket& bucket, std::span<const std::vector<fl
   return result;
 }
 
-std::string Codec::position(const Communicator&, std::span<const Parameters>) const {
-  return draws_alike() ? ", draw " + std::to_string(steps) : std::string();
-}
-
+/// Calls may come to this in another order on each rank. So ranks that draw alike agree on the
+/// step.
 Task<> Codec::reduce(Ranks& ranks, std::vector<Bucket> buckets) {
   const auto held = ranks.operation.held();
+  std::uint64_t step = steps.fetch_add(buckets.size());
+  if (draws_alike() && !ranks.on_one_machine()) {
+    const std::vector latest{ranks.room<std::uint64_t>(1)};
+    latest[0][0] = step;
+    co_await ranks.combine(latest, DType::uint64, ReduceOp::max);
+    step = latest[0][0];
+    const auto next = step + buckets.size();
+    for (auto known = steps.load(); known < next && !steps.compare_exchange_weak(known, next);) {
+    }
+  }
   for (const auto& bucket : buckets) {
-    co_await reduce(ranks, bucket, std::span<float>(), steps++);
+    co_await reduce(ranks, bucket, std::span<float>(), step++);
     ranks.operation.release(held);
   }
 }

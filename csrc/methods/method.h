@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -112,14 +113,21 @@ class Method {
   Method(const Method&) = delete;
   Method& operator=(const Method&) = delete;
 
-  /// Whether a call leaves something behind for later ones: it must not see a step that is skipped.
-  virtual bool feeds_back() const = 0;
+  /// What a call keeps until it has ended.
+  using Held = std::vector<std::shared_ptr<const void>>;
 
-  /// Throws ArgumentError where these buckets cannot be reduced, before anything is sent.
-  virtual void check(const Communicator& /*set*/, std::span<const Parameters> /*buckets*/) const {}
+  /// A call with these buckets is to be made. Throws ArgumentError where they cannot be reduced,
+  /// before anything is sent.
+  virtual Held enter(const Communicator& /*set*/, std::span<const Parameters> /*buckets*/) {
+    return {};
+  }
+
+  /// Whether the call leaves something behind for later ones: it must not see a step that is
+  /// skipped.
+  virtual bool feeds_back(const Communicator& set, std::span<const Parameters> buckets) const = 0;
 
   /// What must be the same on all ranks besides the call, in words; it may change from call to
-  /// call.
+  /// call, but not by calls with other buckets, which ranks may make in another order.
   virtual std::string position(const Communicator& /*set*/,
                                std::span<const Parameters> /*buckets*/) const {
     return {};
@@ -134,7 +142,7 @@ class Codec : public Method {
   /// `per_rank`: each rank compresses its own values, where others share memory with it, too.
   explicit Codec(bool per_rank) : per_rank_(per_rank) {}
 
-  bool feeds_back() const override { return false; }
+  bool feeds_back(const Communicator&, std::span<const Parameters>) const override { return false; }
   bool per_rank() const { return per_rank_; }
 
   /// Whether all ranks must be at the same step, as they draw the same random numbers.
@@ -145,7 +153,6 @@ class Codec : public Method {
                         std::uint64_t step) = 0;
 
   /// Without error feedback, in which steps are those of this codec.
-  std::string position(const Communicator& set, std::span<const Parameters> buckets) const override;
   Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) override;
 
   std::atomic<std::uint64_t> steps = 0;  // so far

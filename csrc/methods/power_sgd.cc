@@ -14,7 +14,8 @@ bool any(std::span<const float> values) {
   return std::any_of(values.begin(), values.end(), [](float x) { return x != 0; });
 }
 
-/// The sum is not known: nothing of it is kept, and the residual stays as it was before.
+/// The sum is not known: nothing of it is kept, and the residual becomes what it was before, but
+/// for rounding, as the matrix has been added to it.
 void give_up(PowerSgd::Term& term) {
   for (std::size_t i = 0; i < term.residual.size(); ++i) {
     auto& left = term.residual[i];

@@ -1,7 +1,6 @@
 #include "methods/residuals.h"
 
 #include <algorithm>
-#include <set>
 
 #include "core/error.h"
 #include "core/text.h"
@@ -33,19 +32,26 @@ std::vector<float> copy_of(const Residuals::Residual& residual) {
   return values;
 }
 
+[[noreturn]] void refuse_meanwhile() {
+  throw Error("a call with these residuals is under way: wait for it first");
+}
+
 }  // namespace
 
-void Residuals::check(std::span<const Parameters> buckets) const {
+std::shared_ptr<const void> Residuals::use(std::span<const Parameters> buckets) {
   const std::lock_guard lock(mutex_);
-  std::set<std::string_view> seen;
+  std::set<std::string_view> names;
   for (const auto& bucket : buckets) {
     for (const auto* parameter : bucket) {
       const auto& name = parameter->name;
       if (name.empty())
         throw ArgumentError("error feedback needs a name, under which the residual is kept");
-      if (!seen.insert(name).second)
+      if (!names.insert(name).second)
         throw ArgumentError("two arrays of this call have the name " + quoted(name) +
                             ", so they would share one residual");
+      if (in_use(name))
+        throw ArgumentError("a call with the residual of " + quoted(name) +
+                            " is under way: wait for it first");
       const auto* const known = find(name);
       if (known && known->elements != parameter->elements)
         throw ArgumentError("the residual of " + quoted(name) + " has " +
@@ -53,6 +59,20 @@ void Residuals::check(std::span<const Parameters> buckets) const {
                             std::to_string(parameter->elements));
     }
   }
+  const auto mine = uses_.insert(uses_.end(), std::move(names));
+  const auto end = [self = shared_from_this(), mine](const void*) {
+    const std::lock_guard lock(self->mutex_);
+    self->uses_.erase(mine);
+  };
+  return {&*mine, end};
+}
+
+bool Residuals::in_use(std::string_view name) const {
+  return std::ranges::any_of(uses_, [&](const auto& names) { return names.contains(name); });
+}
+
+void Residuals::require_unused() const {
+  if (!uses_.empty()) refuse_meanwhile();
 }
 
 Residuals::Found Residuals::of(const Communicator& set, const Bucket& bucket, bool per_rank) {
@@ -137,6 +157,7 @@ std::vector<std::string> Residuals::names() const {
 
 std::optional<std::vector<float>> Residuals::read(const std::string& name) const {
   const std::lock_guard lock(mutex_);
+  if (in_use(name)) refuse_meanwhile();
   const auto* const residual = find(name);
   if (!residual || !residual->vector) return {};
   return copy_of(*residual);
@@ -144,6 +165,7 @@ std::optional<std::vector<float>> Residuals::read(const std::string& name) const
 
 void Residuals::rescale(float factor) {
   const std::lock_guard lock(mutex_);
+  require_unused();
   for (auto& residual : state_.residuals) {
     if (residual.vector) {
       for (auto& value : residual.kept()) value *= factor;
@@ -156,6 +178,7 @@ void Residuals::rescale(float factor) {
 
 Residuals::State Residuals::state() const {
   const std::lock_guard lock(mutex_);
+  require_unused();
   State copy = state_;
   for (auto& residual : copy.residuals) {
     if (!residual.vector) continue;
@@ -168,6 +191,7 @@ Residuals::State Residuals::state() const {
 
 void Residuals::load(State state) {
   const std::lock_guard lock(mutex_);
+  require_unused();
   state_ = std::move(state);
   vectors_.clear();
   numbers_.clear();

@@ -8,14 +8,20 @@
 // its vector, unless the method is per rank. When an array comes in another bucket, or ranks are
 // placed otherwise, its residual is added to the next contribution of this rank (it is *unplaced*
 // until then), as other parts of it than before may be used.
+//
+// A residual is *in use* from the submission of a call to its end. Meanwhile nobody else may have
+// it.
 #pragma once
 
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -44,7 +50,7 @@ struct Use {
   bool operator==(const Use&) const = default;
 };
 
-class Residuals {
+class Residuals : public std::enable_shared_from_this<Residuals> {
  public:
   using Vector = std::shared_ptr<std::vector<float>>;
 
@@ -70,8 +76,9 @@ class Residuals {
     std::vector<std::vector<float>> added;  // for each array, or nothing
   };
 
-  /// Throws ArgumentError where residuals of these arrays cannot be kept.
-  void check(std::span<const Parameters> buckets) const;
+  /// Those of these arrays are in use as long as the result lives, which the parameters outlive.
+  /// Throws ArgumentError where they cannot be kept, or are in use.
+  std::shared_ptr<const void> use(std::span<const Parameters> buckets);
 
   /// The vector of the bucket's arrays, to be updated; and what is to be added to this rank's
   /// contribution now. `per_rank`: each rank uses all of its vector.
@@ -81,6 +88,9 @@ class Residuals {
   std::vector<std::vector<float>> taken(const Bucket& bucket);
 
   std::vector<std::string> names() const;
+
+  // These throw Error while a residual that they need is in use.
+
   /// Nothing if there is no such parameter.
   std::optional<std::vector<float>> read(const std::string& name) const;
   void rescale(float factor);
@@ -95,6 +105,8 @@ class Residuals {
     std::shared_ptr<const Use> use;
   };
 
+  bool in_use(std::string_view name) const;
+  void require_unused() const;
   const Residual* find(const std::string& name) const;
   std::vector<Residual*> entries(const Parts& parts);
   Known place(Use use, std::span<Residual* const> residuals);
@@ -103,6 +115,7 @@ class Residuals {
   State state_;
   std::unordered_map<std::string, std::size_t> numbers_;  // in state_.residuals
   std::map<Parts, Known> vectors_;
+  std::list<std::set<std::string_view>> uses_;  // names, of each call
 };
 
 }  // namespace ronde

@@ -393,7 +393,7 @@ class Dgc(Method):
 class PythonMethod(Codec):
     """A method written in Python, of which there is a weak reference."""
 
-    def __init__(self, method: Any) -> None: ...
+    def __init__(self, method: Any, residuals: Residuals | None = None) -> None: ...
 
 class Bucket:
     """Arrays of float32 that travel together, while their call is under way."""

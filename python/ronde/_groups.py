@@ -26,7 +26,8 @@ _log = logging.getLogger("ronde")
 # Of each array of a group, how it is compressed, and its name, under which more may be known of it.
 Labelled = Sequence[tuple[Method | None, str]]
 
-_MOST = 256  # plans that are kept of a communicator
+_MOST = 4096  # plans that are kept of a communicator
+_EXACTLY = object()  # the key of no compression, which equals that of no name
 _plans: weakref.WeakKeyDictionary[_core.Communicator, dict[Any, _core.Plan]]
 _plans = weakref.WeakKeyDictionary()
 
@@ -47,7 +48,7 @@ class Way(NamedTuple):
 def key_of(compression: Any) -> Any:
     """Of what was given as `compression=`."""
     if compression is None:
-        return ""
+        return _EXACTLY
     if isinstance(compression, str):
         return compression
     if isinstance(compression, Method):
@@ -159,7 +160,7 @@ def _made(
     if way.key is not None:
         plans = _plans.setdefault(communicator, {})
         if len(plans) >= _MOST:
-            plans.clear()
+            plans.pop(next(iter(plans)), None)  # the oldest
         plans[way] = plan
     return plan
 

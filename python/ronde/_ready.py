@@ -74,11 +74,12 @@ class Ready:
 
 def _results(handles: Sequence[Handle[Any]]) -> list[Any]:
     """What each gives, once all have ended; raises the first error."""
-    results, error = [], None
+    results: list[Any] = []
+    error: Exception | None = None
     for handle in handles:
         try:
             results.append(handle.wait())
-        except RondeError as raised:
+        except Exception as raised:  # a compressor may raise anything
             error = error or raised
     if error is not None:
         raise error

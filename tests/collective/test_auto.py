@@ -141,7 +141,7 @@ def test_where_the_link_is_fast_nothing_is_tried_but_exact_reduction() -> None:
         method = auto()
         for step in range(10):
             reduce(me, method, step)
-        assert not method.feeds_back
+        assert not method._feeds_back(me.communicator, [(("w", 64 * 512),)])
         return method.choices()[("w",)]
 
     assert set(run_all(2, program)) <= {"exact", "bf16()"}
@@ -155,7 +155,7 @@ def test_within_one_machine_there_is_nothing_to_choose() -> None:
             expected = np.sum([gradient(rank, step) for rank in range(2)], axis=0)
             np.testing.assert_allclose(result, expected, rtol=1e-6)
         assert method.choices() == {("w",): "exact"}
-        assert not method.feeds_back
+        assert not method._feeds_back(me.communicator, [(("w", 64 * 512),)])
 
     run_all(2, program, shared=True)
 

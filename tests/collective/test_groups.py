@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
-from ronde import _core, context
-from ronde.compression import ErrorFeedback, dgc, int4, int8, powersgd, randomk, shared_scale, sign
+from ronde import _core, _groups, context
+from ronde.compression import (
+    ErrorFeedback,
+    auto,
+    dgc,
+    int4,
+    int8,
+    powersgd,
+    randomk,
+    shared_scale,
+    sign,
+)
 from threads import Rank, run, run_all
 
 ronde.init()
@@ -123,6 +133,47 @@ def test_ranks_that_are_at_other_steps_are_told(make: Any, words: str) -> None:
     run_all(2, program)
 
 
+def test_no_name_is_not_the_name_of_nothing() -> None:
+    def program(me: Rank) -> None:
+        x = np.ones(9, np.float32)
+        ronde.grouped_allreduce([x], name="g", process_set=here(me))
+        with pytest.raises(ValueError, match="compression='' is not a compressor"):
+            ronde.grouped_allreduce([x], name="g", compression="", process_set=here(me))
+
+    run_all(1, program)
+
+
+def test_of_too_many_groups_the_latest_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_groups, "_MOST", 3)
+
+    def program(me: Rank) -> None:
+        for name in "abcde":
+            ronde.grouped_allreduce([np.ones(3)], name=name, process_set=here(me))
+        assert [way.name for way in _groups._plans[me.communicator]] == ["c", "d", "e"]
+
+    run_all(1, program)
+
+
+@pytest.mark.parametrize("make", [lambda: ErrorFeedback("int4"), lambda: dgc(0.1), auto])
+def test_a_copy_has_residuals_of_its_own(make: Any) -> None:
+    def program(me: Rank) -> None:
+        method = make()
+        for step in range(2):
+            x = values(me.rank, 1000, step)
+            ronde.allreduce(x, name="w", compression=method, process_set=here(me))
+        twin, before = copy.copy(method), method.norms()
+        twin.rescale(0.0)
+        assert method.norms() == before
+        results = [
+            ronde.allreduce(x, name="w", compression=each, process_set=here(me))
+            for each in (method, twin)
+        ]
+        if sum(before.values()):
+            assert (results[0] != results[1]).any()
+
+    run_all(2, program)
+
+
 def test_what_cannot_be_reduced_is_refused_before_anything_is_sent() -> None:
     def program(me: Rank) -> None:
         x = values(me.rank, 60)
@@ -195,6 +246,56 @@ def test_a_decompression_that_fails_fails_on_all_ranks() -> None:
         with pytest.raises(error, match=r"not today|Moody has failed on another rank"):
             ronde.grouped_allreduce(xs, compression=Moody(me.rank), process_set=here(me))
         assert (ronde.allreduce(xs[0], ronde.Sum, process_set=here(me)) == 2).all()  # and goes on
+
+    run_all(2, program)
+
+
+def test_a_refused_call_leaves_the_residuals_as_they_were() -> None:
+    class Moody(Own):
+        """Fails as it decompresses what others have sent."""
+
+        left = 1000
+
+        def compress(self, x: np.ndarray) -> Any:
+            return x.astype(np.float16), None
+
+        def decompress(self, payload: np.ndarray, ctx: Any) -> np.ndarray:
+            self.left -= 1
+            if self.left == 0:
+                raise ArithmeticError("not today")
+            return payload.astype(np.float32)
+
+    def program(me: Rank) -> None:
+        moody = Moody(me.rank)
+        feedback = ErrorFeedback(moody)
+        for step in range(2):
+            if step == 1 and me.rank == 1:
+                moody.left = 2
+            before = feedback.residual("w") if step else None
+            x = values(me.rank, 100, step)
+            if step == 0:
+                ronde.allreduce(x, name="w", compression=feedback, process_set=here(me))
+                continue
+            with pytest.raises((ArithmeticError, ronde.RondeError), match=r"not today|has failed"):
+                ronde.allreduce(x, name="w", compression=feedback, process_set=here(me))
+            np.testing.assert_array_equal(feedback.residual("w"), before)
+
+    run_all(2, program)
+
+
+def test_a_payload_that_cannot_be_sent_is_refused_on_all_ranks() -> None:
+    class Odd(Own):
+        def compress(self, x: np.ndarray) -> Any:
+            return (lambda: x) if self.rank == 1 else x, None
+
+        def decompress(self, payload: Any, ctx: Any) -> np.ndarray:
+            return payload() if callable(payload) else payload
+
+    def program(me: Rank) -> None:
+        x = np.ones(9, np.float32)
+        with pytest.raises(Exception, match=r"pickle|Odd has failed on another rank"):
+            ronde.allreduce(x, compression=Odd(me.rank), process_set=here(me))
+        assert (ronde.allreduce(x, ronde.Sum, process_set=here(me)) == 2).all()  # and goes on
 
     run_all(2, program)
 

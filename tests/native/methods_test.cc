@@ -2,6 +2,7 @@
 // delays, with and without shared memory; methods that several threads of a rank use; and tasks
 // that need a thread of the caller.
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <functional>
@@ -95,8 +96,10 @@ std::shared_ptr<Plan> plan_of(const Communicator& set, std::shared_ptr<Method> m
 /// Returns whether all was reduced exactly.
 bool reduce(Communicator& set, const std::shared_ptr<Plan>& plan, Values& values) {
   const auto method = plan->ways[0].method.lock();
+  const auto& buckets = plan->ways[0].buckets;
+  const auto held = method->enter(set, buckets);
   const auto call = std::make_shared<GroupedCall>(
-      GroupedCall{plan, set, {}, {method}, method && method->feeds_back(), false, {}});
+      GroupedCall{plan, set, {}, {method}, method->feeds_back(set, buckets), false, {}});
   for (auto& each : values)
     call->arrays.push_back({buffer_of(std::span(each)), buffer_of(std::span(each))});
   const auto begin = [&](Routes& routes, Operation& operation) {
@@ -149,7 +152,7 @@ void test_methods(int size, const std::vector<int>& machines, bool shared) {
       const auto plan = plan_of(set, mine, "g");
       for (int step = 0; step < 4; ++step) {
         auto values = gradients(set.rank(), step);
-        const bool spoilt = step == 2 && mine->feeds_back();
+        const bool spoilt = step == 2 && mine->feeds_back(set, plan->ways[0].buckets);
         if (spoilt && set.rank() == size - 1)
           values[1][3] = std::numeric_limits<float>::quiet_NaN();
         CHECK(reduce(set, plan, values) == spoilt);
@@ -234,6 +237,29 @@ void test_requests_that_throw(bool refuses) {
   CHECK(ended == 2);
 }
 
+/// Who abandons a request may free what its function uses: none runs any more, or ever will.
+void test_abandoned_requests() {
+  Requests requests;
+  std::atomic<bool> begun = false, may_end = false, ended = false;
+  const auto first = requests.ask([&] {
+    begun = true;
+    while (!may_end) std::this_thread::yield();
+    ended = true;
+  });
+  const auto second = requests.ask([] { CHECK(false); });
+  std::thread runs([&] { requests.run(); });
+  while (!begun) std::this_thread::yield();
+  second->abandon();
+  std::thread ends([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    may_end = true;
+  });
+  first->abandon();
+  CHECK(ended);
+  ends.join();
+  runs.join();
+}
+
 }  // namespace
 
 int main() {
@@ -245,5 +271,6 @@ int main() {
   test_requests();
   test_requests_that_throw(true);
   test_requests_that_throw(false);
+  test_abandoned_requests();
   std::puts("methods: ok");
 }

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ronde
+from ronde._ready import Ready
 from wrapped import Stepper, same
 
 
@@ -80,6 +81,24 @@ def test_a_step_can_be_skipped() -> None:
     opt.ready(0, grad := np.ones(3))
     opt.step([grad])
     assert same(inner.given[-1][0], np.ones(3))
+
+
+@pytest.mark.parametrize("error", [ronde.RondeError("lost"), ArithmeticError("not today")])
+def test_whatever_ends_one_of_them_all_are_waited_for(error: Exception) -> None:
+    class Call:
+        waited = False
+
+        def wait(self) -> None:
+            self.waited = True
+            raise error
+
+    ready, calls = Ready(), [Call() for _ in range(3)]
+    for label, call in enumerate(calls):
+        ready.add(label, np.ones(3), call)  # type: ignore[arg-type]
+    with pytest.raises(type(error), match=str(error)):
+        ready.discard()
+    assert all(call.waited for call in calls)
+    assert not ready
 
 
 def test_passes_are_added_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 import time
@@ -47,6 +48,7 @@ class Bucket:
     measured: float = 0.0  # the median of the last comparison
     rest: list[float] = field(default_factory=list)  # seconds of a step that others took, in trials
     ended: float | None = None  # when the last call did
+    share: float = 1.0  # of all elements that this communicator has reduced, at the last trial
     holds: bool = True  # maybe something that has been left out, before it was first used too
 
     @property
@@ -124,21 +126,13 @@ class Auto(PythonMethod):
             raise ValueError(f"min_loss_decrease must be from 0 to 1, not {min_loss_decrease}")
         further = [each for each in dict.fromkeys(chosen) if each != bf16()]
         self.candidates: tuple[Predictable | None, ...] = (None, bf16(), *further)
-        super().__init__()
         self._residuals = _residuals.Residuals()
+        super().__init__(self._residuals.core)
         # Of each communicator, by the arrays. (Its address is no key: another may get it, on some ranks.)
         self._buckets: WeakKeyDictionary[_core.Communicator, dict[Parts, Bucket]]
         self._buckets = WeakKeyDictionary()
         self._step: dict[Parts, int] = {}
         self._ended: float | None = None  # when the last call of any bucket did
-
-    @property
-    def feeds_back(self) -> bool:  # type: ignore[override]
-        """Whether something may be left behind, or has been; exact reduction leaves nothing."""
-        known = [bucket for _, bucket in self._known()]
-        return not known or any(
-            bucket.holds or self._gets_feedback(bucket.current) for bucket in known
-        )
 
     def norms(self) -> dict[str, float]:
         """Return the Euclidean norm of the residual of each parameter, on this rank."""
@@ -200,22 +194,31 @@ class Auto(PythonMethod):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__init__()
+        super().__init__(state["_residuals"].core)
         vars(self).update(state, _buckets=WeakKeyDictionary())
 
-    def _position(self, communicator: _core.Communicator) -> str:
-        known = self._buckets.get(communicator, {}).values()
-        tried = [f"{each.current}/{len(each.waiting)}/{len(each.recent)}" for each in known]
-        return f", at {' '.join(tried) or 'its beginning'}, calls: {sum(self._step.values())}"
+    def __copy__(self) -> Auto:
+        return copy.deepcopy(self)  # with residuals of its own
+
+    def _feeds_back(self, communicator: _core.Communicator, buckets: list[Parts]) -> bool:
+        """Whether something may be left behind, or has been; exact reduction leaves nothing."""
+        known = [self._buckets.get(communicator, {}).get(parts) for parts in buckets]
+        return any(
+            each is None or each.holds or self._gets_feedback(each.current) for each in known
+        )
+
+    def _position(self, communicator: _core.Communicator, buckets: list[Parts]) -> str:
+        text = ""
+        for parts in buckets:
+            known = self._buckets.get(communicator, {}).get(parts)
+            at = known and f"{known.current}/{len(known.waiting)}/{len(known.recent)}"
+            text += f", at {at or 'its beginning'} after {self._step.get(parts, -1) + 1} calls"
+        return text
 
     def _reduce(self, bucket: _core.Bucket, residual: Floats | None, step: int) -> Steps:
         buckets = self._buckets.setdefault(bucket.communicator, {})
         parts = bucket.parts
         if parts not in buckets:
-            try:
-                _residuals.require_names([name for name, _ in parts])
-            except ValueError as error:
-                return error
             buckets[parts] = yield from self._open(bucket)
         known = buckets[parts]
         index = known.current
@@ -297,16 +300,20 @@ class Auto(PythonMethod):
             # The late rank has waited least. But it may have found the cores idle, as the others
             # had finished their work: what a choice costs is seen from call to call.
             call = yield from agreed(bucket, times.call, _core.Op.Min)
-            took, rest = yield from agreed(bucket, [times.took, times.rest], _core.Op.Max)
+            # Which buckets there are may differ too, for a while, where calls are asynchronous.
+            elements = sum(map(_elements, list(self._buckets[bucket.communicator])))
+            mine = [times.took, times.rest, elements]
+            took, rest, elements = yield from agreed(bucket, mine, _core.Op.Max)
+            known.share = _elements(bucket.parts) / max(1.0, float(elements))
             known.trials.setdefault(index, []).append(float(call))
             known.took.setdefault(index, []).append(float(took))
             known.rest.append(float(rest))
             known.try_next(known.waiting[1:])
             if not known.waiting:
-                self._choose(bucket, known)
+                self._choose(known)
             return known
         if known.decrease.is_below(self.min_loss_decrease):
-            self._refuse(index, bucket, known)
+            self._refuse(index, known)
             return known
         known.recent.append(times.call)
         if len(known.recent) < PERIOD:
@@ -322,32 +329,27 @@ class Auto(PythonMethod):
             return again
         return known
 
-    def _refuse(self, index: int, bucket: _core.Bucket, known: Bucket) -> None:
+    def _refuse(self, index: int, known: Bucket) -> None:
         """What would have been tried had it not been for this one is tried now."""
         known.refused.add(index)
         worth = self._worth_trying([each.seconds for each in known.predictions])
         known.try_next([each for each in worth if each not in known.trials])
         if not known.waiting:
-            self._choose(bucket, known)
+            self._choose(known)
 
-    def _choose(self, bucket: _core.Bucket, known: Bucket) -> None:
+    def _choose(self, known: Bucket) -> None:
         took = known.usable(known.took)  # never empty: exact reduction is not refused
         rest = statistics.median(known.rest)
         least = min(took.values())
-        limit = least + TIE * (rest + least) * self._share(bucket)
+        limit = least + TIE * (rest + least) * known.share
         known.chosen = min(index for index, each in took.items() if each <= limit)
         known.expected = known.measured = _typical(known.trials[known.chosen])
         known.decrease = LossDecrease()
         known.recent.clear()
 
     def _known(self) -> Iterator[tuple[Parts, Bucket]]:
-        for buckets in self._buckets.values():
-            yield from buckets.items()
-
-    def _share(self, bucket: _core.Bucket) -> float:
-        """Of all elements that this communicator has reduced."""
-        elements = sum(map(_elements, self._buckets[bucket.communicator]))
-        return _elements(bucket.parts) / max(1, elements)
+        for buckets in list(self._buckets.values()):  # calls under way may add some
+            yield from list(buckets.items())
 
     def _name(self, index: int) -> str:
         codec = self.candidates[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -134,6 +135,9 @@ class DGC(Method):
         vars(self).update(state)
         self._native: _core.Dgc = self._method()
         self._native.steps = vars(self).pop("_step")
+
+    def __copy__(self) -> DGC:
+        return copy.deepcopy(self)  # with residuals of its own
 
     def _method(self) -> _core.Dgc:
         parameters = self.ratio, self.momentum, self.clip, self.warmup_steps

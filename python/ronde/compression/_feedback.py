@@ -23,7 +23,8 @@ class ErrorFeedback(Method):
     Pass it as `compression=`. Calls need a `name`, under which the residual of float32 is kept:
     that of array i of a group under "name[i]", that of a parameter of a `DistributedOptimizer`
     under "name[key]". All calls of one name share a residual. So two optimizers that share an
-    `ErrorFeedback` need names of their own.
+    `ErrorFeedback` need names of their own, and a call begins when the one before with that
+    residual has ended. Until then the residual can be neither read, saved, loaded nor rescaled.
 
     A call in which any rank has NaN or infinity is reduced exactly, and all residuals stay the
     same. So a step that is skipped because a scaled loss has overflowed loses nothing. After a
@@ -61,7 +62,7 @@ class ErrorFeedback(Method):
         """Return the residual of a parameter on this rank: float32, one dimension.
 
         It is in units of what this rank contributes, for an average too. `KeyError` if the
-        parameter has not been reduced yet.
+        parameter has not been reduced yet, `RondeError` while a call uses it.
         """
         return self._residuals.read(name)
 

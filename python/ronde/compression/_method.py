@@ -32,14 +32,17 @@ class PythonMethod(Method):
     It runs while its call is under way, and must make no other call.
     """
 
-    def __init__(self) -> None:
-        self._native = _core.PythonMethod(weakref.ref(self))
+    def __init__(self, residuals: _core.Residuals | None = None) -> None:
+        """`residuals`: those that the method keeps itself."""
+        self._native = _core.PythonMethod(weakref.ref(self), residuals)
 
-    feeds_back = False
-    """Whether a call leaves something behind for later ones: it must not see a step that is skipped."""
+    def _feeds_back(self, communicator: _core.Communicator, buckets: list[Parts]) -> bool:
+        """Whether a call leaves something behind for later ones: it must not see a step that is skipped."""
+        return False
 
-    def _position(self, communicator: _core.Communicator) -> str:
-        """What must be the same on all ranks besides the call, in words."""
+    def _position(self, communicator: _core.Communicator, buckets: list[Parts]) -> str:
+        """What must be the same on all ranks besides the call, in words. Calls with other buckets do not
+        change it, which ranks may make in another order."""
         return ""
 
     def _reduce(self, bucket: _core.Bucket, residual: Floats | None, step: int) -> Steps:

@@ -31,15 +31,16 @@ class PowerSGD(Predictable):
     orthonormal Q of the last step, with which the next step begins (warm start). So over the steps
     it comes to span what matters most. Factors are the same on all ranks. The first are random, by
     the seed and the name; so are those that replace directions in which nothing was found. Needs
-    error feedback.
+    error feedback. Factors are known by the names of parameters, so two optimizers that share a
+    `powersgd` need names of their own.
 
     An array of more than two dimensions is a matrix of its first dimension and the rest. Arrays of
     fewer dimensions, and those so small that nothing is gained, are reduced exactly. Ranks of one
     machine project their own gradients, and their sums are reduced in shared memory first. Inside
     one machine all is exact.
 
-    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all ranks, and
-    change no state.
+    NaN or infinity on any rank, or sums beyond float32, make the whole matrix NaN on all ranks.
+    Factors stay as they were, and the residual but for rounding.
 
     Args:
         rank: the rank of the result, 1 to 32; for a matrix with fewer rows or columns, that number.

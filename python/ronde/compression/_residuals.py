@@ -16,7 +16,7 @@ from .._calls import communicator_of, factor_of
 from ..process_set import ProcessSet
 from ._method import Floats, Parts
 
-__all__ = ["Residuals", "load", "require_names", "states_of"]
+__all__ = ["Residuals", "load", "states_of"]
 
 State = Mapping[str, Any]
 _KEYS = "where", "residuals", "unplaced", "used", "averaged"
@@ -34,17 +34,6 @@ class Where(NamedTuple):
     def of(communicator: _core.Communicator) -> Where:
         return Where(
             communicator.rank, communicator.size, communicator.local_rank, communicator.local_size
-        )
-
-
-def require_names(names: list[str]) -> None:
-    """Raises `ValueError` unless residuals can be kept under these names."""
-    if not all(names):
-        raise ValueError("error feedback needs a name, under which the residual is kept")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(
-            f"two arrays of this call have the name {twice!r}, so they would share one residual"
         )
 
 

@@ -54,10 +54,15 @@ class Custom(PythonMethod, Codec):
         adds = bool(getattr(self._compressor, "sums", False))
         packed: list[tuple[Any, Any]] = []
         payloads: list[View] = []
+        mine = np.empty(0, np.uint8)
+        left = None if residual is None else np.empty_like(residual)
         error = None
         try:
-            packed = self._packed(bucket, residual)
-            payloads = [view(payload) for payload, _ in packed] if adds else []
+            packed = self._packed(bucket, residual, left)
+            if adds:
+                payloads = [view(payload) for payload, _ in packed]
+            else:
+                mine = pack(packed)
         except Exception as raised:  # which must not leave the other ranks waiting
             error = raised
         kind = ", ".join(f"{each.dtype.name}{list(each.shape)}" for each in payloads)
@@ -68,7 +73,7 @@ class Custom(PythonMethod, Codec):
         if adds:
             sums = yield from self._summed(bucket, payloads)
         else:
-            gathered = _core.Allgather(pack(packed))
+            gathered = _core.Allgather(mine)
             yield gathered
         try:
             totals = self._added(packed, sums, bucket) if adds else self._all(gathered, bucket)
@@ -77,6 +82,8 @@ class Custom(PythonMethod, Codec):
         refusal = yield from self._refusal(bucket, error)
         if refusal:
             return refusal
+        if residual is not None:
+            residual[:] = left
         factor = bucket.factors[1] / (bucket.communicator.size if bucket.averages else 1)
         for output, (total, ranks) in zip(bucket.outputs, totals, strict=True):
             np.multiply(total, np.float32(factor * ranks), out=output)
@@ -98,18 +105,21 @@ class Custom(PythonMethod, Codec):
             return MismatchError(f"the payloads of {self!r} differ; those of this rank are {kind}")
         return None
 
-    def _packed(self, bucket: _core.Bucket, residual: Floats | None) -> list[tuple[Any, Any]]:
+    def _packed(
+        self, bucket: _core.Bucket, residual: Floats | None, left: Floats | None
+    ) -> list[tuple[Any, Any]]:
+        """Payloads and contexts. `left`: what they leave out, the next residual."""
         packed, offset = [], 0
         for x in bucket.scaled().inputs:
             value = x.astype(np.float32)
+            part = slice(offset, offset + x.size)
             if residual is not None:
-                left = residual[offset : offset + x.size].reshape(x.shape)
-                value += left
+                value += residual[part].reshape(x.shape)
             # What is compressed must not change with what the caller or the compressor does later.
             payload, ctx = self._compressor.compress(value.copy())
-            if residual is not None:
-                left[...] = value - self._decompressed(payload, ctx, value.shape)
-                left[~np.isfinite(left)] = 0.0
+            if left is not None:
+                rest = (value - self._decompressed(payload, ctx, value.shape)).reshape(-1)
+                left[part] = np.where(np.isfinite(rest), rest, 0.0)
             packed.append((payload, ctx))
             offset += x.size
         return packed
