@@ -3,11 +3,12 @@
     python benchmarks/cluster run --hosts 4 -- .venv/bin/python benchmarks/overlap_step.py --compression int4
 
 A perceptron of 9.4 million parameters, whose first matrix has two thirds of them and gets its gradient
-last. On each turn the same step is timed in four ways: computing alone; all reductions alone; the step as
-`update_params` does it; and with `ready`. The bound T* is a list schedule: gradients take the wire in the
-order in which computing alone has made them, each as soon as it is there and the wire is free, for its
-share of the bytes of the time of all reductions; then the update. Median (least to greatest) over the
-turns, of the slowest rank, in milliseconds.
+last. On each turn the same step is timed in five ways: computing alone; all reductions alone; the step as
+`update_params` does it; with `ready`; and computing beside reductions that wait for nothing, as their
+gradients are those of the last step: what the processors allow, where hosts share them. The bound T* is a
+list schedule: gradients take the wire in the order in which computing alone has made them, each as soon as
+it is there and the wire is free, for its share of the bytes of the time of all reductions; then the update.
+Median (least to greatest) over the turns, of the slowest rank, in milliseconds.
 """
 
 from __future__ import annotations
@@ -82,10 +83,17 @@ def main() -> None:
         plain.update_params(params, made)
         return [*ready, time.perf_counter() - computed]
 
-    def reduce() -> None:
+    def reduce(grads: Arrays) -> None:
         opt.wrapped_optimizer.update_params = lambda params, grads: None
-        opt.update_params(params, made)
+        opt.update_params(params, grads)
         del opt.wrapped_optimizer.update_params
+
+    def side_by_side() -> None:
+        before = made.copy()  # not the arrays, which computing replaces
+        for i in reversed(range(len(before))):
+            opt.ready(i, before[i])
+        compute()
+        reduce(before)
 
     def blocking() -> None:
         grads = dict(backward(params, x))
@@ -103,17 +111,22 @@ def main() -> None:
         work()
         return comm.allreduce(time.perf_counter() - start, op=MPI.MAX)
 
-    names = "computing", "reductions", "blocking", "with ready", "T*", "ready / T*", "blocking / T*"
+    names = (
+        *("computing", "reductions", "blocking", "with ready", "side by side", "T*"),
+        *("ready / T*", "ready / both", "blocking / T*"),
+    )
     rows: list[tuple[float, ...]] = []
     for turn in range(-2, options.turns):
         comm.Barrier()
         *ready, update = (comm.allreduce(each, op=MPI.MAX) for each in compute())
-        wire = timed(reduce)
-        ways = {work: timed(work) for work in (blocking, overlapped)[:: 1 if turn % 2 else -1]}
+        wire = timed(lambda: reduce(made))
+        works = blocking, overlapped, side_by_side
+        ways = {work: timed(work) for work in works[:: 1 if turn % 2 else -1]}
         best = bound(ready, [each.nbytes for each in params], wire) + update
         if turn >= 0:
-            steps = ways[blocking], ways[overlapped]
-            rows.append((max(ready) + update, wire, *steps, best, steps[1] / best, steps[0] / best))
+            one, other, both = (ways[work] for work in works)
+            ratios = other / best, other / max(best, both), one / best
+            rows.append((max(ready) + update, wire, one, other, both, best, *ratios))
     if ronde.rank() == 0:
         print(f"{comm.size} ranks, {options.compression or 'exact'}")
         for name, values in zip(names, zip(*rows, strict=True), strict=True):
