@@ -14,10 +14,12 @@
 #include <vector>
 
 #include "check.h"
+#include "collective/watch.h"
 #include "core/error.h"
 #include "trace/clock.h"
 #include "trace/flight_reader.h"
 #include "trace/flight_record.h"
+#include "transport/inproc.h"
 
 namespace {
 
@@ -151,6 +153,23 @@ void counts_outlive_lanes() {
   CHECK(FlightReader(record.path()).lanes().size() == kMostLanes);
 }
 
+/// It is looked at every 20 ms, and each time something has moved just before.
+void a_transfer_that_moves_is_no_wait() {
+  InprocWorld world(1);
+  const auto control = std::make_shared<Control>(world.transport(0, 0), Hooks{});
+  Lane lane(control, world.transport(0, 1), 0, {0}, Settings());
+  const Call call;
+  Operation operation(call);
+  Watch watch(lane, operation);
+  const auto& record = *control->flight_record();
+  for (int i = 0; i < 10; ++i) watch.check(0.0001 * i);
+  CHECK(record.total(Counter::waits) == 0 && record.total(Counter::wait_nanoseconds) == 0);
+  for (const double elapsed : {0.01, 0.03, 0.05, 0.001, 0.021}) watch.check(elapsed);
+  CHECK(record.total(Counter::waits) == 2);
+  const auto waited = record.total(Counter::wait_nanoseconds);
+  CHECK(waited > 70'999'000 && waited < 71'001'000);
+}
+
 void one_of_many_reports() {
   FlightRecord record;
   std::atomic<int> claims = 0;
@@ -277,6 +296,7 @@ int main() {
   a_record_is_retired();
   records_are_whole();
   counts_outlive_lanes();
+  a_transfer_that_moves_is_no_wait();
   one_of_many_reports();
   what_is_no_record_is_refused();
   nobody_cuts_a_record();
