@@ -34,7 +34,6 @@ void bind_trace(py::module_& module) {
   for (const auto& [counter, name, unit, meaning] : counter_table())
     table.append(py::make_tuple(name, unit, meaning));
   module.attr("COUNTERS") = py::tuple(table);
-  module.attr("FLIGHT_RECORD") = kFlightRecord;
 
   py::class_<Recorded>(module, "Recorded", "A call in a flight record.")
       .def_property_readonly("state", &state_of)
@@ -67,7 +66,6 @@ void bind_trace(py::module_& module) {
                              [](const FlightReader& self) { return to_python(self.host()); })
       .def_property_readonly("phase",
                              [](const FlightReader& self) { return to_python(self.phase()); })
-      .def_property_readonly("claimed", &FlightReader::claimed)
       .def("lanes", &FlightReader::lanes)
       .def("claim", &FlightReader::claim, "seconds"_a);
 
@@ -84,6 +82,7 @@ void bind_trace(py::module_& module) {
                              py::return_value_policy::reference_internal)
       .def("describe", &FlightRecord::describe, "rank"_a, "size"_a, "local_size"_a, "job"_a,
            "host"_a)
+      .def("retire", &FlightRecord::retire)
       .def("enter", &FlightRecord::enter, "phase"_a)
       .def_property_readonly("counts", [](const FlightRecord& self) {
         py::list values;

@@ -233,6 +233,7 @@ Task<> adasum_over_network(Lane& lane, Operation& operation, std::span<const Pie
 Task<> adasum_in_memory(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                         Reduction reduction) {
   const Cut cut(pieces, size_of(reduction.dtype), 1, lane.size());
+  lane.takes(operation, Counter::bytes_in_shared_memory, bytes_of(pieces));
   const Piece vector = cut.join(operation);
   MemoryPeers peers(lane, operation);
   co_await merge(peers, operation, cut, 0, vector, reduction);

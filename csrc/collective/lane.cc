@@ -28,10 +28,10 @@ class SharedSpans {
     if (begin_ == 0 || !recorder_.timeline().on()) return;
     const auto end = exact_time(), agreed = collective_.agreed_at();
     const auto between = agreed == 0 ? end : agreed;
-    recorder_.timeline().add_span(recorder_.number(), {"agree", begin_, between, 0, {}});
+    recorder_.timeline().add_span(recorder_.track(), {"agree", begin_, between, 0, {}});
     const std::string_view route = collective_.route();
     if (agreed == 0 || route.empty()) return;
-    recorder_.timeline().add_span(recorder_.number(), {"in machine", agreed, end, 0, route});
+    recorder_.timeline().add_span(recorder_.track(), {"in machine", agreed, end, 0, route});
   }
   SharedSpans(const SharedSpans&) = delete;
   SharedSpans& operator=(const SharedSpans&) = delete;

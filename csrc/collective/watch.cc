@@ -7,6 +7,7 @@
 #include "collective/stall_table.h"
 #include "core/error.h"
 #include "core/text.h"
+#include "trace/timeline.h"
 
 namespace ronde {
 namespace {
@@ -18,6 +19,9 @@ constexpr double kGrace = 0.5;
 
 /// After so many seconds the call site is looked up for the flight record.
 constexpr double kWorthASite = 0.2;
+
+/// Less is not counted as a wait.
+constexpr double kWait = 0.02;
 
 // Of a call's text, so that its call site fits into a notice too.
 constexpr std::size_t kCallBytes = 500;
@@ -64,13 +68,16 @@ void Watch::announce() {
   control_.announce_waiting(standing());
 }
 
-/// For the counters and the flight record.
+/// For the counters, the flight record and the timeline.
 void Watch::note(double elapsed, int peer) {
-  if (elapsed < waited_) waited_ = 0;  // something has moved: this is another wait
-  if (waited_ == 0 && elapsed > 0) lane_.recorder().count(Counter::waits);
-  const auto more = static_cast<std::uint64_t>((elapsed - waited_) * 1e9);
-  lane_.recorder().count(Counter::wait_nanoseconds, more);
-  waited_ = elapsed;
+  auto& recorder = lane_.recorder();
+  const double counted = elapsed < kWait ? 0 : elapsed;
+  if (counted < waited_) waited_ = 0;  // something has moved: this is another wait
+  if (waited_ == 0 && counted > 0) recorder.count(Counter::waits);
+  const auto more = static_cast<std::uint64_t>((counted - waited_) * 1e9);
+  recorder.count(Counter::wait_nanoseconds, more);
+  waited_ = counted;
+  recorder.timeline().flush_at_times();
   auto& entry = operation_.entry;
   if (elapsed > 0) entry.waits(peer < 0 ? peer : lane_.members()[peer]);
   if (elapsed > kWorthASite && entry.lacks_site()) entry.stands_at(control_.hooks().where());

@@ -14,7 +14,16 @@ inline std::string_view cut(std::string_view text, std::size_t bytes) {
   return text.substr(0, bytes);
 }
 
-/// The same, and says that something is missing.
+/// At most the last `bytes`, without half a character at the beginning.
+inline std::string_view last(std::string_view text, std::size_t bytes) {
+  if (text.size() <= bytes) return text;
+  text.remove_prefix(text.size() - bytes);
+  while (!text.empty() && (static_cast<unsigned char>(text[0]) & 0xc0) == 0x80)
+    text.remove_prefix(1);
+  return text;
+}
+
+/// The first ones, and says that something is missing.
 inline std::string shortened(std::string_view text, std::size_t bytes) {
   return text.size() <= bytes ? std::string(text) : std::string(cut(text, bytes)) + " ...";
 }

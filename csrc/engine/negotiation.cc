@@ -32,6 +32,7 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   const auto now = Clock::now();
   std::vector<Stated> mine;
   for (const auto& call : submitted_.in_order()) {
+    if (!call.submission->entry) note(*call.submission);
     Stated stated{.key = call.submission->key(), .fingerprint = call.submission->fingerprint()};
     stated.waited = seconds(now - call.counted);
     if (stated.waited > kWorthASite) stated.site = call.submission->site();
@@ -59,6 +60,7 @@ Task<> Queue::negotiate(Track& track, Operation& operation) {
   if (found.empty() && all_joined && joins_still) joining_ = Joining::over;
   joined_rounds_ += joins_still;
   end_overdue(statements, joined);
+  if (found.empty() && !mine.empty()) recorder().count(Counter::retries);
   pause_ = found.empty() ? std::clamp<Clock::duration>(2 * pause_, kFirstPause, kLongestPause)
                          : Clock::duration();
   resumes_ = Clock::now() + pause_;

@@ -65,12 +65,13 @@ void Queue::submit(std::shared_ptr<Submission> submission) {
   note(*submission);
 }
 
-/// What was submitted, in what others see of this rank.
+/// What is pending, in what others see of this rank, as far as there is room.
 void Queue::note(Submission& submission) {
   const auto& call = submission.call();
-  submission.entry = recorder().submit(call.kind, call.name, call.bytes());
+  if (submission.submitted == 0)
+    submission.submitted = recorder().timeline().on() ? exact_time() : coarse_time();
+  submission.entry = recorder().submit({call.kind, call.name, call.bytes(), submission.submitted});
   submission.entry.stands_at(submission.site());
-  submission.submitted = recorder().timeline().on() ? exact_time() : coarse_time();
 }
 
 // Progress ----------------------------------------------------------------------------------------
@@ -163,6 +164,9 @@ void Queue::check(Track& track) {
   const bool for_others = joining_ == Joining::on || submitted_.count() == 0;
   if (for_others && round.running.empty() && due_.empty() && draining_ == Drain::off)
     round.waited = {};
+  const int peer = round.task->peer();
+  for (const auto& call : round.running)
+    call->entry.waits(peer < 0 ? peer : track.lane.members()[peer]);
   try {
     round.watch.check(seconds(round.waited));
     require_members(track);
@@ -338,8 +342,8 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   operation.release();
   track.round->running.clear();
   submitted_.end(calls);
+  count(calls);  // before anybody who waits for them goes on
   for (const auto& call : calls) call->finish();
-  count(calls);
 }
 
 /// They have completed, as one slot.

@@ -18,7 +18,9 @@ constexpr CounterInfo kTable[kCounters] = {
      "bytes reduced in compressed form over the network, counted before compression"},
     {Counter::bytes_sent, "bytes_sent", 1,
      "bytes of all messages that this rank has sent to others, by MPI"},
-    {Counter::waits, "waits", 1, "waits for other ranks of 20 ms or more"},
+    {Counter::waits, "waits", 1,
+     "waits for other ranks of 20 ms or more, of blocking calls and of asynchronous ones that run, "
+     "also while the program computes"},
     {Counter::wait_nanoseconds, "wait_seconds", 1e-9, "seconds in those waits"},
     {Counter::stall_warnings, "stall_warnings", 1, "waits longer than RONDE_STALL_WARNING"},
     {Counter::slots, "slots", 1,

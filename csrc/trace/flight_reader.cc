@@ -25,10 +25,19 @@ FlightReader::FlightReader(const std::string& path) {
   const auto refuse = [&](const std::string& why) {
     throw UnavailableError("the flight record " + path + " cannot be read: " + why);
   };
+  // In another container, or by now, the path may lead elsewhere.
+  char target[64];
+  const auto length = readlink(path.c_str(), target, sizeof target);
+  if (length < 0) refuse(std::strerror(errno));
+  if (std::string(target, length) != "/memfd:" + std::string(kFlightRecord) + " (deleted)")
+    refuse("it is none");
   const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY);
   if (file < 0) refuse(std::strerror(errno));
   struct stat status = {};
-  const bool fits = fstat(file, &status) == 0 && status.st_size == static_cast<off_t>(kFlightBytes);
+  // One that its owner could cut would end this process as it reads.
+  const bool fits = fstat(file, &status) == 0 &&
+                    status.st_size == static_cast<off_t>(kFlightBytes) &&
+                    (fcntl(file, F_GET_SEALS) & F_SEAL_SHRINK);
   void* data =
       fits ? mmap(nullptr, kFlightBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
   close(file);

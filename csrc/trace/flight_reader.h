@@ -47,8 +47,6 @@ class FlightReader {
   /// Whether nobody has done so in the last seconds. Several processes that would report the same
   /// thing ask at the same record.
   bool claim(double seconds);
-  /// Whether anybody has ever done so.
-  bool claimed() const { return header().claimed != 0; }
 
  private:
   template <std::size_t N>

@@ -27,8 +27,9 @@ bool reserve(int file, std::size_t offset, std::size_t bytes) {
 }  // namespace
 
 FlightRecord::FlightRecord() {
-  file_ = memfd_create(kFlightRecord, MFD_CLOEXEC);
-  if (file_ >= 0 && ftruncate(file_, kFlightBytes) == 0 && reserve(file_, 0, kHeaderBytes)) {
+  file_ = memfd_create(kFlightRecord, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (file_ >= 0 && ftruncate(file_, kFlightBytes) == 0 && reserve(file_, 0, kHeaderBytes) &&
+      fcntl(file_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
     void* data = mmap(nullptr, kFlightBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file_, 0);
     if (data != MAP_FAILED) data_ = static_cast<std::byte*>(data);
   }
@@ -67,15 +68,15 @@ std::unique_ptr<Recorder> FlightRecord::open(int set, int lane) {
     const auto& header = *reinterpret_cast<LaneHeader*>(data);
     return !header.open && header.lane == lane;
   });
-  const auto number = static_cast<std::size_t>(ended - lanes_.begin());
-  if (ended == lanes_.end()) lanes_.push_back(memory(lane));
+  auto* const memory = ended != lanes_.end() ? *ended : lanes_.emplace_back(new_memory(lane));
   auto name = lane == 0 ? "blocking calls" : "asynchronous calls " + std::to_string(lane);
   if (set != 0) name += ", process set " + std::to_string(set);
-  timeline_.add_track(static_cast<int>(number), name);
-  return std::make_unique<Recorder>(lanes_[number], set, lane, static_cast<int>(number), timeline_);
+  const int track = tracks_++;
+  timeline_.add_track(track, name);
+  return std::make_unique<Recorder>(memory, set, lane, track, timeline_);
 }
 
-std::byte* FlightRecord::memory(int lane) {
+std::byte* FlightRecord::new_memory(int lane) {
   const auto number = header().lanes.load();
   const std::size_t offset = kHeaderBytes + number * kLaneBytes;
   const std::size_t records = records_of(lane);

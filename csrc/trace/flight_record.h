@@ -28,6 +28,8 @@ class FlightRecord {
 
   /// Who this rank is, for readers. `job` is the same on all ranks of the job, and on no others.
   void describe(int rank, int size, int local_size, std::string_view job, std::string_view host);
+  /// The job is over, and another of this process begins: readers are to look for its record.
+  void retire() { header().size = 0; }
   /// Where the rank is in its life, in words.
   void enter(std::string_view phase);
 
@@ -41,7 +43,7 @@ class FlightRecord {
   std::string path() const;
 
  private:
-  std::byte* memory(int lane);
+  std::byte* new_memory(int lane);
   std::byte* unshared(std::size_t bytes);
   Header& header() const { return *reinterpret_cast<Header*>(data_); }
 
@@ -49,7 +51,8 @@ class FlightRecord {
   int file_ = -1;
   std::byte* data_ = nullptr;
   mutable std::mutex mutex_;
-  std::vector<std::byte*> lanes_;               // open and ended ones
+  std::vector<std::byte*> lanes_;  // open and ended ones
+  int tracks_ = 0;                 // of the timeline, one for each lane that was opened
   std::map<std::byte*, std::size_t> unshared_;  // memory for which there is no room in the file
 };
 

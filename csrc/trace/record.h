@@ -79,9 +79,10 @@ inline constexpr std::size_t kMostLanes = 64;
 inline constexpr std::size_t kFlightBytes = kHeaderBytes + kMostLanes * kLaneBytes;
 static_assert(sizeof(Header) <= kHeaderBytes);
 
-/// Writes a text into a field, and returns where the next one goes on.
+/// Writes a text into a field, and returns where the next one goes on. Of one that is too long the
+/// end is kept: that of a path or of a name says more than its beginning.
 inline char* append(char* to, char* end, std::string_view text) {
-  text = cut(text, static_cast<std::size_t>(end - to - 1));
+  text = last(text, static_cast<std::size_t>(end - to - 1));
   std::memcpy(to, text.data(), text.size());
   to += text.size();
   *to = 0;

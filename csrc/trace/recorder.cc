@@ -5,7 +5,7 @@
 #include <iterator>
 #include <utility>
 
-#include "trace/clock.h"
+#include "trace/timeline.h"
 
 namespace ronde {
 namespace {
@@ -56,9 +56,6 @@ void Entry::waits(int peer) {
 void Entry::stands_at(std::string_view site) {
   if (!record_) return;
   const Writing writing(*record_);
-  // The end of a long path says more than its beginning.
-  constexpr std::size_t kRoom = sizeof record_->site - 1;
-  if (site.size() > kRoom) site.remove_prefix(site.size() - kRoom);
   put(record_->site, site);
   record_->has_site = true;
 }
@@ -71,9 +68,9 @@ void Entry::end(CallState state) {
   record->state = state;
 }
 
-Recorder::Recorder(std::byte* memory, int set, int lane, int number, Timeline& timeline)
+Recorder::Recorder(std::byte* memory, int set, int lane, int track, Timeline& timeline)
     : header_(*reinterpret_cast<LaneHeader*>(memory)),
-      number_(number),
+      track_(track),
       process_(getpid()),
       timeline_(timeline) {
   header_.set = set;
@@ -88,12 +85,13 @@ Recorder::Recorder(std::byte* memory, int set, int lane, int number, Timeline& t
 }
 
 Recorder::~Recorder() {
-  if (getpid() == process_) header_.open = false;  // the memory is not that of a forked child
+  if (getpid() != process_) return;  // in a forked child, which shares the memory
+  timeline_.remove_track(track_);
+  header_.open = false;
 }
 
 /// For the next call: the oldest that has ended.
 Record* Recorder::next() {
-  ++calls_;
   for (int i = 0; header_.records > 0 && i < kTries; ++i) {
     auto& record = header_.begin()[position_];
     position_ = (position_ + 1) % header_.records;
@@ -102,23 +100,22 @@ Record* Recorder::next() {
   return nullptr;
 }
 
-Entry Recorder::enter(CallState state, std::string_view kind, std::string_view name,
-                      std::size_t bytes) {
+Entry Recorder::enter(CallState state, const Submitted& call) {
   auto* const record = next();
   if (!record) return Entry();
   const Writing writing(*record);
   record->state = state;
   record->has_route = record->has_site = false;
-  record->number = calls_;
+  record->number = ++calls_;
   record->sequence = 0;
-  record->bytes = bytes;
-  record->submitted = coarse_time();
+  record->bytes = call.bytes;
+  record->submitted = call.at;
   record->began = state == CallState::begun ? record->submitted : 0;
   record->ended = 0;
   record->peer = -1;
-  char* to = append(record->what, std::end(record->what), kind);
-  to = append(to, std::end(record->what), name.empty() ? "#" : "/");
-  append(to, std::end(record->what), name);
+  char* to = append(record->what, std::end(record->what), call.kind);
+  to = append(to, std::end(record->what), call.name.empty() ? "#" : "/");
+  append(to, std::end(record->what), call.name);
   return Entry(record);
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "trace/clock.h"
 #include "trace/record.h"
 
 namespace ronde {
@@ -16,6 +17,7 @@ class Timeline;
 class Entry {
  public:
   explicit Entry(Record* record = nullptr) : record_(record) {}
+  explicit operator bool() const { return record_ != nullptr; }
 
   /// An asynchronous call that was submitted begins.
   void begin();
@@ -41,31 +43,34 @@ class Entry {
 
 class Recorder {
  public:
-  /// `memory` of kLaneBytes outlives it, and may be that of a lane that has ended.
-  Recorder(std::byte* memory, int set, int lane, int number, Timeline& timeline);
+  /// `memory` of kLaneBytes outlives it, and may be that of a lane that has ended. `track`: its own
+  /// in the timeline.
+  Recorder(std::byte* memory, int set, int lane, int track, Timeline& timeline);
   ~Recorder();
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
   Entry begin(std::string_view kind, std::string_view name, std::size_t bytes) {
-    return enter(CallState::begun, kind, name, bytes);
+    return enter(CallState::begun, {kind, name, bytes, coarse_time()});
   }
-  Entry submit(std::string_view kind, std::string_view name, std::size_t bytes) {
-    return enter(CallState::submitted, kind, name, bytes);
-  }
+  struct Submitted {
+    std::string_view kind, name;
+    std::size_t bytes;
+    std::int64_t at;  // nanoseconds of CLOCK_MONOTONIC
+  };
+  Entry submit(const Submitted& call) { return enter(CallState::submitted, call); }
 
   void count(Counter counter, std::uint64_t more = 1) { header_.counts.add(counter, more); }
 
-  /// Among the lanes of this rank.
-  int number() const { return number_; }
+  int track() const { return track_; }
   Timeline& timeline() const { return timeline_; }
 
  private:
-  Entry enter(CallState state, std::string_view kind, std::string_view name, std::size_t bytes);
+  Entry enter(CallState state, const Submitted& call);
   Record* next();
 
   LaneHeader& header_;
-  const int number_;
+  const int track_;
   const int process_;
   Timeline& timeline_;
   std::uint64_t calls_ = 0;

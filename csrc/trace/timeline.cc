@@ -136,6 +136,11 @@ void Timeline::add_track(int track, const std::string& name) {
   if (on()) add(event);
 }
 
+void Timeline::remove_track(int track) {
+  const std::lock_guard collecting(collecting_);
+  tracks_.erase(track);
+}
+
 std::string Timeline::track_event(int track, const std::string& name) const {
   return Json()
       .field("name", "thread_name")
@@ -221,7 +226,7 @@ void Span::begin(std::string_view name, const About& about) {
 void Span::end() {
   auto& timeline = recorder_.timeline();
   if (timeline.on())
-    timeline.add_span(recorder_.number(), {name_, begin_, exact_time(), bytes_, by_});
+    timeline.add_span(recorder_.track(), {name_, begin_, exact_time(), bytes_, by_});
 }
 
 }  // namespace ronde

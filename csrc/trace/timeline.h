@@ -1,8 +1,9 @@
 // The timeline of a rank: spans of its lanes, in the JSON of Chrome's trace viewer and Perfetto.
 //
 // While none is started, a span costs one relaxed load. Spans are collected in memory and written
-// by whoever ends a call, every 100 ms or so. Each write replaces the bracket that closes the file
-// by more events and a new bracket, in one system call, so the file is valid JSON at any time.
+// by whoever ends a call or waits in one, every 100 ms or so. Each write replaces the bracket that
+// closes the file by more events and a new bracket, in one system call, so the file is valid JSON
+// at any time, unless the process is killed in the middle of it.
 #pragma once
 
 #include <atomic>
@@ -32,8 +33,9 @@ class Timeline {
   /// Completes the file. Throws Error if something could not be written.
   void stop();
 
-  /// A track and its name.
+  /// A track and its name; a file begins with those that there are.
   void add_track(int track, const std::string& name);
+  void remove_track(int track);
 
   struct Event {
     std::string_view name;
@@ -46,7 +48,7 @@ class Timeline {
   /// What may overlap with others: a call from its submission to its end.
   void add_overlapping(const Event& event);
 
-  /// Writes what has been collected, if it is time to. Called at the end of calls.
+  /// Writes what has been collected, if it is time to. Called at the end of calls, and in waits.
   void flush_at_times();
 
  private:

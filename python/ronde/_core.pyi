@@ -533,7 +533,6 @@ class InprocWorld:
 # --- trace
 
 COUNTERS: tuple[tuple[str, float, str], ...]  # name, unit in terms of what is counted, meaning
-FLIGHT_RECORD: str
 
 class Recorded:
     """A call in a flight record. Times are seconds of `time.monotonic()`, 0 for none."""
@@ -590,7 +589,7 @@ class FlightReader:
     def rank(self) -> int: ...
     @property
     def size(self) -> int:
-        """Of the job; 0 until the rank knows it."""
+        """Of the job; 0 until the rank knows it, and when that job is over."""
     @property
     def local_size(self) -> int: ...
     @property
@@ -599,9 +598,6 @@ class FlightReader:
     def host(self) -> str: ...
     @property
     def phase(self) -> str: ...
-    @property
-    def claimed(self) -> bool:
-        """Whether `claim` has ever been true."""
     def lanes(self) -> list[RecordedLane]: ...
     def claim(self, seconds: float) -> bool:
         """Whether nobody has claimed it in the last seconds."""
@@ -624,6 +620,8 @@ class FlightRecord:
     @property
     def timeline(self) -> Timeline: ...
     def describe(self, rank: int, size: int, local_size: int, job: str, host: str) -> None: ...
+    def retire(self) -> None:
+        """Another job of this process begins."""
     def enter(self, phase: str) -> None: ...
     @property
     def counts(self) -> list[int]:

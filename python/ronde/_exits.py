@@ -16,11 +16,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NoReturn
 
-from . import _core, _report
+from . import _core, _metrics, _report
 from .errors import MismatchError
 
 __all__ = ["Job", "begin", "end", "give_up", "was_forked"]
@@ -36,6 +36,7 @@ class Job:
     pid: int
     control: _core.Control | None = None  # once there is one
     reporter: _report.Reporter | None = None  # likewise
+    metrics: list[_metrics.Server | _metrics.File] = field(default_factory=list)
     failure: str = ""  # of `init`, if it left ranks waiting
 
     def why_failed(self) -> str:
@@ -187,6 +188,8 @@ def _abort(job: Job, reason: str, code: int, shows: bool = True) -> NoReturn:
                 job.control.flight_record.timeline.stop()  # so that its end is not missing
             if shows:
                 _report.write(report)
+            for each in job.metrics:
+                each.close()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # either may be closed
                 stream.flush()

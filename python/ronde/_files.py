@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["of_rank", "of_ranks", "replace"]
@@ -27,13 +28,14 @@ def of_ranks(file: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Writes a file anew; nobody sees half of it. Raises `OSError`."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        new.write_text(text)
+        with new.open("wb") as file:
+            file.writelines(pieces)
         os.replace(new, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             new.unlink()
         raise

@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from . import _core
 from ._text import printable
 from .errors import UnavailableError
 
-__all__ = ["Rank", "find", "render", "seen"]
+__all__ = ["Rank", "Records", "find", "render", "seen"]
 
 _UNDER_WAY = ("submitted", "begun", "moving")
+# By job, which other users do not know, and process. (A process that was forked has its parent's too.)
+Records = dict[tuple[str, int], _core.FlightReader]
 _Row = tuple[str, str, str, str, str, str]
 _MOST_PENDING = 5  # asynchronous calls of a rank that are shown one by one
 
@@ -36,12 +39,14 @@ class Rank:
     lanes: list[_core.RecordedLane]
     time: float  # of time.monotonic()
 
-    def reached(self, number: int) -> int | None:
-        """The agreement that it has come to in blocking calls on a process set; None if it is no member."""
-        of_set = [each for each in self.lanes if each.set == number and each.lane == 0]
-        if not any(each.open for each in of_set):
-            return None
-        return max((call.sequence for each in of_set for call in each.calls), default=0)
+    @cached_property
+    def reached(self) -> dict[int, int]:
+        """Of each process set that it is a member of, the agreement that it has come to in blocking calls."""
+        return {
+            each.set: max((call.sequence for call in each.calls), default=0)
+            for each in self.lanes
+            if each.lane == 0 and each.open
+        }
 
     def under_way(self, *, asynchronous: bool) -> list[tuple[int, _core.Recorded]]:
         """Calls with their process sets, the oldest first."""
@@ -54,9 +59,10 @@ class Rank:
         ]
         return sorted(found, key=_age)
 
-    def pending(self, number: int) -> Counter[str]:
-        """How many asynchronous calls of each kind and name are under way on a process set."""
-        return Counter(call.what for of, call in self.under_way(asynchronous=True) if of == number)
+    @cached_property
+    def pending(self) -> Counter[tuple[int, str]]:
+        """How many asynchronous calls are under way on each process set, of each kind and name."""
+        return Counter((of, call.what) for of, call in self.under_way(asynchronous=True))
 
     def last(self, count: int) -> list[tuple[int, _core.Recorded]]:
         """The last calls, the oldest first."""
@@ -84,30 +90,20 @@ def seen(reader: _core.FlightReader) -> Rank:
     )
 
 
-def find(processes: Iterable[int]) -> dict[int, _core.FlightReader]:
-    """The flight records that these processes have open, by the process that each is of."""
-    found: dict[int, _core.FlightReader] = {}
+def find(processes: Iterable[int]) -> Records:
+    """The flight records that these processes have open."""
+    found: Records = {}
     for process in processes:
-        # A process that was forked has its parent's too.
-        for path in _record_files(process):
-            with suppress(UnavailableError):  # of another version, or gone meanwhile
-                reader = _core.FlightReader(path)
-                if reader.size > 0:  # else the rank does not know yet who it is
-                    found.setdefault(reader.process, reader)
+        folder = f"/proc/{process}/fd"
+        with suppress(OSError):  # it has ended, or is of another user
+            for name in os.listdir(folder):
+                with suppress(UnavailableError):  # another file
+                    reader = _core.FlightReader(f"{folder}/{name}")
+                    if (
+                        reader.size > 0
+                    ):  # else the rank does not know yet who it is, or begins again
+                        found[reader.job, reader.process] = reader
     return found
-
-
-def _record_files(process: int) -> Iterator[str]:
-    folder = f"/proc/{process}/fd"
-    try:
-        names = os.listdir(folder)
-    except OSError:  # it has ended, or is of another user
-        return
-    for name in names:
-        path = f"{folder}/{name}"
-        with suppress(OSError):
-            if os.readlink(path).startswith(f"/memfd:{_core.FLIGHT_RECORD} "):
-                yield path
 
 
 def _life(process: int) -> str:
@@ -129,7 +125,8 @@ def render(ranks: Sequence[Rank], last: int = 5) -> str:
     size, here = ranks[0].size, ranks[0].local_size
     if len(ranks) < here:
         lines.append(
-            f"({here - len(ranks)} more ended before anybody had opened their flight records)"
+            f"(of {here - len(ranks)} more nothing is known: they had ended when their flight records were "
+            "looked for, or had no memory for one)"
         )
     if here < size:
         lines.append(f"({size - here} of the {size} ranks of the job are on other machines)")
@@ -150,7 +147,7 @@ def _rows(rank: Rank, ranks: Sequence[Rank]) -> Iterator[_Row]:
             *who,
             _life_first(rank, f"in {_name(number, call)}{_by(call)}"),
             _seconds(rank.time - call.began),
-            _listed(_awaited(rank, number, call, ranks)),
+            _listed(_awaited(number, call, ranks)),
             printable(call.site),
         )
         who = ("", "")
@@ -159,7 +156,7 @@ def _rows(rank: Rank, ranks: Sequence[Rank]) -> Iterator[_Row]:
     pending = rank.under_way(asynchronous=True)
     earlier: Counter[tuple[int, str]] = Counter()
     for number, call in pending[:_MOST_PENDING]:
-        missing = _missing(rank, number, call, earlier[number, call.what], ranks)
+        missing = _missing(number, call, earlier[number, call.what], ranks)
         earlier[number, call.what] += 1
         state = "submitted" if call.state == "submitted" else "runs"
         yield (
@@ -185,27 +182,26 @@ def _life_first(rank: Rank, text: str) -> str:
     return f"{rank.life}: {text}" if rank.life else text
 
 
-def _awaited(rank: Rank, number: int, call: _core.Recorded, ranks: Sequence[Rank]) -> list[int]:
+def _awaited(number: int, call: _core.Recorded, ranks: Sequence[Rank]) -> list[int]:
     """The ranks of this machine that have not come to a blocking call; else whose message is missing."""
     behind = []
     for other in ranks:
-        reached = other.reached(number)
-        if reached is not None and reached < call.sequence:
+        if other.reached.get(number, call.sequence) < call.sequence:
             behind.append(other.rank)
-    if behind or call.peer < 0:
-        return behind
-    return [call.peer]
+    return behind or _peer(call)
 
 
-def _missing(
-    rank: Rank, number: int, call: _core.Recorded, earlier: int, ranks: Sequence[Rank]
-) -> list[int]:
-    """The ranks of this machine that have not submitted an asynchronous call. `earlier`: calls of the
-    same kind and name that this one comes after."""
+def _peer(call: _core.Recorded) -> list[int]:
+    return [call.peer] if call.peer >= 0 else []
+
+
+def _missing(number: int, call: _core.Recorded, earlier: int, ranks: Sequence[Rank]) -> list[int]:
+    """The ranks of this machine that have not submitted an asynchronous call; of one that runs, whose
+    message is missing. `earlier`: calls of the same kind and name that this one comes after."""
     if call.state != "submitted":
-        return []
-    members = [other for other in ranks if other.reached(number) is not None]
-    return [other.rank for other in members if other.pending(number)[call.what] <= earlier]
+        return _peer(call)
+    members = [other for other in ranks if number in other.reached]
+    return [other.rank for other in members if other.pending[number, call.what] <= earlier]
 
 
 def _history(rank: Rank, number: int, call: _core.Recorded) -> _Row:

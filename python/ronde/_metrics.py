@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _core, _files
 
@@ -19,6 +20,8 @@ __all__ = ["File", "Server", "counters", "start"]
 
 _log = logging.getLogger("ronde")
 _EVERY = 10.0  # seconds between two writes of a file
+_AT_ONCE = 4  # connections that are open
+_PATIENCE = 5.0  # seconds until one sends something
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -27,8 +30,10 @@ def counters(world: World) -> dict[str, float]:
     values: dict[str, float] = {}
     for (name, unit, _), count in zip(_core.COUNTERS, world.record.counts, strict=True):
         values[name] = count if unit == 1 else count * unit
-    live = (process_set._communicator for process_set, _ in list(world.sets.values()))
-    values["bytes_sent"] = world.sent + sum(each.bytes_sent for each in live if each is not None)
+    with world.counting:
+        live = (process_set._communicator for process_set, _ in list(world.sets.values()))
+        sent = sum(each.bytes_sent for each in live if each is not None)
+        values["bytes_sent"] = world.sent + sent
     return values
 
 
@@ -61,13 +66,38 @@ def _text(values: dict[str, float], rank: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _Listener(ThreadingHTTPServer):
+    """Every user of the machine can connect: each in a thread, but few at once."""
+
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = threading.Semaphore(_AT_ONCE)
+        super().__init__(("127.0.0.1", port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The other side has gone, which is nothing for the output of the job."""
+
+
 class Server:
     """Answers at /metrics of a port of localhost, from a thread."""
 
     def __init__(self, port: int, read: Callable[[], str]) -> None:
         class Handler(BaseHTTPRequestHandler):
+            timeout = _PATIENCE
+
             def do_GET(self) -> None:
-                if self.path not in ("/", "/metrics"):
+                if self.path.partition("?")[0] not in ("/", "/metrics"):
                     self.send_error(404)
                     return
                 body = read().encode()
@@ -80,8 +110,9 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 """Nobody asked for a line for each request."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Listener(port, Handler)
+        # Else the port would stay taken as long as a child lives.
+        os.register_at_fork(after_in_child=self._server.socket.close)
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="ronde-metrics", daemon=True
         )
@@ -104,15 +135,21 @@ class File:
         self._thread.start()
 
     def _work(self) -> None:
+        failing = False
         while not self._ends.wait(_EVERY):
             try:
                 self._write()
+                failing = False
             except OSError as error:
-                _log.warning("the counters cannot be written to %s: %s", self._path, error.strerror)
-                return
+                if not failing:
+                    why = error.strerror
+                    _log.warning(
+                        "the counters cannot be written to %s for now: %s", self._path, why
+                    )
+                failing = True
 
     def _write(self) -> None:
-        _files.replace(self._path, self._read())
+        _files.replace(self._path, [self._read().encode()])
 
     def close(self) -> None:
         self._ends.set()

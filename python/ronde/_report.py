@@ -45,12 +45,18 @@ class Reporter:
         return "".join(f"ronde: {line}\n" for line in [reason, *table.splitlines()])
 
     def report(self, reason: str) -> None:
-        write(self.text(reason))
+        with contextlib.suppress(Exception):  # the program goes on without it
+            write(self.text(reason))
 
     def listen(self, number: int) -> None:
         """From now on that signal asks for a report. `listen` and `close` are of the main thread."""
         if threading.current_thread() is not threading.main_thread():
             raise ValueError("RONDE_REPORT_SIGNAL needs ronde.init to be called by the main thread")
+        if signal.getsignal(number) is None:  # and Python could not restore it
+            name = signal.Signals(number).name
+            raise ValueError(
+                f"RONDE_REPORT_SIGNAL: {name} has a handler already, of native code; choose another"
+            )
         self._before = number, signal.signal(number, self._asked)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -19,9 +20,18 @@ from .process_set import global_process_set
 if TYPE_CHECKING:
     from .context import World
 
-__all__ = ["join", "joined", "start", "stop"]
+__all__ = ["join", "start", "stop"]
 
+T = TypeVar("T")
+
+_log = logging.getLogger("ronde")
 _ROUND_TRIPS = 10
+_BEGINNING, _END = b"[\n", b"\n]\n"  # of a file
+_MOST = 1 << 30  # bytes of all parts that are gathered on rank 0
+
+
+class _FailedError(Exception):
+    """On this rank or another, and so on all."""
 
 
 def start(world: World, file: str) -> None:
@@ -33,18 +43,15 @@ def start(world: World, file: str) -> None:
         )
     offset = _offset(communicator, [home.host for home in world.homes])
     rank, host = communicator.rank, world.homes[communicator.rank].host.split()[0]
-    part, failure = _files.of_rank(os.path.abspath(file), rank), ""
+    part, timeline = _files.of_rank(os.path.abspath(file), rank), world.record.timeline
     try:
-        world.record.timeline.start(str(part), rank, host, offset)
-    except RondeError as error:
-        failure = str(error)
-    if _all(communicator, not failure):
-        world.timeline = os.path.abspath(file)
-        return
-    if not failure:
-        world.record.timeline.stop()
-        part.unlink()
-    raise RondeError(failure or "another rank cannot write its file of the timeline")
+        _on_all(communicator, lambda: timeline.start(str(part), rank, host, offset))
+    except _FailedError as error:
+        if timeline.on:
+            timeline.stop()
+            part.unlink(missing_ok=True)
+        raise RondeError(str(error)) from None
+    world.timeline = os.path.abspath(file)
 
 
 def stop(world: World, *, agreed: bool = False) -> None:
@@ -55,37 +62,48 @@ def stop(world: World, *, agreed: bool = False) -> None:
     if world.timeline is None:
         raise RondeError("no timeline is under way: ronde.start_timeline begins one")
     file, world.timeline = world.timeline, None
-    part, failure, text = _files.of_rank(file, communicator.rank), "", b""
+    part, timeline = _files.of_rank(file, communicator.rank), world.record.timeline
+
+    def complete() -> int:
+        timeline.stop()
+        return part.stat().st_size
+
+    def write() -> None:
+        if gathered is not None:
+            _files.replace(Path(file), _joined(_bodies(*gathered)))
+
     try:
-        world.record.timeline.stop()
-        text = part.read_bytes()
-    except (RondeError, OSError) as error:
-        failure = str(error)
-    parts = communicator.gather(np.frombuffer(text, np.uint8), 0)
-    # Not before all parts are known to be whole.
-    whole = _all(communicator, not failure)
-    if whole and parts is not None:
-        data, lengths = parts
-        ends = np.cumsum(lengths)
-        texts = (
-            data[end - length : end].tobytes().decode()
-            for length, end in zip(lengths, ends, strict=True)
-        )
-        try:
-            _files.replace(Path(file), joined(texts))
-        except OSError as error:
-            failure = f"{file}: {error.strerror}"
-    if _all(communicator, not failure):
+        size = _on_all(communicator, complete)
+        total = int(communicator.allreduce(np.array([size]), None, _core.Op.Sum)[0])
+        if total > _MOST:
+            if communicator.rank == 0:
+                _log.warning(
+                    "the timeline has %.1f GiB, too much to be gathered, and its parts are kept: "
+                    "`ronde timeline merge %s` joins them, once all are in that folder",
+                    total / 2**30,
+                    file,
+                )
+            return
+        text = _on_all(communicator, part.read_bytes)
+        gathered = communicator.gather(np.frombuffer(text, np.uint8), 0)
+        _on_all(communicator, write)
+    except _FailedError as error:
+        raise RondeError(f"the timeline was not joined, and its parts are kept: {error}") from None
+    with contextlib.suppress(OSError):
         part.unlink()
-        return
-    failure = failure or "another rank could not write its part"
-    raise RondeError(f"the timeline was not joined, and its parts are kept: {failure}")
 
 
-def _all(communicator: _core.Communicator, mine: bool) -> bool:
-    """Whether it is so on all ranks."""
-    votes = communicator.allreduce(np.array([mine], np.uint8), None, _core.Op.Min)
-    return bool(votes[0])
+def _on_all(communicator: _core.Communicator, work: Callable[[], T]) -> T:
+    """What it returns on this rank. Raises `_FailedError` on all ranks where it fails on any."""
+    failure = ""
+    try:
+        result = work()
+    except Exception as error:  # of any kind: the others wait for this rank's vote
+        failure = str(error) or type(error).__name__
+    votes = communicator.allreduce(np.array([not failure], np.uint8), None, _core.Op.Min)
+    if not votes[0]:
+        raise _FailedError(failure or "another rank could not write its part of the timeline")
+    return result
 
 
 def _offset(communicator: _core.Communicator, hosts: list[str]) -> int:
@@ -113,16 +131,29 @@ def _offset(communicator: _core.Communicator, hosts: list[str]) -> int:
     return 0 if here == hosts[0] else int(middle[communicator.rank])
 
 
-def joined(parts: Iterable[str]) -> str:
-    """The events of several files, each of which is an array in JSON."""
-    bodies = (part.strip().removeprefix("[").removesuffix("]").strip() for part in parts)
-    return "[\n" + ",\n".join(filter(None, bodies)) + "\n]\n"
+def _bodies(data: np.ndarray, lengths: list[int]) -> Iterator[memoryview]:
+    """The events of each of several files, which lie one behind the other."""
+    end = 0
+    for length in lengths:
+        begin, end = end, end + length
+        yield data.data[begin + len(_BEGINNING) : end - len(_END)]
+
+
+def _joined(events: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """An array in JSON, in pieces."""
+    yield b"["
+    between = b"\n"
+    for each in events:
+        yield between
+        yield each
+        between = b",\n"
+    yield _END
 
 
 def join(file: str) -> list[int]:
     """Joins the parts of a timeline whose job has died, and returns their ranks. The parts stay.
 
-    Raises `ValueError` if there are none.
+    Raises `ValueError` if there are none, and `RondeError` if a file cannot be read or written.
     """
     path = Path(file).absolute()
     if not path.parent.is_dir():
@@ -130,15 +161,19 @@ def join(file: str) -> list[int]:
     parts = _files.of_ranks(str(path))
     if not parts:
         raise ValueError(f"there are no parts of {file}, like {_files.of_rank(file, 0).name}")
-    texts = (",\n".join(_events(part.read_text(errors="replace"))) for part in parts.values())
-    _files.replace(path, joined(texts))
+    try:
+        _files.replace(path, _joined(event for part in parts.values() for event in _events(part)))
+    except OSError as error:
+        raise RondeError(f"the timeline cannot be joined: {error}") from None
     return list(parts)
 
 
-def _events(text: str) -> Iterator[str]:
-    """Those that are whole. (A machine that lost its power may have lost the end of a file.)"""
-    for line in text.splitlines():
-        event = line.removesuffix(",")
-        with contextlib.suppress(ValueError):
-            if isinstance(json.loads(event), dict):
-                yield event
+def _events(part: Path) -> Iterator[bytes]:
+    """Those that are whole. (Of a rank that was killed, or a machine that lost its power, the end may be
+    missing.)"""
+    with part.open("rb") as lines:
+        for line in lines:
+            event = line.strip().removesuffix(b",")
+            with contextlib.suppress(ValueError):
+                if isinstance(json.loads(event), dict):
+                    yield event

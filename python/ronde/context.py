@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
@@ -62,8 +62,8 @@ class World:
     )  # with its MPI communicator
     next_set: int = 0
     sent: int = 0  # bytes, by communicators that were closed
+    counting: threading.RLock = field(default_factory=threading.RLock)  # while `sent` changes
     timeline: str | None = None  # the file of the one that is under way
-    metrics: list[_metrics.Server | _metrics.File] = field(default_factory=list)
     explained: set[str] = field(default_factory=set)  # what has been said in the log
     named: dict[str, Any] = field(default_factory=dict)  # compressors that calls give by name
     forked: bool = False  # whether this process is a child of the rank
@@ -81,7 +81,7 @@ _FORKED = (
 
 _world: World | None = None
 _changes = threading.RLock()  # of the world and its sets: one thread at a time
-_last_record: _core.FlightRecord | None = None  # to be read while the process ends
+_last_record: _core.FlightRecord | None = None  # of the last `init`, also while the process ends
 _kept_until_exit: list[World] = []  # of jobs that failed: MPI may still use what they hold
 
 
@@ -126,13 +126,17 @@ def _init(comm: Any, wanted: list[ProcessSet | list[int]]) -> None:
     _mpi.require_intracomm(MPI, comm)
     _logs.show(settings.log_level(), comm.Get_rank())
     job = _exits.begin(MPI, shutdown)
-    _last_record = None
+    if _last_record is not None:
+        _last_record.retire()
+        _last_record = None
     try:
         _world = _connect(job, comm, loaded)
     except MismatchError:
         raise  # on all ranks alike: nobody is left waiting
     except BaseException as error:
         job.failure = f"{type(error).__name__} in ronde.init: {error}"
+        if job.reporter is not None:
+            job.reporter.close()
         raise
     try:
         for process_set in wanted:
@@ -162,6 +166,7 @@ def _require_same(state: World, comm: Any, wanted: list[ProcessSet | list[int]])
 
 
 def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> World:
+    global _last_record
     MPI = job.MPI
     deadlines = loaded.core.stall_warning, loaded.core.stall_timeout
     comm = _mpi.duplicate(MPI, users_comm, *deadlines, _log.warning)
@@ -183,7 +188,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         _log.debug if _log.isEnabledFor(logging.DEBUG) else None,
         lambda: reporter.report("this rank gives up waiting"),
     )
-    record = control.flight_record
+    record = _last_record = control.flight_record
     record.enter("in ronde.init")
     everybody = list(range(size))
     # Until all are known to have the same settings, those hold that need no agreement.
@@ -193,6 +198,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
     homes = _homes.find(first, record.path)
+    del first  # and its lane in the flight record
     host = homes[rank].host
     here = [home.record for home in homes if home.host == host]
     record.describe(rank, size, len(here), homes[0].token, host.split()[0])
@@ -215,9 +221,9 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     world.next_set = 1
     global_process_set.ranks = everybody
     global_process_set._attach(0, communicator)
-    world.metrics = list(_metrics.start(world, rank, world.neighbours[rank][1]))
     if loaded.timeline is not None:
         _timeline.start(world, loaded.timeline)
+    job.metrics += _metrics.start(world, rank, world.neighbours[rank][1])
     record.enter("")
     if rank == 0:
         hosts = len({home.host for home in homes})
@@ -419,8 +425,7 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
     closed: list[tuple[Any, bool]] = []
     for set_id in set_ids:
         process_set, comm = state.sets.pop(set_id)
-        communicator = process_set._communicator
-        process_set._detach()
+        communicator = _detach(state, process_set)
         closed.append((comm, communicator is None or _close(state, communicator, why)))
     closed += others
     # Not by MPI's own collectives: Open MPI's fail where it takes two hosts for one.
@@ -432,9 +437,18 @@ def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, 
             comm.Free()
 
 
+def _detach(state: World, process_set: ProcessSet) -> _core.Communicator | None:
+    """No call finds it any more. Returns its communicator, if this rank has one."""
+    communicator = process_set._communicator
+    with state.counting:
+        process_set._detach()
+        if communicator is not None:
+            state.sent += communicator.bytes_sent
+    return communicator
+
+
 def _close(state: World, communicator: _core.Communicator, why: str) -> bool:
     """Ends all calls on it. Returns whether no messages can be under way."""
-    state.sent += communicator.bytes_sent
     blocking = communicator.close(why)  # first: nothing more is submitted then
     return state.engine.close(communicator, _pending(why)) and blocking
 
@@ -504,7 +518,7 @@ def shutdown() -> None:
 
 
 def _shutdown() -> None:
-    global _world, _last_record
+    global _world
     if _world is None:
         return
     state = _world
@@ -513,6 +527,9 @@ def _shutdown() -> None:
         for process_set, _ in state.sets.values():
             if process_set._communicator is not None:
                 state.engine.close(process_set._communicator, "Ronde was shut down")
+        with suppress(RondeError):
+            state.record.timeline.stop()  # the part of this rank, by itself
+        _close_metrics(state)
         _kept_until_exit.append(state)
     else:
         state.record.enter("in ronde.shutdown")
@@ -524,8 +541,7 @@ def _shutdown() -> None:
         _exits.end(state.job)
     if state.job.reporter is not None:
         state.job.reporter.close()
-    _last_record = state.record
-    _last_record.enter("after ronde.shutdown, perhaps in MPI_Finalize")
+    state.record.enter("after ronde.shutdown, perhaps in MPI_Finalize")
     _world = None
     for process_set, _ in state.sets.values():
         process_set._detach()
@@ -539,9 +555,13 @@ def _stop_observing(state: World) -> None:
             if state.control.failure:
                 raise
             _log.warning("%s", error)
-    for each in state.metrics:
+    _close_metrics(state)
+
+
+def _close_metrics(state: World) -> None:
+    for each in state.job.metrics:
         each.close()
-    state.metrics.clear()
+    state.job.metrics.clear()
 
 
 def _leave(state: World) -> None:
@@ -558,7 +578,7 @@ def _leave(state: World) -> None:
     _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
     process_set, comm = state.sets[0]
     communicator = process_set._member()
-    process_set._detach()
+    _detach(state, process_set)
     _close(state, communicator, why)  # no blocking call is under way: the end was one, of all ranks
     if clean:
         comm.Free()

@@ -22,10 +22,10 @@ def start_timeline(file: str) -> None:
     """Write what happens from now on to a timeline, until `stop_timeline` or the end of the program.
     All ranks must call it.
 
-    Each rank writes a file beside the one that is named: `trace.rank3.json` for `trace.json`. It is
-    valid JSON at any time. At the end rank 0 joins them in `file`, and they are removed. If the job
-    dies, `ronde timeline merge trace.json` joins them. Perfetto (https://ui.perfetto.dev) and
-    chrome://tracing show such files.
+    Each rank writes a file beside the one that is named: `trace.rank3.json` for `trace.json`. At the
+    end rank 0 joins them in `file`, and they are removed. If the job dies, or they have more than
+    1 GiB together, they stay, and `ronde timeline merge trace.json` joins them. Perfetto
+    (https://ui.perfetto.dev) and chrome://tracing show such files.
 
     Args:
         file: its path; the folder must exist on all machines.

@@ -84,12 +84,14 @@ def _objects(text: str) -> str:
     return {"pickle": "pickle", "json": "json", "refuse": "refuse"}[text.lower()]
 
 
+_TAKEN = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+
+
 def _signal(text: str) -> int:
-    name = text.upper().removeprefix("SIG")
-    number = int(signal.Signals["SIG" + name])
-    if name in ("KILL", "STOP", "CHLD", "SEGV", "BUS", "FPE", "ILL", "ABRT"):
+    number = signal.Signals["SIG" + text.upper().removeprefix("SIG")]  # which may be an alias
+    if number.name in _TAKEN:
         raise ValueError("it cannot be used for that")
-    return number
+    return int(number)
 
 
 def _cores(text: str) -> list[int]:

@@ -140,6 +140,7 @@ def test_the_launcher_shows_what_ranks_did_that_were_killed() -> None:
     finally:
         job.kill()
     assert job.returncode == 137
+    assert text.count("ranks of the job on") == 1, text
     # The launcher may have ended the others before they were looked at.
     for rank in (0, 2):
         assert re.search(
@@ -153,12 +154,13 @@ def test_counters_agree_with_what_was_called() -> None:
     assert job.status == 0, job.output
     for rank, text in re.findall(r"rank (\d): (\{.*?\})", job.output):
         more = eval(text)
-        assert more["calls"] == 7  # five allreduces and two barriers
-        assert more["asynchronous_calls"] == more["slot_calls"] == 3
+        assert more["calls"] == 9  # five allreduces, Adasum and three barriers
+        assert more["asynchronous_calls"] == more["slot_calls"] == 5
         assert more["failed_calls"] == 1
+        assert 0 < more["retries"] < more["negotiations"]
         # The call that fails has come to its route.
-        assert more["bytes_in_shared_memory"] == 5 * 4000 + 3 * 800 + 8 * (3 + int(rank))
-        assert more["slot_bytes"] == 2400
+        assert more["bytes_in_shared_memory"] == 5 * 4000 + 6 * 800 + 8 * (3 + int(rank))
+        assert more["slot_bytes"] == 4000
         assert more["waits"] >= (rank == "0")
         assert (more["wait_seconds"] > 0.1) == (rank == "0")
     assert len(re.findall(r"rank \d: \{", job.output)) == 2
@@ -171,7 +173,7 @@ def test_counters_of_messages() -> None:
         more = eval(text)
         assert more["bytes_in_shared_memory"] == 0
         # Either is right for short ones.
-        assert more["bytes_over_network"] + more["bytes_piggybacked"] >= 5 * 4000 + 3 * 800
+        assert more["bytes_over_network"] + more["bytes_piggybacked"] >= 5 * 4000 + 6 * 800
         assert more["bytes_sent"] >= 5 * 4000
 
 
@@ -214,19 +216,24 @@ def check_nesting(events: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("shared", ["1", "0"])
 def test_a_timeline_of_all_ranks(tmp_path: Path, shared: str) -> None:
     file = tmp_path / "trace.json"
-    job = jobs.run(
-        3, "observed.py", "timeline", RONDE_TIMELINE=str(file), RONDE_SHARED_MEMORY=shared
-    )
+    # Names are UTF-8 wherever the job runs.
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    variables = {"RONDE_TIMELINE": str(file), "RONDE_SHARED_MEMORY": shared, **plain}
+    job = jobs.run(3, "observed.py", "timeline", **variables)
     assert job.status == 0, job.output
     assert list(tmp_path.iterdir()) == [file]
     events = events_of(file)
     check_nesting(events)
+    tracks = [
+        (each["pid"], each["args"]["name"]) for each in events if each["name"] == "thread_name"
+    ]
+    assert len(set(tracks)) == len(tracks) and tracks.count((1, "blocking calls")) == 1
     spans = [each for each in events if each["ph"] == "X"]
     for rank in range(3):
         mine = [each for each in spans if each["pid"] == rank]
         names = [each["name"] for each in mine]
         assert names.count("allreduce b") == 3
-        assert names.count("barrier last") == 1
+        assert names.count("barrier β") == 1
         assert "agree" in names and "negotiate" in names
         data = [
             each["args"]
@@ -241,7 +248,7 @@ def test_a_timeline_of_all_ranks(tmp_path: Path, shared: str) -> None:
             states = [each["ph"] for each in calls if each["name"] == f"allreduce a{i}"]
             assert states == ["b", "e"] * 3
         # All wait for rank 1 in the last barrier, and the clocks are one.
-        last = next(each for each in mine if each["name"] == "barrier last")
+        last = next(each for each in mine if each["name"] == "barrier β")
         assert (last["dur"] > 50_000) == (rank != 1)
     names = {
         (each["pid"], each["args"]["name"]) for each in events if each["name"] == "process_name"
@@ -264,30 +271,49 @@ def test_timelines_start_and_stop(tmp_path: Path) -> None:
         assert [each["name"] for each in events_of(file)].count("allreduce b") == 9
 
 
-def test_parts_of_a_job_that_was_killed_are_valid_and_join(tmp_path: Path) -> None:
-    file = tmp_path / "trace.json"
-    job = jobs.run(3, "observed.py", "killed", RONDE_TIMELINE=str(file))
-    assert job.status != 0
-    parts = {rank: tmp_path / f"trace.rank{rank}.json" for rank in range(3)}
-    found = [events_of(part) for part in parts.values()]
-    everything = [event for events in found for event in events]
-    for events in found:
-        assert [each["name"] for each in events].count("allreduce b") > 20
+def test_timelines_that_are_not_joined(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        job = jobs.run(2, "observed.py", "unjoined")
+    assert job.status == 0, job.output
+    for rank, why in (
+        (0, "MemoryError"),
+        (0, "not text"),
+        (1, "another rank"),
+        (1, "another rank"),
+    ):
+        assert re.search(f"rank {rank}: .* its parts are kept: {why}", job.output), job.output
+    assert job.output.count("ronde timeline merge") == 1
+    names = {f"{name}.rank{rank}.json" for name in ("failed", "large") for rank in range(2)}
+    assert {each.name for each in tmp_path.iterdir()} == names
+    merge(tmp_path / "large.json")
+    assert [each["name"] for each in events_of(tmp_path / "large.json")].count("allreduce b") == 6
+
+
+def merge(file: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "ronde", "timeline", "merge", str(file)],
         capture_output=True,
         text=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
     assert answer.returncode == 0, answer.stderr
+
+
+def test_parts_of_a_job_that_was_killed_are_valid_and_join(tmp_path: Path) -> None:
+    file = tmp_path / "β.json"
+    job = jobs.run(3, "observed.py", "killed", RONDE_TIMELINE=str(file))
+    assert job.status != 0
+    parts = {rank: tmp_path / f"β.rank{rank}.json" for rank in range(3)}
+    found = [events_of(part) for part in parts.values()]
+    everything = [event for events in found for event in events]
+    for events in found:
+        assert [each["name"] for each in events].count("allreduce b") > 20
+    merge(file)
     assert events_of(file) == everything
     check_nesting(events_of(file))
     parts[1].write_text(parts[1].read_text()[:-400])  # as after a loss of power
-    assert (
-        subprocess.run(
-            [sys.executable, "-m", "ronde", "timeline", "merge", str(file)], capture_output=True
-        ).returncode
-        == 0
-    )
+    merge(file)
     assert len(everything) - 20 < len(events_of(file)) < len(everything)
 
 
@@ -305,3 +331,27 @@ def test_a_restart_leaves_no_record() -> None:
     job = jobs.run(2, "observed.py", "restarts")
     assert job.status == 0, job.output
     assert job.output.count("one record") == 2
+
+
+def test_a_start_after_a_failure_begins_anew(tmp_path: Path) -> None:
+    job = jobs.run(
+        2,
+        "observed.py",
+        "fails_and_restarts",
+        RONDE_STALL_TIMEOUT="3",
+        RONDE_METRICS_PORT="19410",
+        RONDE_METRICS_FILE=str(tmp_path / "metrics.prom"),
+        RONDE_TIMELINE=str(tmp_path / "trace.json"),
+    )
+    assert job.status == 0, job.output
+    assert job.output.count("had failed 1 times") == 2, job.output
+    assert "cannot be used" not in job.output  # the port
+    assert [each["name"] for each in events_of(tmp_path / "trace.json")].count(
+        "allreduce again"
+    ) == 2
+
+
+def test_what_hangs_is_seen_among_many_pending_calls() -> None:
+    job = jobs.run(2, "observed.py", "many")
+    assert job.status == 0, job.output
+    assert job.output.count("seen") == 2

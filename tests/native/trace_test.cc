@@ -1,5 +1,7 @@
 // The flight record while it is written and read at once, its ring, and a timeline of several
 // threads.
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -12,14 +14,20 @@
 #include <vector>
 
 #include "check.h"
+#include "collective/watch.h"
 #include "core/error.h"
 #include "trace/clock.h"
 #include "trace/flight_reader.h"
 #include "trace/flight_record.h"
+#include "transport/inproc.h"
 
 namespace {
 
 using namespace ronde;
+
+Entry submit(Recorder& recorder, std::string_view name) {
+  return recorder.submit({"allreduce", name, 8, coarse_time()});
+}
 
 std::vector<Recorded> calls_of(const FlightReader& reader, int set, int lane) {
   for (const auto& each : reader.lanes())
@@ -58,8 +66,8 @@ void a_call_is_seen_by_others() {
 void what_is_under_way_is_never_overwritten() {
   FlightRecord record;
   const auto recorder = record.open(0, 1);
-  auto stays = recorder->submit("allreduce", "stays", 8);
-  for (int i = 0; i < 10'000; ++i) recorder->submit("allreduce", "passes", 8).end(CallState::done);
+  auto stays = submit(*recorder, "stays");
+  for (int i = 0; i < 10'000; ++i) submit(*recorder, "passes").end(CallState::done);
   const FlightReader reader(record.path());
   const auto calls = calls_of(reader, 0, 1);
   CHECK(calls.size() == kAsynchronousRecords);
@@ -68,16 +76,45 @@ void what_is_under_way_is_never_overwritten() {
   stays.end(CallState::done);
 }
 
-/// More than there is room for: the first ones are seen.
+/// More than there is room for: the first ones are seen, and another once one of them has ended.
 void too_many_calls_are_not_recorded() {
   FlightRecord record;
   const auto recorder = record.open(0, 1);
   std::vector<Entry> entries;
-  for (std::size_t i = 0; i < 2 * kAsynchronousRecords; ++i)
-    entries.push_back(recorder->submit("allreduce", std::to_string(i), 8));
+  for (std::size_t i = 0; i < 2 * kAsynchronousRecords; ++i) {
+    entries.push_back(submit(*recorder, std::to_string(i)));
+    CHECK(bool(entries.back()) == (i < kAsynchronousRecords));
+  }
   const FlightReader reader(record.path());
   CHECK(calls_of(reader, 0, 1).back().number == kAsynchronousRecords);
+  const auto early = coarse_time() - 1'000'000'000;
+  entries[0].end(CallState::done);
+  for (int i = 0; i < 100 && !entries.back(); ++i)
+    entries.back() = recorder->submit({"allreduce", "late", 8, early});
+  const auto late = calls_of(reader, 0, 1).back();
+  CHECK(late.what == "allreduce/late" && late.submitted < calls_of(reader, 0, 1)[0].submitted);
   for (auto& entry : entries) entry.end(CallState::done);
+}
+
+/// Of a long name the end is kept, as that tells layers apart; and no character in halves.
+void long_names_keep_their_ends() {
+  FlightRecord record;
+  const auto recorder = record.open(0, 0);
+  std::string path;
+  for (int i = 0; i < 100; ++i) path += "\xc3\xa4";
+  recorder->begin("allreduce", path + ".weight", 8);
+  const auto what = calls_of(FlightReader(record.path()), 0, 0)[0].what;
+  CHECK(what.starts_with("allreduce/\xc3\xa4") && what.ends_with("\xc3\xa4.weight"));
+}
+
+/// As another job of the process has begun.
+void a_record_is_retired() {
+  FlightRecord record;
+  record.describe(2, 4, 3, "job", "host");
+  const FlightReader reader(record.path());
+  CHECK(reader.size() == 4);
+  record.retire();
+  CHECK(reader.size() == 0);
 }
 
 /// Both texts of a record are always those of one call. (ThreadSanitizer is not asked: readers are
@@ -116,6 +153,23 @@ void counts_outlive_lanes() {
   CHECK(FlightReader(record.path()).lanes().size() == kMostLanes);
 }
 
+/// It is looked at every 20 ms, and each time something has moved just before.
+void a_transfer_that_moves_is_no_wait() {
+  InprocWorld world(1);
+  const auto control = std::make_shared<Control>(world.transport(0, 0), Hooks{});
+  Lane lane(control, world.transport(0, 1), 0, {0}, Settings());
+  const Call call;
+  Operation operation(call);
+  Watch watch(lane, operation);
+  const auto& record = *control->flight_record();
+  for (int i = 0; i < 10; ++i) watch.check(0.0001 * i);
+  CHECK(record.total(Counter::waits) == 0 && record.total(Counter::wait_nanoseconds) == 0);
+  for (const double elapsed : {0.01, 0.03, 0.05, 0.001, 0.021}) watch.check(elapsed);
+  CHECK(record.total(Counter::waits) == 2);
+  const auto waited = record.total(Counter::wait_nanoseconds);
+  CHECK(waited > 70'999'000 && waited < 71'001'000);
+}
+
 void one_of_many_reports() {
   FlightRecord record;
   std::atomic<int> claims = 0;
@@ -123,11 +177,16 @@ void one_of_many_reports() {
   for (int i = 0; i < 8; ++i)
     threads.emplace_back([&] { claims += FlightReader(record.path()).claim(60); });
   for (auto& thread : threads) thread.join();
-  CHECK(claims == 1 && FlightReader(record.path()).claimed());
+  CHECK(claims == 1);
 }
 
 void what_is_no_record_is_refused() {
-  for (const std::string path : {"/proc/self/exe", "/no/such/file"}) {
+  // Its owner could cut it while it is read.
+  const int unsealed = memfd_create(kFlightRecord, MFD_CLOEXEC);
+  CHECK(ftruncate(unsealed, kFlightBytes) == 0);
+  pwrite(unsealed, &kFlightLayout, sizeof kFlightLayout, 0);
+  const auto imitation = "/proc/self/fd/" + std::to_string(unsealed);
+  for (const std::string path : {"/proc/self/exe", "/no/such/file", imitation.c_str()}) {
     bool refused = false;
     try {
       const FlightReader reader(path);
@@ -136,6 +195,14 @@ void what_is_no_record_is_refused() {
     }
     CHECK(refused);
   }
+  close(unsealed);
+}
+
+void nobody_cuts_a_record() {
+  FlightRecord record;
+  const int file = open(record.path().c_str(), O_RDWR | O_CLOEXEC);
+  CHECK(file >= 0 && ftruncate(file, 0) != 0);
+  close(file);
 }
 
 void a_timeline_that_cannot_be_written_is_refused() {
@@ -149,6 +216,31 @@ void a_timeline_that_cannot_be_written_is_refused() {
     }
     CHECK(refused && !record.timeline().on());
   }
+}
+
+std::string content(const char* file) {
+  std::stringstream text;
+  text << std::ifstream(file).rdbuf();
+  return text.str();
+}
+
+/// A lane takes the memory of one that has ended, but not its track.
+void tracks_are_not_shared() {
+  char file[] = "/tmp/ronde-timeline-XXXXXX";
+  close(mkstemp(file));
+  FlightRecord record;
+  record.open(7, 0);
+  auto lane = record.open(1, 0);
+  record.timeline().start(file, 0, "host", 0);
+  const int first = lane->track();
+  lane.reset();
+  lane = record.open(2, 0);
+  CHECK(lane->track() != first);
+  record.timeline().stop();
+  const auto text = content(file);
+  CHECK(text.find("set 7") == text.npos);
+  CHECK(text.find("set 1") != text.npos && text.find("set 2") != text.npos);
+  std::remove(file);
 }
 
 void a_timeline_has_all_spans() {
@@ -181,9 +273,7 @@ void a_timeline_has_all_spans() {
       const Span late(*first, "late");
     }
   }
-  std::stringstream text;
-  text << std::ifstream(file).rdbuf();
-  const auto all = text.str();
+  const auto all = content(file);
   const auto count = [&](const std::string& part) {
     int found = 0;
     for (std::size_t at = 0; (at = all.find(part, at)) != all.npos; ++at) ++found;
@@ -202,10 +292,15 @@ int main() {
   a_call_is_seen_by_others();
   what_is_under_way_is_never_overwritten();
   too_many_calls_are_not_recorded();
+  long_names_keep_their_ends();
+  a_record_is_retired();
   records_are_whole();
   counts_outlive_lanes();
+  a_transfer_that_moves_is_no_wait();
   one_of_many_reports();
   what_is_no_record_is_refused();
+  nobody_cuts_a_record();
+  tracks_are_not_shared();
   a_timeline_that_cannot_be_written_is_refused();
   a_timeline_has_all_spans();
 }

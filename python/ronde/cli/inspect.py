@@ -37,14 +37,14 @@ def run(args: argparse.Namespace) -> int:
     if not os.path.isdir(f"/proc/{args.process}"):
         raise UnavailableError(f"there is no process {args.process} on this machine")
     named = _flight.find([args.process, *descendants(args.process)])
-    jobs = {reader.job for reader in named.values()}
+    jobs = {job for job, _ in named}
     if not jobs:
         raise UnavailableError(
             f"process {args.process} and those below it have no flight record that can be read: they are no "
             "ranks after ronde.init, of another user, or on another machine (`ronde inspect` there)"
         )
-    everything = _flight.find(all_processes())
+    everything = named | _flight.find(all_processes())  # where some may have ended since
     for job in sorted(jobs):
-        ranks = [_flight.seen(reader) for reader in everything.values() if reader.job == job]
+        ranks = [_flight.seen(reader) for (of, _), reader in everything.items() if of == job]
         print(_flight.render(ranks, args.last))
     return 0

@@ -12,6 +12,7 @@ from .processes import descendants
 
 __all__ = ["Records", "Segments"]
 
+_RECENTLY = 10.0  # seconds
 _STARTING_SECONDS = 10.0  # in which ranks usually come to ronde.init
 
 
@@ -59,19 +60,26 @@ class Records:
     """The flight records of the ranks of this host, open here so that they outlive the ranks."""
 
     def __init__(self) -> None:
-        self._found: dict[int, _core.FlightReader] = {}
+        self._found: _flight.Records = {}
         self._times = _Times(_STARTING_SECONDS)
 
     def look_at_times(self, ranks: int) -> None:
         """Until those of so many ranks are found. The program may not use Ronde at all."""
+        current = {key: each for key, each in self._found.items() if each.size > 0}
+        if len(current) < len(self._found):  # ranks have called ronde.init once more
+            self._found, self._times = current, _Times(_STARTING_SECONDS)
         if len(self._found) < ranks and self._times.due():
-            self._found = _flight.find(descendants(os.getpid())) | self._found
+            self._found |= _flight.find(descendants(os.getpid()))
 
     def report(self) -> None:
-        """What the ranks did, unless one of them has said it, or none was in a call."""
+        """What the ranks did, unless that was just said, or none was in a call."""
         ranks = [_flight.seen(each) for each in self._found.values()]
-        claimed = any(each.claimed for each in self._found.values())
-        if claimed or not any(each.under_way(asynchronous=False) for each in ranks):
+        if not any(each.under_way(asynchronous=False) for each in ranks):
+            return
+        first = min(
+            self._found.values(), key=lambda each: each.rank
+        )  # where the ranks claim it too
+        if not first.claim(_RECENTLY):
             return
         for line in _flight.render(ranks, 3).splitlines():
             print(f"ronde: {line}", file=sys.stderr)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import signal
 import sys
 import time
+import unittest.mock
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import ronde
+from ronde import _core, _files, _flight, _timeline
 
 case = sys.argv[1]
 ronde.init()
@@ -34,6 +39,11 @@ def open_files() -> list[str]:
     folder = "/proc/self/fd"
     paths = [f"{folder}/{name}" for name in os.listdir(folder)]
     return [os.readlink(path) for path in paths if os.path.islink(path)]
+
+
+def calls_began(record: _core.FlightReader, name: str) -> float:
+    found = [call for lane in record.lanes() for call in lane.calls if call.what.endswith(name)]
+    return found[0].began
 
 
 def work() -> None:
@@ -65,6 +75,14 @@ elif case == "counts":
     handles = [ronde.allreduce_async(np.ones(100), name=f"{i}") for i in range(3)]
     for handle in handles:
         handle.wait()
+    # Each is pending somewhere, and none everywhere.
+    early = [ronde.allreduce_async(np.ones(100), name=f"{rank}")]
+    while not early[0].done() and ronde.counters()["retries"] == before["retries"]:
+        pass
+    ronde.barrier()
+    for handle in [*early, ronde.allreduce_async(np.ones(100), name=f"{1 - rank}")]:
+        handle.wait()
+    ronde.allreduce(np.ones(100), op=ronde.Adasum)
     ronde.barrier()
     if rank == 1:
         time.sleep(0.3)
@@ -89,7 +107,23 @@ elif case == "timeline":
     os.fork() or os._exit(0)  # a child adds nothing
     if rank == 1:
         time.sleep(0.1)
-    ronde.barrier(name="last")
+    ronde.barrier(name="β")
+elif case == "unjoined":
+    log = logging.getLogger("ronde")
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    for error in (MemoryError(), UnicodeError("not text")):
+        ronde.start_timeline("failed.json")
+        work()
+        with unittest.mock.patch.object(_files, "replace", side_effect=error):
+            try:
+                ronde.stop_timeline()
+            except ronde.RondeError as refused:
+                say(f"rank {rank}: {refused}")
+    ronde.start_timeline("large.json")
+    work()
+    with unittest.mock.patch.object(_timeline, "_MOST", 1000):
+        ronde.stop_timeline()
+    assert not [path for path in open_files() if ".json" in path]
 elif case == "parts":
     for file in ("first.json", "second.json"):
         ronde.start_timeline(file)
@@ -127,5 +161,46 @@ elif case == "restarts":
     records = [path for path in open_files() if "ronde-flight-record" in path]
     assert len(records) == 1, records
     say("one record")
+elif case == "fails_and_restarts":  # by RONDE_STALL_TIMEOUT
+    metrics = Path(os.environ["RONDE_METRICS_FILE"]).with_suffix(f".rank{rank}.prom")
+    if rank == 1:
+        time.sleep(4)
+    with contextlib.suppress(ronde.RondeError):
+        while True:
+            ronde.allreduce(ones)
+    ronde.shutdown()
+    (failed,) = re.findall(r"failed_calls_total\{.*\} (\d)", metrics.read_text())
+    assert not [path for path in open_files() if ".json" in path]
+    ronde.init()  # where the metrics port must be free
+    (record,) = _flight.find([os.getpid()]).values()
+    assert record.phase == "", record.phase
+    ronde.allreduce(ones, name="again")
+    assert "again" in "".join(call.what for lane in record.lanes() for call in lane.calls)
+    say(f"rank {rank} had failed {failed} times")
+elif case == "many":  # more pending calls than there are records; what hangs is the last
+    if rank == 0:
+        few = [ronde.allreduce_async(ones[:1], name=f"few{i}") for i in range(300)]
+        hangs = ronde.allreduce_async(ones[:1], name="hangs")
+        (record,) = _flight.find([os.getpid()]).values()
+        calls = [call.what for lane in record.lanes() for call in lane.calls]
+        assert "allreduce/few0" in calls and "allreduce/hangs" not in calls
+        ronde.barrier()
+    else:
+        ronde.barrier()
+        few = [ronde.allreduce_async(ones[:1], name=f"few{i}") for i in range(300)]
+        other = ronde.allreduce_async(ones[:1], name="other")
+    for handle in few:
+        handle.wait()
+    if rank == 0:
+        pending: list[_core.Recorded] = []
+        while not pending and not hangs.done():
+            pending = [each for _, each in _flight.seen(record).under_way(asynchronous=True)]
+        (hung,) = pending
+        assert hung.what == "allreduce/hangs" and hung.submitted < calls_began(record, "few200")
+    ronde.barrier()  # in which rank 1 negotiates
+    handle = ronde.allreduce_async(ones[:1], name="other" if rank == 0 else "hangs")
+    for each in (handle, hangs if rank == 0 else other):
+        each.wait()
+    say("seen")
 else:
     raise SystemExit(f"no such case: {case}")
