@@ -133,6 +133,7 @@ inline void run(const Shape& shape, const Faults& faults, double stall_timeout,
       if (shape.shared)
         for (auto* set : me.sets()) CHECK(set->share_memory(shape.machines));
       me.engine = std::make_shared<Engine>(me.control, kFusionBytes, false, shape.worker);
+      barrier(*me.set, call("begin"));  // no rank fails while others still set up
       program(me);
     });
   }
