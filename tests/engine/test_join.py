@@ -476,7 +476,6 @@ def test_joins_that_fail_leave_nothing(route: dict[str, Any]) -> None:
     run_all(4, program, **route)
 
 
-
 def test_a_mismatch_of_the_others_names_the_ranks(route: dict[str, Any]) -> None:
     def program(me: Rank) -> None:
         calls = Calls(me)
