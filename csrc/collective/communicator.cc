@@ -101,8 +101,7 @@ std::optional<SomeJoined> Communicator::attempt(Task<> task, Operation& operatio
   }
 }
 
-int Communicator::join(Join average, FunctionRef<void()> begin,
-                       FunctionRef<std::uint64_t()> rest) {
+int Communicator::join(Join average, FunctionRef<void()> begin, FunctionRef<std::uint64_t()> rest) {
   Call call;
   call.kind = "join";
   call.detail = average == Join::size ? "average=size" : "average=contributing";

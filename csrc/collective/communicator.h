@@ -67,10 +67,11 @@ class Communicator {
   }
 
   /// This rank has no more data: it takes part in the calls of the others with neutral values,
-  /// until all ranks have joined. `begin` is called when its turn has come, and `rest` when all have
-  /// joined: it returns when the same is true of asynchronous calls, with the number of rounds that this rank has taken part in there. Returns
-  /// the last rank to join, a rank of the job. Throws MismatchError like all ranks where the calls
-  /// differ, or cannot be made without this rank.
+  /// until all ranks have joined. `begin` is called when its turn has come, and `rest` when all
+  /// have joined: it returns when the same is true of asynchronous calls, with the number of rounds
+  /// that this rank has taken part in there. Returns the last rank to join, a rank of the job.
+  /// Throws MismatchError like all ranks where the calls differ, or cannot be made without this
+  /// rank.
   int join(Join average, FunctionRef<void()> begin, FunctionRef<std::uint64_t()> rest);
 
   /// The last call of the job, made on the set of all ranks: a barrier without deadlines. From now
