@@ -260,7 +260,9 @@ void Queue::close(const std::exception_ptr& error) {
 Task<> Queue::open(Operation& operation) {
   open_ = true;
   if (!shares_memory_) co_return;
-  for (auto& track : tracks_) co_await share_memory(track->lane, operation, neighbours_);
+  for (auto& track : tracks_) {
+    co_await share_memory(track->lane, operation, neighbours_);
+  }
 }
 
 /// A round in which the ranks find out what runs. `slots`: those that this rank goes for.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <barrier>
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -109,6 +110,7 @@ inline void run(const Shape& shape, const Faults& faults, double stall_timeout,
   std::vector<int> members;
   for (int rank = 0; rank < shape.size; ++rank) members.push_back(rank);
   const std::vector<int> others(members.begin() + 1, members.end());
+  std::barrier all_are_there(shape.size);
   std::vector<std::thread> threads;
   for (const int rank : members) {
     threads.emplace_back([&, rank] {
@@ -133,7 +135,7 @@ inline void run(const Shape& shape, const Faults& faults, double stall_timeout,
       if (shape.shared)
         for (auto* set : me.sets()) CHECK(set->share_memory(shape.machines));
       me.engine = std::make_shared<Engine>(me.control, kFusionBytes, false, shape.worker);
-      barrier(*me.set, call("begin"));  // no rank fails while others still set up
+      all_are_there.arrive_and_wait();  // no rank fails while others set up
       program(me);
     });
   }
