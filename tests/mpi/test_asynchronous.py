@@ -42,7 +42,7 @@ def test_a_rank_that_is_killed_ends_the_job() -> None:
 
 @pytest.mark.parametrize("shared", ["0", "1"])
 def test_a_rank_that_stops_is_named(shared: str) -> None:
-    settings = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "2"}
+    settings = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "4"}
     job = jobs.run(3, "asynchronous.py", "stops", RONDE_SHARED_MEMORY=shared, **settings)
     assert job.status != 0
     assert "rank 0 has found" in job.output or "rank 2 has found" in job.output, job.output
@@ -51,7 +51,7 @@ def test_a_rank_that_stops_is_named(shared: str) -> None:
 
 @pytest.mark.parametrize("shared", ["0", "1"])
 def test_after_a_deviation_work_goes_on(shared: str) -> None:
-    settings = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "2"}
+    settings = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "4"}
     job = jobs.run(3, "asynchronous.py", "deviates", RONDE_SHARED_MEMORY=shared, **settings)
     assert job.status == 0, job.output
     assert job.output.count("is done") == 3
