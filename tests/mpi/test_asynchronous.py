@@ -11,11 +11,12 @@ HASTE = {"RONDE_STALL_WARNING": "0.5", "RONDE_STALL_TIMEOUT": "20"}
 
 
 @pytest.mark.parametrize("shared", ["0", "1"])
-@pytest.mark.parametrize("case", ["orders", "dropped", "forked", "compressed"])
+@pytest.mark.parametrize("case", ["orders", "dropped", "forked", "compressed", "daemons"])
 def test_calls_complete(case: str, shared: str) -> None:
     job = jobs.run(4, "asynchronous.py", case, RONDE_SHARED_MEMORY=shared)
     assert job.status == 0, job.output
     assert job.output.count("is done") == 4
+    assert "Error" not in job.output, job.output
 
 
 @pytest.mark.parametrize("shared", ["0", "1"])

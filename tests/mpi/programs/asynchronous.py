@@ -1,10 +1,12 @@
 """Asynchronous calls in a real job: asynchronous.py CASE."""
 
+import contextlib
 import os
 import random
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -213,6 +215,27 @@ def forked() -> None:
             sys.exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert (handle.wait() == total).all()
+
+
+def daemons() -> None:
+    """Threads that submit and wait when the program ends, on the same sets or on others."""
+    some = ronde.add_process_set(range(size - 1))
+
+    def submit_forever(process_set: ronde.ProcessSet, name: str) -> None:
+        with contextlib.suppress(ronde.RondeError):
+            while True:
+                handles = [
+                    ronde.allreduce_async(mine(), name=f"{name}{i}", process_set=process_set)
+                    for i in range(5)
+                ]
+                for handle in handles[::-1]:
+                    handle.wait()
+
+    for process_set in (ronde.global_process_set, some):
+        for name in "ab" if process_set.included() else "":
+            arguments = process_set, name
+            threading.Thread(target=submit_forever, args=arguments, daemon=True).start()
+    time.sleep(0.3)
 
 
 globals()[sys.argv[1]]()
