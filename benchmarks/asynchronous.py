@@ -16,7 +16,7 @@ import ronde
 from mpi4py import MPI
 
 TURNS, ARRAYS = 7, 200
-IDLE = 5.0  # seconds
+IDLE = 10.0  # seconds
 
 
 def main() -> None:
