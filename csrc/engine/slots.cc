@@ -13,10 +13,13 @@ namespace ronde {
 std::vector<Calls> Slots::next(std::size_t most) const {
   std::vector<Calls> all;
   std::unordered_set<const Submission*> taken;  // a call is in one of them only
+  const auto take = [&](const auto& call) { return taken.insert(call.get()).second; };
   for (int i = after_last(); i != kNone && all.size() < most; i = slots_[i].next) {
     auto calls = pending(slots_[i]);
-    const auto take = [&](const auto& call) { return taken.insert(call.get()).second; };
-    if (calls.empty() || !std::all_of(calls.begin(), calls.end(), take)) break;
+    if (calls.empty()) break;
+    // Mostly there is one.
+    if (all.size() == 1) std::for_each(all[0].begin(), all[0].end(), take);
+    if (!all.empty() && !std::all_of(calls.begin(), calls.end(), take)) break;
     all.push_back(std::move(calls));
   }
   return all;
