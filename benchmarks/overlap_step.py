@@ -71,6 +71,8 @@ def main() -> None:
     ]
     x = np.random.default_rng(ronde.rank()).standard_normal((ROWS, SIZES[0])).astype(np.float32)
     opt = ronde.DistributedOptimizer(Descent(), compression=options.compression)
+    # By itself: the other reduces array by array from the first that was ready.
+    at_once = ronde.DistributedOptimizer(Descent(), compression=options.compression, name="at once")
     plain = Descent()
     made: Arrays = [np.zeros_like(param) for param in params]
 
@@ -83,21 +85,21 @@ def main() -> None:
         plain.update_params(params, made)
         return [*ready, time.perf_counter() - computed]
 
-    def reduce(grads: Arrays) -> None:
-        opt.wrapped_optimizer.update_params = lambda params, grads: None
-        opt.update_params(params, grads)
-        del opt.wrapped_optimizer.update_params
+    def reduce(by: ronde.DistributedOptimizer, grads: Arrays) -> None:
+        by.wrapped_optimizer.update_params = lambda params, grads: None
+        by.update_params(params, grads)
+        del by.wrapped_optimizer.update_params
 
     def side_by_side() -> None:
         before = made.copy()  # not the arrays, which computing replaces
         for i in reversed(range(len(before))):
             opt.ready(i, before[i])
         compute()
-        reduce(before)
+        reduce(opt, before)
 
     def blocking() -> None:
         grads = dict(backward(params, x))
-        opt.update_params(params, [grads[i] for i in range(len(params))])
+        at_once.update_params(params, [grads[i] for i in range(len(params))])
 
     def overlapped() -> None:
         grads = {}
@@ -119,7 +121,7 @@ def main() -> None:
     for turn in range(-2, options.turns):
         comm.Barrier()
         *ready, update = (comm.allreduce(each, op=MPI.MAX) for each in compute())
-        wire = timed(lambda: reduce(made))
+        wire = timed(lambda: reduce(at_once, made))
         works = blocking, overlapped, side_by_side
         ways = {work: timed(work) for work in works[:: 1 if turn % 2 else -1]}
         best = bound(ready, [each.nbytes for each in params], wire) + update
