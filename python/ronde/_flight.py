@@ -99,9 +99,8 @@ def find(processes: Iterable[int]) -> Records:
             for name in os.listdir(folder):
                 with suppress(UnavailableError):  # another file
                     reader = _core.FlightReader(f"{folder}/{name}")
-                    if (
-                        reader.size > 0
-                    ):  # else the rank does not know yet who it is, or begins again
+                    # Else the rank does not know yet who it is, or begins again.
+                    if reader.size > 0:
                         found[reader.job, reader.process] = reader
     return found
 

@@ -19,9 +19,8 @@ class Ready:
 
     def __init__(self) -> None:
         self.in_use = False  # whether anything has ever been ready
-        self._given: dict[
-            Any, tuple[Any, Handle[Any]]
-        ] = {}  # by label: the array and its reduction
+        # By label: the array and its reduction.
+        self._given: dict[Any, tuple[Any, Handle[Any]]] = {}
 
     def __contains__(self, label: Any) -> bool:
         return label in self._given
