@@ -12,7 +12,7 @@ pip := -m pip --quiet --quiet --disable-pip-version-check
 # What a wheel is made of. Folders are listed too, so that a file that goes is noticed.
 sources := pyproject.toml CMakeLists.txt README.md LICENSE \
   $(shell find csrc python \( -name __pycache__ -o -name '*.so' \) -prune -o -print)
-native := $(shell find csrc tests/native -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name '*.cu')
+native := $(shell find csrc tests/native tests/cuda -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name '*.cu')
 
 # What takes longer than a few seconds says so; the times are those of two cores.
 say = @echo "==> $(1)"
@@ -62,7 +62,8 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	@set -e; export PATH="$(CURDIR)/$(tools)/bin:$$PATH"; for sanitizers in $(SANITIZERS); do \
 	  folder=build/sanitize-$$sanitizers; \
 	  cmake -G Ninja -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers --log-level=WARNING; \
+	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers -DRONDE_CUDA_ARCHITECTURES=90 \
+	    --log-level=WARNING; \
 	  cmake --build $$folder; \
 	  ctest --test-dir $$folder --output-on-failure --no-tests=error; \
 	done
@@ -73,7 +74,8 @@ stress: $(tools)/build .venv/installed ## run CALLS random asynchronous calls un
 	@set -e; export PATH="$(CURDIR)/$(tools)/bin:$$PATH"; for sanitizers in $(SANITIZERS); do \
 	  folder=build/sanitize-$$sanitizers; \
 	  cmake -G Ninja -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers --log-level=WARNING; \
+	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers -DRONDE_CUDA_ARCHITECTURES=90 \
+	    --log-level=WARNING; \
 	  cmake --build $$folder --target engine_test; \
 	  $$folder/engine_test $(CALLS); \
 	done

@@ -15,7 +15,8 @@ LAYERS = (
     ("methods",),
     ("collective",),
     ("schedule", "compress", "node", "transport"),
-    ("kernels", "cuda"),
+    ("cuda",),
+    ("kernels",),
     ("trace",),
     ("core",),
 )

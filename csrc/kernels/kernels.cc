@@ -1,7 +1,6 @@
 #include "kernels/kernels.h"
 
 #include <array>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -70,17 +69,8 @@ const KernelTable& kernels() {
 
 void KernelTable::reduce_many(const Reduction& reduction, Outputs outs, Inputs ins,
                               std::size_t count, bool streaming) const {
-  const bool scaled =
-      reduction.prescale != 1.0 || reduction.divisor != 1.0 || reduction.postscale != 1.0;
-  Reduction done = reduction;
-  if (reduction.averages_halves()) {
-    // Inputs of the range of float32 leave room for their sum. A power of two changes no bits.
-    const bool wide = reduction.dtype == DType::bfloat16;
-    done.prescale = wide ? 1.0 / static_cast<double>(std::bit_ceil(ins.size())) : 1.0;
-    done.divisor *= done.prescale;
-    done.postscale *= reduction.prescale;
-  }
-  if (ins.size() == 1 && !scaled) {  // a copy, which no type may touch
+  Reduction done = reduction.of(ins.size());
+  if (ins.size() == 1 && !reduction.scales()) {  // a copy, which no type may touch
     if (outs.size() == 1 && outs[0] == ins[0]) return;
     done = {.dtype = DType::uint8};
     count *= size_of(reduction.dtype);

@@ -1,0 +1,128 @@
+// A GPU: its context, its kernels, its streams and memory.
+//
+// Whatever is enqueued on a stream runs in order, and after the call has returned. What is enqueued
+// on different streams has no order but that of events.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cuda/driver.h"
+
+namespace ronde::cuda {
+
+class Device {
+ public:
+  /// The device of that number, in its primary context, which frameworks use too. Throws
+  /// UnavailableError if there is no driver, no such device, or this build has no kernels for it.
+  static Device& get(Ordinal ordinal);
+
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  Ordinal ordinal() const { return ordinal_; }
+  const std::string& name() const { return name_; }
+  int architecture() const { return architecture_; }  // 90 for capability 9.0
+  int multiprocessors() const { return multiprocessors_; }
+
+  /// While it lives, this is the current device of the thread.
+  class Current {
+   public:
+    explicit Current(const Device& device);
+    ~Current();
+    Current(const Current&) = delete;
+    Current& operator=(const Current&) = delete;
+  };
+
+  /// Enqueues a kernel of this name, for so many items, of which each thread takes one or more.
+  template <class Arguments>
+  void launch(StreamHandle stream, std::string_view kernel, std::size_t items,
+              const Arguments& arguments) {
+    launch_blocks(stream, kernel, blocks_for(items), &arguments, sizeof arguments);
+  }
+  /// The same with so many blocks.
+  void launch_blocks(StreamHandle stream, std::string_view kernel, unsigned blocks,
+                     const void* arguments, std::size_t bytes);
+
+  void copy(StreamHandle stream, void* to, const void* from, std::size_t bytes) const;
+  void fill(StreamHandle stream, void* to, unsigned char byte, std::size_t bytes) const;
+
+ private:
+  explicit Device(Ordinal ordinal);
+  void load(const Driver& driver);
+  unsigned blocks_for(std::size_t items) const;
+  Function function(std::string_view kernel);
+
+  const Ordinal ordinal_;
+  std::string name_;
+  int architecture_ = 0;
+  int multiprocessors_ = 0;
+  Context context_ = nullptr;
+  std::vector<Module> modules_;
+  std::mutex mutex_;
+  std::unordered_map<std::string_view, Function> functions_;
+};
+
+/// A stream of its own.
+class Stream {
+ public:
+  explicit Stream(const Device& device);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  operator StreamHandle() const { return handle_; }
+
+  /// Waits until all that was enqueued has run.
+  void synchronise() const;
+
+ private:
+  const Device& device_;
+  StreamHandle handle_ = nullptr;
+};
+
+/// A place in a stream, which others can wait for.
+class Event {
+ public:
+  explicit Event(const Device& device);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(StreamHandle stream);
+  /// What is enqueued on `stream` from now on runs after it.
+  void order_before(StreamHandle stream) const;
+  /// Whether the stream has come to it.
+  bool reached() const;
+
+ private:
+  const Device& device_;
+  EventHandle handle_ = nullptr;
+};
+
+/// Memory of a device, or of the host where devices can copy to and from it at full speed.
+class Memory {
+ public:
+  enum class Kind { device, pinned };
+
+  Memory(const Device& device, Kind kind, std::size_t bytes);
+  ~Memory();
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  std::byte* data() const { return data_; }
+  std::size_t size() const { return bytes_; }
+
+ private:
+  const Device& device_;
+  const Kind kind_;
+  const std::size_t bytes_;
+  std::byte* data_ = nullptr;
+};
+
+}  // namespace ronde::cuda
