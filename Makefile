@@ -20,7 +20,8 @@ say = @echo "==> $(1)"
 # Tests must see the installed wheel, whatever the caller's shell has set.
 unexport PYTHONPATH
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize docs wheel mpi-matrix clean
+.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize gpu-check gpu-prepare gpu-rehearsal docs wheel \
+  mpi-matrix clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -67,6 +68,18 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	  cmake --build $$folder; \
 	  ctest --test-dir $$folder --output-on-failure --no-tests=error; \
 	done
+
+gpu-check: ## on a machine with a GPU, in 5 minutes and without a network: run what needs one
+	$(PYTHON) benchmarks/gpu/check.py
+
+gpu-prepare: $(tools)/build ## compile for gpu-check what the machine with the GPU lacks, into build/gpu-check
+	$(tools)/bin/python benchmarks/gpu/check.py --prepare
+
+# Its build has the fake driver, for which tests/cuda looks.
+gpu-rehearsal: gpu-prepare ## the same as gpu-check, against a fake driver; then the tests of the kernels under sanitizers
+	PATH="$(CURDIR)/$(tools)/bin:$$PATH" $(tools)/bin/python benchmarks/gpu/check.py --fake
+	$(tools)/bin/cmake --build build/gpu-check/native --target fakes
+	$(tools)/bin/ctest --test-dir build/gpu-check/native -R ^cuda_ --output-on-failure --no-tests=error
 
 # Of asynchronous calls. The time is that of the whole: under thread sanitizer about an hour, each seed by itself.
 CALLS ?= 1000000

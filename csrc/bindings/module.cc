@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = RONDE_VERSION;
   ronde::bind_core(module);
   ronde::bind_kernels(module);
+  ronde::bind_cuda(module);
   ronde::bind_compress(module);
   ronde::bind_transport(module);
   ronde::bind_schedule(module);

@@ -42,7 +42,10 @@ def find_nvrtc() -> Path | None:
 
 class Nvrtc:
     def __init__(self, library: Path) -> None:
-        self.library = ctypes.CDLL(str(library))
+        try:
+            self.library = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise Error(str(error)) from None
         self.library.nvrtcGetErrorString.restype = ctypes.c_char_p
 
     def call(self, function: str, *arguments: object) -> None:

@@ -169,10 +169,11 @@ void Stream::synchronise() const {
   driver.check(driver.StreamSynchronize(handle_), "to wait for a CUDA stream");
 }
 
-Event::Event(const Device& device) : device_(device) {
+Event::Event(const Device& device, Time time) : device_(device) {
   const Device::Current current(device_);
   const auto& driver = Driver::get();
-  driver.check(driver.EventCreate(&handle_, kDisableTiming), "to make a CUDA event");
+  driver.check(driver.EventCreate(&handle_, time == Time::known ? 0 : kDisableTiming),
+               "to make a CUDA event");
 }
 
 Event::~Event() {
@@ -198,6 +199,15 @@ bool Event::reached() const {
   if (status == Status::not_ready) return false;
   driver.check(status, "to ask for a CUDA event");
   return true;
+}
+
+float Event::since(const Event& earlier) const {
+  const Device::Current current(device_);
+  const auto& driver = Driver::get();
+  float milliseconds = 0;
+  driver.check(driver.EventElapsedTime(&milliseconds, earlier.handle_, handle_),
+               "to ask for the time between CUDA events");
+  return milliseconds;
 }
 
 // Memory ------------------------------------------------------------------------------------------

@@ -89,7 +89,10 @@ class Stream {
 /// A place in a stream, which others can wait for.
 class Event {
  public:
-  explicit Event(const Device& device);
+  enum class Time { unknown, known };
+
+  /// Events that know their time cost a little more.
+  explicit Event(const Device& device, Time time = Time::unknown);
   ~Event();
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -99,6 +102,8 @@ class Event {
   void order_before(StreamHandle stream) const;
   /// Whether the stream has come to it.
   bool reached() const;
+  /// Milliseconds from an earlier event. Both know their time and have been reached.
+  float since(const Event& earlier) const;
 
  private:
   const Device& device_;

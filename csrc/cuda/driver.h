@@ -56,6 +56,7 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(EventCreate, "cuEventCreate", (EventHandle*, unsigned))                                        \
   X(EventDestroy, "cuEventDestroy_v2", (EventHandle))                                              \
   X(EventRecord, "cuEventRecord", (EventHandle, StreamHandle))                                     \
+  X(EventElapsedTime, "cuEventElapsedTime", (float*, EventHandle, EventHandle))                    \
   X(EventQuery, "cuEventQuery", (EventHandle))                                                     \
   X(LaunchKernel, "cuLaunchKernel",                                                                \
     (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, StreamHandle, \

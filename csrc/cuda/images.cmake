@@ -1,9 +1,11 @@
 # Compiles the kernels for GPUs, each file for each architecture, and embeds them (images.cc).
-# compile.py does it with NVRTC, which is found if it is installed for this Python.
+# compile.py does it with NVRTC, which is found if it is installed for this Python. RONDE_CUBINS is a folder
+# of kernels that were compiled elsewhere, to take instead.
 
 set(cuda_images "")
-if(NOT RONDE_CUDA STREQUAL "OFF")
-  find_package(Python REQUIRED COMPONENTS Interpreter)
+if(RONDE_CUBINS)
+  file(GLOB cuda_images ${RONDE_CUBINS}/*.sm_*.cubin)
+elseif(NOT RONDE_CUDA STREQUAL "OFF")
   set(compile ${CMAKE_CURRENT_LIST_DIR}/compile.py)
   execute_process(COMMAND ${Python_EXECUTABLE} ${compile} --find
     OUTPUT_VARIABLE nvrtc OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
@@ -21,7 +23,6 @@ if(NOT RONDE_CUDA STREQUAL "OFF")
           DEPENDS ${source} ${kernel_headers} ${compile}
           COMMENT "Compiling ${name}.cu for sm_${architecture}")
         list(APPEND cuda_images ${cubin})
-        string(APPEND image_lines "RONDE_CUDA_IMAGE(${name}, ${architecture}, \"${cubin}\")\n")
       endforeach()
     endforeach()
   elseif(RONDE_CUDA STREQUAL "ON")
@@ -32,6 +33,11 @@ if(NOT RONDE_CUDA STREQUAL "OFF")
   endif()
 endif()
 
+set(image_lines "")
+foreach(cubin ${cuda_images})
+  string(REGEX REPLACE ".*/([a-z_]+)[.]sm_([0-9]+)[.]cubin" "\\1, \\2" image ${cubin})
+  string(APPEND image_lines "RONDE_CUDA_IMAGE(${image}, \"${cubin}\")\n")
+endforeach()
 file(CONFIGURE OUTPUT cuda_images.inc CONTENT "${image_lines}" @ONLY)
 target_include_directories(ronde_core PRIVATE ${CMAKE_CURRENT_BINARY_DIR})
 set_source_files_properties(csrc/cuda/images.cc PROPERTIES OBJECT_DEPENDS "${cuda_images}")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         shutdown,
         size,
     )
+    from .cuda import cuda_available, cuda_built
     from .errors import (
         MismatchError,
         RankFailedError,
@@ -134,6 +135,8 @@ __all__ = [
     "counters",
     "cross_rank",
     "cross_size",
+    "cuda_available",
+    "cuda_built",
     "empty",
     "gather",
     "global_process_set",
@@ -168,6 +171,7 @@ if not TYPE_CHECKING:
     _MODULES = (
         "compression",
         "context",
+        "cuda",
         "errors",
         "handles",
         "joining",

@@ -84,6 +84,18 @@ def release_kept() -> int:
     """Gives the memory that is kept for large results to come back to the system. Returns how many
     bytes that was."""
 
+# --- GPUs
+
+def cuda_architectures() -> set[int]:
+    """What this build has kernels for: {90} for sm_90. Empty where it was built without."""
+
+def cuda_driver_version() -> int:
+    """12090 for CUDA 12.9. Raises UnavailableError if there is no driver."""
+
+def cuda_devices() -> list[tuple[str, int]]:
+    """Name and architecture of each GPU, which becomes ready for use. Raises UnavailableError if one
+    cannot be used, or if there is none."""
+
 # --- kernels
 
 def simd() -> str:

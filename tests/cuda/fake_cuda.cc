@@ -125,6 +125,7 @@ struct Event {
   std::mutex mutex;
   std::condition_variable changed;
   std::size_t recorded = 0, reached = 0;
+  std::chrono::steady_clock::time_point at;
 };
 
 // Devices -----------------------------------------------------------------------------------------
@@ -356,8 +357,20 @@ API cuEventRecord(void* handle, void* stream) {
   stream_of(stream).add([event, number] {
     const std::lock_guard lock(event->mutex);
     event->reached = std::max(event->reached, number);
+    event->at = std::chrono::steady_clock::now();
     event->changed.notify_all();
   });
+  return Status::success;
+}
+
+API cuEventElapsedTime(float* milliseconds, void* from, void* to) {
+  REQUIRE_CONTEXT;
+  const auto time = [](void* handle) {
+    auto& event = **static_cast<std::shared_ptr<Event>*>(handle);
+    const std::lock_guard lock(event.mutex);
+    return event.at;
+  };
+  *milliseconds = std::chrono::duration<float, std::milli>(time(to) - time(from)).count();
   return Status::success;
 }
 

@@ -1,38 +1,83 @@
-# The tests of the kernels: programs that use whatever libcuda.so.1 they find. Here it is the fake one,
+# The tests of the kernels: programs that use whatever libcuda.so.1 they find. With ctest it is a fake one,
 # with the kernels compiled for the emulation; on a machine with a GPU the same programs run with the
-# driver's.
+# driver's (benchmarks/gpu/check.py).
+#
+# The fakes are built as they are and with each sanitizer, so a build of the core without any suffices to
+# test the kernels under all: the sanitizer's library is then preloaded.
 
-if(cuda_images)
-  file(GLOB kernel_sources CONFIGURE_DEPENDS csrc/cuda/kernels/*.cu)
-  set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX)
-  set_source_files_properties(tests/cuda/emulation.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=all)
-  add_library(fake_cuda SHARED tests/cuda/emulation.cc tests/cuda/fake_cuda.cc ${kernel_sources})
-  set_target_properties(fake_cuda PROPERTIES OUTPUT_NAME cuda SOVERSION 1
-    LIBRARY_OUTPUT_DIRECTORY fake)
-  target_include_directories(fake_cuda PRIVATE csrc tests/cuda)
-  # (GCC cannot see that what a loop has skipped is not read by the next.)
-  target_compile_options(fake_cuda PRIVATE -Wall -Wextra -Wno-maybe-uninitialized -ffp-contract=off)
-  target_link_libraries(fake_cuda PRIVATE Threads::Threads)
+if(NOT cuda_images)
+  return()
+endif()
+
+file(GLOB kernel_sources CONFIGURE_DEPENDS csrc/cuda/kernels/*.cu)
+# (GCC cannot see that what a loop has skipped is not read by the next.) The emulation takes its time for
+# switching threads, so more optimisation would only compile longer.
+set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX
+  COMPILE_OPTIONS "-Wno-maybe-uninitialized;-O1")
+set_source_files_properties(tests/cuda/emulation.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=all)
+
+# build/fake/libcuda.so.1, build/fake-thread/libcuda.so.1, ...
+function(add_fake name folder sanitizer)
+  add_library(${folder}_${name} SHARED ${ARGN})
+  set_target_properties(${folder}_${name} PROPERTIES OUTPUT_NAME ${name} SOVERSION 1
+    LIBRARY_OUTPUT_DIRECTORY ${folder})
+  target_include_directories(${folder}_${name} PRIVATE csrc tests/cuda)
+  target_compile_options(${folder}_${name} PRIVATE -Wall -Wextra -ffp-contract=off)
+  target_link_libraries(${folder}_${name} PRIVATE Threads::Threads)
   if(RONDE_WERROR)
-    target_compile_options(fake_cuda PRIVATE -Werror)
+    target_compile_options(${folder}_${name} PRIVATE -Werror)
   endif()
-  if(RONDE_SANITIZE)
-    target_compile_options(fake_cuda PRIVATE -fsanitize=${RONDE_SANITIZE}
-      -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
-    target_link_options(fake_cuda PRIVATE -fsanitize=${RONDE_SANITIZE})
+  if(sanitizer)
+    target_compile_options(${folder}_${name} PRIVATE -fsanitize=${sanitizer} -g
+      -fno-sanitize-recover=all -fno-omit-frame-pointer)
+    target_link_options(${folder}_${name} PRIVATE -fsanitize=${sanitizer})
   endif()
+  add_dependencies(fakes ${folder}_${name})
+endfunction()
 
-  file(GLOB cuda_tests CONFIGURE_DEPENDS tests/cuda/*_test.cc)
-  foreach(source ${cuda_tests})
-    get_filename_component(name ${source} NAME_WE)
-    add_executable(cuda_${name} ${source})
-    target_include_directories(cuda_${name} PRIVATE tests/native)
-    target_link_libraries(cuda_${name} PRIVATE ronde_core)
-    add_dependencies(cuda_${name} fake_cuda)
-    foreach(order forward backward 1)
-      add_test(NAME cuda_${name}_${order} COMMAND cuda_${name})
-      set_tests_properties(cuda_${name}_${order} PROPERTIES ENVIRONMENT
-        "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/fake;EMULATION_ORDER=${order};FAKE_CUDA_DELAYS=1")
+add_custom_target(fakes)
+function(add_fakes folder sanitizer)
+  add_fake(cuda ${folder} "${sanitizer}"
+    tests/cuda/emulation.cc tests/cuda/fake_cuda.cc ${kernel_sources})
+endfunction()
+
+# Runs each program against the fakes of a folder, once for each order of the threads.
+function(add_cuda_tests folder preload)
+  foreach(name ${cuda_tests})
+    foreach(order ${ARGN})
+      add_test(NAME cuda_${name}_${folder}_${order} COMMAND cuda_${name})
+      set_tests_properties(cuda_${name}_${folder}_${order} PROPERTIES ENVIRONMENT
+        "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/${folder};LD_PRELOAD=${preload};\
+ASAN_OPTIONS=detect_leaks=0;EMULATION_ORDER=${order};FAKE_CUDA_DELAYS=1")
     endforeach()
+  endforeach()
+endfunction()
+
+add_executable(cuda_bench benchmarks/gpu/kernels.cc)
+target_link_libraries(cuda_bench PRIVATE ronde_core)
+add_custom_target(cuda_programs DEPENDS cuda_bench)
+file(GLOB test_sources CONFIGURE_DEPENDS tests/cuda/*_test.cc)
+set(cuda_tests "")
+foreach(source ${test_sources})
+  get_filename_component(name ${source} NAME_WE)
+  list(APPEND cuda_tests ${name})
+  add_executable(cuda_${name} ${source})
+  target_include_directories(cuda_${name} PRIVATE tests/native)
+  target_link_libraries(cuda_${name} PRIVATE ronde_core)
+  add_dependencies(cuda_programs cuda_${name})
+endforeach()
+
+if(RONDE_SANITIZE)
+  add_fakes(fake "${RONDE_SANITIZE}")
+  add_cuda_tests(fake "" forward)
+else()
+  add_fakes(fake "")
+  add_cuda_tests(fake "" forward backward 1)
+  foreach(sanitizer address thread)
+    string(SUBSTRING ${sanitizer} 0 1 letter)
+    execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=lib${letter}san.so
+      OUTPUT_VARIABLE library OUTPUT_STRIP_TRAILING_WHITESPACE)
+    add_fakes(fake-${sanitizer} ${sanitizer})
+    add_cuda_tests(fake-${sanitizer} ${library} backward)
   endforeach()
 endif()

@@ -1,5 +1,5 @@
 // The reduction of several vectors to one, in order, in one pass (kernels/kernels.h has what is
-// computed). A thread has a packet of 16 bytes of each input, or a few of them, under way at once.
+// computed). A thread has some packets of up to 16 bytes of each input under way at once.
 #include "device.h"
 #include "reduce.h"
 
@@ -134,7 +134,7 @@ struct alignas(kItems * sizeof(T)) Packet {
 };
 
 /// Inputs whose loads are under way before the first of them is needed.
-constexpr int kAtOnce = 4;
+constexpr int kAtOnce = 2;
 
 /// Reduces kPackets packets, which lie `apart`; the first stands at element `first` plus `at`
 /// packets.
@@ -173,33 +173,24 @@ DEVICE void reduce_packets(const Reduce& a, u64 first, u64 at, u64 apart) {
   }
 }
 
-/// `count` packets from element `first` on, of which a thread has kPackets under way.
-template <class Op, class T, int kPackets, int kItems>
-DEVICE void reduce_from(const Reduce& a, u64 first, u64 count) {
-  u64 at = thread();
-  if constexpr (kPackets > 1) {
-    for (; at + (kPackets - 1) * threads() < count; at += kPackets * threads())
-      reduce_packets<Op, T, kPackets, kItems>(a, first, at, threads());
-  }
-  for (; at < count; at += threads()) reduce_packets<Op, T, 1, kItems>(a, first, at, 0);
-}
-
-/// By packets where all vectors stand alike in theirs, otherwise by elements.
+/// By packets where all vectors stand alike in theirs; the rest, or all, by elements.
 template <class Op, class T>
 DEVICE void reduce(const Reduce& a) {
-  constexpr int kItems = 16 / static_cast<int>(sizeof(T));
-  const u64 place = reinterpret_cast<u64>(a.out) % 16;
+  // Bytes are computed in a register each, so a thread has fewer of them.
+  constexpr int kBytes = sizeof(T) == 1 ? 8 : 16, kItems = kBytes / static_cast<int>(sizeof(T));
+  constexpr int kPackets = 2;  // under way in a thread
+  const u64 place = reinterpret_cast<u64>(a.out) % kBytes;
   bool alike = true;
-  for (int k = 0; k < a.in_count; ++k) alike &= reinterpret_cast<u64>(a.ins[k]) % 16 == place;
-  if (!alike) {
-    reduce_from<Op, T, 1, 1>(a, 0, a.count);
-    return;
-  }
-  const u64 before = (16 - place) % 16 / sizeof(T), head = before < a.count ? before : a.count;
+  for (int k = 0; k < a.in_count; ++k) alike &= reinterpret_cast<u64>(a.ins[k]) % kBytes == place;
+  const u64 before = (kBytes - place) % kBytes / sizeof(T);
+  const u64 head = alike && before < a.count ? before : a.count;
   const u64 packets = (a.count - head) / kItems, end = head + packets * kItems;
-  reduce_from<Op, T, 1, 1>(a, 0, head);
-  reduce_from<Op, T, sizeof(T) == 1 ? 1 : 2, kItems>(a, head, packets);
-  reduce_from<Op, T, 1, 1>(a, end, a.count - end);
+  u64 at = thread();
+  for (; at + (kPackets - 1) * threads() < packets; at += kPackets * threads())
+    reduce_packets<Op, T, kPackets, kItems>(a, head, at, threads());
+  if (at < packets) reduce_packets<Op, T, 1, kItems>(a, head, at, 0);
+  for (u64 i = thread(); i < head + (a.count - end); i += threads())
+    reduce_packets<Op, T, 1, 1>(a, 0, i < head ? i : end + (i - head), 0);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ from importlib import metadata
 
 from .. import _core, settings
 from .._text import printable
-from ..errors import UnavailableError
+from ..errors import RondeError, UnavailableError
 from . import launch
 from .console import wrapped
 
@@ -94,7 +94,7 @@ def _found() -> Iterator[Finding]:
     yield _simd()
     yield _cores()
     yield _shared_memory()
-    yield Finding(ABSENT, "CUDA", "not built: this version has no CUDA code yet")
+    yield from _cuda()
     yield from _packages()
     yield from _variables()
     yield from _mpi()
@@ -131,6 +131,27 @@ def _shared_memory() -> Finding:
         return Finding(mark, "shared memory", f"{memfd}; no /dev/shm")
     total, free = (f"{size / 2**20:.0f} MiB" for size in (space.total, space.free))
     return Finding(mark, "shared memory", f"{memfd}; /dev/shm has {total}, {free} free")
+
+
+def _cuda() -> Iterator[Finding]:
+    """Nothing here is broken: Ronde does without."""
+    built = sorted(_core.cuda_architectures())
+    if not built:
+        text = "not built: install nvidia-cuda-nvrtc-cu12 where Ronde is built"
+        yield Finding(ABSENT, "CUDA", text)
+        return
+    kernels = f"kernels for {', '.join(f'sm_{each}' for each in built)}"
+    try:
+        version = _core.cuda_driver_version()
+        devices = _core.cuda_devices()
+    except RondeError as error:
+        yield Finding(ABSENT, "CUDA", f"{kernels}; {error}")
+        return
+    yield Finding(
+        OK, "CUDA", f"{kernels}; driver for CUDA {version // 1000}.{version % 1000 // 10}"
+    )
+    for number, (name, architecture) in enumerate(devices):
+        yield Finding(OK, f"GPU {number}", f"{name}, sm_{architecture}")
 
 
 def _packages() -> Iterator[Finding]:

@@ -1,0 +1,92 @@
+"""Bugs of the kind that kernels have, planted one at a time: some build of the tests finds each."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fakes import NATIVE, ROOT, needs_fakes, with_fakes
+
+KERNELS = ROOT / "csrc/cuda/kernels"
+FLAGS = {
+    "plain": [],
+    "address": ["-fsanitize=address", "-g"],
+    "thread": ["-fsanitize=thread", "-g"],
+}
+REPORTS = {
+    "address": "ERROR: AddressSanitizer",
+    "thread": "WARNING: ThreadSanitizer: data race",
+}
+
+
+@dataclass(frozen=True)
+class Bug:
+    name: str
+    file: str  # of the kernels; its test is that of the same name
+    right: str
+    wrong: str
+    build: str  # that finds it
+    words: str = ""  # of its report
+
+
+BUGS = (
+    Bug(
+        "a read past the end",
+        "reduce.cu",
+        "i < head + (a.count - end);",
+        "i <= head + (a.count - end);",
+        "address",
+    ),
+    Bug(
+        "a tail that is left out",
+        "reduce.cu",
+        "i < head + (a.count - end);",
+        "i < head;",
+        "plain",
+        "not so: same(",
+    ),
+)
+
+
+def compiler(*arguments: str | Path) -> str:
+    result = subprocess.run(["c++", *arguments], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def fake_with(bug: Bug, folder: Path) -> None:
+    """Builds a fake driver whose kernels have the bug."""
+    source = (KERNELS / bug.file).read_text()
+    assert source.count(bug.right) == 1, f"where {bug.file} has changed, so must this test"
+    kernels = folder / "kernels"
+    shutil.copytree(KERNELS, kernels)
+    (kernels / bug.file).write_text(source.replace(bug.right, bug.wrong))
+    tests = ROOT / "tests/cuda"
+    common = ["-std=c++20", "-fPIC", "-O1", "-ffp-contract=off", f"-I{ROOT}/csrc", f"-I{tests}"]
+    compiler(*common, "-c", tests / "emulation.cc", "-o", folder / "emulation.o")
+    compiler(
+        *(*common, *FLAGS[bug.build], "-shared", "-o", folder / "libcuda.so.1"),
+        *(folder / "emulation.o", tests / "fake_cuda.cc", "-x", "c++", kernels / bug.file),
+    )
+
+
+@needs_fakes
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
+    fake_with(bug, tmp_path)
+    variables = {"EMULATION_ORDER": "backward", "ASAN_OPTIONS": "detect_leaks=0"}
+    if bug.build != "plain":
+        variables["LD_PRELOAD"] = compiler(f"-print-file-name=lib{bug.build[0]}san.so")
+        variables["TSAN_OPTIONS"] = "halt_on_error=1"
+    result = subprocess.run(
+        [NATIVE / f"cuda_{Path(bug.file).stem}_test"],
+        env=with_fakes(tmp_path, **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert result.returncode != 0, "nothing was found"
+    assert (bug.words or REPORTS[bug.build]) in result.stdout
