@@ -12,7 +12,7 @@ pip := -m pip --quiet --quiet --disable-pip-version-check
 # What a wheel is made of. Folders are listed too, so that a file that goes is noticed.
 sources := pyproject.toml CMakeLists.txt README.md LICENSE \
   $(shell find csrc python \( -name __pycache__ -o -name '*.so' \) -prune -o -print)
-native := $(shell find csrc tests/native tests/cuda -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name '*.cu')
+native := $(shell find csrc tests/native tests/cuda benchmarks/gpu -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name '*.cu')
 
 # What takes longer than a few seconds says so; the times are those of two cores.
 say = @echo "==> $(1)"

@@ -35,7 +35,11 @@ class GpuArray:
 
 
 class CupyLike:
-    __cuda_array_interface__: dict[str, Any] = {}  # noqa: RUF012
+    """Its memory is none, for whatever driver there is."""
+
+    def __init__(self, **changed: Any) -> None:
+        usual = {"shape": (2,), "typestr": "<f4", "data": (64, False), "version": 3}
+        self.__cuda_array_interface__ = {**usual, **changed}
 
 
 def test_contiguous_memory_is_not_copied() -> None:
@@ -94,9 +98,30 @@ def test_numbers_stay_numbers_of_their_kind(x: Any) -> None:
     assert type(back) is type(x) and back == x
 
 
-@pytest.mark.parametrize("x", [GpuArray(), CupyLike()])
-def test_the_memory_of_a_gpu_is_refused_with_a_remedy(x: Any) -> None:
+def test_the_memory_of_another_device_is_refused_with_a_remedy() -> None:
     with pytest.raises(ronde.UnavailableError, match="copy it to the CPU first"):
+        view(GpuArray())
+
+
+def test_an_array_of_a_gpu_needs_its_driver() -> None:
+    if ronde.cuda_available():
+        with pytest.raises(ValueError, match="not that of a GPU"):
+            view(CupyLike())
+    else:
+        with pytest.raises(ronde.UnavailableError, match=r"^x: .*NVIDIA driver|^x: .*no CUDA"):
+            view(CupyLike())
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (CupyLike(strides=(8,)), "must be contiguous"),
+        (CupyLike(data=None), "__cuda_array_interface__ of CupyLike is wrong"),
+        (CupyLike(typestr="what"), "__cuda_array_interface__ of CupyLike is wrong"),
+    ],
+)
+def test_arrays_of_a_gpu_that_cannot_be_taken(x: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
         view(x)
 
 

@@ -2,11 +2,15 @@
 
 #include <pybind11/stl.h>
 
+#include <cstdint>
+#include <memory>
 #include <set>
 #include <tuple>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "cuda/device.h"
 #include "cuda/driver.h"
 #include "cuda/images.h"
@@ -31,12 +35,61 @@ std::vector<std::tuple<std::string, int>> devices() {
   return all;
 }
 
+cuda::StreamHandle stream_from(std::uintptr_t number) {
+  return reinterpret_cast<cuda::StreamHandle>(number);
+}
+
+/// Pinned, so that the copy is as fast as the bus.
+py::array read(std::uintptr_t at, std::size_t bytes, std::uintptr_t stream) {
+  const auto* const memory = reinterpret_cast<const void*>(at);
+  const auto& device = cuda::Device::holding(memory);
+  auto pinned = std::make_unique<cuda::Memory>(device, cuda::Memory::Kind::pinned, bytes);
+  auto* const data = pinned->data();
+  {
+    WithoutGil release;
+    device.copy(stream_from(stream), data, memory, bytes);
+    device.synchronise(stream_from(stream));
+  }
+  const py::capsule owner(pinned.release(),
+                          [](void* held) { delete static_cast<cuda::Memory*>(held); });
+  return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {1}, data,
+                   owner);
+}
+
+void write(std::uintptr_t at, const py::array& from, std::uintptr_t stream) {
+  auto* const memory = reinterpret_cast<void*>(at);
+  const auto& device = cuda::Device::holding(memory);
+  const auto data = input_of(from);
+  WithoutGil release;
+  device.copy(stream_from(stream), memory, data.data, data.bytes);
+  device.synchronise(stream_from(stream));
+}
+
 }  // namespace
 
 void bind_cuda(py::module_& module) {
   using namespace py::literals;
   module.def("cuda_architectures", &architectures,
              "What this build has kernels for: {90} for sm_90. Empty where it was built without.");
+  module.def("cuda_read", &read, "pointer"_a, "bytes"_a, "stream"_a,
+             "Bytes of a GPU, as the stream has them, once it has come to them.");
+  module.def("cuda_write", &write, "pointer"_a, "array"_a, "stream"_a,
+             "Writes a contiguous array to a GPU in the order of the stream, and waits for it.");
+  py::class_<cuda::Memory>(module, "DeviceMemory", "Bytes of a GPU, which end with this.")
+      .def(py::init([](std::size_t bytes, int device) {
+             return std::make_unique<cuda::Memory>(cuda::Device::get(device),
+                                                   cuda::Memory::Kind::device, bytes);
+           }),
+           "bytes"_a, "device"_a = 0)
+      .def_property_readonly("pointer", [](const cuda::Memory& self) {
+        return reinterpret_cast<std::uintptr_t>(self.data());
+      });
+  module.def(
+      "cuda_device_of",
+      [](std::uintptr_t at) {
+        return cuda::Device::holding(reinterpret_cast<const void*>(at)).ordinal();
+      },
+      "pointer"_a, "The number of the GPU that holds this memory. Raises ValueError if none does.");
   module.def("cuda_driver_version", [] { return cuda::Driver::get().version(); });
   module.def("cuda_devices", &devices,
              "Name and architecture of each GPU, which becomes ready for use. Raises "

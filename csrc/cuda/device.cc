@@ -57,6 +57,14 @@ Device& Device::get(Ordinal ordinal) {
   return *device;
 }
 
+Device& Device::holding(const void* memory) {
+  Ordinal ordinal = 0;
+  const auto status =
+      Driver::get().PointerGetAttribute(&ordinal, PointerAttribute::device, address(memory));
+  if (status != Status::success) throw ArgumentError("the memory is not that of a GPU");
+  return get(ordinal);
+}
+
 Device::Device(Ordinal ordinal) : ordinal_(ordinal) {}
 
 void Device::load(const Driver& driver) {
@@ -151,6 +159,12 @@ void Device::fill(StreamHandle stream, void* to, unsigned char byte, std::size_t
                "to fill " + std::to_string(bytes) + " bytes");
 }
 
+void Device::synchronise(StreamHandle stream) const {
+  const Current current(*this);
+  const auto& driver = Driver::get();
+  driver.check(driver.StreamSynchronize(stream), "to wait for a CUDA stream");
+}
+
 // Streams and events ------------------------------------------------------------------------------
 
 Stream::Stream(const Device& device) : device_(device) {
@@ -161,12 +175,6 @@ Stream::Stream(const Device& device) : device_(device) {
 
 Stream::~Stream() {
   give_back(device_, [&](const Driver& driver) { driver.StreamDestroy(handle_); });
-}
-
-void Stream::synchronise() const {
-  const Device::Current current(device_);
-  const auto& driver = Driver::get();
-  driver.check(driver.StreamSynchronize(handle_), "to wait for a CUDA stream");
 }
 
 Event::Event(const Device& device, Time time) : device_(device) {

@@ -21,6 +21,8 @@ class Device {
   /// The device of that number, in its primary context, which frameworks use too. Throws
   /// UnavailableError if there is no driver, no such device, or this build has no kernels for it.
   static Device& get(Ordinal ordinal);
+  /// The device that holds this memory. Throws ArgumentError if none does.
+  static Device& holding(const void* memory);
 
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -51,6 +53,8 @@ class Device {
 
   void copy(StreamHandle stream, void* to, const void* from, std::size_t bytes) const;
   void fill(StreamHandle stream, void* to, unsigned char byte, std::size_t bytes) const;
+  /// Waits until all that was enqueued has run.
+  void synchronise(StreamHandle stream) const;
 
  private:
   explicit Device(Ordinal ordinal);
@@ -78,8 +82,7 @@ class Stream {
 
   operator StreamHandle() const { return handle_; }
 
-  /// Waits until all that was enqueued has run.
-  void synchronise() const;
+  void synchronise() const { device_.synchronise(handle_); }
 
  private:
   const Device& device_;

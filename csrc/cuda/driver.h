@@ -23,6 +23,8 @@ enum class Attribute : int {
   capability_minor = 76,
 };
 
+enum class PointerAttribute : int { device = 9 };
+
 inline constexpr unsigned kNonBlocking = 1;    // streams that do not wait for the default one
 inline constexpr unsigned kDisableTiming = 2;  // events that are for order alone
 
@@ -43,6 +45,7 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(ModuleLoadData, "cuModuleLoadData", (Module*, const void*))                                    \
   X(ModuleUnload, "cuModuleUnload", (Module))                                                      \
   X(ModuleGetFunction, "cuModuleGetFunction", (Function*, Module, const char*))                    \
+  X(PointerGetAttribute, "cuPointerGetAttribute", (void*, PointerAttribute, Address))              \
   X(MemAlloc, "cuMemAlloc_v2", (Address*, std::size_t))                                            \
   X(MemFree, "cuMemFree_v2", (Address))                                                            \
   X(MemHostAlloc, "cuMemHostAlloc", (void**, std::size_t, unsigned))                               \

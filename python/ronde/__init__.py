@@ -7,7 +7,7 @@
 Importing Ronde starts nothing: `ronde.init` does, and imports `mpi4py.MPI` then.
 
 Every rank of a process set makes the same collective calls, in the same order. Arrays are NumPy
-arrays, torch tensors on the CPU, or anything that has DLPack or the buffer protocol; numbers work
+arrays, torch tensors, CuPy arrays, or anything that has DLPack or the buffer protocol; numbers work
 too. The result is of the kind that came in; only what has nothing but the buffer protocol, like an
 mmap, gives a NumPy array. Elements: bool, int8 to int64, uint8 to uint64, float16, bfloat16,
 float32, float64.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         shutdown,
         size,
     )
-    from .cuda import cuda_available, cuda_built
+    from .cuda import DeviceArray, cuda_available, cuda_built
     from .errors import (
         MismatchError,
         RankFailedError,
@@ -99,6 +99,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adasum",
     "Average",
+    "DeviceArray",
     "DistributedOptimizer",
     "Handle",
     "Max",

@@ -89,6 +89,22 @@ def release_kept() -> int:
 def cuda_architectures() -> set[int]:
     """What this build has kernels for: {90} for sm_90. Empty where it was built without."""
 
+def cuda_read(pointer: int, bytes: int, stream: int) -> _Bytes:
+    """Bytes of a GPU, as the stream has them, once it has come to them."""
+
+def cuda_write(pointer: int, array: _Array, stream: int) -> None:
+    """Writes a contiguous array to a GPU in the order of the stream, and waits for it."""
+
+def cuda_device_of(pointer: int) -> int:
+    """The number of the GPU that holds this memory. Raises ValueError if none does."""
+
+class DeviceMemory:
+    """Bytes of a GPU, which end with this."""
+
+    def __init__(self, bytes: int, device: int = 0) -> None: ...
+    @property
+    def pointer(self) -> int: ...
+
 def cuda_driver_version() -> int:
     """12090 for CUDA 12.9. Raises UnavailableError if there is no driver."""
 

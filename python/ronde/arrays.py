@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from ._device_arrays import OnDevice, on_device
 from .errors import UnavailableError
 
 __all__ = [
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 DType = _core.DType
 Array = npt.NDArray[Any]
-ArrayLike = Any  # NumPy, torch (CPU), anything with DLPack or the buffer protocol, numbers
+ArrayLike = Any  # NumPy, torch, CuPy, anything with DLPack or the buffer protocol, numbers
 
 # NumPy calls it "bool" like the core; the others have the same names too.
 _DTYPES: dict[str, DType] = dict(DType.__members__)
@@ -54,7 +55,8 @@ class View:
     dtype: DType
     shape: tuple[int, ...]
     wrap: Callable[[Array], Any]  # makes an array of the kind that came in from one like `array`
-    source: Any  # a writable NumPy view of what came in, for results in place; None if read only
+    # What came in, for results in place: a writable NumPy view of it; None if it is read only.
+    source: Array | OnDevice | None
 
     @property
     def is_copy(self) -> bool:
@@ -62,7 +64,10 @@ class View:
 
     def write_back(self) -> None:
         """After an operation in place: brings the result to where it belongs."""
-        if self.is_copy:
+        if isinstance(self.source, OnDevice):
+            self.source.write(self.array)
+        elif self.is_copy:
+            assert self.source is not None
             self.source[...] = self.array
 
 
@@ -73,6 +78,9 @@ def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
     writable and is not, `UnavailableError` for memory of a device. `what`: the argument, in these errors.
     """
     try:
+        device = on_device(x)
+        if device is not None:
+            return _view_of_device(device, writable)
         array, dtype, wrap = _open(x)
     except (TypeError, UnavailableError) as error:
         raise type(error)(f"{what}: {error}") from None
@@ -91,6 +99,15 @@ def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
         contiguous = contiguous.copy()  # (ascontiguousarray would make one dimension of none)
     source = array if array.flags.writeable else None
     return View(contiguous, dtype, shape, wrap, source)
+
+
+def _view_of_device(device: OnDevice, writable: bool) -> View:
+    if writable and not device.writable:
+        raise ValueError("the array is read only, and this operation works in place")
+    array = device.read()
+    dtype = DType.bfloat16 if device.is_bfloat16 else _dtype_of(array)
+    source = device if device.writable else None
+    return View(array, dtype, device.shape, device.like, source)
 
 
 def views(xs: Iterable[ArrayLike], *, writable: bool = False) -> list[View]:
@@ -118,8 +135,6 @@ def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
         return _number(x, type(x))
     if is_torch(x):
         return _open_torch(x, sys.modules["torch"])
-    if hasattr(x, "__cuda_array_interface__"):
-        raise UnavailableError("this array is in the memory of a GPU; copy it to the CPU first")
     if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
         return _open_dlpack(x)
     try:
@@ -173,7 +188,7 @@ def _dtype_of(array: Array) -> DType:
 
 
 def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
-    if x.device.type != "cpu":
+    if x.device.type != "cpu":  # and no GPU of CUDA
         raise UnavailableError(f"this tensor is on {x.device}; copy it to the CPU first")
     if x.layout is not torch.strided:
         raise TypeError(f"a dense tensor is needed, not one of layout {x.layout}")

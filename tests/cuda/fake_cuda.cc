@@ -35,6 +35,7 @@ namespace {
 using ronde::cuda::Address;
 using ronde::cuda::Attribute;
 using ronde::cuda::Ordinal;
+using ronde::cuda::PointerAttribute;
 using ronde::cuda::Status;
 
 constexpr auto kInvalidValue = static_cast<Status>(1), kNotInitialised = static_cast<Status>(3),
@@ -117,7 +118,8 @@ class Stream {
 
 Stream& stream_of(void* handle) {
   static auto& usual = *new Stream;
-  return handle ? *static_cast<Stream*>(handle) : usual;
+  // 1 and 2 are other names of it.
+  return reinterpret_cast<std::uintptr_t>(handle) > 2 ? *static_cast<Stream*>(handle) : usual;
 }
 
 /// Which recording has been reached.
@@ -139,6 +141,10 @@ struct Device {
   std::size_t used = 0;
 };
 
+bool exists(Ordinal ordinal) {
+  return ordinal >= 0 && static_cast<std::size_t>(ordinal) < setting("FAKE_CUDA_DEVICES", 1);
+}
+
 Device& device(Ordinal ordinal) {
   static auto& mutex = *new std::mutex;
   static auto& all = *new std::map<Ordinal, Device>;
@@ -146,10 +152,6 @@ Device& device(Ordinal ordinal) {
   auto& found = all[ordinal];
   found.ordinal = ordinal;
   return found;
-}
-
-bool exists(Ordinal ordinal) {
-  return ordinal >= 0 && static_cast<std::size_t>(ordinal) < setting("FAKE_CUDA_DEVICES", 1);
 }
 
 thread_local std::vector<Device*> current;
@@ -273,6 +275,21 @@ API cuMemAlloc_v2(Address* at, std::size_t bytes) {
   here.memory[*at] = bytes;
   here.used += bytes;
   return Status::success;
+}
+
+API cuPointerGetAttribute(void* value, PointerAttribute attribute, Address at) {
+  REQUIRE(attribute == PointerAttribute::device, kInvalidValue);
+  for (Ordinal ordinal = 0; exists(ordinal); ++ordinal) {
+    auto& here = device(ordinal);
+    const std::lock_guard lock(here.mutex);
+    auto after = here.memory.upper_bound(at);
+    if (after == here.memory.begin()) continue;
+    const auto& [begin, bytes] = *--after;
+    if (at - begin >= bytes) continue;
+    *static_cast<Ordinal*>(value) = ordinal;
+    return Status::success;
+  }
+  return kInvalidValue;
 }
 
 API cuMemFree_v2(Address at) {

@@ -1,0 +1,131 @@
+"""Collectives of arrays in the memory of a GPU, each against the same call with NumPy arrays."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import ronde
+from ronde import _core
+
+DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+DTYPES += ["float16", "float32", "float64"]
+
+
+class Array:
+    """Another library's, with a stream that has much to do (the fake driver delays what is enqueued)."""
+
+    def __init__(self, values: np.ndarray, read_only: bool = False) -> None:
+        self.values = ronde.DeviceArray(values.shape, values.dtype)
+        self.read_only = read_only
+        if values.nbytes:
+            _core.cuda_write(self.values._memory.pointer, np.ascontiguousarray(values), 1)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        interface = self.values.__cuda_array_interface__
+        return {**interface, "data": (interface["data"][0], self.read_only), "stream": 1}
+
+
+def host(x: Any) -> np.ndarray:
+    interface = x.__cuda_array_interface__
+    dtype = np.dtype(interface["typestr"])
+    size = dtype.itemsize * int(np.prod(interface["shape"]))
+    if size == 0:
+        return np.empty(interface["shape"], dtype)
+    read = _core.cuda_read(interface["data"][0], size, 1)
+    return read.view(dtype).reshape(interface["shape"])
+
+
+def same(device: Any, expected: np.ndarray) -> None:
+    assert not isinstance(device, np.ndarray), "it has come back to the host"
+    found = host(device)
+    assert found.dtype == expected.dtype, (found.dtype, expected.dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
+def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    random = np.random.default_rng(ronde.rank())
+    return random.integers(0, 2 if dtype == "bool" else 100, shape).astype(dtype)
+
+
+def collectives(dtype: str, shape: tuple[int, ...]) -> None:
+    x = values(dtype, shape)
+    for op in (ronde.Sum, ronde.Max, ronde.Min, ronde.Product):
+        same(ronde.allreduce(Array(x), op), ronde.allreduce(x, op))
+        same(ronde.allreduce_async(Array(x), op).wait(), ronde.allreduce(x, op))
+    mine = Array(x)
+    assert ronde.allreduce_(mine, ronde.Sum) is mine
+    same(mine, ronde.allreduce(x, ronde.Sum))
+    mine = Array(x)
+    assert ronde.broadcast_(mine, 1) is mine
+    same(mine, ronde.broadcast(x, 1))
+    mine = Array(x)
+    assert ronde.allreduce_async_(mine, ronde.Max).wait() is mine
+    same(mine, ronde.allreduce(x, ronde.Max))
+    same(ronde.broadcast(Array(x), 0), ronde.broadcast(x, 0))
+    same(ronde.allgather(Array(x)), ronde.allgather(x))
+    same(ronde.reducescatter(Array(x), ronde.Sum), ronde.reducescatter(x, ronde.Sum))
+    same(ronde.alltoall(Array(x)), ronde.alltoall(x))
+    for one, other in zip(
+        ronde.grouped_allreduce([Array(x), Array(x + x)], ronde.Sum),
+        ronde.grouped_allreduce([x, x + x], ronde.Sum),
+        strict=True,
+    ):
+        same(one, other)
+
+
+def training() -> None:
+    """Compressed with feedback, through the optimizer: the bits of the same with NumPy arrays."""
+
+    class Descent:
+        def update_params(self, params: list[Any], grads: list[Any]) -> None:
+            self.seen = [each if isinstance(each, np.ndarray) else host(each) for each in grads]
+
+    for compression in (None, "int4", "topk"):
+        plain = ronde.DistributedOptimizer(Descent(), compression=compression, name="plain")
+        device = ronde.DistributedOptimizer(Descent(), compression=compression, name="device")
+        for step in range(3):
+            random = np.random.default_rng(10 * step + ronde.rank())
+            grads = [random.standard_normal(size, np.float32) for size in (3000, 17)]
+            plain.update_params([], [each.copy() for each in grads])
+            device.update_params([], [Array(each) for each in grads])
+            for one, other in zip(plain.seen, device.seen, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def errors() -> None:
+    for call, words in [
+        (lambda: ronde.allreduce_(Array(np.ones(3, np.float32), read_only=True)), "read only"),
+        (lambda: ronde.allreduce(Strided()), "must be contiguous"),
+        (lambda: ronde.allreduce(Array(np.ones(3, np.complex64))), "complex64"),
+    ]:
+        try:
+            call()
+        except (TypeError, ValueError) as error:
+            assert words in str(error), error
+        else:
+            raise AssertionError(words)
+    ronde.barrier()
+
+
+class Strided(Array):
+    def __init__(self) -> None:
+        super().__init__(np.ones((4, 4), np.float32))
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**super().__cuda_array_interface__, "shape": (4, 2), "strides": (16, 8)}
+
+
+ronde.init()
+assert ronde.cuda_available()
+for dtype in DTYPES:
+    collectives(dtype, (4 * ronde.size(), 3))
+collectives("float32", (ronde.size() * 1000, 33))
+same(ronde.allreduce(Array(np.empty((0, 3), np.float32))), np.empty((0, 3), np.float32))
+training()
+errors()
+if ronde.rank() == 0:
+    print("as with NumPy arrays", *sys.argv[1:])
