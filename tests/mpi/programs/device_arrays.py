@@ -1,4 +1,9 @@
-"""Collectives of arrays in the memory of a GPU, each against the same call with NumPy arrays."""
+"""Collectives of arrays in the memory of a GPU, each against the same call with NumPy arrays.
+
+    device_arrays.py [interface|cupy|torch]
+
+Arrays of CuPy and torch need a GPU; those of `interface` are another library's, and suit the fake driver too.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,28 @@ class Array:
         return {**interface, "data": (interface["data"][0], self.read_only), "stream": 1}
 
 
+KIND = sys.argv[1] if len(sys.argv) > 1 else "interface"
+
+
+def on_device(values: np.ndarray) -> Any:
+    if KIND == "cupy":
+        import cupy
+
+        return cupy.asarray(values) + cupy.zeros(
+            (), values.dtype
+        )  # by a kernel, perhaps under way still
+    if KIND == "torch":
+        import torch
+
+        return torch.from_numpy(values).cuda() + 0
+    return Array(values)
+
+
 def host(x: Any) -> np.ndarray:
+    if KIND == "cupy":
+        return x.get()
+    if KIND == "torch":
+        return x.cpu().numpy()
     interface = x.__cuda_array_interface__
     dtype = np.dtype(interface["typestr"])
     size = dtype.itemsize * int(np.prod(interface["shape"]))
@@ -53,23 +79,23 @@ def values(dtype: str, shape: tuple[int, ...]) -> np.ndarray:
 def collectives(dtype: str, shape: tuple[int, ...]) -> None:
     x = values(dtype, shape)
     for op in (ronde.Sum, ronde.Max, ronde.Min, ronde.Product):
-        same(ronde.allreduce(Array(x), op), ronde.allreduce(x, op))
-        same(ronde.allreduce_async(Array(x), op).wait(), ronde.allreduce(x, op))
-    mine = Array(x)
+        same(ronde.allreduce(on_device(x), op), ronde.allreduce(x, op))
+        same(ronde.allreduce_async(on_device(x), op).wait(), ronde.allreduce(x, op))
+    mine = on_device(x)
     assert ronde.allreduce_(mine, ronde.Sum) is mine
     same(mine, ronde.allreduce(x, ronde.Sum))
-    mine = Array(x)
+    mine = on_device(x)
     assert ronde.broadcast_(mine, 1) is mine
     same(mine, ronde.broadcast(x, 1))
-    mine = Array(x)
+    mine = on_device(x)
     assert ronde.allreduce_async_(mine, ronde.Max).wait() is mine
     same(mine, ronde.allreduce(x, ronde.Max))
-    same(ronde.broadcast(Array(x), 0), ronde.broadcast(x, 0))
-    same(ronde.allgather(Array(x)), ronde.allgather(x))
-    same(ronde.reducescatter(Array(x), ronde.Sum), ronde.reducescatter(x, ronde.Sum))
-    same(ronde.alltoall(Array(x)), ronde.alltoall(x))
+    same(ronde.broadcast(on_device(x), 0), ronde.broadcast(x, 0))
+    same(ronde.allgather(on_device(x)), ronde.allgather(x))
+    same(ronde.reducescatter(on_device(x), ronde.Sum), ronde.reducescatter(x, ronde.Sum))
+    same(ronde.alltoall(on_device(x)), ronde.alltoall(x))
     for one, other in zip(
-        ronde.grouped_allreduce([Array(x), Array(x + x)], ronde.Sum),
+        ronde.grouped_allreduce([on_device(x), on_device(x + x)], ronde.Sum),
         ronde.grouped_allreduce([x, x + x], ronde.Sum),
         strict=True,
     ):
@@ -90,7 +116,7 @@ def training() -> None:
             random = np.random.default_rng(10 * step + ronde.rank())
             grads = [random.standard_normal(size, np.float32) for size in (3000, 17)]
             plain.update_params([], [each.copy() for each in grads])
-            device.update_params([], [Array(each) for each in grads])
+            device.update_params([], [on_device(each) for each in grads])
             for one, other in zip(plain.seen, device.seen, strict=True):
                 np.testing.assert_array_equal(one, other)
 
@@ -119,13 +145,33 @@ class Strided(Array):
         return {**super().__cuda_array_interface__, "shape": (4, 2), "strides": (16, 8)}
 
 
+def all_of_it() -> None:
+    for dtype in DTYPES:
+        if KIND == "torch" and dtype.startswith("uint") and dtype != "uint8":
+            continue  # torch can hardly do anything with them
+        if KIND == "torch" and dtype == "bool":
+            continue  # what is added is an integer then
+        collectives(dtype, (4 * ronde.size(), 3))
+    collectives("float32", (ronde.size() * 1000, 33))
+    empty = np.empty((0, 3), np.float32)
+    same(ronde.allreduce(on_device(empty)), empty)
+    training()
+
+
 ronde.init()
 assert ronde.cuda_available()
-for dtype in DTYPES:
-    collectives(dtype, (4 * ronde.size(), 3))
-collectives("float32", (ronde.size() * 1000, 33))
-same(ronde.allreduce(Array(np.empty((0, 3), np.float32))), np.empty((0, 3), np.float32))
-training()
-errors()
+all_of_it()
+if KIND == "cupy":
+    import cupy
+
+    with cupy.cuda.Stream(non_blocking=True):
+        all_of_it()
+if KIND == "torch":
+    import torch
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        all_of_it()
+if KIND == "interface":
+    errors()
 if ronde.rank() == 0:
     print("as with NumPy arrays", *sys.argv[1:])
