@@ -6,9 +6,9 @@
 
 It needs a checkout, a C++ compiler, CMake, ninja, the NVIDIA driver, and a Python with pybind11, NumPy and
 mpi4py; CuPy and torch are used where they are there. It needs no network: --prepare puts the kernels,
-compiled as for a wheel, and an MPI below build/gpu-check/. The whole takes at most 5 minutes, and each part has a time
-limit of its own. Results are written as they come, to a file of JSON, and shown as a table. The exit status
-is 1 if something was wrong.
+compiled as for a wheel, and an MPI below build/gpu-check/. The whole takes at most 5 minutes, and each part
+has a time limit of its own. Results are written as they come, to a file of JSON, and shown as a table. The
+exit status is 1 if something was wrong.
 """
 
 from __future__ import annotations
