@@ -24,17 +24,14 @@ struct alignas(16) Four {
 constexpr u32 kTall = 2;                       // rows of half a warp
 constexpr u32 kMostRows = kWarps * kWarpRows;  // of a block
 
-/// What half a warp is at: 16 columns or more of each of its rows, or less at the end of the
-/// matrix.
+/// What half a warp is at: some columns of its rows.
 struct Place {
   u64 first;  // this lane's element of the first row
-  u64 pitch;
-  u32 tall, wide;  // rows and columns that there are
+  u64 pitch;  // from a row to the next: 0 if there is but one, which then is done twice
+  u32 wide;   // columns that there are
 
   DEVICE u64 at(u32 r, u32 step) const { return first + r * pitch + step * kRow; }
-  DEVICE bool there(u32 r, u32 step) const {
-    return r < tall && step * kRow + threadIdx.x % kRow < wide;
-  }
+  DEVICE bool there(u32 step) const { return step * kRow + threadIdx.x % kRow < wide; }
 };
 
 /// Loads what is there, of matrix + residual if that is not null, and stores that to the residual.
@@ -45,7 +42,7 @@ DEVICE void load_part(const float* matrix, float* residual, const Place& place,
   float left_out[kTall][kSteps];
   UNROLL for (u32 r = 0; r < kTall; ++r) {
     UNROLL for (u32 step = 0; step < kSteps; ++step) {
-      const bool there = kSteps > 1 || place.there(r, step);
+      const bool there = kSteps > 1 || place.there(step);
       x[r][step] = there ? matrix[place.at(r, step)] : 0;
       left_out[r][step] = residual && there ? residual[place.at(r, step)] : 0;
     }
@@ -54,7 +51,7 @@ DEVICE void load_part(const float* matrix, float* residual, const Place& place,
   UNROLL for (u32 r = 0; r < kTall; ++r) {
     UNROLL for (u32 step = 0; step < kSteps; ++step) {
       x[r][step] += left_out[r][step];
-      if (kSteps > 1 || place.there(r, step)) residual[place.at(r, step)] = x[r][step];
+      if (kSteps > 1 || place.there(step)) residual[place.at(r, step)] = x[r][step];
     }
   }
 }
@@ -65,7 +62,7 @@ DEVICE void add_part(const Place& place, const float (&x)[kTall][kSteps],
                      const float* const (&right)[kFew], u32 done, float (&dots)[kTall][kFew]) {
   UNROLL for (u32 step = 0; step < kSteps; ++step) {
     UNROLL for (u32 v = 0; v < kFew; ++v) {
-      const bool there = kSteps > 1 || place.there(0, step);
+      const bool there = kSteps > 1 || place.there(step);
       const float q = there ? __ldg(right[v] + done + step * kRow) : 0;
       UNROLL for (u32 r = 0; r < kTall; ++r) dots[r][v] += x[r][step] * q;
     }
@@ -92,25 +89,28 @@ DEVICE void project_tile(const Project& a, u64 row, u64 column, u32 k,
                          float (*sums)[kMostVectors]) {
   constexpr u32 kSteps = 4, kWide = kSteps * kRow;  // under way at once
   const u32 lane = threadIdx.x % kRow;
-  const u32 here = a.columns - column < kTile ? static_cast<u32>(a.columns - column) : kTile;
-  const u32 tall = row >= a.rows ? 0 : a.rows - row < kTall ? 1 : kTall;
+  const u32 wide = a.columns - column < kTile ? static_cast<u32>(a.columns - column) : kTile;
+  const u32 here = row < a.rows ? wide : 0;
   // What is stored to the residual is read from there for other vectors, by the same thread.
   const float* const matrix = a.residual && k > 0 ? a.residual : a.matrix;
   float* const residual = k == 0 ? a.residual : nullptr;
   const float* right[kFew];  // those behind the last are the last again
-  UNROLL for (u32 v = 0; v < kFew; ++v) right[v] =
-      a.right + (k + v < a.rank ? k + v : a.rank - 1) * a.columns + column + lane;
+  UNROLL for (u32 v = 0; v < kFew; ++v) {
+    right[v] = a.right + (k + v < a.rank ? k + v : a.rank - 1) * a.columns + column + lane;
+  }
   float dots[kTall][kFew]{};
-  Place place{row * a.columns + column + lane, a.columns, tall, here};
+  Place place{row * a.columns + column + lane, row + 1 < a.rows ? a.columns : 0, here};
   const auto go_on = [&](u32 columns) {
     place.first += columns;
     place.wide -= columns;
   };
   u32 done = 0;
-  ROLLED for (; tall == kTall && done + kWide <= here; done += kWide, go_on(kWide))
-      project_part<kSteps>(matrix, residual, place, right, done, dots);
-  ROLLED for (; done < here; done += kRow, go_on(kRow))
-      project_part<1>(matrix, residual, place, right, done, dots);
+  ROLLED for (; done + kWide <= here; done += kWide, go_on(kWide)) {
+    project_part<kSteps>(matrix, residual, place, right, done, dots);
+  }
+  ROLLED for (; done < here; done += kRow, go_on(kRow)) {
+    project_part<1>(matrix, residual, place, right, done, dots);
+  }
   UNROLL for (u32 r = 0; r < kTall; ++r) {
     UNROLL for (u32 v = 0; v < kFew; ++v) {
       const float sum = sum_of_lanes(dots[r][v]);
@@ -129,8 +129,9 @@ DEVICE void project(const Project& a) {
     const u64 row = first + warp / a.across * kWarpRows + half * kTall;
     for (u64 tile = 0; tile < tiles; tile += a.across) {
       const u64 own = tile + warp % a.across;
-      ROLLED for (u32 k = 0; k < a.rank && own < tiles; k += kFew)
-          project_tile(a, row, own * kTile, k, sums + warp * kWarpRows + half * kTall);
+      ROLLED for (u32 k = 0; k < a.rank && own < tiles; k += kFew) {
+        project_tile(a, row, own * kTile, k, sums + warp * kWarpRows + half * kTall);
+      }
       __syncthreads();
       const u32 there = tiles - tile < a.across ? static_cast<u32>(tiles - tile) : a.across;
       for (u32 i = threadIdx.x; i < tall * a.rank; i += kThreads) {
@@ -168,10 +169,10 @@ struct Group {
 DEVICE void load_groups(const BackProject& a, u64 first, u64 column, Four (&x)[kEach]) {
   UNROLL for (u32 i = 0; i < kEach; ++i) {
     const Group group(a.rows, first + i * kHalves + threadIdx.x / kRow);
-    UNROLL for (u32 r = 0; r < 4; ++r) x[i].of[r] =
-        r < group.tall && column < a.columns
-            ? __ldcs(a.matrix + (group.row + r) * a.columns + column)
-            : 0;
+    UNROLL for (u32 r = 0; r < 4; ++r) {
+      const bool there = r < group.tall && column < a.columns;
+      x[i].of[r] = there ? __ldcs(a.matrix + (group.row + r) * a.columns + column) : 0;
+    }
   }
 }
 
@@ -192,8 +193,10 @@ DEVICE void load_factors(const BackProject& a, u64 first, u32 k, Sums& shared) {
   const u32 number = threadIdx.x % kGroups, v = threadIdx.x / kGroups;
   const Group group(a.rows, first + number);
   Four f;
-  UNROLL for (u32 r = 0; r < 4; ++r) f.of[r] =
-      r < group.tall && k + v < a.rank ? __ldg(a.left + (k + v) * a.rows + group.row + r) : 0;
+  UNROLL for (u32 r = 0; r < 4; ++r) {
+    const bool there = r < group.tall && k + v < a.rank;
+    f.of[r] = there ? __ldg(a.left + (k + v) * a.rows + group.row + r) : 0;
+  }
   shared.factors[number][v] = f;
 }
 
@@ -201,8 +204,10 @@ DEVICE void sum_groups(const BackProject& a, u64 first, const Four (&x)[kEach], 
   UNROLL for (u32 i = 0; i < kEach; ++i) {
     const u32 number = i * kHalves + threadIdx.x / kRow;
     const u32 tall = Group(a.rows, first + number).tall;
-    UNROLL for (u32 v = 0; v < kFew; ++v) shared.sums[v][number][threadIdx.x % kRow] =
-        sum_of_group(shared.factors[number][v], x[i], tall);
+    UNROLL for (u32 v = 0; v < kFew; ++v) {
+      const float sum = sum_of_group(shared.factors[number][v], x[i], tall);
+      shared.sums[v][number][threadIdx.x % kRow] = sum;
+    }
   }
 }
 
@@ -295,7 +300,7 @@ DEVICE void reconstruct(const Reconstruct& a) {
 constexpr u32 kSums = 8;                              // lanes of a dot product
 constexpr u32 kMakers = kThreads - kWarp, kMade = 8;  // threads that make products; of each
 constexpr u32 kPiece = kMakers * kMade;               // products that are added meanwhile
-static_assert(kPiece % (kSums * kSums) == 0 && kMostVectors * kSums == kThreads);
+static_assert(kMostVectors * kSums == kThreads);
 
 DEVICE double sum_of_eight(double x) {
   UNROLL for (u32 by = kSums / 2; by > 0; by /= 2) x += __shfl_xor_sync(kAllLanes, x, by, kSums);
@@ -314,8 +319,9 @@ DEVICE double norm_of(const Orthogonalise& a) {
   double sum = 0;
   ROLLED for (u64 i = threadIdx.x % kSums; i < a.length && k < a.count; i += kLoads * kSums) {
     float x[kLoads];
-    UNROLL for (u32 j = 0; j < kLoads; ++j) x[j] =
-        i + j * kSums < a.length ? vector[i + j * kSums] : 0;
+    UNROLL for (u32 j = 0; j < kLoads; ++j) {
+      x[j] = i + j * kSums < a.length ? vector[i + j * kSums] : 0;
+    }
     UNROLL for (u32 j = 0; j < kLoads; ++j) sum += double{x[j]} * double{x[j]};
   }
   return sqrt(sum_of_eight(sum));
@@ -333,25 +339,31 @@ struct Pass {
 /// Makes the products of a piece, from element `begin` on; behind the last they are zero. An
 /// element is always that of one thread.
 DEVICE void make(const Orthogonalise& a, const Pass& pass, u64 begin, double* products) {
+  const u64 first = begin + threadIdx.x - kWarp;
+  double x[kMade];
+  float taken[kMade], with[kMade];
   UNROLL for (u32 i = 0; i < kMade; ++i) {
-    const u32 number = i * kMakers + threadIdx.x - kWarp;
-    const u64 at = begin + number;
-    double product = 0;
-    if (at < a.length) {
-      const double x =
-          pass.from ? double{pass.from[at]} : a.scratch[at] - pass.share * pass.taken[at];
-      a.scratch[at] = x;
-      product = x * (pass.with ? double{pass.with[at]} : x);
-    }
-    products[number] = product;
+    const u64 at = first + i * kMakers;
+    const bool there = at < a.length;
+    x[i] = !there ? 0 : pass.from ? double{pass.from[at]} : a.scratch[at];
+    taken[i] = there && pass.taken ? pass.taken[at] : 0;
+    with[i] = there && pass.with ? pass.with[at] : 0;
+  }
+  UNROLL for (u32 i = 0; i < kMade; ++i) {
+    const u64 at = first + i * kMakers;
+    if (pass.taken) x[i] -= pass.share * taken[i];
+    if (at < a.length) a.scratch[at] = x[i];
+    products[i * kMakers + threadIdx.x - kWarp] = x[i] * (pass.with ? double{with[i]} : x[i]);
   }
 }
 
 DEVICE double add(double sum, const double* products) {
-  ROLLED for (u32 i = 0; i < kPiece; i += kSums * kSums) {
-    double x[kSums];
-    UNROLL for (u32 j = 0; j < kSums; ++j) x[j] = products[i + j * kSums + threadIdx.x % kSums];
-    UNROLL for (u32 j = 0; j < kSums; ++j) sum += x[j];
+  constexpr u32 kLoads = 16;
+  static_assert(kPiece % (kLoads * kSums) == 0);
+  ROLLED for (u32 i = 0; i < kPiece; i += kLoads * kSums) {
+    double x[kLoads];
+    UNROLL for (u32 j = 0; j < kLoads; ++j) x[j] = products[i + j * kSums + threadIdx.x % kSums];
+    UNROLL for (u32 j = 0; j < kLoads; ++j) sum += x[j];
   }
   return sum;
 }
@@ -399,7 +411,7 @@ DEVICE void orthogonalise(const Orthogonalise& a) {
   const double norm = norm_of(a);
   if (threadIdx.x % kSums == 0) norms[threadIdx.x / kSums] = norm;
   const bool finite = !__syncthreads_or(!is_finite(norm));
-  if (blockIdx.x == 0 && threadIdx.x == 0) *a.finite = finite;
+  if (threadIdx.x == 0) *a.finite = finite;
   if (!finite) return;
   for (u32 k = 0; k < a.count; ++k) orthogonalise_vector(a, k, norms[k]);
 }
