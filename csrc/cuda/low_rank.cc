@@ -36,7 +36,7 @@ void LowRank::project(StreamHandle stream, const float* matrix, float* residual,
   const auto [rows, columns, rank] = shape_;
   if (columns == 0) return device_.fill(stream, left, 0, rank * rows * sizeof(float));
   if (rows == 0) return;
-  const std::size_t tiles = (columns + kTile - 1) / kTile;
+  const std::size_t tiles = (columns + kTileColumns - 1) / kTileColumns;
   const std::size_t across = std::bit_ceil(std::min(tiles, kWarps));
   device_.launch(stream, "low_rank_project", blocks_of(rows, kWarps / across * kWarpRows),
                  Project{rows, columns, static_cast<u32>(rank), static_cast<u32>(across), matrix,
@@ -70,7 +70,7 @@ void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors, 
   check_rank(vectors.count);
   const Orthogonalise arguments{vectors.data, static_cast<u32>(vectors.count), vectors.length,
                                 scratch, finite};
-  device.launch_blocks(stream, "low_rank_orthogonalise", 1, &arguments, sizeof arguments);
+  device.launch_blocks(stream, "orthogonalise_vectors", 1, &arguments, sizeof arguments);
 }
 
 }  // namespace ronde::cuda

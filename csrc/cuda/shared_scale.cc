@@ -70,7 +70,7 @@ void SharedScale::store_scales(StreamHandle stream, const Vector& vector,
                                const ScaledBlocks& blocks) const {
   if (vector.count == 0) return;
   u32 team = 1;
-  while (team * kPart < block_) team *= 2;
+  while (team * kWarpPart < block_) team *= 2;
   device_.launch(stream, "shared_scale_maxima", this->blocks(vector.count) * team * kWarpSize,
                  Maxima{blocks, vector.values, vector.residual, team});
 }

@@ -20,7 +20,7 @@ struct Project {
 };
 
 /// Rows that a warp has in a low_rank_project, and columns of a tile.
-inline constexpr u32 kWarpRows = 4, kTile = 512;
+inline constexpr u32 kWarpRows = 4, kTileColumns = 512;
 
 /// low_rank_back_project
 struct BackProject {
@@ -48,7 +48,7 @@ struct Reconstruct {
 /// Rows that a thread has at once in a low_rank_reconstruct.
 inline constexpr u32 kThreadRows = 8;
 
-/// low_rank_orthogonalise, of one block
+/// orthogonalise_vectors, of one block
 struct Orthogonalise {
   float* vectors;
   u32 count;

@@ -70,7 +70,7 @@ DEVICE u32 greatest_of_warp(u32 x) {
 
 /// The greatest magnitude of this thread's elements of a part.
 DEVICE u32 greatest(const Maxima& a, u64 begin, u32 count) {
-  constexpr int kEach = kPart / kWarp;
+  constexpr int kEach = kWarpPart / kWarp;
   const u32 lane = threadIdx.x % kWarp;
   float x[kEach], left[kEach];
   UNROLL for (int i = 0; i < kEach; ++i) {
@@ -95,10 +95,10 @@ DEVICE void maxima(const Maxima& a) {
   const u64 count = (blocks.count + blocks.block - 1) / blocks.block;
   for (u64 first = u64{blockIdx.x} * teams; first < count; first += u64{gridDim.x} * teams) {
     const u64 number = first + warp / a.team;
-    const u64 begin = number * blocks.block + member * kPart;
+    const u64 begin = number * blocks.block + member * kWarpPart;
     const u64 end = (number + 1) * blocks.block;
     const u32 most = greatest_of_warp(
-        greatest(a, begin, here(begin, end < blocks.count ? end : blocks.count, kPart)));
+        greatest(a, begin, here(begin, end < blocks.count ? end : blocks.count, kWarpPart)));
     if (threadIdx.x % kWarp == 0) found[warp] = most;
     __syncthreads();
     if (threadIdx.x % kWarp == 0 && member == 0 && number < count) {

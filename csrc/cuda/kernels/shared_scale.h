@@ -24,11 +24,11 @@ struct Maxima {
   ScaledBlocks blocks;
   const float* values;
   const float* residual;  // or null
-  u32 team;               // warps for a block, of up to kPart elements each: 1, 2, 4 or 8
+  u32 team;               // warps for a block, of up to kWarpPart elements each: 1, 2, 4 or 8
 };
 
 /// What a warp looks through at once.
-inline constexpr u32 kPart = 512;
+inline constexpr u32 kWarpPart = 512;
 
 /// shared_scale_quantise_<integer>_<rounding>: stores the integers.
 struct Quantise {
