@@ -1,0 +1,56 @@
+// The products of low-rank compression on a device (compress/low_rank.h), with the bits of the
+// processor's. All memory is the device's, aligned to its elements; nothing overlaps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cuda/device.h"
+#include "kernels/kernels.h"  // (kernels/low_rank.h would be that of the device)
+
+namespace ronde::cuda {
+
+class LowRank {
+ public:
+  /// Throws ArgumentError unless the rank is 1 to kMaxRank.
+  LowRank(Device& device, const LowRankShape& shape);
+
+  const LowRankShape& shape() const { return shape_; }
+
+  /// Enqueues: stores the products of the matrix and the right vectors to `left`. With a residual,
+  /// which is null if there is none, the matrix is matrix + residual, and stored to the residual.
+  void project(StreamHandle stream, const float* matrix, float* residual, const float* right,
+               float* left) const;
+
+  /// Enqueues: stores the products of the transposed matrix and the left vectors to `right`.
+  void back_project(StreamHandle stream, const float* matrix, const float* left,
+                    float* right) const;
+
+  struct Factors {
+    const float* left;
+    const float* right;
+  };
+
+  /// Enqueues: stores factor * left right to `out`, and takes left right / ranks from the residual,
+  /// unless it is null.
+  void reconstruct(StreamHandle stream, const Factors& factors, float* out, float factor,
+                   float* residual, std::size_t ranks) const;
+
+ private:
+  Device& device_;
+  LowRankShape shape_;
+};
+
+/// Vectors of one length, one after another.
+struct Vectors {
+  float* data;
+  std::size_t count, length;
+};
+
+/// Enqueues: makes 1 to kMaxRank vectors orthonormal, as ronde::orthogonalise does. *finite becomes
+/// 1, or 0 if there is NaN or infinity, and then nothing changes. `scratch` has the length of a
+/// vector.
+void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors, double* scratch,
+                   std::uint32_t* finite);
+
+}  // namespace ronde::cuda
