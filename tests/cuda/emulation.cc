@@ -333,6 +333,7 @@ void stop(const std::string& why) {
 }
 
 float widen_half(std::uint16_t half) {
+  if ((half & 0x7fff) > 0x7c00) return std::bit_cast<float>(0x7fffffff);
   _Float16 x;
   std::memcpy(&x, &half, sizeof x);
   return static_cast<float>(x);

@@ -139,8 +139,9 @@ inline unsigned matching(const Site& site, unsigned mask, std::uint64_t x) {
   return lanes;
 }
 
+/// Of NaN one form, as the hardware does it.
 float widen_half(std::uint16_t half);
-/// To nearest even; of NaN one form, as the hardware does it.
+/// To nearest even; of NaN one form again.
 std::uint16_t narrow_half(float x);
 
 }  // namespace emulation

@@ -1,0 +1,66 @@
+// How elementwise kernels go through vectors: by packets of several elements, which a thread loads
+// and stores at once, and by single elements before the first and after the last whole packet.
+#pragma once
+
+#include "device.h"
+
+namespace ronde::cuda {
+
+/// kItems elements, which lie together.
+template <class T, int kItems>
+struct alignas(kItems * sizeof(T)) Packet {
+  T items[kItems];
+};
+
+/// Packets from element `first` of a vector on.
+template <int kItems, class T>
+DEVICE Packet<T, kItems>* packets(T* vector, u64 first) {
+  return reinterpret_cast<Packet<T, kItems>*>(vector + first);
+}
+template <int kItems, class T>
+DEVICE const Packet<T, kItems>* packets(const T* vector, u64 first) {
+  return reinterpret_cast<const Packet<T, kItems>*>(vector + first);
+}
+
+/// The elements before the first whole packet.
+template <int kItems, class T>
+DEVICE u64 before_packets(const T* vector) {
+  constexpr u64 kBytes = kItems * sizeof(T);
+  return (kBytes - reinterpret_cast<u64>(vector) % kBytes) % kBytes / sizeof(T);
+}
+
+/// Whether a whole packet of the vector begins at this element.
+template <int kItems, class T>
+DEVICE bool packet_begins(const T* vector, u64 element) {
+  return reinterpret_cast<u64>(vector + element) % (kItems * sizeof(T)) == 0;
+}
+
+/// `count` packets from element `first` on, shared by all threads. A thread has kPackets under way:
+/// `work.step<kPackets, kItems>(first, at, apart)` does those that stand at packet `at`, at
+/// `at + apart`, and so on.
+template <int kPackets, int kItems, class Work>
+DEVICE void work_from(Work& work, u64 first, u64 count) {
+  u64 at = thread();
+  for (; at + (kPackets - 1) * threads() < count; at += kPackets * threads())
+    work.template step<kPackets, kItems>(first, at, threads());
+  if constexpr (kPackets > 1) {
+    for (; at < count; at += threads()) work.template step<1, kItems>(first, at, 0);
+  }
+}
+
+/// All elements: if the vectors are `alike`, whole packets begin in all of them at element
+/// `before`.
+template <int kPackets, int kItems, class Work>
+DEVICE void work_through(Work& work, bool alike, u64 before, u64 count) {
+  if (!alike) {
+    work_from<kPackets, 1>(work, 0, count);
+    return;
+  }
+  const u64 head = before < count ? before : count;
+  const u64 whole = (count - head) / kItems, end = head + whole * kItems;
+  work_from<1, 1>(work, 0, head);
+  work_from<kPackets, kItems>(work, head, whole);
+  work_from<1, 1>(work, end, count - end);
+}
+
+}  // namespace ronde::cuda
