@@ -200,6 +200,12 @@ bool Event::reached() const {
   return true;
 }
 
+void Event::synchronise() const {
+  const Device::Current current(device_);
+  const auto& driver = Driver::get();
+  driver.check(driver.EventSynchronize(handle_), "to wait for a CUDA event");
+}
+
 // Memory ------------------------------------------------------------------------------------------
 
 Memory::Memory(const Device& device, Kind kind, std::size_t bytes)

@@ -99,6 +99,8 @@ class Event {
   void order_before(StreamHandle stream) const;
   /// Whether the stream has come to it.
   bool reached() const;
+  /// Waits until it has.
+  void synchronise() const;
 
  private:
   const Device& device_;

@@ -57,6 +57,7 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(EventDestroy, "cuEventDestroy_v2", (EventHandle))                                              \
   X(EventRecord, "cuEventRecord", (EventHandle, StreamHandle))                                     \
   X(EventQuery, "cuEventQuery", (EventHandle))                                                     \
+  X(EventSynchronize, "cuEventSynchronize", (EventHandle))                                         \
   X(LaunchKernel, "cuLaunchKernel",                                                                \
     (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, StreamHandle, \
      void**, void**))
