@@ -1,10 +1,55 @@
-// How elementwise kernels go through vectors: by packets of several elements, which a thread loads
-// and stores at once, and by single elements before the first and after the last whole packet.
+// The types of elements, and how elementwise kernels go through vectors: by packets of several
+// elements, which a thread loads and stores at once, and by single elements before the first and
+// after the last whole packet.
 #pragma once
 
 #include "device.h"
 
 namespace ronde::cuda {
+
+// Types -------------------------------------------------------------------------------------------
+
+/// A byte that is true unless it is 0.
+struct Bool {
+  u8 byte;
+};
+
+/// How elements become values to compute with, and those elements.
+template <class T>
+struct Values {
+  using Number = T;
+  static DEVICE T widen(T x) { return x; }
+  static DEVICE T narrow(T x) { return x; }
+};
+
+template <>
+struct Values<Bool> {
+  using Number = u32;
+  static DEVICE u32 widen(Bool x) { return x.byte != 0; }
+  static DEVICE Bool narrow(u32 x) { return {static_cast<u8>(x)}; }
+};
+
+/// (In single bytes it takes too many registers from sm_100 on.)
+template <>
+struct Values<u8> {
+  using Number = u32;
+  static DEVICE u32 widen(u8 x) { return x; }
+  static DEVICE u8 narrow(u32 x) { return static_cast<u8>(x); }
+};
+
+template <class T>
+struct Halves {
+  using Number = float;
+  static DEVICE float widen(T x) { return cuda::widen(x); }
+  static DEVICE T narrow(float x) { return cuda::narrow<T>(x); }
+};
+
+template <>
+struct Values<Half> : Halves<Half> {};
+template <>
+struct Values<BFloat16> : Halves<BFloat16> {};
+
+// Packets -----------------------------------------------------------------------------------------
 
 /// kItems elements, which lie together.
 template <class T, int kItems>
@@ -53,7 +98,7 @@ DEVICE void work_from(Work& work, u64 first, u64 count) {
 template <int kPackets, int kItems, class Work>
 DEVICE void work_through(Work& work, bool alike, u64 before, u64 count) {
   if (!alike) {
-    work_from<kPackets, 1>(work, 0, count);
+    work_from<1, 1>(work, 0, count);
     return;
   }
   const u64 head = before < count ? before : count;
