@@ -218,6 +218,12 @@ float Event::since(const Event& earlier) const {
   return milliseconds;
 }
 
+void Event::synchronise() const {
+  const Device::Current current(device_);
+  const auto& driver = Driver::get();
+  driver.check(driver.EventSynchronize(handle_), "to wait for a CUDA event");
+}
+
 // Memory ------------------------------------------------------------------------------------------
 
 Memory::Memory(const Device& device, Kind kind, std::size_t bytes)

@@ -107,6 +107,8 @@ class Event {
   bool reached() const;
   /// Milliseconds from an earlier event. Both know their time and have been reached.
   float since(const Event& earlier) const;
+  /// Waits until it has.
+  void synchronise() const;
 
  private:
   const Device& device_;

@@ -61,6 +61,7 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(EventRecord, "cuEventRecord", (EventHandle, StreamHandle))                                     \
   X(EventElapsedTime, "cuEventElapsedTime", (float*, EventHandle, EventHandle))                    \
   X(EventQuery, "cuEventQuery", (EventHandle))                                                     \
+  X(EventSynchronize, "cuEventSynchronize", (EventHandle))                                         \
   X(LaunchKernel, "cuLaunchKernel",                                                                \
     (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, StreamHandle, \
      void**, void**))

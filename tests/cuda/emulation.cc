@@ -61,17 +61,19 @@ emulation_switch:
 namespace emulation {
 namespace {
 
-constexpr unsigned kMostThreads = 1024, kWarp = 32;
+constexpr unsigned kMostThreads = 512, kWarp = 32;
 constexpr std::size_t kStack = 256 << 10;
 constexpr int kMostTurns = 100000;  // in which threads only wait
 // Those of ThreadSanitizer are dear, so blocks share them: more than the threads of a block, so
-// that the same place in the next one has another.
+// that the same place in the next one has another. Each has a stack of its own, as it takes what
+// two of them write there for a race.
 constexpr unsigned kContexts = 521, kShift = 37;
 
 enum class State : std::uint8_t { ready, in_barrier, in_warp, paused, ended };
 
 struct Fibre {
-  void* stack = nullptr;
+  void* stack = nullptr;   // where it has stopped
+  char* bottom = nullptr;  // of it
   State state = State::ready;
   Index index;
   Site site{};
@@ -107,11 +109,11 @@ struct Block {
 Block* block = nullptr;
 Fibre* now = nullptr;
 
-char* stack_of(unsigned thread) {
+char* stack_of(unsigned context) {
   static auto* const all =
-      static_cast<char*>(mmap(nullptr, kMostThreads * kStack, PROT_READ | PROT_WRITE,
+      static_cast<char*>(mmap(nullptr, kContexts * kStack, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  return all + thread * kStack;
+  return all + context * kStack;
 }
 
 void acquire(char& order) {
@@ -156,7 +158,7 @@ void begin() {
 void go_on(unsigned thread) {
   now = &block->fibres[thread];
   if (__sanitizer_start_switch_fiber)
-    __sanitizer_start_switch_fiber(&block->scheduler_fake, stack_of(thread), kStack);
+    __sanitizer_start_switch_fiber(&block->scheduler_fake, now->bottom, kStack);
   if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(now->context, 1);
   emulation_switch(&block->scheduler, now->stack);
   if (__sanitizer_finish_switch_fiber)
@@ -237,21 +239,21 @@ std::vector<unsigned> turns(unsigned count) {
 }
 
 void run_block(unsigned number, const std::vector<unsigned>& order, void* const* contexts) {
-  constexpr std::size_t kUsed = 8 << 10;  // of a stack, as a rule
   const auto count = static_cast<unsigned>(order.size());
   forget(__start_emulated_shared, __stop_emulated_shared);
   for (unsigned i = 0; i < count; ++i) {
-    forget(stack_of(i) + kStack - kUsed, stack_of(i) + kStack);
     auto& fibre = block->fibres[i];
     const Index index{{i, 0, 0}, {number, 0, 0}, {count, 1, 1}, block->fibres[i].index.blocks};
     fibre = {};
     fibre.index = index;
+    const unsigned context = (i + kShift * number) % kContexts;
+    if (contexts) fibre.context = contexts[context];
+    fibre.bottom = stack_of(context);
     // As if begin() had been called: six saved registers, its address, and an aligned stack.
-    auto* const top = reinterpret_cast<void**>(stack_of(i) + kStack) - 8;
+    auto* const top = reinterpret_cast<void**>(fibre.bottom + kStack) - 8;
     std::fill(top, top + 8, nullptr);
     top[6] = reinterpret_cast<void*>(&begin);
     fibre.stack = top;
-    if (contexts) fibre.context = contexts[(i + kShift * number) % kContexts];
   }
   std::size_t ended = 0;
   for (int idle = 0; ended < count;) {
@@ -351,6 +353,7 @@ void stop(const std::string& why) {
 }
 
 float widen_half(std::uint16_t half) {
+  if ((half & 0x7fff) > 0x7c00) return std::bit_cast<float>(0x7fffffff);
   _Float16 x;
   std::memcpy(&x, &half, sizeof x);
   return static_cast<float>(x);

@@ -144,8 +144,9 @@ inline unsigned matching(const Site& site, unsigned mask, std::uint64_t x) {
   return lanes;
 }
 
+/// Of NaN one form, as the hardware does it.
 float widen_half(std::uint16_t half);
-/// To nearest even; of NaN one form, as the hardware does it.
+/// To nearest even; of NaN one form again.
 std::uint16_t narrow_half(float x);
 
 }  // namespace emulation
@@ -220,6 +221,10 @@ inline int __clz(unsigned x) { return std::countl_zero(x); }
 inline int __ffs(unsigned x) { return x ? std::countr_zero(x) + 1 : 0; }
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(std::uint64_t{a} * b >> 32);
+}
+/// The upper and lower word as one, shifted right.
+inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
+  return static_cast<unsigned>((std::uint64_t{high} << 32 | low) >> by % 32);
 }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }

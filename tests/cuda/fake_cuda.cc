@@ -398,6 +398,14 @@ API cuEventQuery(void* handle) {
   return event->reached == event->recorded ? Status::success : Status::not_ready;
 }
 
+API cuEventSynchronize(void* handle) {
+  REQUIRE_CONTEXT;
+  const auto event = *static_cast<std::shared_ptr<Event>*>(handle);
+  std::unique_lock lock(event->mutex);
+  event->changed.wait(lock, [&] { return event->reached == event->recorded; });
+  return Status::success;
+}
+
 API cuStreamWaitEvent(void* stream, void* handle, unsigned) {
   REQUIRE_CONTEXT;
   const auto event = *static_cast<std::shared_ptr<Event>*>(handle);

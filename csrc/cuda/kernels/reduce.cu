@@ -1,44 +1,10 @@
 // The reduction of several vectors to one, in order, in one pass (kernels/kernels.h has what is
 // computed). A thread has some packets of up to 16 bytes of each input under way at once.
-#include "device.h"
+#include "packets.h"
 #include "reduce.h"
 
 namespace ronde::cuda {
 namespace {
-
-// Types -------------------------------------------------------------------------------------------
-
-/// A byte that is true unless it is 0.
-struct Bool {
-  u8 byte;
-};
-
-/// How elements become values to compute with, and those elements.
-template <class T>
-struct Values {
-  using Number = T;
-  static DEVICE T widen(T x) { return x; }
-  static DEVICE T narrow(T x) { return x; }
-};
-
-template <>
-struct Values<Bool> {
-  using Number = u32;
-  static DEVICE u32 widen(Bool x) { return x.byte != 0; }
-  static DEVICE Bool narrow(u32 x) { return {static_cast<u8>(x)}; }
-};
-
-template <class T>
-struct Halves {
-  using Number = float;
-  static DEVICE float widen(T x) { return cuda::widen(x); }
-  static DEVICE T narrow(float x) { return cuda::narrow<T>(x); }
-};
-
-template <>
-struct Values<Half> : Halves<Half> {};
-template <>
-struct Values<BFloat16> : Halves<BFloat16> {};
 
 template <class T>
 inline constexpr bool kFloating = false;
@@ -127,70 +93,58 @@ struct Scaling {
 
 // The loop ----------------------------------------------------------------------------------------
 
-/// kItems elements, which lie together.
-template <class T, int kItems>
-struct alignas(kItems * sizeof(T)) Packet {
-  T items[kItems];
-};
-
 /// Inputs whose loads are under way before the first of them is needed.
 constexpr int kAtOnce = 2;
 
-/// Reduces kPackets packets, which lie `apart`; the first stands at element `first` plus `at`
-/// packets.
-template <class Op, class T, int kPackets, int kItems>
-DEVICE void reduce_packets(const Reduce& a, u64 first, u64 at, u64 apart) {
-  using N = typename Values<T>::Number;
-  using P = Packet<T, kItems>;
-  const Scaling<N> scaling(a);
-  N values[kPackets][kItems]{};
-  ROLLED for (int done = 0; done < a.in_count; done += kAtOnce) {
-    P packets[kAtOnce][kPackets];
-    UNROLL for (int k = 0; k < kAtOnce; ++k) {
-      if (done + k >= a.in_count) break;
-      const auto* in = reinterpret_cast<const P*>(static_cast<const T*>(a.ins[done + k]) + first);
-      UNROLL for (int p = 0; p < kPackets; ++p) packets[k][p] = in[at + p * apart];
-    }
-    UNROLL for (int k = 0; k < kAtOnce; ++k) {
-      if (done + k >= a.in_count) break;
-      UNROLL for (int p = 0; p < kPackets; ++p) {
-        UNROLL for (int i = 0; i < kItems; ++i) {
-          N x = Values<T>::widen(packets[k][p].items[i]);
-          if constexpr (kFloating<T>) x = scaling.before(x);
-          values[p][i] = done + k == 0 ? x : Op::apply(values[p][i], x);
+template <class Op, class T>
+struct Reducing {
+  const Reduce& a;
+
+  template <int kPackets, int kItems>
+  DEVICE void step(u64 first, u64 at, u64 apart) {
+    using N = typename Values<T>::Number;
+    const Scaling<N> scaling(a);
+    N values[kPackets][kItems]{};
+    ROLLED for (int done = 0; done < a.in_count; done += kAtOnce) {
+      Packet<T, kItems> loaded[kAtOnce][kPackets];
+      UNROLL for (int k = 0; k < kAtOnce; ++k) {
+        if (done + k >= a.in_count) break;
+        const auto* const in = packets<kItems>(static_cast<const T*>(a.ins[done + k]), first);
+        UNROLL for (int p = 0; p < kPackets; ++p) loaded[k][p] = in[at + p * apart];
+      }
+      UNROLL for (int k = 0; k < kAtOnce; ++k) {
+        if (done + k >= a.in_count) break;
+        UNROLL for (int p = 0; p < kPackets; ++p) {
+          UNROLL for (int i = 0; i < kItems; ++i) {
+            N x = Values<T>::widen(loaded[k][p].items[i]);
+            if constexpr (kFloating<T>) x = scaling.before(x);
+            values[p][i] = done + k == 0 ? x : Op::apply(values[p][i], x);
+          }
         }
       }
     }
-  }
-  auto* const out = reinterpret_cast<P*>(static_cast<T*>(a.out) + first);
-  UNROLL for (int p = 0; p < kPackets; ++p) {
-    P packet;
-    UNROLL for (int i = 0; i < kItems; ++i) {
-      if constexpr (kFloating<T>) values[p][i] = scaling.after(values[p][i]);
-      packet.items[i] = Values<T>::narrow(values[p][i]);
+    auto* const out = packets<kItems>(static_cast<T*>(a.out), first);
+    UNROLL for (int p = 0; p < kPackets; ++p) {
+      Packet<T, kItems> packet;
+      UNROLL for (int i = 0; i < kItems; ++i) {
+        if constexpr (kFloating<T>) values[p][i] = scaling.after(values[p][i]);
+        packet.items[i] = Values<T>::narrow(values[p][i]);
+      }
+      out[at + p * apart] = packet;
     }
-    out[at + p * apart] = packet;
   }
-}
+};
 
-/// By packets where all vectors stand alike in theirs; the rest, or all, by elements.
 template <class Op, class T>
 DEVICE void reduce(const Reduce& a) {
   // Bytes are computed in a register each, so a thread has fewer of them.
   constexpr int kBytes = sizeof(T) == 1 ? 8 : 16, kItems = kBytes / static_cast<int>(sizeof(T));
-  constexpr int kPackets = 2;  // under way in a thread
-  const u64 place = reinterpret_cast<u64>(a.out) % kBytes;
+  Reducing<Op, T> reducing{a};
+  const u64 before = before_packets<kItems>(static_cast<const T*>(a.out));
   bool alike = true;
-  for (int k = 0; k < a.in_count; ++k) alike &= reinterpret_cast<u64>(a.ins[k]) % kBytes == place;
-  const u64 before = (kBytes - place) % kBytes / sizeof(T);
-  const u64 head = alike && before < a.count ? before : a.count;
-  const u64 packets = (a.count - head) / kItems, end = head + packets * kItems;
-  u64 at = thread();
-  for (; at + (kPackets - 1) * threads() < packets; at += kPackets * threads())
-    reduce_packets<Op, T, kPackets, kItems>(a, head, at, threads());
-  if (at < packets) reduce_packets<Op, T, 1, kItems>(a, head, at, 0);
-  for (u64 i = thread(); i < head + (a.count - end); i += threads())
-    reduce_packets<Op, T, 1, 1>(a, 0, i < head ? i : end + (i - head), 0);
+  for (int k = 0; k < a.in_count; ++k)
+    alike &= packet_begins<kItems>(static_cast<const T*>(a.ins[k]), before);
+  work_through<2, kItems>(reducing, alike, before, a.count);
 }
 
 }  // namespace

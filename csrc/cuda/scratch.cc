@@ -1,0 +1,146 @@
+#include "cuda/scratch.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+
+namespace ronde::cuda {
+namespace {
+
+/// Few sizes, so that memory can be used again, and at most a quarter more than is asked for: four
+/// from each power of two to the next.
+std::size_t size_class(std::size_t bytes) {
+  constexpr std::size_t kLeast = 512;
+  if (bytes <= kLeast) return kLeast;
+  if (bytes > std::numeric_limits<std::size_t>::max() / 2) return bytes;  // there is no such memory
+  const std::size_t step = std::bit_floor(bytes - 1) / 4;
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+// Scratch -----------------------------------------------------------------------------------------
+
+Scratch::Scratch(ScratchPool& pool, std::unique_ptr<Block> block, std::size_t bytes)
+    : pool_(&pool), block_(std::move(block)), bytes_(bytes) {}
+
+Scratch& Scratch::operator=(Scratch&& other) noexcept {
+  if (this == &other) return *this;
+  give_back();
+  pool_ = other.pool_;
+  block_ = std::move(other.block_);
+  bytes_ = std::exchange(other.bytes_, 0);
+  return *this;
+}
+
+Scratch::~Scratch() { give_back(); }
+
+std::byte* Scratch::data() const { return block_ ? block_->memory.data() : nullptr; }
+
+void Scratch::give_back() {
+  if (block_) pool_->give_back(std::move(block_));
+}
+
+// ScratchPool -------------------------------------------------------------------------------------
+
+ScratchPool::ScratchPool(const Device& device, Memory::Kind kind) : device_(device), kind_(kind) {}
+
+ScratchPool::~ScratchPool() {
+  try {
+    trim();
+  } catch (const Error&) {  // the driver has ended
+  }
+}
+
+ScratchPool& ScratchPool::of(const Device& device, Memory::Kind kind) {
+  using Key = std::pair<Ordinal, Memory::Kind>;
+  static auto& mutex = *new std::mutex;
+  static auto& all = *new std::map<Key, std::unique_ptr<ScratchPool>>;  // never destroyed
+  const std::lock_guard lock(mutex);
+  auto& pool = all[{device.ordinal(), kind}];
+  if (!pool) pool = std::make_unique<ScratchPool>(device, kind);
+  return *pool;
+}
+
+Scratch ScratchPool::take(StreamHandle stream, std::size_t bytes) {
+  auto block = find(stream, size_class(bytes));
+  if (!block) block = allocate(size_class(bytes));
+  block->stream = stream;
+  const std::lock_guard lock(mutex_);
+  usage_.in_use += block->memory.size();
+  return {*this, std::move(block), bytes};
+}
+
+std::unique_ptr<Scratch::Block> ScratchPool::find(StreamHandle stream, std::size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto found = cached_.find(bytes);
+  if (found == cached_.end()) return nullptr;
+  auto& blocks = found->second;
+  const auto take = [&](auto at) {
+    auto block = std::move(*at);
+    blocks.erase(at);
+    usage_.cached -= bytes;
+    return block;
+  };
+  if (kind_ == Memory::Kind::device) {
+    const auto same = std::ranges::find_if(blocks, [&](auto& b) { return b->stream == stream; });
+    if (same != blocks.end()) return take(same);
+  }
+  const auto idle = std::ranges::find_if(blocks, [](auto& b) { return b->released.reached(); });
+  return idle != blocks.end() ? take(idle) : nullptr;
+}
+
+std::unique_ptr<Scratch::Block> ScratchPool::allocate(std::size_t bytes) {
+  try {
+    return std::make_unique<Block>(device_, kind_, bytes);
+  } catch (const Error&) {  // most likely the memory is out; anything else is thrown again below
+  }
+  const auto before = usage();
+  trim();
+  try {
+    return std::make_unique<Block>(device_, kind_, bytes);
+  } catch (const Error& error) {
+    throw Error(std::string(error.what()) + "; " + std::to_string(before.in_use) +
+                " bytes of scratch are in use, and " + std::to_string(before.cached) +
+                " that were cached have been freed first");
+  }
+}
+
+void ScratchPool::give_back(std::unique_ptr<Block> block) noexcept {
+  bool recorded = true;
+  try {
+    block->released.record(block->stream);
+  } catch (const Error&) {  // the driver has ended, or the device failed: nothing uses it any more
+    recorded = false;
+  }
+  const std::size_t bytes = block->memory.size();
+  const std::lock_guard lock(mutex_);
+  usage_.in_use -= bytes;
+  if (!recorded) return;
+  usage_.cached += bytes;
+  cached_[bytes].push_back(std::move(block));
+}
+
+ScratchPool::Usage ScratchPool::usage() const {
+  const std::lock_guard lock(mutex_);
+  return usage_;
+}
+
+void ScratchPool::trim() {
+  decltype(cached_) freed;
+  {
+    const std::lock_guard lock(mutex_);
+    freed.swap(cached_);
+    usage_.cached = 0;
+  }
+  for (const auto& [bytes, blocks] : freed) {
+    for (const auto& block : blocks) block->released.synchronise();
+  }
+}
+
+}  // namespace ronde::cuda

@@ -1,0 +1,98 @@
+// Memory for what is enqueued on a stream: of a device, or pinned memory of the host. What is given
+// back is kept for others, as the driver takes long to find memory and waits for the device to free
+// it.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cuda/device.h"
+
+namespace ronde::cuda {
+
+class ScratchPool;
+
+/// Some of it, for one stream. It is given back when this ends, even while the stream is still at
+/// work with it: all that uses it has only to be enqueued before.
+class Scratch {
+ public:
+  Scratch() = default;
+  Scratch(Scratch&& other) noexcept { *this = std::move(other); }
+  Scratch& operator=(Scratch&& other) noexcept;
+  ~Scratch();
+
+  std::byte* data() const;
+  std::size_t size() const { return bytes_; }
+
+ private:
+  friend class ScratchPool;
+
+  struct Block {
+    Block(const Device& device, Memory::Kind kind, std::size_t bytes)
+        : memory(device, kind, bytes), released(device) {}
+
+    Memory memory;
+    StreamHandle stream = nullptr;  // that it is used on, or was last
+    Event released;                 // recorded there when it was given back
+  };
+
+  Scratch(ScratchPool& pool, std::unique_ptr<Block> block, std::size_t bytes);
+  void give_back();
+
+  ScratchPool* pool_ = nullptr;
+  std::unique_ptr<Block> block_;
+  std::size_t bytes_ = 0;
+};
+
+/// What scratch comes from and goes back to. Any thread may use it. It outlives what it gives out.
+class ScratchPool {
+ public:
+  ScratchPool(const Device& device, Memory::Kind kind);
+  ~ScratchPool();
+  ScratchPool(const ScratchPool&) = delete;
+  ScratchPool& operator=(const ScratchPool&) = delete;
+
+  /// The one of this device, which all share.
+  static ScratchPool& of(const Device& device, Memory::Kind kind);
+
+  /// So many bytes, aligned to 256, for use on `stream`. Before a stream is destroyed, its scratch
+  /// is given back and it is synchronised.
+  ///
+  /// Memory of the device that was given back on the same stream can be reused at once. Memory that
+  /// was given back on another one can as soon as that stream has come so far, and so can all
+  /// pinned memory, as the host waits for no stream before it touches it.
+  ///
+  /// If the driver has no more, what is kept is freed, and it is asked again. Throws its error if
+  /// that does not help.
+  Scratch take(StreamHandle stream, std::size_t bytes);
+
+  /// In bytes.
+  struct Usage {
+    std::size_t in_use, cached;
+  };
+  Usage usage() const;
+
+  /// Waits until nothing uses what is kept, and frees it.
+  void trim();
+
+ private:
+  friend class Scratch;
+  using Block = Scratch::Block;
+  using Blocks = std::vector<std::unique_ptr<Block>>;
+
+  std::unique_ptr<Block> find(StreamHandle stream, std::size_t bytes);
+  std::unique_ptr<Block> allocate(std::size_t bytes);
+  void give_back(std::unique_ptr<Block> block) noexcept;
+
+  const Device& device_;
+  const Memory::Kind kind_;
+  mutable std::mutex mutex_;
+  std::unordered_map<std::size_t, Blocks> cached_;  // by their size
+  Usage usage_{};
+};
+
+}  // namespace ronde::cuda
