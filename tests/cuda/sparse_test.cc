@@ -1,25 +1,16 @@
 // Payloads of sparse compressors on a device, against the processor's, bit for bit.
 #include "cuda/sparse.h"
 
-#include <algorithm>
 #include <cstdio>
-#include <limits>
-#include <optional>
 
-#include "compress/picker.h"
 #include "compress/threshold.h"
 #include "core/error.h"
-#include "on_device.h"
+#include "selection.h"
 
 namespace ronde::cuda {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-
-template <class T>
-T* as(const OnDevice& memory) {
-  return reinterpret_cast<T*>(memory.data());
-}
 
 template <class T>
 std::span<const std::byte> bytes_of(std::span<const T> all) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "device.h"
-#include "selection.h"
 
 namespace ronde::cuda {
 
@@ -45,73 +44,6 @@ DEVICE BlockSum sum_of_block(u32 x) {
   }
   __syncthreads();
   return sum;
-}
-
-// Selection -----------------------------------------------------------------------------------
-
-inline constexpr u32 kGreatestFinite = 0x7f7fffff;
-
-/// The bits of |x|: they order like integers, infinity and then NaN behind all others.
-DEVICE u32 magnitude(float x) { return __float_as_uint(x) & 0x7fffffff; }
-
-/// The lowest bit of a digit. One digit after another is found, each by a histogram of those
-/// magnitudes that begin like the one that is looked for.
-template <int kDigit>
-inline constexpr u32 kLowest = kDigit == 0   ? 20
-                               : kDigit == 1 ? 10
-                                             : 0;
-
-template <int kDigit>
-inline constexpr u32 kBins = kDigit == 0 ? kMostBins : 1024;
-
-/// The first digit of infinity. Those from here on are of what is not finite.
-inline constexpr u32 kInfinite = 0x7f800000 >> kLowest<0>;
-
-/// When all digits are known. All that is not finite is selected.
-DEVICE Cut cut_at(Known known) {
-  return known.rank == 0 ? Cut{kGreatestFinite, 0} : Cut{known.magnitude, known.rank};
-}
-
-template <int kDigit>
-DEVICE u32 digit_of(u32 magnitude) {
-  return magnitude >> kLowest<kDigit> & (kBins<kDigit> - 1);
-}
-
-/// Whether a magnitude begins with the digits before this one that are known.
-template <int kDigit>
-DEVICE bool begins_like(u32 magnitude, Known known) {
-  if constexpr (kDigit == 0)
-    return true;
-  else
-    return magnitude >> kLowest<kDigit - 1> == known.magnitude >> kLowest<kDigit - 1>;
-}
-
-/// The next digit, by the histogram. All threads of a block call it, with the same arguments, and
-/// have the result.
-template <int kDigit>
-DEVICE Known with_digit(Known known, const u32* bins) {
-  constexpr u32 kEach = kBins<kDigit> / kThreads;
-  __shared__ Known found;
-  if (known.rank == 0) return known;
-  // The first thread has the last bins.
-  const u32 last = kBins<kDigit> - 1 - threadIdx.x * kEach;
-  u32 counts[kEach], mine = 0;
-  UNROLL for (u32 i = 0; i < kEach; ++i) mine += counts[i] = bins[last - i];
-  u32 before = sum_of_block(mine).before;
-  if (before < known.rank && known.rank - before <= mine) {
-    UNROLL for (u32 i = 0; i < kEach; ++i) {
-      if (before < known.rank && known.rank - before <= counts[i]) {
-        const u32 digit = last - i;
-        const bool finite = kDigit > 0 || digit < kInfinite;
-        found = {known.magnitude | digit << kLowest<kDigit>, finite ? known.rank - before : 0};
-      }
-      before += counts[i];
-    }
-  }
-  __syncthreads();
-  known = found;
-  __syncthreads();
-  return known;
 }
 
 }  // namespace ronde::cuda

@@ -12,7 +12,7 @@
 // the result never depends on the guess.
 //
 // No thread waits for another block: where a warp's entries begin is found by counting them first.
-#include "block.h"
+#include "cut.h"
 #include "draw.h"
 #include "top_k.h"
 
@@ -242,13 +242,6 @@ DEVICE void histogram(const TopK& a) {
 
 // count, keep -------------------------------------------------------------------------------------
 
-/// Candidates for being selected: one in each lane, in order.
-struct Row {
-  bool there;
-  u32 position;
-  float x;
-};
-
 /// Goes over the candidates of this warp in order: survivors of its tiles, or after a bad guess
 /// all their elements. Calls f(row, whether it is of survivors).
 template <class F>
@@ -283,30 +276,6 @@ DEVICE void for_each_row(const TopK& a, bool bad, F f) {
   }
 }
 
-/// The lanes of a row that are greater than the cut's magnitude, and those that are equal to it.
-struct Lanes {
-  u32 greater, equal;
-
-  DEVICE Lanes(const Row& row, Cut cut) {
-    const u32 m = magnitude(row.x);
-    greater = __ballot_sync(kAllLanes, row.there && m > cut.above);
-    equal = cut.ties > 0 ? __ballot_sync(kAllLanes, row.there && m == cut.above) : 0;
-  }
-
-  DEVICE Selected among(u32 lanes) const {
-    return {static_cast<u32>(__popc(greater & lanes)), static_cast<u32>(__popc(equal & lanes))};
-  }
-};
-
-DEVICE Selected operator+(Selected a, Selected b) {
-  return {a.greater + b.greater, a.equal + b.equal};
-}
-
-/// How many entries they are.
-DEVICE u32 entries(Selected selected, Cut cut) {
-  return selected.greater + (selected.equal < cut.ties ? selected.equal : cut.ties);
-}
-
 DEVICE Cut cut_of(const TopK& a, Known known) {
   return a.k > 0 ? cut_at(known) : Cut{a.least - 1, 0};
 }
@@ -319,24 +288,6 @@ DEVICE Selected before_warp(const TopK& a) {
   Selected before{sum_of_block(mine.greater).total, sum_of_block(mine.equal).total};
   for (u32 w = 0; w < warp(); ++w) before = before + a.of_warps[blockIdx.x * kWarps + w];
   return before;
-}
-
-/// Makes entries of those of a row that are selected. The residual gets what is left out: the whole
-/// input is there after a bad guess, otherwise zeros.
-DEVICE void keep_row(const TopK& a, bool bad, Cut cut, const Row& row, const Lanes& lanes,
-                     Selected before) {
-  if (!row.there) return;
-  before = before + lanes.among(lanes_below());
-  const u32 self = u32{1} << lane(), to = entries(before, cut);
-  const bool kept = lanes.greater & self || (lanes.equal & self && before.equal < cut.ties);
-  const bool sent = kept && to < a.out.room;
-  if (sent) {
-    a.out.positions[to] = row.position;
-    a.out.values[to] = row.x;
-  }
-  if (!a.residual) return;
-  const bool left = !sent && magnitude(row.x) <= kGreatestFinite;
-  if (left != bad) a.residual[row.position] = left ? row.x : 0;
 }
 
 }  // namespace
@@ -399,7 +350,7 @@ KERNEL(top_k_keep, TopK, a) {
     const Lanes lanes(row, cut);
     // Of a whole vector that is so almost everywhere.
     if (bad && (lanes.greater | lanes.equal) == 0) return;
-    keep_row(a, bad, cut, row, lanes, before);
+    keep_row(a.out, a.residual, bad, cut, row, lanes, 0, before);
     before = before + lanes.among(kAllLanes);
   });
   if (thread() == threads() - 1) *a.out.count = entries(before, cut);
