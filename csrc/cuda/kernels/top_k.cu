@@ -88,25 +88,30 @@ DEVICE u32 large_in(const float (&x)[kItems], u32 least) {
 }
 
 /// Of a tile that consists of whole packets.
+template <bool kFeedback>
 DEVICE Part take_packets(const TopK& a, u32 least) {
-  Packet values[kPackets], residuals[kPackets]{};
-  UNROLL for (u32 k = 0; k < kPackets; ++k) values[k] =
-      *reinterpret_cast<const Packet*>(a.values + packet_begin(a, k));
-  if (a.residual) {
-    UNROLL for (u32 k = 0; k < kPackets; ++k) residuals[k] =
-        *reinterpret_cast<const Packet*>(a.residual + packet_begin(a, k));
+  const u64 first = static_cast<u64>(packet_begin(a, 0));
+  const Packet* const values = reinterpret_cast<const Packet*>(a.values + first);
+  Packet* const residual = reinterpret_cast<Packet*>(a.residual + first);
+  Packet inputs[kPackets], residuals[kPackets];
+  UNROLL for (u32 k = 0; k < kPackets; ++k) {
+    inputs[k] = values[k * kWarp];
+    if constexpr (kFeedback) residuals[k] = residual[k * kWarp];
   }
   Part part;
   part.large = 0;
   UNROLL for (u32 k = 0; k < kPackets; ++k) {
-    UNROLL for (u32 i = 0; i < kItems; ++i) part.x[k][i] =
-        a.residual ? values[k].items[i] + residuals[k].items[i] : values[k].items[i];
+    UNROLL for (u32 i = 0; i < kItems; ++i) {
+      part.x[k][i] = inputs[k].items[i];
+      if constexpr (kFeedback) part.x[k][i] += residuals[k].items[i];
+    }
     const u32 large = large_in(part.x[k], least);
     part.large |= large << k * kItems;
-    if (!a.residual) continue;
-    Packet left;
-    UNROLL for (u32 i = 0; i < kItems; ++i) left.items[i] = large >> i & 1 ? 0 : part.x[k][i];
-    *reinterpret_cast<Packet*>(a.residual + packet_begin(a, k)) = left;
+    if constexpr (kFeedback) {
+      Packet left;
+      UNROLL for (u32 i = 0; i < kItems; ++i) left.items[i] = large >> i & 1 ? 0 : part.x[k][i];
+      residual[k * kWarp] = left;
+    }
   }
   return part;
 }
@@ -188,33 +193,21 @@ DEVICE Known known_before(const TopK& a) {
   }
 }
 
-/// Counts the digits of magnitudes that begin with what is known. A thread that meets one digit
-/// many times in a row adds it once: vectors are often zero for long.
+/// Counts the digits of magnitudes that begin with what is known.
 template <int kDigit, class Load>
 DEVICE void count_digits(Known known, u64 count, u32* bins, Load load) {
-  constexpr u32 kAtOnce = 8, kNone = ~u32{0};
-  u32 last = kNone, times = 0;
-  const auto add = [&](u32 digit) {
-    if (digit != last) {
-      if (times > 0) atomicAdd(&bins[last], times);
-      last = digit;
-      times = 0;
-    }
-    ++times;
+  constexpr u32 kAtOnce = 8;
+  // (The hardware adds up the ones that a warp has for one bin, however many they are.)
+  const auto add = [&](u32 found) {
+    if (begins_like<kDigit>(found, known)) atomicAdd(&bins[digit_of<kDigit>(found)], u32{1});
   };
   u64 at = thread();
   for (; at + (kAtOnce - 1) * threads() < count; at += kAtOnce * threads()) {
     u32 found[kAtOnce];
     UNROLL for (u32 i = 0; i < kAtOnce; ++i) found[i] = load(at + i * threads());
-    UNROLL for (u32 i = 0; i < kAtOnce; ++i) {
-      if (begins_like<kDigit>(found[i], known)) add(digit_of<kDigit>(found[i]));
-    }
+    UNROLL for (u32 i = 0; i < kAtOnce; ++i) add(found[i]);
   }
-  for (; at < count; at += threads()) {
-    const u32 found = load(at);
-    if (begins_like<kDigit>(found, known)) add(digit_of<kDigit>(found));
-  }
-  if (times > 0) atomicAdd(&bins[last], times);
+  for (; at < count; at += threads()) add(load(at));
 }
 
 template <int kDigit>
@@ -314,7 +307,10 @@ KERNEL(top_k_take, TopK, a) {
   const u32 least = least_of(a);
   const u64 end = (u64{blockIdx.x} + 1) * kTile;
   const bool whole = a.alike && (blockIdx.x > 0 || a.shift == 0) && end - a.shift <= a.count;
-  store_strip(a, whole ? take_packets(a, least) : take_elements(a, least));
+  const Part part = !whole       ? take_elements(a, least)
+                    : a.residual ? take_packets<true>(a, least)
+                                 : take_packets<false>(a, least);
+  store_strip(a, part);
 }
 
 KERNEL(top_k_restore, TopK, a) {
