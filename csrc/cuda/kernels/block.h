@@ -4,6 +4,7 @@
 #include "device.h"
 
 namespace ronde::cuda {
+namespace {
 
 inline constexpr u32 kWarps = kThreads / kWarp;  // of a block
 
@@ -46,4 +47,5 @@ DEVICE BlockSum sum_of_block(u32 x) {
   return sum;
 }
 
+}  // namespace
 }  // namespace ronde::cuda

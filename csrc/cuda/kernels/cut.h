@@ -6,6 +6,7 @@
 #include "selection.h"
 
 namespace ronde::cuda {
+namespace {
 
 // Digits ------------------------------------------------------------------------------------------
 
@@ -44,12 +45,30 @@ DEVICE bool begins_like(u32 magnitude, Known known) {
     return magnitude >> kLowest<kDigit - 1> == known.magnitude >> kLowest<kDigit - 1>;
 }
 
+/// A histogram of a block's own, of one digit at a time. (Shared arrays stand in no template: there
+/// the emulation would not know them.)
+DEVICE u32* block_bins() {
+  __shared__ u32 bins[kMostBins];
+  return bins;
+}
+
+template <int kDigit>
+DEVICE void clear_bins(u32* bins) {
+  for (u32 bin = threadIdx.x; bin < kBins<kDigit>; bin += kThreads) bins[bin] = 0;
+  __syncthreads();
+}
+
+DEVICE Known* block_known() {
+  __shared__ Known known;
+  return &known;
+}
+
 /// The next digit, by the histogram. All threads of a block call it, with the same arguments, and
 /// have the result.
 template <int kDigit>
 DEVICE Known with_digit(Known known, const u32* bins) {
   constexpr u32 kEach = kBins<kDigit> / kThreads;
-  __shared__ Known found;
+  Known* const found = block_known();
   if (known.rank == 0) return known;
   // The first thread has the last bins.
   const u32 last = kBins<kDigit> - 1 - threadIdx.x * kEach;
@@ -61,13 +80,13 @@ DEVICE Known with_digit(Known known, const u32* bins) {
       if (before < known.rank && known.rank - before <= counts[i]) {
         const u32 digit = last - i;
         const bool finite = kDigit > 0 || digit < kInfinite;
-        found = {known.magnitude | digit << kLowest<kDigit>, finite ? known.rank - before : 0};
+        *found = {known.magnitude | digit << kLowest<kDigit>, finite ? known.rank - before : 0};
       }
       before += counts[i];
     }
   }
   __syncthreads();
-  known = found;
+  known = *found;
   __syncthreads();
   return known;
 }
@@ -124,4 +143,5 @@ DEVICE void keep_row(const Entries& out, float* residual, bool whole, Cut cut, c
   if (left != whole) residual[row.position] = left ? row.x : 0;
 }
 
+}  // namespace
 }  // namespace ronde::cuda

@@ -118,8 +118,7 @@ struct Four {
 /// the input.
 template <int kDigit>
 DEVICE Known find_digit(const BlockTopK& a, const Block& block, Known known, u32* bins) {
-  for (u32 bin = threadIdx.x; bin < kBins<kDigit>; bin += kThreads) bins[bin] = 0;
-  __syncthreads();
+  clear_bins<kDigit>(bins);
   ROLLED for (u32 first = 0; first < block.length; first += Four::kStep) {
     Four four(kDigit == 0 ? a.values : input_of(a), block, first);
     if (kDigit == 0 && a.residual) four.add_and_store(a.residual, block, first);
@@ -140,7 +139,7 @@ struct Found {
 
 /// By a block of threads.
 DEVICE Found find_in_large(const BlockTopK& a, const Block& block) {
-  __shared__ u32 bins[kMostBins];
+  u32* const bins = block_bins();
   Known known = find_digit<0>(a, block, {0, block.k}, bins);
   if (known.rank == 0) {
     const u32 mine = threadIdx.x < kMostBins - kInfinite ? bins[kInfinite + threadIdx.x] : 0;

@@ -41,9 +41,8 @@ class Sample {
   /// The next digit.
   template <int kDigit>
   DEVICE Known find(Known known) const {
-    __shared__ u32 bins[kBins<kDigit>];
-    for (u32 bin = threadIdx.x; bin < kBins<kDigit>; bin += kThreads) bins[bin] = 0;
-    __syncthreads();
+    u32* const bins = block_bins();
+    clear_bins<kDigit>(bins);
     UNROLL for (u32 i = 0; i < kEach; ++i) {
       if (number(i) < count_ && begins_like<kDigit>(mine_[i], known))
         atomicAdd(&bins[digit_of<kDigit>(mine_[i])], u32{1});
@@ -212,13 +211,12 @@ DEVICE void count_digits(Known known, u64 count, u32* bins, Load load) {
 
 template <int kDigit>
 DEVICE void histogram(const TopK& a) {
-  __shared__ u32 bins[kBins<kDigit>];
   const bool bad = guess_is_bad(a);
   const u64 count = bad ? a.count : a.state->survivors;
   const Known known = known_before<kDigit>(a);
   if (known.rank == 0 || u64{blockIdx.x} * kThreads >= count) return;
-  for (u32 bin = threadIdx.x; bin < kBins<kDigit>; bin += kThreads) bins[bin] = 0;
-  __syncthreads();
+  u32* const bins = block_bins();
+  clear_bins<kDigit>(bins);
   if (bad) {
     const float* const input = whole_input(a);
     count_digits<kDigit>(known, count, bins, [=](u64 at) { return magnitude(input[at]); });
