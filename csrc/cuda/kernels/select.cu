@@ -45,21 +45,20 @@ DEVICE const float* input_of(const BlockTopK& a) { return a.residual ? a.residua
 class SmallBlock {
  public:
   DEVICE SmallBlock(const BlockTopK& a, const Block& block) {
-    constexpr u32 kAtOnce = 16;
+    constexpr u32 kAtOnce = 8;
+    const float* const values = a.values + block.begin + lane();
+    float* const residual = a.residual + block.begin + lane();
+    const u32 rows = (block.length + kWarp - 1 - lane()) / kWarp;  // that this lane has
     UNROLL for (u32 first = 0; first < kEach; first += kAtOnce) {
       float x[kAtOnce];
-      UNROLL for (u32 i = 0; i < kAtOnce; ++i) {
-        const u32 at = (first + i) * kWarp + lane();
-        x[i] = at < block.length ? a.values[block.begin + at] : 0;
-      }
+      UNROLL for (u32 i = 0; i < kAtOnce; ++i) x[i] =
+          first + i < rows ? values[(first + i) * kWarp] : 0;
       if (a.residual) {
         UNROLL for (u32 i = 0; i < kAtOnce; ++i) {
-          const u32 at = (first + i) * kWarp + lane();
-          if (at < block.length) x[i] += a.residual[block.begin + at];
+          if (first + i < rows) x[i] += residual[(first + i) * kWarp];
         }
         UNROLL for (u32 i = 0; i < kAtOnce; ++i) {
-          const u32 at = (first + i) * kWarp + lane();
-          if (at < block.length) a.residual[block.begin + at] = x[i];
+          if (first + i < rows) residual[(first + i) * kWarp] = x[i];
         }
       }
       UNROLL for (u32 i = 0; i < kAtOnce; ++i) magnitudes_[first + i] = magnitude(x[i]);

@@ -263,17 +263,18 @@ DEVICE void scatter_bitmap(const SparseRead& a, const Source& source, u32 first_
 }
 
 DEVICE void scatter_dense(const SparseRead& a, const Source& source) {
-  constexpr u32 kAtOnce = 8;
-  for (u32 first = threadIdx.x; first < source.length; first += kAtOnce * kThreads) {
-    float entries[kAtOnce];
+  constexpr u32 kAtOnce = 4;
+  ROLLED for (u32 first = threadIdx.x; first < source.length; first += kAtOnce * kThreads) {
+    const float* const entries = source.entries + first;
+    float* const out = source.out + first;
+    const u32 left = source.length - first;
+    float values[kAtOnce];
     UNROLL for (u32 i = 0; i < kAtOnce; ++i) {
-      const u32 at = first + i * kThreads;
-      entries[i] = at < source.length ? source.entries[at] : 0;
-      if (a.adds && at < source.length) entries[i] = source.out[at] + entries[i];
+      if (i * kThreads < left)
+        values[i] = a.adds ? out[i * kThreads] + entries[i * kThreads] : entries[i * kThreads];
     }
     UNROLL for (u32 i = 0; i < kAtOnce; ++i) {
-      const u32 at = first + i * kThreads;
-      if (at < source.length) source.out[at] = entries[i];
+      if (i * kThreads < left) out[i * kThreads] = values[i];
     }
   }
 }
