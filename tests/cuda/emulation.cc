@@ -239,9 +239,11 @@ std::vector<unsigned> turns(unsigned count) {
 }
 
 void run_block(unsigned number, const std::vector<unsigned>& order, void* const* contexts) {
+  constexpr std::size_t kUsed = 8 << 10;  // of a stack, as a rule
   const auto count = static_cast<unsigned>(order.size());
   forget(__start_emulated_shared, __stop_emulated_shared);
   for (unsigned i = 0; i < count; ++i) {
+    forget(stack_of(i) + kStack - kUsed, stack_of(i) + kStack);
     auto& fibre = block->fibres[i];
     const Index index{{i, 0, 0}, {number, 0, 0}, {count, 1, 1}, block->fibres[i].index.blocks};
     fibre = {};
