@@ -298,7 +298,7 @@ DEVICE void decode(const Decode& a) {
 
 /// Payloads whose loads are under way at once.
 template <class C>
-constexpr int kAtOnce = kWords<C> > 5 ? 2 : 4;
+constexpr int kAtOnce = kWords<C> > 4 ? 2 : 4;
 
 /// Adds the parts from `part` on, as many as are payloads, up to kAtOnce; returns how many.
 template <class C>
@@ -359,33 +359,38 @@ DEVICE u32 greatest(const float (&x)[kMost]) {
   return found;
 }
 
+/// Of the values times `factor`, their squares or absolute values.
+template <bool kSquares, int kMost>
+DEVICE float scaled_sum(float factor, const float (&x)[kMost], const Team& team) {
+  return team.sum([&](float s) {
+    const float by = hidden(factor);
+    UNROLL for (const float each : x) {
+      const float scaled = each * by;
+      s += kSquares ? scaled * scaled : fabsf(scaled);
+    }
+    return s;
+  });
+}
+
 /// The norm of `count` values of which the greatest is normal; otherwise anything.
 template <int kMost>
 DEVICE float norm_of(NormOf norm, u32 max, const float (&x)[kMost], u32 count, const Team& team) {
   if (norm == NormOf::max) return __uint_as_float(max);
   // Times a power of two the greatest value is at least 2 and less than 4, so nothing overflows.
   const float factor = __uint_as_float((255 - (max >> 23)) << 23);
-  const bool squares = norm == NormOf::l2;
-  const float sum = team.sum([&](float s) {
-    const float by = hidden(factor);
-    UNROLL for (const float each : x) {
-      const float scaled = each * by;
-      s += squares ? scaled * scaled : fabsf(scaled);
-    }
-    return s;
-  });
-  return (squares ? sqrtf(sum) : sum / static_cast<float>(count)) / factor;
+  if (norm == NormOf::mean)
+    return scaled_sum<false>(factor, x, team) / static_cast<float>(count) / factor;
+  return sqrtf(scaled_sum<true>(factor, x, team)) / factor;
 }
 
-/// Packs the codes, and stores what they leave out.
+/// Packs and stores the codes; x becomes what they leave out.
 template <class C>
-DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale,
-                        const float (&x)[C::kMost]) {
+DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale, float (&x)[C::kMost]) {
   const C code(scale);
-  const bool finite = scale == scale;
   const u64 position = (a.first + share.value - share.lane) / 128;
-  const int residuals = a.residual ? share.values : 0, decoded = a.decoded ? share.values : 0;
   u32* const words = a.payload + share.word;
+  float* const decoded = a.decoded ? a.decoded + share.value : nullptr;
+  const int decodes = decoded ? share.values : 0;
   Philox random;
   u32 word = 0;
   UNROLL for (int row = 0; row < C::kMost; ++row) {
@@ -396,16 +401,27 @@ DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale,
       if (a.stochastic) noise = random.centred(row % 8);
     }
     const Coded coded = code.encode(x[row], noise, a.stochastic);
-    float left = finite ? x[row] - coded.value : 0;
-    if (a.factor != 1) left /= a.factor;
-    if (row < residuals) __stcs(a.residual + share.value + row * kRow, left);
-    if (row < decoded) a.decoded[share.value + row * kRow] = coded.value;
+    x[row] = scale == scale ? x[row] - coded.value : 0;
+    if (row < decodes) decoded[row * kRow] = coded.value;
     const int shift = row * C::kBits % 32, k = row * C::kBits / 32;
     word |= coded.code << shift;
     if (shift + C::kBits >= 32) {
       words[k * kRow] = word;
       word = shift + C::kBits > 32 ? coded.code >> (32 - shift) % 32 : 0;
     }
+  }
+}
+
+/// In units of a part.
+template <class C>
+DEVICE void store_residual(const Encode& a, const Share<C>& share, float (&x)[C::kMost]) {
+  if (!a.residual) return;
+  if (a.factor != 1) {
+    UNROLL for (float& each : x) each /= a.factor;
+  }
+  float* const residual = a.residual + share.value;
+  UNROLL for (int row = 0; row < C::kMost; ++row) {
+    if (row < share.values) __stcs(residual + row * kRow, x[row]);
   }
 }
 
@@ -426,6 +442,7 @@ DEVICE void encode(const Encode& a) {
       if (max >= kInfinity) report(a.not_finite);
     }
     encode_rows(a, share, scale, x);
+    store_residual(a, share, x);
   });
 }
 
