@@ -21,8 +21,7 @@ struct BlockCode {
   Rounding rounding = Rounding::nearest;
 };
 
-/// What is encoded: the sum of parts, in order, times a factor. With one part and no factor that is
-/// copied.
+/// What is encoded: the sum of parts, in order, times a factor.
 struct Sum {
   static constexpr std::size_t kNone = ~std::size_t{0};
 
@@ -32,7 +31,7 @@ struct Sum {
   unsigned* bad_scale = nullptr;  // flag: a payload has a scale that no encoder writes
 };
 
-/// What comes of it.
+/// What comes of it. Nothing overlaps a part or anything else, but as is said here.
 struct Encoded {
   std::size_t count;               // values
   void* payload;                   // block_bytes() of the code
@@ -42,8 +41,10 @@ struct Encoded {
   Draw draw = {};                  // for stochastic rounding
 };
 
-/// Enqueues the encoding of a sum, in one pass. The residual counts in units of a part: it is
-/// multiplied by the factor before, and divided after. With a factor of 0 there must be none.
+/// Enqueues the encoding of a sum, in one pass: what the owner of a segment does in
+/// collective/compressed_allreduce.cc. The residual counts in units of a part: it is multiplied by
+/// the factor before, and divided after. With a factor of 0 there must be none. Throws
+/// ArgumentError if a device has no such code, or there are too many parts.
 void encode(Device& device, StreamHandle stream, const BlockCode& code, const Sum& sum,
             const Encoded& to);
 

@@ -64,7 +64,7 @@ class Codecs {
           sum[k] = i == 0 ? values[i][k] : sum[k] + values[i][k];
         parts.push_back(std::make_unique<OnDevice>(device_, stream_, bytes(values[i]), behind()));
       } else {
-        encoder(c.code.blocks, values[i].data(), nullptr, c.count, draw(c), payloads[i].data());
+        encoder(c.code.blocks, values[i].data(), nullptr, c.count, draw(), payloads[i].data());
         const auto store = i == 0 ? Store::copy : Store::add;
         CHECK(codec.decode[static_cast<int>(store)](c.code.blocks, payloads[i].data(), sum.data(),
                                                     c.count));
@@ -75,7 +75,7 @@ class Codecs {
     // The processor's way.
     Vector residual = vector(c.count, c.code.blocks.size);
     const OnDevice residual_there(device_, stream_, bytes(residual), behind());
-    const Draw at = draw(c);
+    const Draw at = draw();
     Payload payload(bytes_of(c));
     const auto scaled = c.feedback ? std::span(residual) : std::span<float>();
     prescale({.dtype = DType::float32, .prescale = c.factor}, sum.data(), c.count);
@@ -171,7 +171,8 @@ class Codecs {
 
   std::size_t behind() { return below(4) * sizeof(float); }
 
-  Draw draw(const Case& c) { return {random_(), c.code.blocks.size * below(1000)}; }
+  /// At any position.
+  Draw draw() { return {random_(), random_() >> below(64)}; }
 
   /// Of several kinds, which change from block to block: extreme, equal, halves of a step, zeros,
   /// denormal, or not finite.
@@ -263,6 +264,15 @@ void run_linear(Codecs& codecs, int bits) {
   }
 }
 
+/// So many that threads go on to other blocks, which are for several warps.
+void run_long(Codecs& codecs) {
+  constexpr std::size_t kLong = 300'000;
+  for (const std::size_t size : {1536, 4096}) {
+    const auto norm = size == 1536 ? Norm::mean : Norm::l2;
+    codecs.run({.code = {Code::linear8, {size, norm}, Rounding::stochastic}, .count = kLong});
+  }
+}
+
 void run_refusals(Codecs& codecs) {
   const float* const values = nullptr;
   const auto refuses = [&](const BlockCode& code) {
@@ -310,6 +320,7 @@ int main() {
     }
   }
   codecs.run_bad_scale({Code::e4m3, {128}}, 1000);
+  run_long(codecs);
   run_refusals(codecs);
   std::printf("%d cases\n", codecs.cases);
 }

@@ -7,6 +7,7 @@
 // for as many half warps as it needs, its team: one or two, or several warps.
 //
 // Values stay in registers from their first load to the last store.
+#include "codes.h"
 #include "device.h"
 #include "philox.h"
 #include "quantise.h"
@@ -15,8 +16,6 @@ namespace ronde::cuda {
 namespace {
 
 constexpr u32 kRow = 16, kHalves = kThreads / kRow, kWarps = kThreads / kWarp;
-constexpr u32 kNan = 0x7fc00000, kInfinity = 0x7f800000, kSign = 0x80000000;
-constexpr float kLeastNormal = 0x1p-126f;
 constexpr float kNothing = -0.0f;  // whatever is added to it stays what it is
 
 /// The same, but the compiler does not know: what is computed with it stays in its loop, where it
@@ -28,124 +27,17 @@ DEVICE float hidden(float x) {
   return x;
 }
 
-// Codes -------------------------------------------------------------------------------------------
-
-/// A code in the lowest bits, and the value that it stands for.
-struct Coded {
-  u32 code;
-  float value;
-};
-
-/// Multiples of a step, which is the scale.
-template <int kWidth>
-class Linear {
- public:
-  static constexpr int kBits = kWidth;
-  static constexpr bool kHasNorm = true, kStochastic = true;
-  static constexpr int kMost = kMostRows;
-  static constexpr int kGroup = kBits % 4 == 0 ? 8 : kBits % 2 == 0 ? 16 : 32;  // in rows
-
-  /// For a block of this norm, the greatest value of which is `max`.
-  static DEVICE float scale(float max, float norm) {
-    const float step = fminf(norm / kLevels, kLargest);
-    return max < kLeastNormal || step < kLeastNormal ? 0 : step;
-  }
-
-  static DEVICE bool is_scale(float step) {
-    return __float_as_uint(step) == 0 || (step >= kLeastNormal && step <= kLargest);
-  }
-
-  explicit DEVICE Linear(float step)
-      : step_(step), inverse_(step == 0 ? 0 : 1 / step), mask_(step == step ? kMask : 0) {}
-
-  DEVICE Coded encode(float x, float noise, bool stochastic) const {
-    const float q = fmaxf(fminf(x * inverse_, kLevels), -kLevels);
-    if constexpr (kBits == 1) {
-      const u32 code = __float_as_uint(stochastic ? q + 2 * noise : x) >> 31 & mask_;
-      return {code, decode(code)};
-    }
-    // Rounds to the nearest integer, ties to even, and leaves it in the lowest bits.
-    constexpr float kRound = 0x1.8p23f;
-    const float rounded = q + noise + kRound;
-    return {__float_as_uint(rounded) & mask_, (rounded - kRound) * step_};
-  }
-
-  /// What is above the code is ignored.
-  DEVICE float decode(u32 code) const {
-    if constexpr (kBits == 1) return __uint_as_float(__float_as_uint(step_) | code << 31);
-    // As the lowest bits of a float, with the sign bit flipped: so without a sign.
-    constexpr u32 kHalf = 1u << (kBits - 1);
-    const float raised = __uint_as_float((code & kMask) ^ (0x4b000000 | kHalf));
-    return (raised - (0x1p23f + kHalf)) * step_;
-  }
-
- private:
-  static constexpr u32 kMask = (1u << kBits) - 1;
-  static constexpr float kLevels = kBits == 1 ? 1 : static_cast<float>(kMask >> 1);
-  static constexpr float kLargest = 0x1.fffffcp127f / kLevels;  // kLevels times that is finite
-
-  float step_, inverse_;
-  u32 mask_;  // nothing if the block is not finite
-};
-
-/// The 8-bit float.
-class E4M3 {
- public:
-  static constexpr int kBits = 8;
-  static constexpr bool kHasNorm = false, kStochastic = false;
-  static constexpr int kMost = kMostRowsE4M3;
-  static constexpr int kGroup = 8;
-
-  /// The least power of two for which the greatest value is at most 448.
-  static DEVICE float scale(float max, float) {
-    constexpr u32 kBelow448 = 0x1fffff;  // carries where the mantissa exceeds 1.75
-    const u32 exponent = (__float_as_uint(max) + kBelow448) >> 23;
-    return exponent <= 8 ? 0 : __uint_as_float((exponent - 8) << 23);
-  }
-
-  static DEVICE bool is_scale(float scale) {
-    const u32 bits = __float_as_uint(scale);
-    return (bits & 0x007fffff) == 0 && bits <= 247u << 23;
-  }
-
-  explicit DEVICE E4M3(float scale)
-      : scale_(scale),
-        inverse_(scale == 0 ? 0 : 1 / scale),
-        largest_(__float_as_uint(fminf(448, 0x1.ep127f * inverse_))),
-        mask_(scale == scale ? 0xff : 0) {}
-
-  DEVICE Coded encode(float x, float, bool) const {
-    const u32 bits = __float_as_uint(x * inverse_), given = bits & ~kSign;
-    const u32 magnitude = given < largest_ ? given : largest_;
-    const u32 nearest = magnitude + 0x7ffff + (magnitude >> 20 & 1);  // ties to even
-    // Adding 2^14 rounds a subnormal to a multiple of 2^-9.
-    const u32 subnormal = __float_as_uint(__uint_as_float(magnitude) + 0x1p14f) - 0x46800000;
-    const u32 finite = magnitude < kLeast ? subnormal : (nearest - kRebias) >> 20;
-    const u32 code = (finite | (bits & kSign) >> 24) & mask_;
-    return {code, decode(code)};
-  }
-
-  DEVICE float decode(u32 code) const {
-    // As the bits of a float its exponent is 120 too low, also where it is subnormal.
-    const u32 sign = (code & 0x80) << 24, magnitude = (code & 0x7f) << 20;
-    const float value = __uint_as_float(magnitude | sign) * 0x1p120f;
-    return (magnitude == 0x07f00000 ? __uint_as_float(kNan) : value) * scale_;
-  }
-
- private:
-  static constexpr u32 kRebias = 120u << 23;  // from exponents about 7 to about 127
-  static constexpr u32 kLeast = 121u << 23;   // 2^-6, the least that is normal
-
-  float scale_, inverse_;
-  u32 largest_;  // the largest float32 must not be rounded up to infinity
-  u32 mask_;
-};
-
 // Shares ------------------------------------------------------------------------------------------
+
+/// Rows of which a thread has one value each, at most.
+template <class C>
+constexpr int kMost = kMostRows;
+template <>
+constexpr int kMost<E4M3> = kMostRowsE4M3;
 
 /// Words of a thread's codes, at most.
 template <class C>
-constexpr int kWords = C::kMost * C::kBits / 32;
+constexpr int kWords = kMost<C> * C::kBits / 32;
 
 /// What a thread has of a block.
 template <class C>
@@ -266,7 +158,7 @@ struct Codes {
   DEVICE void decode(const Share<C>& share, u32* bad_scale, Take take) const {
     if (__float_as_uint(scale) != kNan && !C::is_scale(scale)) report(bad_scale);
     const C code(scale);
-    UNROLL for (int row = 0; row < C::kMost; ++row) {
+    UNROLL for (int row = 0; row < kMost<C>; ++row) {
       if (share.ends(row)) break;
       const int shift = row * C::kBits % 32, k = row * C::kBits / 32;
       const bool split = shift + C::kBits > 32;  // between two words
@@ -285,8 +177,8 @@ DEVICE void decode(const Decode& a) {
     float* const out = a.out + share.value;
     Codes<C> codes;
     codes.load(a.payload, share);
-    float before[C::kMost];
-    UNROLL for (int row = 0; row < C::kMost; ++row) before[row] =
+    float before[kMost<C>];
+    UNROLL for (int row = 0; row < kMost<C>; ++row) before[row] =
         a.adds && row < share.values ? out[row * kRow] : kNothing;
     codes.decode(share, a.bad_scale, [&](int row, float x) {
       if (row < share.values) out[row * kRow] = before[row] + x;
@@ -302,7 +194,7 @@ constexpr int kAtOnce = kWords<C> > 4 ? 2 : 4;
 
 /// Adds the parts from `part` on, as many as are payloads, up to kAtOnce; returns how many.
 template <class C>
-DEVICE int add_payloads(const Encode& a, const Share<C>& share, int part, float (&x)[C::kMost]) {
+DEVICE int add_payloads(const Encode& a, const Share<C>& share, int part, float (&x)[kMost<C>]) {
   const int end = part < a.own ? a.own : a.part_count;
   Codes<C> codes[kAtOnce<C>];
   UNROLL for (int k = 0; k < kAtOnce<C>; ++k) {
@@ -317,16 +209,16 @@ DEVICE int add_payloads(const Encode& a, const Share<C>& share, int part, float 
 }
 
 template <class C>
-DEVICE void add_values(const float* values, const Share<C>& share, float (&x)[C::kMost]) {
-  float loaded[C::kMost];
-  UNROLL for (int row = 0; row < C::kMost; ++row) loaded[row] =
+DEVICE void add_values(const float* values, const Share<C>& share, float (&x)[kMost<C>]) {
+  float loaded[kMost<C>];
+  UNROLL for (int row = 0; row < kMost<C>; ++row) loaded[row] =
       row < share.values ? __ldcs(values + share.value + row * kRow) : 0;
-  UNROLL for (int row = 0; row < C::kMost; ++row) x[row] += loaded[row];
+  UNROLL for (int row = 0; row < kMost<C>; ++row) x[row] += loaded[row];
 }
 
 /// What is to be encoded: the sum of the parts and the residual, and zeros where there is nothing.
 template <class C>
-DEVICE void gather(const Encode& a, const Share<C>& share, float (&x)[C::kMost]) {
+DEVICE void gather(const Encode& a, const Share<C>& share, float (&x)[kMost<C>]) {
   UNROLL for (float& each : x) each = kNothing;
   ROLLED for (int part = 0; part < a.part_count;) {
     if (part == a.own) {
@@ -336,8 +228,8 @@ DEVICE void gather(const Encode& a, const Share<C>& share, float (&x)[C::kMost])
       part += add_payloads(a, share, part, x);
     }
   }
-  float left[C::kMost];
-  UNROLL for (int row = 0; row < C::kMost; ++row) left[row] =
+  float left[kMost<C>];
+  UNROLL for (int row = 0; row < kMost<C>; ++row) left[row] =
       a.residual && row < share.values ? __ldcs(a.residual + share.value + row * kRow) : kNothing;
   if (a.factor != 1) {
     UNROLL for (float& each : x) each *= a.factor;
@@ -345,12 +237,12 @@ DEVICE void gather(const Encode& a, const Share<C>& share, float (&x)[C::kMost])
       UNROLL for (float& each : left) each *= a.factor;
     }
   }
-  UNROLL for (int row = 0; row < C::kMost; ++row) x[row] =
+  UNROLL for (int row = 0; row < kMost<C>; ++row) x[row] =
       row < share.values ? x[row] + left[row] : 0;
 }
 
-template <int kMost>
-DEVICE u32 greatest(const float (&x)[kMost]) {
+template <int kRows>
+DEVICE u32 greatest(const float (&x)[kRows]) {
   u32 found = 0;
   UNROLL for (const float each : x) {
     const u32 magnitude = __float_as_uint(each) & ~kSign;
@@ -360,8 +252,8 @@ DEVICE u32 greatest(const float (&x)[kMost]) {
 }
 
 /// Of the values times `factor`, their squares or absolute values.
-template <bool kSquares, int kMost>
-DEVICE float scaled_sum(float factor, const float (&x)[kMost], const Team& team) {
+template <bool kSquares, int kRows>
+DEVICE float scaled_sum(float factor, const float (&x)[kRows], const Team& team) {
   return team.sum([&](float s) {
     const float by = hidden(factor);
     UNROLL for (const float each : x) {
@@ -373,8 +265,8 @@ DEVICE float scaled_sum(float factor, const float (&x)[kMost], const Team& team)
 }
 
 /// The norm of `count` values of which the greatest is normal; otherwise anything.
-template <int kMost>
-DEVICE float norm_of(NormOf norm, u32 max, const float (&x)[kMost], u32 count, const Team& team) {
+template <int kRows>
+DEVICE float norm_of(NormOf norm, u32 max, const float (&x)[kRows], u32 count, const Team& team) {
   if (norm == NormOf::max) return __uint_as_float(max);
   // Times a power of two the greatest value is at least 2 and less than 4, so nothing overflows.
   const float factor = __uint_as_float((255 - (max >> 23)) << 23);
@@ -385,7 +277,7 @@ DEVICE float norm_of(NormOf norm, u32 max, const float (&x)[kMost], u32 count, c
 
 /// Packs and stores the codes; x becomes what they leave out.
 template <class C>
-DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale, float (&x)[C::kMost]) {
+DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale, float (&x)[kMost<C>]) {
   const C code(scale);
   const u64 position = (a.first + share.value - share.lane) / 128;
   u32* const words = a.payload + share.word;
@@ -393,7 +285,7 @@ DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale, flo
   const int decodes = decoded ? share.values : 0;
   Philox random;
   u32 word = 0;
-  UNROLL for (int row = 0; row < C::kMost; ++row) {
+  UNROLL for (int row = 0; row < kMost<C>; ++row) {
     if (share.ends(row)) break;
     float noise = 0;
     if constexpr (C::kStochastic) {
@@ -414,13 +306,13 @@ DEVICE void encode_rows(const Encode& a, const Share<C>& share, float scale, flo
 
 /// In units of a part.
 template <class C>
-DEVICE void store_residual(const Encode& a, const Share<C>& share, float (&x)[C::kMost]) {
+DEVICE void store_residual(const Encode& a, const Share<C>& share, float (&x)[kMost<C>]) {
   if (!a.residual) return;
   if (a.factor != 1) {
     UNROLL for (float& each : x) each /= a.factor;
   }
   float* const residual = a.residual + share.value;
-  UNROLL for (int row = 0; row < C::kMost; ++row) {
+  UNROLL for (int row = 0; row < kMost<C>; ++row) {
     if (row < share.values) __stcs(residual + row * kRow, x[row]);
   }
 }
@@ -430,7 +322,7 @@ DEVICE void encode(const Encode& a) {
   Team team(a.layout.doublings);
   for_blocks(a.layout, a.count, [&](u64 block) {
     const Share<C> share(a.layout, a.count, block);
-    float x[C::kMost];
+    float x[kMost<C>];
     gather(a, share, x);
     const u32 max = team.greatest(greatest(x));
     float norm = 0;
