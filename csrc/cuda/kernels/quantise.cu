@@ -102,13 +102,11 @@ class Team {
   /// The sum over a block, each lane's in the order of rows: add(s) adds this thread's to s.
   template <class Add>
   DEVICE float sum(Add add) const {
-    __shared__ float lanes[2][kHalves][kRow];
-    const u32 team = threadIdx.x / kRow / halves_, lane = threadIdx.x % kRow;
     float sum = 0;
     ROLLED for (u32 half = 0; half < halves_; ++half) {
       if (half == own_) sum = add(sum);
       if (halves_ > 2 && half % 2 == 1) {
-        auto& passed = lanes[half / 2 % 2][team][lane];
+        float& passed = passed_by(half);
         if (half == own_) passed = sum;
         __syncthreads();
         sum = passed;
@@ -122,6 +120,13 @@ class Team {
   }
 
  private:
+  /// A lane's sum that the last half of a warp passes on. Warps of a team take turns with two: who
+  /// is late reads the one, while the next is writing the other.
+  DEVICE float& passed_by(u32 half) const {
+    __shared__ float lanes[2][kHalves / 4][kRow];
+    return lanes[half / 2 % 2][threadIdx.x / kRow / halves_][threadIdx.x % kRow];
+  }
+
   u32 halves_, own_;
   u32 turn_ = 0;
 };
