@@ -6,7 +6,7 @@
 #include "compress/sparse.h"
 #include "core/error.h"
 #include "cuda/kernels/select.h"
-#include "cuda/parts.h"
+#include "cuda/layout.h"
 
 namespace ronde::cuda {
 namespace {
@@ -25,11 +25,11 @@ void check(const BlockRatio& of) {
                         std::to_string(of.block));
 }
 
-void set_scratch(const Device& device, BlockTopK& a, Parts& scratch) {
+void set_scratch(const Device& device, BlockTopK& a, Layout& layout) {
   const auto grid = grid_of(device);
-  a.of_warps = scratch.take<u32>(grid * (kThreads / 32));
-  a.of_blocks = scratch.take<u32>(grid);
-  a.cuts = scratch.take<Cut>(a.blocks);
+  a.of_warps = layout.take<u32>(grid * (kThreads / 32));
+  a.of_blocks = layout.take<u32>(grid);
+  a.cuts = layout.take<Cut>(a.blocks);
 }
 
 u32 blocks_of(std::size_t block, std::size_t count) {
@@ -58,9 +58,9 @@ std::size_t block_top_k_scratch(const Device& device, const BlockRatio& of, std:
   check(of);
   BlockTopK a{};
   a.blocks = blocks_of(of.block, count);
-  Parts scratch(nullptr);
-  set_scratch(device, a, scratch);
-  return scratch.bytes();
+  Layout layout(nullptr);
+  set_scratch(device, a, layout);
+  return layout.bytes();
 }
 
 void block_top_k(Device& device, StreamHandle stream, const Input& input, const BlockRatio& of,
@@ -80,8 +80,8 @@ void block_top_k(Device& device, StreamHandle stream, const Input& input, const 
   a.k = static_cast<u32>(share(of.ratio, of.block));
   a.last_k = static_cast<u32>(share(of.ratio, input.count - (a.blocks - 1) * of.block));
   a.out = out;
-  Parts memory(scratch);
-  set_scratch(device, a, memory);
+  Layout layout(scratch);
+  set_scratch(device, a, layout);
   const auto* const size = of.block <= kSmallBlock ? "small" : "large";
   for (const std::string step : {"find", "keep"})
     device.launch_blocks(stream, "block_top_k_" + step + "_" + size, grid_of(device), &a, sizeof a);

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "cuda/parts.h"
+#include "cuda/layout.h"
 
 namespace ronde::cuda {
 namespace {
@@ -42,9 +42,9 @@ void write_payloads(Device& device, StreamHandle stream, const Entries& entries,
 }
 
 std::size_t read_payload_scratch(std::size_t count) {
-  Parts scratch(nullptr);
-  scratch.take<u32>(parts_of(count));
-  return scratch.bytes();
+  Layout layout(nullptr);
+  layout.take<u32>(parts_of(count));
+  return layout.bytes();
 }
 
 void read_payload(Device& device, StreamHandle stream, const Payload& payload, std::span<float> out,
@@ -61,8 +61,8 @@ void read_payload(Device& device, StreamHandle stream, const Payload& payload, s
                .adds = store == Store::add,
                .counts = nullptr,
                .malformed = malformed};
-  Parts memory(scratch);
-  a.counts = memory.take<u32>(a.parts);
+  Layout layout(scratch);
+  a.counts = layout.take<u32>(a.parts);
   const std::size_t threads = std::size_t{a.parts} * kThreads;
   device.launch(stream, "sparse_survey", threads, a);
   device.launch(stream, "sparse_scatter", threads, a);

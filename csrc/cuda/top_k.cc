@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "cuda/kernels/top_k.h"
-#include "cuda/parts.h"
+#include "cuda/layout.h"
 
 namespace ronde::cuda {
 namespace {
@@ -41,14 +41,14 @@ unsigned blocks_to_keep(const Device& device) {
 }
 
 /// Takes what the kernels use from the scratch memory. `space` is set.
-void set_scratch(const Device& device, TopK& a, Parts& scratch) {
+void set_scratch(const Device& device, TopK& a, Layout& layout) {
   const auto blocks = blocks_to_keep(device), warps = blocks * (kThreads / 32);
-  a.state = scratch.take<TopKState>(1);
-  a.sample = scratch.take<u32>(kMostSamples);
-  a.strips = scratch.take<Strip>(a.tiles);
-  a.of_warps = scratch.take<Selected>(warps);
-  a.of_blocks = scratch.take<Selected>(blocks);
-  a.survivors = scratch.take<Entry>(a.space);
+  a.state = layout.take<TopKState>(1);
+  a.sample = layout.take<u32>(kMostSamples);
+  a.strips = layout.take<Strip>(a.tiles);
+  a.of_warps = layout.take<Selected>(warps);
+  a.of_blocks = layout.take<Selected>(blocks);
+  a.survivors = layout.take<Entry>(a.space);
 }
 
 std::size_t tiles_of(std::size_t elements) { return (elements + kTile - 1) / kTile; }
@@ -59,9 +59,9 @@ std::size_t scratch_bytes(const Device& device, std::size_t count, std::size_t s
   TopK a{};
   a.tiles = static_cast<u32>(tiles_of(count + kPacket - 1));
   a.space = static_cast<u32>(space);
-  Parts scratch(nullptr);
-  set_scratch(device, a, scratch);
-  return scratch.bytes();
+  Layout layout(nullptr);
+  set_scratch(device, a, layout);
+  return layout.bytes();
 }
 
 TopK arguments(const Input& input, const Entries& out) {
@@ -121,8 +121,8 @@ void top_k(Device& device, StreamHandle stream, const Input& input, std::size_t 
   a.samples = static_cast<u32>(made.samples);
   a.rank = static_cast<u32>(made.rank);
   a.space = static_cast<u32>(made.space);
-  Parts memory(scratch);
-  set_scratch(device, a, memory);
+  Layout layout(scratch);
+  set_scratch(device, a, layout);
   select(device, stream, a);
 }
 
@@ -138,8 +138,8 @@ void threshold(Device& device, StreamHandle stream, const Input& input, float le
   TopK a = arguments(input, out);
   a.least = std::bit_cast<u32>(least);
   a.space = static_cast<u32>(std::min<std::size_t>(input.count, out.room));
-  Parts memory(scratch);
-  set_scratch(device, a, memory);
+  Layout layout(scratch);
+  set_scratch(device, a, layout);
   select(device, stream, a);
 }
 

@@ -128,7 +128,8 @@ void test() {
       const auto values = vector(density, count, random);
       std::vector<std::size_t> ends;
       const std::size_t most = count / (1 + random() % 4);
-      for (std::size_t end = 0; end < count;) {
+      if (random() % 3 == 0) ends.push_back(count);
+      for (std::size_t end = ends.empty() ? 0 : count; end < count;) {
         end = std::min(count, end + 32 * (random() % (most / 32 + 2)));
         ends.push_back(end);
         if (ends.size() > 4) end = count;

@@ -1,4 +1,4 @@
-// Scratch memory of kernels, cut into the arrays that they need.
+// How scratch memory of kernels is cut into arrays.
 #pragma once
 
 #include <cstddef>
@@ -7,10 +7,10 @@
 
 namespace ronde::cuda {
 
-class Parts {
+class Layout {
  public:
   /// Null, to count the bytes alone.
-  explicit Parts(std::byte* memory) : memory_(memory) {}
+  explicit Layout(std::byte* memory) : memory_(memory) {}
 
   template <class T>
   T* take(std::size_t count) {
