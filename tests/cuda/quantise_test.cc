@@ -268,7 +268,7 @@ void run_linear(Codecs& codecs, int bits) {
 void run_long(Codecs& codecs) {
   constexpr std::size_t kLong = 300'000;
   for (const std::size_t size : {1536, 4096}) {
-    const auto norm = size == 1536 ? Norm::mean : Norm::l2;
+    const auto norm = size == 1536 ? Norm::max : Norm::mean;
     codecs.run({.code = {Code::linear8, {size, norm}, Rounding::stochastic}, .count = kLong});
   }
 }
