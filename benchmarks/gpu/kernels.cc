@@ -9,11 +9,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
+#include "cuda/cast.h"
 #include "cuda/device.h"
+#include "cuda/pack.h"
+#include "cuda/quantise.h"
 #include "cuda/reduce.h"
+#include "cuda/top_k.h"
 
 namespace {
 
@@ -25,23 +31,115 @@ class Bench {
   Bench(std::size_t count, int turns) : count_(count), turns_(turns) {}
 
   void run() {
-    const auto a = vector(), b = vector(), c = vector();
     // First, so that the others have something to be compared with.
-    measure("copy", 8 * count_, [&] { device_.copy(stream_, c->data(), a->data(), 4 * count_); });
-    const void* const two[] = {a->data(), b->data()};
-    measure("reduce 2 to 1", 12 * count_, [&] {
-      reduce_many(device_, stream_, {.dtype = DType::float32}, c->data(), two, count_);
-    });
-    measure("scale", 8 * count_, [&] {
-      const Reduction half{.dtype = DType::float32, .prescale = 0.5};
-      reduce_many(device_, stream_, half, c->data(), {two, 1}, count_);
-    });
+    measure("copy", 8 * count_, [&] { device_.copy(stream_, c_->data(), a_->data(), 4 * count_); });
+    reductions();
+    buckets();
+    casts();
+    for (const int bits : {4, 8}) codecs("int" + std::to_string(bits), linear(bits));
+    codecs("fp8", {Code::e4m3, {128, Norm::max}});
+    sums_of_payloads();
+    selections();
   }
 
  private:
-  std::unique_ptr<Memory> vector() {
+  void reductions() {
+    const void* const two[] = {a_->data(), b_->data()};
+    measure("reduce 2 to 1", 12 * count_, [&] {
+      reduce_many(device_, stream_, {.dtype = DType::float32}, c_->data(), two, count_);
+    });
+    measure("scale", 8 * count_, [&] {
+      const Reduction half{.dtype = DType::float32, .prescale = 0.5};
+      reduce_many(device_, stream_, half, c_->data(), {two, 1}, count_);
+    });
+  }
+
+  /// Of the lengths that a model has: a few large arrays, many small ones.
+  void buckets() {
+    std::vector<cuda::Array> arrays;
+    std::size_t done = 0;
+    for (std::size_t i = 0; done < 4 * count_; ++i) {
+      const std::size_t bytes = i % 10 == 0 ? count_ / 8 / 4 * 4 : 4 * (100 + i % 1000);
+      arrays.push_back({a_->data() + done, std::min(bytes, 4 * count_ - done)});
+      done += arrays.back().bytes;
+    }
+    measure("pack", 8 * count_, [&] { pack(device_, stream_, arrays, c_->data()); });
+    measure("unpack", 8 * count_, [&] { unpack(device_, stream_, c_->data(), arrays); });
+  }
+
+  void casts() {
+    CastEncoding encoding{Code::bfloat16, floats(a_), floats(b_), count_, c_->data(), nullptr};
+    measure("bf16 with feedback", 14 * count_, [&] { encode_cast(device_, stream_, encoding); });
+    CastDecoding decoding{Code::bfloat16, c_->data(), floats(a_), count_, Store::add};
+    measure("bf16 decode, add", 10 * count_, [&] { decode_cast(device_, stream_, decoding); });
+  }
+
+  static BlockCode linear(int bits) { return {linear_code(bits), {1024, Norm::max}}; }
+
+  void codecs(const std::string& name, const BlockCode& code) {
+    const std::size_t bytes = payload_of(code);
+    measure(name + " with feedback", 12 * count_ + bytes, [&] {
+      const Encoded to{.count = count_, .payload = c_->data(), .residual = floats(b_)};
+      encode(device_, stream_, code, floats(a_), to);
+    });
+    for (const auto store : {Store::copy, Store::add}) {
+      const bool adds = store == Store::add;
+      measure(name + (adds ? " decode, add" : " decode"), (adds ? 8 : 4) * count_ + bytes, [&] {
+        decode(device_, stream_, code, c_->data(), {floats(a_), count_}, store, nullptr);
+      });
+    }
+  }
+
+  /// Of 8 ranks, int4, into a payload with feedback.
+  void sums_of_payloads() {
+    const auto code = linear(4);
+    const std::size_t bytes = payload_of(code);
+    encode(device_, stream_, code, floats(a_), Encoded{.count = count_, .payload = c_->data()});
+    const std::vector<const void*> parts(8, c_->data());
+    const Memory payload(device_, Memory::Kind::device, bytes);
+    measure("int4 decode, reduce, encode of 8", 9 * bytes + 8 * count_, [&] {
+      const Encoded to{.count = count_, .payload = payload.data(), .residual = floats(b_)};
+      encode(device_, stream_, code, Sum{.parts = parts, .factor = 0.125f}, to);
+    });
+  }
+
+  void selections() {
+    for (const double ratio : {0.001, 0.01}) {
+      const auto k =
+          std::max<std::size_t>(1, static_cast<std::size_t>(ratio * static_cast<double>(count_)));
+      const Memory scratch(device_, Memory::Kind::device, top_k_scratch(device_, count_, k));
+      const Memory positions(device_, Memory::Kind::device, 4 * k),
+          values(device_, Memory::Kind::device, 4 * k), found(device_, Memory::Kind::device, 4);
+      const Entries out{.positions = reinterpret_cast<u32*>(positions.data()),
+                        .values = reinterpret_cast<float*>(values.data()),
+                        .room = static_cast<u32>(k),
+                        .count = reinterpret_cast<u32*>(found.data())};
+      measure("top-k " + std::to_string(ratio).substr(0, 5), 12 * count_, [&] {
+        top_k(device_, stream_, {floats(a_), floats(b_), count_}, k, out, scratch.data());
+      });
+    }
+  }
+
+  std::size_t payload_of(const BlockCode& code) const {
+    const int bits = code.code == Code::e4m3 ? 8 : static_cast<int>(code.code) + 1;
+    return block_bytes(bits, code.blocks.size, count_);
+  }
+
+  static float* floats(const std::unique_ptr<Memory>& memory) {
+    return reinterpret_cast<float*>(memory->data());
+  }
+
+  /// Values that look like gradients.
+  std::unique_ptr<Memory> vector(unsigned seed) {
     auto memory = std::make_unique<Memory>(device_, Memory::Kind::device, 4 * count_);
-    device_.fill(stream_, memory->data(), 0x3f, 4 * count_);
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    std::vector<float> drawn(std::min<std::size_t>(count_, 1 << 20));
+    for (auto& x : drawn) x = normal(random);
+    for (std::size_t i = 0; i < count_; i += drawn.size())
+      device_.copy(stream_, memory->data() + 4 * i, drawn.data(),
+                   4 * std::min(drawn.size(), count_ - i));
+    stream_.synchronise();
     return memory;
   }
 
@@ -70,6 +168,7 @@ class Bench {
   const int turns_;
   Device& device_ = Device::get(0);
   const Stream stream_{device_};
+  const std::unique_ptr<Memory> a_ = vector(1), b_ = vector(2), c_ = vector(3);
   double copy_rate_ = 0;
 };
 

@@ -14,6 +14,7 @@
 #include "cuda/device.h"
 #include "cuda/driver.h"
 #include "cuda/images.h"
+#include "cuda/scratch.h"
 
 namespace py = pybind11;
 
@@ -39,11 +40,13 @@ cuda::StreamHandle stream_from(std::uintptr_t number) {
   return reinterpret_cast<cuda::StreamHandle>(number);
 }
 
-/// Pinned, so that the copy is as fast as the bus.
+/// In pinned memory, so that the copy is as fast as the bus.
 py::array read(std::uintptr_t at, std::size_t bytes, std::uintptr_t stream) {
   const auto* const memory = reinterpret_cast<const void*>(at);
   const auto& device = cuda::Device::holding(memory);
-  auto pinned = std::make_unique<cuda::Memory>(device, cuda::Memory::Kind::pinned, bytes);
+  auto& pool = cuda::ScratchPool::of(device, cuda::Memory::Kind::pinned);
+  // Not for the caller's stream, which may end before the array does.
+  auto pinned = std::make_unique<cuda::Scratch>(pool.take(nullptr, bytes));
   auto* const data = pinned->data();
   {
     WithoutGil release;
@@ -51,7 +54,7 @@ py::array read(std::uintptr_t at, std::size_t bytes, std::uintptr_t stream) {
     device.synchronise(stream_from(stream));
   }
   const py::capsule owner(pinned.release(),
-                          [](void* held) { delete static_cast<cuda::Memory*>(held); });
+                          [](void* held) { delete static_cast<cuda::Scratch*>(held); });
   return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {1}, data,
                    owner);
 }

@@ -35,7 +35,8 @@
       sizeof(Arguments));                                                            \
   static void name(const Arguments& a)
 #if defined(__SANITIZE_THREAD__)
-// Together, as they are others in each block (emulation.cc).
+// Together, as they are others in each block (emulation.cc). GCC ignores that in templates: there
+// shared arrays stand in functions that are none.
 #define __shared__ static __attribute__((section("emulated_shared")))
 #else
 #define __shared__ static

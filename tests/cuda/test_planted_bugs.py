@@ -20,12 +20,15 @@ REPORTS = {
     "address": "ERROR: AddressSanitizer",
     "thread": "WARNING: ThreadSanitizer: data race",
 }
+# Files whose kernels a test needs besides those of its name.
+ALSO = {"low_rank": ["orthogonalise"]}
 
 
 @dataclass(frozen=True)
 class Bug:
     name: str
-    file: str  # of the kernels; its test is that of the same name
+    file: str  # of the kernels
+    kernels: str  # what is compiled, and tested
     right: str
     wrong: str
     build: str  # that finds it
@@ -35,18 +38,86 @@ class Bug:
 BUGS = (
     Bug(
         "a read past the end",
-        "reduce.cu",
-        "i < head + (a.count - end);",
-        "i <= head + (a.count - end);",
+        "packets.h",
+        "reduce",
+        "i < head + (count - end);",
+        "i <= head + (count - end);",
         "address",
     ),
     Bug(
         "a tail that is left out",
-        "reduce.cu",
-        "i < head + (a.count - end);",
+        "packets.h",
+        "reduce",
+        "i < head + (count - end);",
         "i < head;",
         "plain",
         "not so: same(",
+    ),
+    Bug(
+        "a missing barrier after a scan",
+        "top_k.cu",
+        "top_k",
+        "(rows >> 24);\n  __syncthreads();",
+        "(rows >> 24);",
+        "thread",
+    ),
+    Bug(
+        "a missing barrier before totals are read",
+        "low_rank.cu",
+        "low_rank",
+        "= static_cast<float>(total);\n      }\n      __syncthreads();",
+        "= static_cast<float>(total);\n      }",
+        "thread",
+    ),
+    Bug(
+        "an addition that is not atomic",
+        "top_k.cu",
+        "top_k",
+        "atomicAdd(&a.state->bins[kDigit][bin], bins[bin]);",
+        "a.state->bins[kDigit][bin] += bins[bin];",
+        "thread",
+    ),
+    Bug(
+        "a shared array one short",
+        "low_rank.cu",
+        "low_rank",
+        "__shared__ float sums[kWarps * kWarpRows][kMostVectors];",
+        "__shared__ float sums[kWarps * kWarpRows - 1][kMostVectors];",
+        "address",
+    ),
+    Bug(
+        "a write past the end",
+        "shared_scale.cu",
+        "shared_scale",
+        "    if (at < count) out[at] = static_cast<T>(steps[row]);",
+        "    if (at <= count) out[at] = static_cast<T>(steps[row]);",
+        "address",
+    ),
+    Bug(
+        "an offset that is not checked",
+        "sparse.cu",
+        "sparse",
+        "offset < source.length && (i == 0",
+        "(i == 0",
+        "address",
+    ),
+    Bug(
+        "a sum in another order",
+        "low_rank.cu",
+        "low_rank",
+        "by = kRow / 2; by > 0; by /= 2) x +=",
+        "by = 1; by < kRow; by *= 2) x +=",
+        "plain",
+        "not so:",
+    ),
+    Bug(
+        "a barrier in divergent code",
+        "dots.cu",
+        "dots",
+        "    __syncthreads();\n    if (threadIdx.x < half)",
+        "    if (threadIdx.x < half) __syncthreads();\n    if (threadIdx.x < half)",
+        "plain",
+        "emulation: threads",
     ),
 )
 
@@ -69,7 +140,8 @@ def fake_with(bug: Bug, folder: Path) -> None:
     compiler(*common, "-c", tests / "emulation.cc", "-o", folder / "emulation.o")
     compiler(
         *(*common, *FLAGS[bug.build], "-shared", "-o", folder / "libcuda.so.1"),
-        *(folder / "emulation.o", tests / "fake_cuda.cc", "-x", "c++", kernels / bug.file),
+        *(folder / "emulation.o", tests / "fake_cuda.cc", "-x", "c++"),
+        *(kernels / f"{each}.cu" for each in (bug.kernels, *ALSO.get(bug.kernels, ()))),
     )
 
 
@@ -82,7 +154,7 @@ def test_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
         variables["LD_PRELOAD"] = compiler(f"-print-file-name=lib{bug.build[0]}san.so")
         variables["TSAN_OPTIONS"] = "halt_on_error=1"
     result = subprocess.run(
-        [NATIVE / f"cuda_{Path(bug.file).stem}_test"],
+        [NATIVE / f"cuda_{bug.kernels}_test"],
         env=with_fakes(tmp_path, **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
