@@ -23,6 +23,12 @@ WEAK void* __tsan_get_current_fiber();
 WEAK void __tsan_switch_to_fiber(void* fibre, unsigned flags);
 WEAK void __tsan_acquire(void* address);
 WEAK void __tsan_release(void* address);
+WEAK void __tsan_java_alloc(std::uintptr_t address, std::uintptr_t size);
+WEAK void __tsan_java_free(std::uintptr_t address, std::uintptr_t size);
+
+/// Where the linker puts the shared arrays, for ThreadSanitizer; null if there are none.
+extern WEAK __attribute__((visibility("hidden"))) char __start_emulated_shared[];
+extern WEAK __attribute__((visibility("hidden"))) char __stop_emulated_shared[];
 
 /// Goes on where `to` has stopped, which is stored in *from for this one.
 void emulation_switch(void** from, void* to);
@@ -115,6 +121,15 @@ void acquire(char& order) {
 }
 void release(char& order) {
   if (__tsan_release) __tsan_release(&order);
+}
+
+/// What follows is other memory for ThreadSanitizer, at an address that it has seen before.
+void forget(const char* begin, const char* end) {
+  if (!__tsan_java_alloc || begin == end) return;
+  const auto first = reinterpret_cast<std::uintptr_t>(begin) & ~std::uintptr_t{7};
+  const auto size = (reinterpret_cast<std::uintptr_t>(end) - first + 7) & ~std::uintptr_t{7};
+  __tsan_java_free(first, size);
+  __tsan_java_alloc(first, size);
 }
 
 /// Back to the scheduler, until it comes back.
@@ -225,6 +240,7 @@ std::vector<unsigned> turns(unsigned count) {
 
 void run_block(unsigned number, const std::vector<unsigned>& order, void* const* contexts) {
   const auto count = static_cast<unsigned>(order.size());
+  forget(__start_emulated_shared, __stop_emulated_shared);
   for (unsigned i = 0; i < count; ++i) {
     auto& fibre = block->fibres[i];
     const Index index{{i, 0, 0}, {number, 0, 0}, {count, 1, 1}, block->fibres[i].index.blocks};

@@ -34,7 +34,12 @@
       #name, [](const void* given) { name(*static_cast<const Arguments*>(given)); }, \
       sizeof(Arguments));                                                            \
   static void name(const Arguments& a)
+#if defined(__SANITIZE_THREAD__)
+// Together, as they are others in each block (emulation.cc).
+#define __shared__ static __attribute__((section("emulated_shared")))
+#else
 #define __shared__ static
+#endif
 #define __device__
 
 struct dim3 {
