@@ -60,9 +60,14 @@ DEVICE DotSums add_column(const T* left, const T* right, u64 count) {
   return sums;
 }
 
+DEVICE DotSums* sums_of_blocks() {
+  __shared__ DotSums sums[kDotGroup];
+  return sums;
+}
+
 template <class T>
 DEVICE void add_products(const DotProducts& a) {
-  __shared__ DotSums blocks[kDotGroup];
+  DotSums* const blocks = sums_of_blocks();
   const u32 block = threadIdx.x / kRow;
   for (u64 group = blockIdx.x; group < a.groups; group += gridDim.x) {
     const u64 begin = (group * kDotGroup + block) * kDotBlock;
