@@ -56,6 +56,7 @@ std::vector<std::byte> moderate(DType dtype, std::size_t count, std::mt19937_64&
     floats[i] = static_cast<float>(doubles[i]);
   }
   std::vector<std::byte> all(count * size_of(dtype));
+  if (count == 0) return all;
   if (dtype == DType::float64)
     std::memcpy(all.data(), doubles.data(), all.size());
   else if (dtype == DType::float32)

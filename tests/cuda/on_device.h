@@ -18,6 +18,10 @@
 #include "core/dtype.h"
 #include "cuda/device.h"
 
+// AddressSanitizer's, which stands in for the memory of the device there; or null.
+extern "C" __attribute__((weak)) void __asan_poison_memory_region(const volatile void* begin,
+                                                                  std::size_t bytes);
+
 namespace ronde::cuda {
 
 inline std::uint64_t seed() {
@@ -25,7 +29,8 @@ inline std::uint64_t seed() {
   return text ? std::strtoull(text, nullptr, 10) : 1;
 }
 
-/// A copy of bytes on the device, at so many bytes behind what is well aligned.
+/// A copy of bytes on the device, at so many bytes behind what is well aligned. Nothing may touch
+/// those (AddressSanitizer sees it of whole words).
 class OnDevice {
  public:
   OnDevice(const Device& device, const Stream& stream, std::span<const std::byte> bytes,
@@ -42,6 +47,9 @@ class OnDevice {
         memory_(device, Memory::Kind::device, behind + bytes),
         bytes_(bytes) {
     device.fill(stream, memory_.data(), 0xab, memory_.size());
+    if (!__asan_poison_memory_region || behind < 8) return;
+    stream.synchronise();
+    __asan_poison_memory_region(memory_.data(), behind / 8 * 8);
   }
 
   std::byte* data() const { return memory_.data() + behind_; }

@@ -37,6 +37,25 @@ class Buckets {
     ++cases;
   }
 
+  /// One after another, without waiting in between: each has its own table.
+  void enqueue_many() {
+    Bytes bytes(3000);
+    for (auto& byte : bytes) byte = static_cast<std::byte>(random_());
+    const OnDevice source(device_, stream_, bytes);
+    std::vector<std::unique_ptr<OnDevice>> results;
+    for (std::size_t i = 0; i < 50; ++i) {
+      const Array halves[] = {{source.data() + i, 100 + i}, {source.data() + 50 * i, 150 - i}};
+      results.push_back(std::make_unique<OnDevice>(device_, stream_, 250));
+      pack(device_, stream_, halves, results.back()->data());
+    }
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      Bytes expected(bytes.begin() + i, bytes.begin() + 100 + 2 * i);
+      expected.insert(expected.end(), bytes.begin() + 50 * i, bytes.begin() + 150 + 49 * i);
+      CHECK(results[i]->bytes() == expected);
+    }
+    ++cases;
+  }
+
   std::mt19937_64& random() { return random_; }
   int cases = 0;
 
@@ -105,6 +124,10 @@ int main() {
   // As many arrays as the search for one of them makes different.
   for (const std::size_t count : {31, 32, 33, 1025})
     buckets.run(std::vector<Piece>(count, {1 + random() % 3, random() % 5}), alignment());
+  // In a table where a longer one was before, whose end must not be read.
+  buckets.run(std::vector<Piece>(64, {1, 0}), 0);
+  buckets.run(std::vector<Piece>(57, {8193, 0}), 0);
+  buckets.enqueue_many();
   // Long and short ones.
   for (int round = 0; round < 6; ++round) {
     std::vector<Piece> pieces(1 + random() % 60);

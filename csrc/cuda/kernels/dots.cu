@@ -60,10 +60,9 @@ DEVICE DotSums add_column(const T* left, const T* right, u64 count) {
   return sums;
 }
 
-/// In a function that is no template, where ThreadSanitizer knows them (tests/cuda/emulation.h).
 DEVICE DotSums* sums_of_blocks() {
-  __shared__ DotSums blocks[kDotGroup];
-  return blocks;
+  __shared__ DotSums sums[kDotGroup];
+  return sums;
 }
 
 template <class T>
