@@ -220,6 +220,7 @@ void check_incomplete() {
       nap();
     }
     CHECK(contains(thrown_by([&] { reduces(4)(rank, memory.data()); }), "before"));
+    rank.stream.synchronise();
     if (r != 0) rank.nccl.abort();  // and what is not aborted ends all the same
   });
 }
