@@ -26,12 +26,12 @@ inline auto fake_kill() {
 }
 inline bool is_fake() { return fake_kill() != nullptr; }
 
+inline Device& device_of(int rank) { return Device::get(rank % Driver::get().devices()); }
+
 /// One rank, with a stream of its own, on one of the devices.
 struct Rank {
   Rank(const NcclId& id, int size, int rank)
-      : device(Device::get(rank % Driver::get().devices())),
-        stream(device),
-        nccl(device, id, size, rank) {}
+      : device(device_of(rank)), stream(device), nccl(device, id, size, rank) {}
 
   void settle() {
     while (!nccl.ready()) nap();

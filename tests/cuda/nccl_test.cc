@@ -347,6 +347,24 @@ void check_several(int size) {
   });
 }
 
+/// What was called is done before the end, though others come late to it.
+void check_end(int size) {
+  const auto id = Nccl::get().unique_id();
+  in_parallel(size, [&](int r) {
+    const Device& device = device_of(r);
+    const Stream stream(device);
+    const OnDevice memory(device, stream, Bytes(100, std::byte{1}));
+    {
+      NcclCommunicator nccl(device, id, size, r);
+      while (!nccl.ready()) nap();
+      for (int i = 0; i < 5 * r; ++i) nap();
+      nccl.all_reduce(stream, {memory.data(), memory.data(), 100, DType::uint8}, ReduceOp::sum);
+    }
+    stream.synchronise();
+    CHECK(memory.bytes() == Bytes(100, static_cast<std::byte>(size)));
+  });
+}
+
 void check_types() {
   for (int d = 0; d < kDTypeCount; ++d) {
     const auto dtype = static_cast<DType>(d);
@@ -391,6 +409,7 @@ int main(int argc, char** argv) {
       check_order(rank);
     });
     check_several(size);
+    if (nccl.CommFinalize && size <= 2) check_end(size);
     std::printf("NCCL %d, %d ranks\n", nccl.version(), size);
   }
 }
