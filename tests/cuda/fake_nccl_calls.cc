@@ -1,8 +1,8 @@
+#include "fake_nccl_calls.h"
+
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
-
-#include "fake_nccl.h"
 
 namespace fake_nccl {
 namespace {

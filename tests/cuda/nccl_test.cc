@@ -324,6 +324,24 @@ void check_order(Rank& rank) {
   }
 }
 
+/// On two streams in turn, which nothing orders but the communicator.
+void check_streams(Rank& rank) {
+  const Stream other(rank.device);
+  const std::size_t count = 100;
+  const OnDevice a(rank.device, rank.stream, Bytes(count, std::byte{1}));
+  const OnDevice b(rank.device, other, message(rank.nccl.rank(), 0, count));
+  for (int i = 0; i < 10; ++i) {
+    rank.nccl.all_reduce(rank.stream, {a.data(), a.data(), count, DType::uint8}, ReduceOp::max);
+    rank.settle();
+    rank.nccl.broadcast(other, {b.data(), b.data(), count, DType::uint8}, i % rank.nccl.size());
+    rank.settle();
+  }
+  rank.finish();
+  other.synchronise();
+  CHECK(a.bytes() == Bytes(count, std::byte{1}));
+  CHECK(b.bytes() == message(0, 0, count));
+}
+
 /// Two communicators of the same ranks, in other orders, each with work on its stream at once.
 void check_several(int size) {
   const auto first = Nccl::get().unique_id(), second = Nccl::get().unique_id();
@@ -407,6 +425,7 @@ int main(int argc, char** argv) {
       check_ring(rank);
       check_all_to_all(rank);
       check_order(rank);
+      check_streams(rank);
     });
     check_several(size);
     if (nccl.CommFinalize && size <= 2) check_end(size);

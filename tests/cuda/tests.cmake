@@ -26,7 +26,8 @@ if(cuda_images)
   add_library(fake_cuda SHARED tests/cuda/emulation.cc tests/cuda/fake_cuda.cc ${kernel_sources})
   fake_library(fake_cuda cuda 1)
 
-  set(fake_nccl_sources tests/cuda/fake_nccl.cc tests/cuda/fake_nccl_calls.cc)
+  set(fake_nccl_sources tests/cuda/fake_nccl.cc tests/cuda/fake_nccl_calls.cc
+    tests/cuda/fake_nccl_world.cc)
   add_library(fake_nccl SHARED ${fake_nccl_sources})
   fake_library(fake_nccl nccl 2)
   add_library(fake_old_nccl SHARED ${fake_nccl_sources})
