@@ -104,8 +104,11 @@ bool reduces_to(const Case& c, const Inputs& inputs, std::size_t first, const By
   const auto size = size_of(c.reduction.dtype);
   if (result.size() != c.count * size) return false;
   if (c.exact) {
+    std::vector<Bytes> parts;
+    for (const auto& input : inputs.of)
+      parts.emplace_back(&input[first * size], &input[first * size] + result.size());
     std::vector<const void*> ins;
-    for (const auto& input : inputs.of) ins.push_back(&input[first * size]);
+    for (const auto& part : parts) ins.push_back(part.data());
     Bytes expected(result.size());
     void* out = expected.data();
     reduce_many(c.reduction, {&out, 1}, ins, c.count, false);
