@@ -55,13 +55,16 @@ struct NcclId {
   std::array<char, 128> bytes{};
 };
 
-/// ncclConfig_t as of 2.14. Newer ones append to it, and the library takes its own defaults for
-/// what a struct of that size and version does not have:
-///   2.14 blocking              2.17 cgaClusterSize, minCTAs, maxCTAs, netName       2.18
-///   splitShare 2.25 trafficClass          2.27 commName, collnetEnable, CTAPolicy, shrinkShare,
-///   nvlsCTAs 2.28 nChannelsPerNetPeer, nvlinkCentricSched         2.29 and later: graphUsageMode,
-///   numRmaCtx, maxP2pPeers, graphStreamOrdering, and of 2.31 launchOrderImplicit, numRmaSig,
-///   rmaEagerInit, hostCftMode, nvlsHostMode
+/// ncclConfig_t as of 2.14. Newer ones append fields, and for those that a struct of this size and
+/// version lacks the library takes its own defaults:
+///
+///   2.17  cgaClusterSize, minCTAs, maxCTAs, netName
+///   2.18  splitShare
+///   2.25  trafficClass
+///   2.27  commName, collnetEnable, CTAPolicy, shrinkShare, nvlsCTAs
+///   2.28  nChannelsPerNetPeer, nvlinkCentricSched
+///   2.31  graphUsageMode, numRmaCtx, maxP2pPeers, graphStreamOrdering (some of them sooner),
+///         launchOrderImplicit, numRmaSig, rmaEagerInit, hostCftMode, nvlsHostMode
 struct NcclConfig {
   std::size_t size = sizeof(NcclConfig);
   unsigned magic = 0xcafebeef;
@@ -176,11 +179,12 @@ class NcclCommunicator {
   /// called from now on.
   void abort();
 
-  // Each may begin with in == out, or with `in` or `out` at this rank's part of the other.
+  // Each also works in place: with in == out, or, if one of them is longer, with the other at this
+  // rank's part of it.
 
   void all_reduce(StreamHandle stream, const NcclBuffers& buffers, ReduceOp op);
   void reduce(StreamHandle stream, const NcclBuffers& buffers, ReduceOp op, int root);
-  /// `in` has size() times `count` elements, of which this rank gets the sum of its own `count`.
+  /// `in` has size() times `count` elements, of which this rank gets its own `count`, reduced.
   void reduce_scatter(StreamHandle stream, const NcclBuffers& buffers, ReduceOp op);
 
   // These move elements of all types.
