@@ -421,6 +421,13 @@ API cuStreamWaitEvent(void* stream, void* handle, unsigned) {
   return Status::success;
 }
 
+/// For the fake NCCL (fake_nccl.cc): runs `run(argument)` on the stream in its turn.
+extern "C" __attribute__((visibility("default"))) void fake_cuda_enqueue(void* stream,
+                                                                         void (*run)(void*),
+                                                                         void* argument) {
+  stream_of(stream).add([=] { run(argument); });
+}
+
 // Kernels -----------------------------------------------------------------------------------------
 
 API cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned,

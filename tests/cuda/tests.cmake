@@ -1,6 +1,6 @@
 # The tests of the kernels: programs that use whatever libcuda.so.1 they find. With ctest it is a fake one,
 # with the kernels compiled for the emulation; on a machine with a GPU the same programs run with the
-# driver's (benchmarks/gpu/check.py).
+# driver's (benchmarks/gpu/check.py). The same goes for libnccl.so.2.
 #
 # The fakes are built as they are and with each sanitizer, so a build of the core without any suffices to
 # test the kernels under all: the sanitizer's library is then preloaded.
@@ -17,13 +17,13 @@ set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX
 set_source_files_properties(tests/cuda/emulation.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=all)
 
 # build/fake/libcuda.so.1, build/fake-thread/libcuda.so.1, ...
-function(add_fake name folder sanitizer)
+function(add_fake name version folder sanitizer)
   add_library(${folder}_${name} SHARED ${ARGN})
-  set_target_properties(${folder}_${name} PROPERTIES OUTPUT_NAME ${name} SOVERSION 1
+  set_target_properties(${folder}_${name} PROPERTIES OUTPUT_NAME ${name} SOVERSION ${version}
     LIBRARY_OUTPUT_DIRECTORY ${folder})
   target_include_directories(${folder}_${name} PRIVATE csrc tests/cuda)
   target_compile_options(${folder}_${name} PRIVATE -Wall -Wextra -ffp-contract=off)
-  target_link_libraries(${folder}_${name} PRIVATE Threads::Threads)
+  target_link_libraries(${folder}_${name} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
   if(RONDE_WERROR)
     target_compile_options(${folder}_${name} PRIVATE -Werror)
   endif()
@@ -35,10 +35,13 @@ function(add_fake name folder sanitizer)
   add_dependencies(fakes ${folder}_${name})
 endfunction()
 
+set(fake_nccl_sources tests/cuda/fake_nccl.cc tests/cuda/fake_nccl_calls.cc
+  tests/cuda/fake_nccl_world.cc)
 add_custom_target(fakes)
 function(add_fakes folder sanitizer)
-  add_fake(cuda ${folder} "${sanitizer}"
+  add_fake(cuda 1 ${folder} "${sanitizer}"
     tests/cuda/emulation.cc tests/cuda/fake_cuda.cc ${kernel_sources})
+  add_fake(nccl 2 ${folder} "${sanitizer}" ${fake_nccl_sources})
 endfunction()
 
 # Runs each program against the fakes of a folder, once for each order of the threads.
@@ -73,6 +76,17 @@ if(RONDE_SANITIZE)
 else()
   add_fakes(fake "")
   add_cuda_tests(fake "" forward backward 1)
+  # Of NCCL: on several devices; one of before 2.14; a library that is another.
+  add_fake(nccl 2 fake-old "" ${fake_nccl_sources})
+  target_compile_definitions(fake-old_nccl PRIVATE FAKE_NCCL_OLD)
+  set(fakes ${CMAKE_CURRENT_BINARY_DIR})
+  add_test(NAME cuda_nccl_test_devices COMMAND cuda_nccl_test)
+  add_test(NAME cuda_nccl_test_old COMMAND cuda_nccl_test
+    --library ${fakes}/fake-old/libnccl.so.2)
+  add_test(NAME cuda_nccl_test_other COMMAND cuda_nccl_test --library ${fakes}/fake/libcuda.so.1
+    --missing "it has no ncclGetVersion")
+  set_tests_properties(cuda_nccl_test_devices cuda_nccl_test_old cuda_nccl_test_other PROPERTIES
+    ENVIRONMENT "LD_LIBRARY_PATH=${fakes}/fake;FAKE_CUDA_DEVICES=3")
   foreach(sanitizer address thread)
     string(SUBSTRING ${sanitizer} 0 1 letter)
     execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=lib${letter}san.so
