@@ -14,6 +14,7 @@
 #include "cuda/device.h"
 #include "cuda/driver.h"
 #include "cuda/images.h"
+#include "cuda/nccl.h"
 #include "cuda/scratch.h"
 
 namespace py = pybind11;
@@ -94,6 +95,9 @@ void bind_cuda(py::module_& module) {
       },
       "pointer"_a, "The number of the GPU that holds this memory. Raises ValueError if none does.");
   module.def("cuda_driver_version", [] { return cuda::Driver::get().version(); });
+  module.def("nccl_look_in", &cuda::Nccl::look_in, "file"_a,
+             "Where NCCL is, if the process has not loaded one. Before its first use.");
+  module.def("nccl_version", [] { return cuda::Nccl::get().version(); });
   module.def("cuda_devices", &devices,
              "Name and architecture of each GPU, which becomes ready for use. Raises "
              "UnavailableError if one cannot be used, or if there is none.");

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
         shutdown,
         size,
     )
-    from .cuda import DeviceArray, cuda_available, cuda_built
+    from .cuda import cuda_available, cuda_built, nccl_version
+    from .device_arrays import DeviceArray
     from .errors import (
         MismatchError,
         RankFailedError,
@@ -152,6 +153,7 @@ __all__ = [
     "join",
     "local_rank",
     "local_size",
+    "nccl_version",
     "poll",
     "rank",
     "reduce",
@@ -173,6 +175,7 @@ if not TYPE_CHECKING:
         "compression",
         "context",
         "cuda",
+        "device_arrays",
         "errors",
         "handles",
         "joining",

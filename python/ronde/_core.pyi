@@ -108,6 +108,12 @@ class DeviceMemory:
 def cuda_driver_version() -> int:
     """12090 for CUDA 12.9. Raises UnavailableError if there is no driver."""
 
+def nccl_look_in(file: str) -> None:
+    """Where NCCL is, if the process has not loaded one. Before its first use."""
+
+def nccl_version() -> int:
+    """22809 for NCCL 2.28.9. Raises UnavailableError if there is none."""
+
 def cuda_devices() -> list[tuple[str, int]]:
     """Name and architecture of each GPU, which becomes ready for use. Raises UnavailableError if one
     cannot be used, or if there is none."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._device_arrays import OnDevice, on_device
+from .device_arrays import OnDevice, on_device
 from .errors import UnavailableError
 
 __all__ = [

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+import functools
+import importlib.util
+from pathlib import Path
 
 from . import _core
 from .errors import RondeError
 
-__all__ = ["DeviceArray", "cuda_available", "cuda_built"]
+__all__ = ["cuda_available", "cuda_built", "nccl_version"]
 
 
 def cuda_built() -> bool:
@@ -34,33 +32,36 @@ def cuda_available() -> bool:
         return False
 
 
-class DeviceArray:
-    """An array in the memory of a GPU, not filled, for whoever reads `__cuda_array_interface__`.
+def nccl_version() -> str | None:
+    """Return the version of NCCL that Ronde finds, "2.28.9" say, or None if it finds none.
 
-    That is what a collective returns for an array of a GPU that is neither CuPy's nor torch's.
-
-    Args:
-        shape: of the array.
-        dtype: what NumPy has.
-        device: the number of the GPU.
+    It is that of the process, of a package `nvidia-nccl-cu12` or `nvidia-nccl-cu13`, or of the system. It
+    needs no driver. `ronde doctor` says what is missing.
     """
+    try:
+        return require_nccl()
+    except RondeError:
+        return None
 
-    def __init__(
-        self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, device: int = 0
-    ) -> None:
-        self.shape = tuple(shape)
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
-        size = math.prod(self.shape) * self.dtype.itemsize
-        self._memory = _core.DeviceMemory(size, device)
 
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self._memory.pointer, False),
-            "version": 3,
-        }
+@functools.cache
+def require_nccl() -> str:
+    """The version. Raises UnavailableError, which says what is missing."""
+    library = _packaged_nccl()
+    if library is not None:
+        _core.nccl_look_in(str(library))
+    version = _core.nccl_version()
+    # Since 2.9 the major version has five digits behind it.
+    parts = divmod(version, 10000) if version >= 20000 else divmod(version, 1000)
+    return f"{parts[0]}.{parts[1] // 100}.{parts[1] % 100}"
 
-    def __repr__(self) -> str:
-        return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
+
+def _packaged_nccl() -> Path | None:
+    """The library of NVIDIA's packages for pip, looked up without an import."""
+    try:
+        spec = importlib.util.find_spec("nvidia.nccl")
+    except ModuleNotFoundError:
+        return None
+    folders = (spec.submodule_search_locations if spec else None) or []
+    found = (Path(folder) / "lib/libnccl.so.2" for folder in folders)
+    return next((library for library in found if library.exists()), None)

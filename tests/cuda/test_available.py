@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import ronde
 from fakes import needs_fakes, with_fakes
 
 PROGRAM = "import ronde; print(ronde.cuda_built(), ronde.cuda_available())"
+NCCL = "import ronde; print(ronde.nccl_version(), ronde.nccl_version())"
 
 
-def says(**variables: str) -> str:
-    command = [sys.executable, "-c", PROGRAM]
+def says(program: str = PROGRAM, **variables: str) -> str:
+    command = [sys.executable, "-c", program]
     result = subprocess.run(
         command, env=with_fakes(**variables), capture_output=True, text=True, check=True
     )
@@ -62,6 +64,22 @@ def test_what_is_missing_is_said(variables: dict[str, str], words: str) -> None:
     mark, text = doctor(**variables)["CUDA"]
     assert mark == "--"
     assert words in text
+
+
+@needs_fakes
+def test_nccl_is_found() -> None:
+    assert says(NCCL) == "2.28.9 2.28.9"
+    assert doctor()["NCCL"] == ("ok", "2.28.9")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("nvidia") is not None, reason="there may be a package with NCCL"
+)
+def test_missing_nccl_is_said() -> None:
+    assert says(NCCL, LD_LIBRARY_PATH="") == "None None"
+    mark, text = doctor(LD_LIBRARY_PATH="")["NCCL"]
+    assert mark == "--"
+    assert "nvidia-nccl-cu12" in text
 
 
 def test_without_a_driver_all_else_works() -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 
-from .. import _core, settings
+from .. import _core, cuda, settings
 from .._text import printable
 from ..errors import RondeError, UnavailableError
 from . import launch
@@ -95,6 +95,7 @@ def _found() -> Iterator[Finding]:
     yield _cores()
     yield _shared_memory()
     yield from _cuda()
+    yield _nccl()
     yield from _packages()
     yield from _variables()
     yield from _mpi()
@@ -152,6 +153,13 @@ def _cuda() -> Iterator[Finding]:
     )
     for number, (name, architecture) in enumerate(devices):
         yield Finding(OK, f"GPU {number}", f"{name}, sm_{architecture}")
+
+
+def _nccl() -> Finding:
+    try:
+        return Finding(OK, "NCCL", cuda.require_nccl())
+    except RondeError as error:
+        return Finding(ABSENT, "NCCL", str(error))
 
 
 def _packages() -> Iterator[Finding]:

@@ -17,13 +17,44 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .cuda import DeviceArray
 
-__all__ = ["OnDevice", "on_device"]
+__all__ = ["DeviceArray"]
 
 Array = npt.NDArray[Any]
 
 _BYTES_OF_BFLOAT16 = np.dtype(np.int16)  # NumPy has no such type: its bits travel
+
+
+class DeviceArray:
+    """An array in the memory of a GPU, not filled, for whoever reads `__cuda_array_interface__`.
+
+    That is what a collective returns for an array of a GPU that is neither CuPy's nor torch's.
+
+    Args:
+        shape: of the array.
+        dtype: what NumPy has.
+        device: the number of the GPU.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, device: int = 0
+    ) -> None:
+        self.shape = tuple(shape)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        size = math.prod(self.shape) * self.dtype.itemsize
+        self._memory = _core.DeviceMemory(size, device)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self._memory.pointer, False),
+            "version": 3,
+        }
+
+    def __repr__(self) -> str:
+        return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
 
 
 @dataclass(frozen=True)
