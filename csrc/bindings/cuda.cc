@@ -28,14 +28,35 @@ std::set<int> architectures() {
   return all;
 }
 
-std::vector<std::tuple<std::string, int>> devices() {
-  std::vector<std::tuple<std::string, int>> all;
+std::vector<std::tuple<std::string, int, bool>> devices() {
+  std::vector<std::tuple<std::string, int, bool>> all;
   for (int i = 0; i < cuda::Driver::get().devices(); ++i) {
-    const auto& device = cuda::Device::get(i);
-    all.emplace_back(device.name(), device.architecture());
+    const auto facts = cuda::Device::ask(i);
+    all.emplace_back(facts.name, facts.architecture, cuda::Device::has_kernels(facts.architecture));
   }
   return all;
 }
+
+/// Without the GIL, as the driver may wait for what needs it, a callback of CuPy say.
+class DeviceMemory {
+ public:
+  DeviceMemory(std::size_t bytes, int device) {
+    WithoutGil release;
+    memory_ = std::make_unique<cuda::Memory>(cuda::Device::get(device), cuda::Memory::Kind::device,
+                                             bytes);
+  }
+  ~DeviceMemory() {
+    WithoutGil release;
+    memory_.reset();
+  }
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+
+  std::uintptr_t pointer() const { return reinterpret_cast<std::uintptr_t>(memory_->data()); }
+
+ private:
+  std::unique_ptr<cuda::Memory> memory_;
+};
 
 cuda::StreamHandle stream_from(std::uintptr_t number) {
   return reinterpret_cast<cuda::StreamHandle>(number);
@@ -44,16 +65,17 @@ cuda::StreamHandle stream_from(std::uintptr_t number) {
 /// In pinned memory, so that the copy is as fast as the bus.
 py::array read(std::uintptr_t at, std::size_t bytes, std::uintptr_t stream) {
   const auto* const memory = reinterpret_cast<const void*>(at);
-  const auto& device = cuda::Device::holding(memory);
-  auto& pool = cuda::ScratchPool::of(device, cuda::Memory::Kind::pinned);
-  // Not for the caller's stream, which may end before the array does.
-  auto pinned = std::make_unique<cuda::Scratch>(pool.take(nullptr, bytes));
-  auto* const data = pinned->data();
+  std::unique_ptr<cuda::Scratch> pinned;
   {
     WithoutGil release;
-    device.copy(stream_from(stream), data, memory, bytes);
+    const auto& device = cuda::Device::holding(memory);
+    auto& pool = cuda::ScratchPool::of(device, cuda::Memory::Kind::pinned);
+    pinned = std::make_unique<cuda::Scratch>(pool.take(stream_from(stream), bytes));
+    device.copy(stream_from(stream), pinned->data(), memory, bytes);
     device.synchronise(stream_from(stream));
+    pinned->mark_idle();
   }
+  auto* const data = pinned->data();
   const py::capsule owner(pinned.release(),
                           [](void* held) { delete static_cast<cuda::Scratch*>(held); });
   return py::array(py::dtype::of<std::uint8_t>(), {static_cast<py::ssize_t>(bytes)}, {1}, data,
@@ -62,9 +84,9 @@ py::array read(std::uintptr_t at, std::size_t bytes, std::uintptr_t stream) {
 
 void write(std::uintptr_t at, const py::array& from, std::uintptr_t stream) {
   auto* const memory = reinterpret_cast<void*>(at);
-  const auto& device = cuda::Device::holding(memory);
   const auto data = input_of(from);
   WithoutGil release;
+  const auto& device = cuda::Device::holding(memory);
   device.copy(stream_from(stream), memory, data.data, data.bytes);
   device.synchronise(stream_from(stream));
 }
@@ -79,18 +101,13 @@ void bind_cuda(py::module_& module) {
              "Bytes of a GPU, as the stream has them, once it has come to them.");
   module.def("cuda_write", &write, "pointer"_a, "array"_a, "stream"_a,
              "Writes a contiguous array to a GPU in the order of the stream, and waits for it.");
-  py::class_<cuda::Memory>(module, "DeviceMemory", "Bytes of a GPU, which end with this.")
-      .def(py::init([](std::size_t bytes, int device) {
-             return std::make_unique<cuda::Memory>(cuda::Device::get(device),
-                                                   cuda::Memory::Kind::device, bytes);
-           }),
-           "bytes"_a, "device"_a = 0)
-      .def_property_readonly("pointer", [](const cuda::Memory& self) {
-        return reinterpret_cast<std::uintptr_t>(self.data());
-      });
+  py::class_<DeviceMemory>(module, "DeviceMemory", "Bytes of a GPU, which end with this.")
+      .def(py::init<std::size_t, int>(), "bytes"_a, "device"_a = 0)
+      .def_property_readonly("pointer", &DeviceMemory::pointer);
   module.def(
       "cuda_device_of",
       [](std::uintptr_t at) {
+        WithoutGil release;
         return cuda::Device::holding(reinterpret_cast<const void*>(at)).ordinal();
       },
       "pointer"_a, "The number of the GPU that holds this memory. Raises ValueError if none does.");
@@ -99,8 +116,8 @@ void bind_cuda(py::module_& module) {
              "Where NCCL is, if the process has not loaded one. Before its first use.");
   module.def("nccl_version", [] { return cuda::Nccl::get().version(); });
   module.def("cuda_devices", &devices,
-             "Name and architecture of each GPU, which becomes ready for use. Raises "
-             "UnavailableError if one cannot be used, or if there is none.");
+             "Of each GPU its name, its architecture, and whether there are kernels for it. Raises "
+             "UnavailableError if there is none.");
 }
 
 }  // namespace ronde

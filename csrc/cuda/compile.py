@@ -27,8 +27,11 @@ class Error(Exception):
     pass
 
 
+OLDEST, AFTER_NEWEST = (12, 8), (13, 0)  # that know all architectures
+
+
 def find_nvrtc() -> Path | None:
-    """The library of the package, if that is installed."""
+    """The library of the package, if that is installed in a version that suits."""
     try:
         spec = importlib.util.find_spec("nvidia.cuda_nvrtc")
     except ModuleNotFoundError:
@@ -36,7 +39,8 @@ def find_nvrtc() -> Path | None:
     folders = spec.submodule_search_locations if spec else None
     for folder in folders or []:
         for library in sorted(Path(folder).glob("lib/libnvrtc.so.*")):
-            return library
+            if OLDEST <= Nvrtc(library).version() < AFTER_NEWEST:
+                return library
     return None
 
 
@@ -52,6 +56,11 @@ class Nvrtc:
         result = self.library[function](*arguments)
         if result:
             raise Error(f"{function}: {self.library.nvrtcGetErrorString(result).decode()}")
+
+    def version(self) -> tuple[int, int]:
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        self.call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        return major.value, minor.value
 
     def compile(self, source: Path, options: list[str]) -> tuple[bytes, str]:
         """The cubin, and what the compiler said."""

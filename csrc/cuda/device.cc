@@ -12,10 +12,6 @@
 namespace ronde::cuda {
 namespace {
 
-// Blocks that a multiprocessor has at once, of the kernels that loop over what is left: as many as
-// its threads allow.
-constexpr int kBlocksEach = 2048 / kThreads;
-
 Address address(const void* memory) { return reinterpret_cast<Address>(memory); }
 
 /// What is given back in a destructor, perhaps after the driver has ended: then there is nothing to
@@ -49,51 +45,59 @@ Device& Device::get(Ordinal ordinal) {
   static auto& all = *new std::map<Ordinal, std::unique_ptr<Device>>;  // never destroyed
   const std::lock_guard lock(mutex);
   auto& device = all[ordinal];
-  if (!device) {
-    auto made = std::unique_ptr<Device>(new Device(ordinal));
-    made->load(Driver::get());
-    device = std::move(made);
-  }
+  if (!device) device.reset(new Device(ordinal));
   return *device;
 }
 
 Device& Device::holding(const void* memory) {
+  constexpr auto kInvalidValue = static_cast<Status>(1);
   Ordinal ordinal = 0;
+  const auto& driver = Driver::get();
   const auto status =
-      Driver::get().PointerGetAttribute(&ordinal, PointerAttribute::device, address(memory));
-  if (status != Status::success) throw ArgumentError("the memory is not that of a GPU");
+      driver.PointerGetAttribute(&ordinal, PointerAttribute::device, address(memory));
+  if (status == kInvalidValue) throw ArgumentError("the memory is not that of a GPU");
+  driver.check(status, "asking which GPU holds an array");
   return get(ordinal);
 }
 
-Device::Device(Ordinal ordinal) : ordinal_(ordinal) {}
-
-void Device::load(const Driver& driver) {
-  const auto text = "GPU " + std::to_string(ordinal_);
-  if (ordinal_ < 0 || ordinal_ >= driver.devices())
+Device::Facts Device::ask(Ordinal ordinal) {
+  const auto& driver = Driver::get();
+  const auto text = "GPU " + std::to_string(ordinal);
+  if (ordinal < 0 || ordinal >= driver.devices())
     throw UnavailableError("there is no " + text + ": the NVIDIA driver finds " +
                            std::to_string(driver.devices()));
   const auto ask = [&](Attribute attribute) {
     int value = 0;
-    driver.check(driver.DeviceGetAttribute(&value, attribute, ordinal_), "to ask about " + text);
+    driver.check(driver.DeviceGetAttribute(&value, attribute, ordinal), "asking about " + text);
     return value;
   };
   std::array<char, 256> name{};
-  driver.check(driver.DeviceGetName(name.data(), name.size(), ordinal_), "to ask about " + text);
-  name_ = name.data();
-  architecture_ = 10 * ask(Attribute::capability_major) + ask(Attribute::capability_minor);
-  multiprocessors_ = ask(Attribute::multiprocessors);
-  const auto found = suitable(architecture_);
+  driver.check(driver.DeviceGetName(name.data(), name.size(), ordinal), "asking about " + text);
+  return {name.data(), 10 * ask(Attribute::capability_major) + ask(Attribute::capability_minor),
+          ask(Attribute::multiprocessors)};
+}
+
+bool Device::has_kernels(int architecture) { return !suitable(architecture).empty(); }
+
+Device::Device(Ordinal ordinal) : ordinal_(ordinal), facts_(ask(ordinal)) {
+  const auto& driver = Driver::get();
+  driver.check(driver.DevicePrimaryCtxRetain(&context_, ordinal),
+               "using GPU " + std::to_string(ordinal));
+}
+
+/// At the first launch: what only copies needs none.
+void Device::load_modules() {
+  const auto text = "GPU " + std::to_string(ordinal_) + ", " + name();
+  const auto found = suitable(architecture());
   if (found.empty())
-    throw UnavailableError(images().empty()
-                               ? "this build of Ronde has no CUDA kernels"
-                               : "this build of Ronde has no kernels for " + text + ", " + name_ +
-                                     " (sm_" + std::to_string(architecture_) + ")");
-  driver.check(driver.DevicePrimaryCtxRetain(&context_, ordinal_), "to use " + text);
-  const Current current(*this);
+    throw UnavailableError(images().empty() ? "this build of Ronde has no CUDA kernels"
+                                            : "this build of Ronde has no kernels for " + text +
+                                                  " (sm_" + std::to_string(architecture()) + ")");
+  const auto& driver = Driver::get();
   for (const auto& [file, image] : found) {
     Module module = nullptr;
     driver.check(driver.ModuleLoadData(&module, image.cubin),
-                 "to load the kernels of " + std::string(file) + " for " + text);
+                 "loading the kernels of " + std::string(file) + " for " + text);
     modules_.push_back(module);
   }
 }
@@ -101,7 +105,7 @@ void Device::load(const Driver& driver) {
 Device::Current::Current(const Device& device) {
   const auto& driver = Driver::get();
   driver.check(driver.CtxPushCurrent(device.context_),
-               "to make GPU " + std::to_string(device.ordinal_) + " current");
+               "making GPU " + std::to_string(device.ordinal_) + " current");
 }
 
 Device::Current::~Current() {
@@ -109,23 +113,27 @@ Device::Current::~Current() {
   Driver::get().CtxPopCurrent(&context);
 }
 
-unsigned Device::blocks_for(std::size_t items) const {
+/// At most as many as run at once: the kernels loop over what is left.
+unsigned Device::blocks_for(std::string_view kernel, std::size_t items) {
   const std::size_t wanted = (items + kThreads - 1) / kThreads;
-  const auto most = static_cast<std::size_t>(multiprocessors_ * kBlocksEach);
+  const auto most = static_cast<std::size_t>(multiprocessors() * find(kernel).blocks);
   return static_cast<unsigned>(std::clamp<std::size_t>(wanted, 1, most));
 }
 
-Function Device::function(std::string_view kernel) {
+Device::Kernel Device::find(std::string_view kernel) {
   const std::lock_guard lock(mutex_);
-  if (const auto found = functions_.find(kernel); found != functions_.end()) return found->second;
+  if (const auto found = kernels_.find(kernel); found != kernels_.end()) return found->second;
+  const Current current(*this);
   const auto& driver = Driver::get();
-  static auto& names = *new std::vector<std::unique_ptr<const std::string>>;
+  if (modules_.empty()) load_modules();
   const std::string name(kernel);
   for (auto* const module : modules_) {
     Function function = nullptr;
     if (driver.ModuleGetFunction(&function, module, name.c_str()) != Status::success) continue;
-    names.push_back(std::make_unique<const std::string>(name));
-    return functions_[*names.back()] = function;
+    int blocks = 0;
+    driver.check(driver.OccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function, kThreads, 0),
+                 "asking how many blocks of " + name + " run at once");
+    return kernels_[name] = {function, std::max(blocks, 1)};
   }
   throw Error("there is no kernel " + name);
 }
@@ -138,9 +146,9 @@ void Device::launch_blocks(StreamHandle stream, std::string_view kernel, unsigne
   const auto is = [](std::uintptr_t what) { return reinterpret_cast<void*>(what); };
   constexpr std::uintptr_t kEnd = 0, kBuffer = 1, kSize = 2;
   void* extra[] = {is(kBuffer), const_cast<void*>(arguments), is(kSize), &bytes, is(kEnd)};
-  driver.check(driver.LaunchKernel(function(kernel), blocks, 1, 1, kThreads, 1, 1, 0, stream,
+  driver.check(driver.LaunchKernel(find(kernel).function, blocks, 1, 1, kThreads, 1, 1, 0, stream,
                                    nullptr, extra),
-               "to launch " + std::string(kernel));
+               "launching " + std::string(kernel));
 }
 
 void Device::copy(StreamHandle stream, void* to, const void* from, std::size_t bytes) const {
@@ -148,7 +156,7 @@ void Device::copy(StreamHandle stream, void* to, const void* from, std::size_t b
   const Current current(*this);
   const auto& driver = Driver::get();
   driver.check(driver.MemcpyAsync(address(to), address(from), bytes, stream),
-               "to copy " + std::to_string(bytes) + " bytes");
+               "copying " + std::to_string(bytes) + " bytes");
 }
 
 void Device::fill(StreamHandle stream, void* to, unsigned char byte, std::size_t bytes) const {
@@ -156,13 +164,13 @@ void Device::fill(StreamHandle stream, void* to, unsigned char byte, std::size_t
   const Current current(*this);
   const auto& driver = Driver::get();
   driver.check(driver.MemsetD8Async(address(to), byte, bytes, stream),
-               "to fill " + std::to_string(bytes) + " bytes");
+               "filling " + std::to_string(bytes) + " bytes");
 }
 
 void Device::synchronise(StreamHandle stream) const {
   const Current current(*this);
   const auto& driver = Driver::get();
-  driver.check(driver.StreamSynchronize(stream), "to wait for a CUDA stream");
+  driver.check(driver.StreamSynchronize(stream), "waiting for a CUDA stream");
 }
 
 // Streams and events ------------------------------------------------------------------------------
@@ -170,7 +178,7 @@ void Device::synchronise(StreamHandle stream) const {
 Stream::Stream(const Device& device) : device_(device) {
   const Device::Current current(device_);
   const auto& driver = Driver::get();
-  driver.check(driver.StreamCreate(&handle_, kNonBlocking), "to make a CUDA stream");
+  driver.check(driver.StreamCreate(&handle_, kNonBlocking), "creating a CUDA stream");
 }
 
 Stream::~Stream() {
@@ -181,7 +189,7 @@ Event::Event(const Device& device, Time time) : device_(device) {
   const Device::Current current(device_);
   const auto& driver = Driver::get();
   driver.check(driver.EventCreate(&handle_, time == Time::known ? 0 : kDisableTiming),
-               "to make a CUDA event");
+               "creating a CUDA event");
 }
 
 Event::~Event() {
@@ -191,13 +199,13 @@ Event::~Event() {
 void Event::record(StreamHandle stream) {
   const Device::Current current(device_);
   const auto& driver = Driver::get();
-  driver.check(driver.EventRecord(handle_, stream), "to record a CUDA event");
+  driver.check(driver.EventRecord(handle_, stream), "recording a CUDA event");
 }
 
 void Event::order_before(StreamHandle stream) const {
   const Device::Current current(device_);
   const auto& driver = Driver::get();
-  driver.check(driver.StreamWaitEvent(stream, handle_, 0), "to wait for a CUDA event");
+  driver.check(driver.StreamWaitEvent(stream, handle_, 0), "waiting for a CUDA event");
 }
 
 bool Event::reached() const {
@@ -205,7 +213,7 @@ bool Event::reached() const {
   const auto& driver = Driver::get();
   const auto status = driver.EventQuery(handle_);
   if (status == Status::not_ready) return false;
-  driver.check(status, "to ask for a CUDA event");
+  driver.check(status, "asking for a CUDA event");
   return true;
 }
 
@@ -214,14 +222,14 @@ float Event::since(const Event& earlier) const {
   const auto& driver = Driver::get();
   float milliseconds = 0;
   driver.check(driver.EventElapsedTime(&milliseconds, earlier.handle_, handle_),
-               "to ask for the time between CUDA events");
+               "asking for the time between CUDA events");
   return milliseconds;
 }
 
 void Event::synchronise() const {
   const Device::Current current(device_);
   const auto& driver = Driver::get();
-  driver.check(driver.EventSynchronize(handle_), "to wait for a CUDA event");
+  driver.check(driver.EventSynchronize(handle_), "waiting for a CUDA event");
 }
 
 // Memory ------------------------------------------------------------------------------------------
@@ -234,11 +242,11 @@ Memory::Memory(const Device& device, Kind kind, std::size_t bytes)
   const auto text = std::to_string(bytes) + " bytes of ";
   if (kind == Kind::device) {
     Address at = 0;
-    driver.check(driver.MemAlloc(&at, bytes), "to get " + text + "memory of " + device.name());
+    driver.check(driver.MemAlloc(&at, bytes), "allocating " + text + "memory of " + device.name());
     data_ = reinterpret_cast<std::byte*>(at);
   } else {
     void* at = nullptr;
-    driver.check(driver.MemHostAlloc(&at, bytes, 0), "to get " + text + "pinned memory");
+    driver.check(driver.MemHostAlloc(&at, bytes, 0), "allocating " + text + "pinned memory");
     data_ = static_cast<std::byte*>(at);
   }
 }

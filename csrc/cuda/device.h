@@ -5,11 +5,12 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "cuda/driver.h"
@@ -19,7 +20,7 @@ namespace ronde::cuda {
 class Device {
  public:
   /// The device of that number, in its primary context, which frameworks use too. Throws
-  /// UnavailableError if there is no driver, no such device, or this build has no kernels for it.
+  /// UnavailableError if there is no driver or no such device.
   static Device& get(Ordinal ordinal);
   /// The device that holds this memory. Throws ArgumentError if none does.
   static Device& holding(const void* memory);
@@ -27,10 +28,20 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
+  struct Facts {
+    std::string name;
+    int architecture;  // 90 for capability 9.0
+    int multiprocessors;
+  };
+  /// What the driver says of a device, which is left alone.
+  static Facts ask(Ordinal ordinal);
+  /// Whether this build has kernels for such devices.
+  static bool has_kernels(int architecture);
+
   Ordinal ordinal() const { return ordinal_; }
-  const std::string& name() const { return name_; }
-  int architecture() const { return architecture_; }  // 90 for capability 9.0
-  int multiprocessors() const { return multiprocessors_; }
+  const std::string& name() const { return facts_.name; }
+  int architecture() const { return facts_.architecture; }
+  int multiprocessors() const { return facts_.multiprocessors; }
 
   /// While it lives, this is the current device of the thread.
   class Current {
@@ -42,10 +53,11 @@ class Device {
   };
 
   /// Enqueues a kernel of this name, for so many items, of which each thread takes one or more.
+  /// Throws UnavailableError if this build has no kernels for the device.
   template <class Arguments>
   void launch(StreamHandle stream, std::string_view kernel, std::size_t items,
               const Arguments& arguments) {
-    launch_blocks(stream, kernel, blocks_for(items), &arguments, sizeof arguments);
+    launch_blocks(stream, kernel, blocks_for(kernel, items), &arguments, sizeof arguments);
   }
   /// The same with so many blocks.
   void launch_blocks(StreamHandle stream, std::string_view kernel, unsigned blocks,
@@ -58,18 +70,20 @@ class Device {
 
  private:
   explicit Device(Ordinal ordinal);
-  void load(const Driver& driver);
-  unsigned blocks_for(std::size_t items) const;
-  Function function(std::string_view kernel);
+  void load_modules();
+  struct Kernel {
+    Function function;
+    int blocks;  // that a multiprocessor has at once
+  };
+  unsigned blocks_for(std::string_view kernel, std::size_t items);
+  Kernel find(std::string_view kernel);
 
   const Ordinal ordinal_;
-  std::string name_;
-  int architecture_ = 0;
-  int multiprocessors_ = 0;
+  const Facts facts_;
   Context context_ = nullptr;
+  std::mutex mutex_;  // for what follows
   std::vector<Module> modules_;
-  std::mutex mutex_;
-  std::unordered_map<std::string_view, Function> functions_;
+  std::map<std::string, Kernel, std::less<>> kernels_;
 };
 
 /// A stream of its own.
@@ -89,7 +103,7 @@ class Stream {
   StreamHandle handle_ = nullptr;
 };
 
-/// A place in a stream, which others can wait for.
+/// A position in a stream, which others can wait for.
 class Event {
  public:
   enum class Time { unknown, known };

@@ -22,8 +22,12 @@ Driver::Driver() {
 #undef RONDE_CUDA_FIND
   if (!missing_.empty()) return;
   try {
-    check(Init(0), "to start the NVIDIA driver");
-    if (devices() == 0) missing_ = "the NVIDIA driver finds no GPU";
+    const auto status = Init(0);
+    if (status == Status::no_device) {
+      missing_ = "the NVIDIA driver finds no GPU (or CUDA_VISIBLE_DEVICES hides all)";
+      return;
+    }
+    check(status, "starting the NVIDIA driver");
   } catch (const Error& error) {
     missing_ = error.what();
   }
@@ -44,13 +48,13 @@ const Driver& Driver::get() {
 
 int Driver::version() const {
   int version = 0;
-  check(DriverGetVersion(&version), "to ask for the version of the NVIDIA driver");
+  check(DriverGetVersion(&version), "asking for the version of the NVIDIA driver");
   return version;
 }
 
 int Driver::devices() const {
   int count = 0;
-  check(DeviceGetCount(&count), "to count the GPUs");
+  check(DeviceGetCount(&count), "counting the GPUs");
   return count;
 }
 

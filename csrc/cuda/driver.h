@@ -15,7 +15,7 @@ using Function = struct FunctionTag*;
 using StreamHandle = struct StreamTag*;
 using EventHandle = struct EventTag*;
 
-enum class Status : int { success = 0, out_of_memory = 2, not_ready = 600 };
+enum class Status : int { success = 0, out_of_memory = 2, no_device = 100, not_ready = 600 };
 
 enum class Attribute : int {
   multiprocessors = 16,
@@ -39,11 +39,9 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(DeviceGetName, "cuDeviceGetName", (char*, int, Ordinal))                                       \
   X(DeviceGetAttribute, "cuDeviceGetAttribute", (int*, Attribute, Ordinal))                        \
   X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (Context*, Ordinal))                       \
-  X(DevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (Ordinal))                            \
   X(CtxPushCurrent, "cuCtxPushCurrent_v2", (Context))                                              \
   X(CtxPopCurrent, "cuCtxPopCurrent_v2", (Context*))                                               \
   X(ModuleLoadData, "cuModuleLoadData", (Module*, const void*))                                    \
-  X(ModuleUnload, "cuModuleUnload", (Module))                                                      \
   X(ModuleGetFunction, "cuModuleGetFunction", (Function*, Module, const char*))                    \
   X(PointerGetAttribute, "cuPointerGetAttribute", (void*, PointerAttribute, Address))              \
   X(MemAlloc, "cuMemAlloc_v2", (Address*, std::size_t))                                            \
@@ -62,6 +60,8 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(EventElapsedTime, "cuEventElapsedTime", (float*, EventHandle, EventHandle))                    \
   X(EventQuery, "cuEventQuery", (EventHandle))                                                     \
   X(EventSynchronize, "cuEventSynchronize", (EventHandle))                                         \
+  X(OccupancyMaxActiveBlocksPerMultiprocessor, "cuOccupancyMaxActiveBlocksPerMultiprocessor",      \
+    (int*, Function, int, std::size_t))                                                            \
   X(LaunchKernel, "cuLaunchKernel",                                                                \
     (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, StreamHandle, \
      void**, void**))

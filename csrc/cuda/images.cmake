@@ -26,7 +26,7 @@ elseif(NOT RONDE_CUDA STREQUAL "OFF")
       endforeach()
     endforeach()
   elseif(RONDE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "RONDE_CUDA=ON needs NVRTC: install nvidia-cuda-nvrtc-cu12 for "
+    message(FATAL_ERROR "RONDE_CUDA=ON needs NVRTC: install nvidia-cuda-nvrtc-cu12==12.9.* for "
       "${Python_EXECUTABLE}")
   else()
     message(STATUS "Kernels for GPUs: none, as nvidia-cuda-nvrtc-cu12 is not installed")

@@ -1,5 +1,7 @@
 #include "cuda/pack.h"
 
+#include <algorithm>
+
 #include "cuda/kernels/pack.h"
 #include "cuda/scratch.h"
 
@@ -12,6 +14,8 @@ constexpr std::size_t kWarp = 32;
 /// on the stream, so that nothing waits.
 void copy_all(Device& device, StreamHandle stream, const char* kernel,
               std::span<const Array> arrays, u8* bucket) {
+  const auto is_empty = [](const Array& array) { return array.bytes == 0; };
+  if (std::ranges::all_of(arrays, is_empty)) return;
   const std::size_t bytes = arrays.size() * sizeof(PackedArray);
   const auto here = ScratchPool::of(device, Memory::Kind::pinned).take(stream, bytes);
   const auto there = ScratchPool::of(device, Memory::Kind::device).take(stream, bytes);
@@ -22,7 +26,6 @@ void copy_all(Device& device, StreamHandle stream, const char* kernel,
     offset += array.bytes;
     units += (array.bytes + kPackUnit - 1) / kPackUnit;
   }
-  if (units == 0) return;
   device.copy(stream, there.data(), here.data(), bytes);
   device.launch(stream, kernel, units * kWarp,
                 Pack{.arrays = reinterpret_cast<const PackedArray*>(there.data()),

@@ -28,10 +28,10 @@ void check(const BlockCode& code) {
     throw ArgumentError("e4m3 is rounded to nearest");
 }
 
-Layout layout_of(const BlockCode& code) {
+BlockLayout layout_of(const BlockCode& code) {
   const std::size_t group = group_of(bits_of(code.code)), groups = code.blocks.size / group;
   const std::size_t most = kRow * (code.code == Code::e4m3 ? kMostRowsE4M3 : kMostRows) / group;
-  Layout layout{.size = static_cast<u32>(code.blocks.size), .doublings = 0, .rows = 0};
+  BlockLayout layout{.size = static_cast<u32>(code.blocks.size), .doublings = 0, .rows = 0};
   while (groups > most << layout.doublings) ++layout.doublings;
   const std::size_t each = (groups + (std::size_t{1} << layout.doublings) - 1) >> layout.doublings;
   layout.rows = static_cast<u32>(each * group / kRow);
@@ -39,7 +39,7 @@ Layout layout_of(const BlockCode& code) {
 }
 
 /// Threads that all blocks of values are for.
-std::size_t threads_for(const Layout& layout, std::size_t count) {
+std::size_t threads_for(const BlockLayout& layout, std::size_t count) {
   return (count + layout.size - 1) / layout.size * (kRow << layout.doublings);
 }
 

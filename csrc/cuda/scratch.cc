@@ -35,6 +35,7 @@ Scratch& Scratch::operator=(Scratch&& other) noexcept {
   pool_ = other.pool_;
   block_ = std::move(other.block_);
   bytes_ = std::exchange(other.bytes_, 0);
+  idle_ = std::exchange(other.idle_, false);
   return *this;
 }
 
@@ -43,7 +44,7 @@ Scratch::~Scratch() { give_back(); }
 std::byte* Scratch::data() const { return block_ ? block_->memory.data() : nullptr; }
 
 void Scratch::give_back() {
-  if (block_) pool_->give_back(std::move(block_));
+  if (block_) pool_->give_back(std::move(block_), idle_);
 }
 
 // ScratchPool -------------------------------------------------------------------------------------
@@ -111,10 +112,10 @@ std::unique_ptr<Scratch::Block> ScratchPool::allocate(std::size_t bytes) {
   }
 }
 
-void ScratchPool::give_back(std::unique_ptr<Block> block) noexcept {
+void ScratchPool::give_back(std::unique_ptr<Block> block, bool idle) noexcept {
   bool recorded = true;
   try {
-    block->released.record(block->stream);
+    if (!idle) block->released.record(block->stream);
   } catch (const Error&) {  // the driver has ended, or the device failed: nothing uses it any more
     recorded = false;
   }

@@ -25,6 +25,9 @@ class Scratch {
   Scratch& operator=(Scratch&& other) noexcept;
   ~Scratch();
 
+  /// Nothing that is enqueued uses it any more: then no event is needed when it is given back.
+  void mark_idle() { idle_ = true; }
+
   std::byte* data() const;
   std::size_t size() const { return bytes_; }
 
@@ -46,6 +49,7 @@ class Scratch {
   ScratchPool* pool_ = nullptr;
   std::unique_ptr<Block> block_;
   std::size_t bytes_ = 0;
+  bool idle_ = false;
 };
 
 /// What scratch comes from and goes back to. Any thread may use it. It outlives what it gives out.
@@ -86,7 +90,7 @@ class ScratchPool {
 
   std::unique_ptr<Block> find(StreamHandle stream, std::size_t bytes);
   std::unique_ptr<Block> allocate(std::size_t bytes);
-  void give_back(std::unique_ptr<Block> block) noexcept;
+  void give_back(std::unique_ptr<Block> block, bool idle) noexcept;
 
   const Device& device_;
   const Memory::Kind kind_;

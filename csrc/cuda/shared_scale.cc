@@ -25,15 +25,19 @@ T* writable(const T* at) {
   return const_cast<T*>(at);
 }
 
+int checked_bits(int bits) {
+  if (bits < 2 || bits > 8)
+    throw ArgumentError("integers to be added must have 2 to 8 bits, not " + std::to_string(bits));
+  return bits;
+}
+
 }  // namespace
 
 SharedScale::SharedScale(Device& device, int bits, std::size_t block, Rounding rounding)
     : device_(device),
       block_(block),
-      levels_(static_cast<float>((1 << (bits - 1)) - 1)),
+      levels_(static_cast<float>((1 << (checked_bits(bits) - 1)) - 1)),
       rounding_(rounding) {
-  if (bits < 2 || bits > 8)
-    throw ArgumentError("integers to be added must have 2 to 8 bits, not " + std::to_string(bits));
   if (block == 0 || block % kGrain || block > kMaxBlock)
     throw ArgumentError("a block of one scale must be a multiple of " + std::to_string(kGrain) +
                         " elements, up to " + std::to_string(kMaxBlock) + ", not " +

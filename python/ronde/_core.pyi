@@ -114,9 +114,9 @@ def nccl_look_in(file: str) -> None:
 def nccl_version() -> int:
     """22809 for NCCL 2.28.9. Raises UnavailableError if there is none."""
 
-def cuda_devices() -> list[tuple[str, int]]:
-    """Name and architecture of each GPU, which becomes ready for use. Raises UnavailableError if one
-    cannot be used, or if there is none."""
+def cuda_devices() -> list[tuple[str, int, bool]]:
+    """Of each GPU its name, its architecture, and whether there are kernels for it. Raises
+    UnavailableError if there is none."""
 
 # --- kernels
 

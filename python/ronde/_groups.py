@@ -118,6 +118,7 @@ def _called(
         if in_place:
             for each in seen:
                 each.write_back()
+            return list(xs)
         return [each.wrap(output) for each, output in zip(seen, outputs, strict=True)]
 
     return done, results_of

@@ -55,7 +55,8 @@ class View:
     dtype: DType
     shape: tuple[int, ...]
     wrap: Callable[[Array], Any]  # makes an array of the kind that came in from one like `array`
-    # What came in, for results in place: a writable NumPy view of it; None if it is read only.
+    # What came in, for results in place: a writable NumPy view of it, or where it is on a device; None
+    # if it is read only.
     source: Array | OnDevice | None
 
     @property
@@ -80,7 +81,7 @@ def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
     try:
         device = on_device(x)
         if device is not None:
-            return _view_of_device(device, writable)
+            return _view_of_device(device, what, writable)
         array, dtype, wrap = _open(x)
     except (TypeError, UnavailableError) as error:
         raise type(error)(f"{what}: {error}") from None
@@ -101,13 +102,12 @@ def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
     return View(contiguous, dtype, shape, wrap, source)
 
 
-def _view_of_device(device: OnDevice, writable: bool) -> View:
+def _view_of_device(device: OnDevice, what: str, writable: bool) -> View:
     if writable and not device.writable:
-        raise ValueError("the array is read only, and this operation works in place")
-    array = device.read()
-    dtype = DType.bfloat16 if device.is_bfloat16 else _dtype_of(array)
+        raise ValueError(f"{what}: the array is read only, and this operation works in place")
+    dtype = DType.bfloat16 if device.is_bfloat16 else _DTYPES[device.dtype.name]
     source = device if device.writable else None
-    return View(array, dtype, device.shape, device.like, source)
+    return View(device.read(), dtype, device.shape, device.like, source)
 
 
 def views(xs: Iterable[ArrayLike], *, writable: bool = False) -> list[View]:

@@ -27,7 +27,7 @@ def cuda_available() -> bool:
     `ronde doctor` says what is missing.
     """
     try:
-        return bool(_core.cuda_devices())
+        return any(has_kernels for _, _, has_kernels in _core.cuda_devices())
     except RondeError:
         return False
 

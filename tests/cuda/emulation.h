@@ -6,12 +6,11 @@
 // that must take part. If they never will, or come to different places, that is reported and the
 // process aborts.
 //
-//   order                     EMULATION_ORDER=forward|backward|SEED: in which threads and blocks
-//   take turns AddressSanitizer          knows the fibres; shared arrays are statics, with red
-//   zones ThreadSanitizer           takes each fibre for a thread, and only barriers, __syncwarp
-//   and acquire and
-//                             release for an order: it finds races between CUDA's threads and
-//                             blocks
+// EMULATION_ORDER=forward|backward|SEED says in which order threads and blocks take turns.
+//
+// AddressSanitizer knows the fibres, and shared arrays are statics, with red zones around them.
+// ThreadSanitizer takes each fibre for a thread, and only barriers, __syncwarp and acquire and
+// release for an order: so it finds races between CUDA's threads and blocks.
 //
 // Kernels announce themselves, for the fake driver (fake_cuda.cc).
 #pragma once

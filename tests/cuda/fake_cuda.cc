@@ -52,6 +52,7 @@ constexpr Named kNames[] = {
     {kInvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
     {Status::out_of_memory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {kNotInitialised, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {Status::no_device, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
     {kInvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {kInvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {kInvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
@@ -164,6 +165,7 @@ thread_local std::vector<Device*> current;
 #define REQUIRE_CONTEXT REQUIRE(!current.empty(), kInvalidContext)
 
 API cuInit(unsigned) {
+  REQUIRE(setting("FAKE_CUDA_DEVICES", 1) > 0, Status::no_device);
   initialised = true;
   return Status::success;
 }
@@ -224,11 +226,6 @@ API cuDevicePrimaryCtxRetain(void** context, Ordinal ordinal) {
   return Status::success;
 }
 
-API cuDevicePrimaryCtxRelease_v2(Ordinal ordinal) {
-  REQUIRE(exists(ordinal), kInvalidDevice);
-  return Status::success;
-}
-
 API cuCtxPushCurrent_v2(void* context) {
   current.push_back(static_cast<Device*>(context));
   return Status::success;
@@ -247,8 +244,6 @@ API cuModuleLoadData(void** module, const void* image) {
   *module = const_cast<void*>(image);
   return Status::success;
 }
-
-API cuModuleUnload(void*) { return Status::success; }
 
 API cuModuleGetFunction(void** function, void*, const char* name) {
   REQUIRE_CONTEXT;
@@ -429,6 +424,12 @@ extern "C" __attribute__((visibility("default"))) void fake_cuda_enqueue(void* s
 }
 
 // Kernels -----------------------------------------------------------------------------------------
+
+API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void*, int, std::size_t) {
+  REQUIRE_CONTEXT;
+  *blocks = 8;
+  return Status::success;
+}
 
 API cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned,
                    unsigned, unsigned shared, void* stream, void**, void** extra) {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NATIVE = ROOT / "build/gpu-check/native"
+NATIVE = ROOT / "build/gpu-check/rehearsal"
 
 needs_fakes = pytest.mark.skipif(
     not (NATIVE / "fake/libcuda.so.1").exists(),

@@ -416,6 +416,10 @@ int main(int argc, char** argv) {
   }
   if (wanted > 0) setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 0);
   if (missing) return check_missing(*missing), 0;
+  if (!Nccl::missing().empty()) {
+    std::printf("nothing to try: %s\n", Nccl::missing().c_str());
+    return 0;
+  }
   const auto& nccl = Nccl::get();
   CHECK(!thrown_by([] { Nccl::look_in("elsewhere"); }).empty());
   const int most = wanted > 0 ? wanted : is_fake() ? 8 : Driver::get().devices();

@@ -55,7 +55,6 @@ def test_a_gpu_is_found() -> None:
     ("variables", "words"),
     [
         ({"FAKE_CUDA_DEVICES": "0"}, "finds no GPU"),
-        ({"FAKE_CUDA_ARCHITECTURE": "61"}, "no kernels for GPU 0, Fake GPU (sm_61)"),
         ({"LD_LIBRARY_PATH": ""}, "there is no NVIDIA driver: libcuda.so.1"),
     ],
 )
@@ -64,6 +63,14 @@ def test_what_is_missing_is_said(variables: dict[str, str], words: str) -> None:
     mark, text = doctor(**variables)["CUDA"]
     assert mark == "--"
     assert words in text
+
+
+@needs_fakes
+@needs_kernels
+def test_a_gpu_without_kernels_is_named() -> None:
+    assert says(FAKE_CUDA_ARCHITECTURE="61") == "True False"
+    mark, text = doctor(FAKE_CUDA_ARCHITECTURE="61")["GPU 0"]
+    assert (mark, text) == ("--", "Fake GPU, sm_61: this build has no kernels for it")
 
 
 @needs_fakes

@@ -49,7 +49,7 @@ struct Share {
   u64 value, word;  // where the first of each stands, in the vector and in a payload
   u64 scale;        // where the scale does, in words
 
-  DEVICE Share(const Layout& layout, u64 count, u64 block) : lane(threadIdx.x % kRow) {
+  DEVICE Share(const BlockLayout& layout, u64 count, u64 block) : lane(threadIdx.x % kRow) {
     const u64 begin = block * layout.size;
     here = begin >= count                ? 0
            : count - begin < layout.size ? static_cast<u32>(count - begin)
@@ -133,7 +133,7 @@ class Team {
 
 /// Calls f(block) for the blocks of this thread, as often in all threads of a block of threads.
 template <class F>
-DEVICE void for_blocks(const Layout& layout, u64 count, F f) {
+DEVICE void for_blocks(const BlockLayout& layout, u64 count, F f) {
   const u64 teams = kHalves >> layout.doublings, blocks = (count + layout.size - 1) / layout.size;
   const u32 team = threadIdx.x / kRow >> layout.doublings;
   ROLLED for (u64 at = blockIdx.x * teams; at < blocks; at += gridDim.x * teams) f(at + team);

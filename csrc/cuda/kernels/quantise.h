@@ -14,7 +14,7 @@ inline constexpr u32 kMostRows = 32, kMostRowsE4M3 = 8;
 
 /// A block of `size` values is shared out to 1 << doublings half warps, which have `rows` of its
 /// rows each, whole groups, the last of them maybe fewer.
-struct Layout {
+struct BlockLayout {
   u32 size, doublings, rows;
 };
 
@@ -22,7 +22,7 @@ enum class NormOf : u32 { max, mean, l2 };
 
 /// encode_<code>: encodes the sum of parts, in order, times a factor.
 struct Encode {
-  Layout layout;
+  BlockLayout layout;
   const void* parts[kMostParts];  // payloads, but for `own`, which are values
   int part_count, own;            // own: -1 if none are
   float factor;                   // the residual is multiplied by it before, divided after
@@ -39,7 +39,7 @@ struct Encode {
 
 /// decode_<code>
 struct Decode {
-  Layout layout;
+  BlockLayout layout;
   const u32* payload;
   float* out;
   u64 count;

@@ -287,10 +287,10 @@ DEVICE Selected before_warp(const TopK& a) {
 
 /// One value of each part of the vector.
 KERNEL(top_k_sample, TopK, a) {
-  const u64 number = thread();
-  if (number >= a.samples) return;
-  const u64 at = RandomPositions{a.count, a.samples, 0}.drawn(number);
-  a.sample[number] = magnitude(a.residual ? a.values[at] + a.residual[at] : a.values[at]);
+  for (u64 number = thread(); number < a.samples; number += threads()) {
+    const u64 at = RandomPositions{a.count, a.samples, 0}.drawn(number);
+    a.sample[number] = magnitude(a.residual ? a.values[at] + a.residual[at] : a.values[at]);
+  }
 }
 
 /// One block. Two digits are as exact as a sample is.

@@ -151,8 +151,12 @@ def _cuda() -> Iterator[Finding]:
     yield Finding(
         OK, "CUDA", f"{kernels}; driver for CUDA {version // 1000}.{version % 1000 // 10}"
     )
-    for number, (name, architecture) in enumerate(devices):
-        yield Finding(OK, f"GPU {number}", f"{name}, sm_{architecture}")
+    for number, (name, architecture, has_kernels) in enumerate(devices):
+        text = f"{name}, sm_{architecture}"
+        if has_kernels:
+            yield Finding(OK, f"GPU {number}", text)
+        else:
+            yield Finding(ABSENT, f"GPU {number}", f"{text}: this build has no kernels for it")
 
 
 def _nccl() -> Finding:

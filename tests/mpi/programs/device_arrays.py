@@ -94,6 +94,23 @@ def collectives(dtype: str, shape: tuple[int, ...]) -> None:
     same(ronde.allgather(on_device(x)), ronde.allgather(x))
     same(ronde.reducescatter(on_device(x), ronde.Sum), ronde.reducescatter(x, ronde.Sum))
     same(ronde.alltoall(on_device(x)), ronde.alltoall(x))
+    # The arrays that came in are gone when their results are made.
+    pending = [
+        (ronde.broadcast_async(on_device(x), 1), ronde.broadcast(x, 1)),
+        (ronde.allgather_async(on_device(x)), ronde.allgather(x)),
+        (ronde.reducescatter_async(on_device(x), ronde.Sum), ronde.reducescatter(x, ronde.Sum)),
+        (ronde.alltoall_async(on_device(x)), ronde.alltoall(x)),
+    ]
+    for handle, expected in pending:
+        same(handle.wait(), expected)
+    at_root = ronde.reduce(on_device(x), 0, ronde.Sum), ronde.reduce(x, 0, ronde.Sum)
+    if ronde.rank() == 0:
+        same(*at_root)
+    mine = [on_device(x), on_device(x + x)]
+    in_place = ronde.grouped_allreduce_(mine, ronde.Sum)
+    assert all(one is other for one, other in zip(in_place, mine, strict=True))
+    for one, other in zip(mine, ronde.grouped_allreduce([x, x + x], ronde.Sum), strict=True):
+        same(one, other)
     for one, other in zip(
         ronde.grouped_allreduce([on_device(x), on_device(x + x)], ronde.Sum),
         ronde.grouped_allreduce([x, x + x], ronde.Sum),
@@ -125,6 +142,7 @@ def errors() -> None:
     for call, words in [
         (lambda: ronde.allreduce_(Array(np.ones(3, np.float32), read_only=True)), "read only"),
         (lambda: ronde.allreduce(Strided()), "must be contiguous"),
+        (lambda: ronde.allreduce(Array(np.ones(3, ">f4"))), "byte order"),
         (lambda: ronde.allreduce(Array(np.ones(3, np.complex64))), "complex64"),
     ]:
         try:
