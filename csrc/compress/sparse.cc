@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -140,17 +139,6 @@ void write_bitmap(std::span<const std::uint32_t> positions, std::uint64_t first,
 }
 
 }  // namespace
-
-std::size_t share(double ratio, std::size_t count) {
-  const auto wanted = std::nearbyint(ratio * static_cast<double>(count));
-  return std::min(count, std::max<std::size_t>(1, static_cast<std::size_t>(wanted)));
-}
-
-double checked_ratio(double ratio) {
-  if (!(ratio > 0 && ratio <= 1))
-    throw ArgumentError("a ratio must be above 0 and at most 1, not " + std::to_string(ratio));
-  return ratio;
-}
 
 std::size_t Sparse::capacity(std::size_t count) const {
   return bytes_of({Form::dense, 0}, count) + sizeof(float) * count;

@@ -23,6 +23,7 @@
 
 #include "compress/compressor.h"
 #include "compress/picker.h"
+#include "core/share.h"
 #include "kernels/kernels.h"
 
 namespace ronde {
@@ -66,11 +67,5 @@ class Selection : public Sparse {
   /// Picks what is sent of a span.
   virtual void select(Picker& picker) const = 0;
 };
-
-/// How many of `count` values a ratio is: rounded, and at least one unless there is none.
-std::size_t share(double ratio, std::size_t count);
-
-/// Throws ArgumentError unless 0 < ratio <= 1.
-double checked_ratio(double ratio);
 
 }  // namespace ronde

@@ -3,8 +3,8 @@
 #include <limits>
 #include <string>
 
-#include "compress/sparse.h"
 #include "core/error.h"
+#include "core/share.h"
 #include "cuda/kernels/select.h"
 #include "cuda/layout.h"
 
@@ -12,6 +12,7 @@ namespace ronde::cuda {
 namespace {
 
 constexpr unsigned kBlocksEach = 4;  // of a multiprocessor, for the kernels of block top-k
+constexpr std::size_t kWord = 32;    // of a bitmap
 constexpr std::size_t kMost = std::numeric_limits<u32>::max();
 
 unsigned grid_of(const Device& device) {
@@ -20,7 +21,7 @@ unsigned grid_of(const Device& device) {
 
 void check(const BlockRatio& of) {
   checked_ratio(of.ratio);
-  if (of.block == 0 || of.block % kGrain || of.block > (1 << 16))
+  if (of.block == 0 || of.block % kWord || of.block > (1 << 16))
     throw ArgumentError("a block of top-k must be a multiple of 32 elements, up to 65536, not " +
                         std::to_string(of.block));
 }
