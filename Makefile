@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # ON: compiler warnings are errors.
 WERROR ?= OFF
+# OFF: `make sanitize` leaves out the kernels for GPUs.
+CUDA ?= AUTO
 # Each word is one build; sanitizers that go together are joined by commas.
 SANITIZERS ?= address,undefined thread
 
@@ -63,7 +65,7 @@ sanitize: $(tools)/build ## run the native tests under SANITIZERS
 	@set -e; export PATH="$(CURDIR)/$(tools)/bin:$$PATH"; for sanitizers in $(SANITIZERS); do \
 	  folder=build/sanitize-$$sanitizers; \
 	  cmake -G Ninja -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers -DRONDE_CUDA_ARCHITECTURES=90 \
+	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers -DRONDE_CUDA=$(CUDA) -DRONDE_CUDA_ARCHITECTURES=90 \
 	    --log-level=WARNING; \
 	  cmake --build $$folder; \
 	  ctest --test-dir $$folder --output-on-failure --no-tests=error; \
@@ -79,7 +81,8 @@ gpu-prepare: $(tools)/build $(tools)/lint ## compile for gpu-check what the mach
 gpu-rehearsal: gpu-prepare ## the same as gpu-check, against a fake driver; then the tests of the kernels under sanitizers
 	PATH="$(CURDIR)/$(tools)/bin:$$PATH" $(tools)/bin/python benchmarks/gpu/check.py --fake
 	$(tools)/bin/cmake --build build/gpu-check/rehearsal --target fakes
-	$(tools)/bin/ctest --test-dir build/gpu-check/rehearsal -R ^cuda_ --output-on-failure --no-tests=error
+	$(tools)/bin/ctest --test-dir build/gpu-check/rehearsal -R ^cuda_ --parallel 2 --output-on-failure \
+	  --no-tests=error
 
 # Of asynchronous calls. The time is that of the whole: under thread sanitizer about an hour, each seed by itself.
 CALLS ?= 1000000
@@ -87,7 +90,7 @@ stress: $(tools)/build .venv/installed ## run CALLS random asynchronous calls un
 	@set -e; export PATH="$(CURDIR)/$(tools)/bin:$$PATH"; for sanitizers in $(SANITIZERS); do \
 	  folder=build/sanitize-$$sanitizers; \
 	  cmake -G Ninja -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers -DRONDE_CUDA_ARCHITECTURES=90 \
+	    -DRONDE_NATIVE_TESTS=ON -DRONDE_SANITIZE=$$sanitizers -DRONDE_CUDA=$(CUDA) -DRONDE_CUDA_ARCHITECTURES=90 \
 	    --log-level=WARNING; \
 	  cmake --build $$folder --target engine_test; \
 	  $$folder/engine_test $(CALLS); \
