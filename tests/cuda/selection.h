@@ -51,7 +51,7 @@ template <class T>
 std::vector<T> values_of(const OnDevice& memory) {
   const auto bytes = memory.bytes();
   std::vector<T> all(bytes.size() / sizeof(T));
-  std::memcpy(all.data(), bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(all.data(), bytes.data(), bytes.size());
   return all;
 }
 
