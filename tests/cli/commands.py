@@ -31,14 +31,17 @@ def launched(
 def _run(
     command: Sequence[str], cwd: Path | None, env: Mapping[str, str] | None
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
+    return jobs.until_begun(
+        lambda: subprocess.run(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        ),
+        lambda result: result.stdout + result.stderr,
     )
 
 

@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ronde.cli import launch
 
 PROGRAMS = Path(__file__).parent / "programs"
+_TRIES = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,23 @@ def run(
     **variables: str,
 ) -> Job:
     """Runs programs/`program` on so many ranks to its end. `timeout` is there for hangs."""
-    with started(ranks, program, *arguments, launcher=launcher, **variables) as process:
-        output, _ = process.communicate(timeout=timeout)
-        return Job(process.returncode, output)
+
+    def once() -> Job:
+        with started(ranks, program, *arguments, launcher=launcher, **variables) as process:
+            output, _ = process.communicate(timeout=timeout)
+            return Job(process.returncode, output)
+
+    return until_begun(once, lambda job: job.output)
+
+
+def until_begun(run: Callable[[], T], output: Callable[[T], str]) -> T:
+    """Runs a job again if its launcher gave up before a rank was there: once in some thousand starts,
+    `mpirun` of Open MPI 5 finds no address to listen at (github.com/lfortran/lfortran/issues/8610)."""
+    for _ in range(_TRIES - 1):
+        job = run()
+        if "PMIx server's listener thread failed to start" not in output(job):
+            return job
+    return run()
 
 
 def ranks_of(launcher: int) -> list[int]:
