@@ -118,6 +118,10 @@ Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> p
 
 }  // namespace
 
+bool compresses_on_gpu(const Lane& /*lane*/, const Compressor& /*compressor*/, bool /*per_rank*/) {
+  return false;
+}
+
 Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                             Reduction reduction, Compression compression) {
   compression.rank = lane.rank();

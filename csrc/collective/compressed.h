@@ -11,6 +11,10 @@
 
 namespace ronde {
 
+/// Whether arrays of a GPU are compressed there: then `pieces` below are all on one GPU, and so is
+/// the residual. Else all must be on the host. The same on all ranks that have GPUs.
+bool compresses_on_gpu(const Lane& lane, const Compressor& compressor, bool per_rank);
+
 /// `compression` must be the same on all ranks, and the call must describe it. If all ranks share
 /// memory, it must be per rank.
 Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Piece> pieces,

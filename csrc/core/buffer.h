@@ -1,7 +1,6 @@
 // A span of bytes and the device that holds it.
 //
-// Only host memory is moved today. Every buffer has its memory kind all the same, so that a
-// transport or a kernel for device memory is an addition and not a change of every signature.
+// Only routes that say so take memory of a device (collective/route.h).
 #pragma once
 
 #include <cstddef>
@@ -11,11 +10,14 @@ namespace ronde {
 
 enum class MemoryKind : std::uint8_t { host, cuda };
 
-/// What holds memory and, for a GPU, the stream in whose order it may be touched.
+/// What holds memory and, for a GPU, when it may be touched: a cuda::Order, which outlives the
+/// call.
 struct Device {
   MemoryKind kind = MemoryKind::host;
   int number = 0;
-  void* stream = nullptr;
+  void* order = nullptr;
+
+  bool is_gpu() const { return kind == MemoryKind::cuda; }
 };
 
 struct Buffer {

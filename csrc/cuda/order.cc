@@ -1,0 +1,66 @@
+#include "cuda/order.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+namespace ronde::cuda {
+namespace {
+
+constexpr std::size_t kStreams = 4;
+
+struct Streams {
+  explicit Streams(const Device& device) {
+    for (auto& stream : all) stream = std::make_unique<Stream>(device);
+  }
+  std::array<std::unique_ptr<Stream>, kStreams> all;
+  std::size_t next = 0;
+};
+
+}  // namespace
+
+Order::~Order() {
+  if (told_) return;
+  try {
+    done_->synchronise();
+  } catch (...) {
+    // A device that is lost touches nothing any more.
+  }
+}
+
+void Order::begins_after(StreamHandle stream) {
+  auto event = std::make_unique<Event>(device_);
+  event->record(stream);
+  const std::lock_guard lock(mutex_);
+  ready_.push_back(std::move(event));
+}
+
+bool Order::begun() const {
+  const std::lock_guard lock(mutex_);
+  return std::ranges::all_of(ready_, [](const auto& event) { return event->reached(); });
+}
+
+void Order::ends_after(StreamHandle stream) {
+  const std::lock_guard lock(mutex_);
+  if (!done_) done_ = std::make_unique<Event>(device_);
+  done_->record(stream);
+  told_ = false;
+}
+
+void Order::order_before(StreamHandle stream) {
+  const std::lock_guard lock(mutex_);
+  if (!done_) return;
+  done_->order_before(stream);
+  told_ = true;
+}
+
+StreamHandle stream_for_call(Device& device) {
+  // Never destroyed, as the driver may be gone by then.
+  static auto& mutex = *new std::mutex;
+  static auto& streams = *new std::map<Ordinal, Streams>;
+  const std::lock_guard lock(mutex);
+  auto& of = streams.try_emplace(device.ordinal(), device).first->second;
+  return *of.all[of.next++ % kStreams];
+}
+
+}  // namespace ronde::cuda

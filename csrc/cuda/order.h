@@ -1,0 +1,52 @@
+// When a call may touch memory of a device that the caller's streams write and read.
+//
+//   the caller's stream   ... writes | ready                     done | reads ...
+//   a stream of ours                   waits | copies, kernels |
+//
+// The stream of ours does not wait for `ready`: something else may be enqueued there that must not
+// wait for it. Who moves the call asks whether it has come so far.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cuda/device.h"
+
+namespace ronde::cuda {
+
+/// Of the arrays of one call on one device.
+class Order {
+ public:
+  explicit Order(Device& device) : device_(device) {}
+  /// Waits, if there is something to wait for that no stream of the caller's has been told of.
+  ~Order();
+  Order(const Order&) = delete;
+  Order& operator=(const Order&) = delete;
+
+  Device& device() const { return device_; }
+
+  /// What is enqueued on `stream` by now comes before.
+  void begins_after(StreamHandle stream);
+  /// Whether all that comes before has run.
+  bool begun() const;
+
+  /// What touches the memory is enqueued on `stream` by now: all that is there comes before the
+  /// end.
+  void ends_after(StreamHandle stream);
+  /// What is enqueued on `stream` from now on comes after the end. Nothing happens without an end.
+  void order_before(StreamHandle stream);
+
+ private:
+  Device& device_;
+  mutable std::mutex mutex_;  // the caller may be another thread than who moves the call
+  std::vector<std::unique_ptr<Event>> ready_;
+  std::unique_ptr<Event> done_;
+  bool told_ = true;
+};
+
+/// A stream for the copies and kernels of a call. There are a few of them, which calls take in
+/// turn, so that one does not wait for the other.
+StreamHandle stream_for_call(Device& device);
+
+}  // namespace ronde::cuda
