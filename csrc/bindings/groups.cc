@@ -56,11 +56,8 @@ struct Given {
 };
 
 /// Arrays that get results must not share memory: each would change the other's.
-void require_apart(const std::vector<py::array>& outputs) {
-  std::vector<ConstBuffer> spans;
-  for (const auto& output : outputs) {
-    if (output.nbytes()) spans.push_back(input_of(output));
-  }
+void require_apart(std::vector<ConstBuffer> spans) {
+  std::erase_if(spans, [](const auto& span) { return span.bytes == 0; });
   std::sort(spans.begin(), spans.end(),
             [](const auto& a, const auto& b) { return a.data < b.data; });
   for (std::size_t i = 1; i < spans.size(); ++i) {
@@ -115,13 +112,11 @@ std::shared_ptr<Plan> make_plan(const Communicator& set, const std::string& kind
 }
 
 /// The array, if it is what the plan says. `given`: what it is, unless it is plain.
-std::optional<py::array> planned(py::handle x, const Parameter& parameter,
-                                 std::optional<DType> given) {
+std::optional<Operand> planned(py::handle x, const Parameter& parameter,
+                               std::optional<DType> given) {
   if (given ? *given != parameter.dtype : plain_dtype(x) != parameter.dtype) return {};
-  auto array = py::reinterpret_borrow<py::array>(x);
-  if (!std::ranges::equal(std::span(array.shape(), static_cast<std::size_t>(array.ndim())),
-                          parameter.shape))
-    return {};
+  Operand array(py::reinterpret_borrow<py::object>(x), parameter.dtype);
+  if (array.shape != parameter.shape) return {};
   return array;
 }
 
@@ -161,19 +156,20 @@ py::object grouped_allreduce(const Caller& caller, const std::shared_ptr<Plan>& 
     if (!way.exact && !group->methods.back()) return py::none();
   }
   py::list results;
-  std::vector<py::array> apart;
+  std::vector<ConstBuffer> apart;
   for (std::size_t i = 0; i < xs.size(); ++i) {
     const auto given = dtypes ? std::optional(dtypes->at(i)) : std::nullopt;
     const auto input = planned(xs[i], plan->parameters[i], given);
     if (!input) return py::none();
-    auto output = outputs.is_none() ? new_like(*input)
-                                    : py::reinterpret_borrow<py::array>(py::list(outputs)[i]);
-    if (!output.writeable() || output.nbytes() != input->nbytes()) return py::none();
-    group->arrays.push_back({input_of(*input), output_of(output)});
-    if (!outputs.is_none()) apart.push_back(output);
-    results.append(std::move(output));
+    const auto output = outputs.is_none()
+                            ? input->like()
+                            : Operand(py::list(outputs)[i], plan->parameters[i].dtype);
+    if (!output.writable() || output.bytes() != input->bytes()) return py::none();
+    group->arrays.push_back({input->input(), output.output()});
+    if (!outputs.is_none()) apart.push_back(output.input());
+    results.append(output.array);
   }
-  require_apart(apart);
+  require_apart(std::move(apart));
   const auto outlines = [plan] { return plan->outlines(); };
   const auto finish = [group, results]() -> py::object {
     if (group->error) std::rethrow_exception(group->error);

@@ -3,24 +3,50 @@
 
 #include <pybind11/numpy.h>
 
+#include <cstdint>
 #include <optional>
+#include <vector>
 
+#include "bindings/on_device.h"
 #include "collective/call.h"
+#include "core/buffer.h"
 #include "core/dtype.h"
 
 namespace ronde {
 
-/// An array of the caller's, and what its bytes are.
-struct Operand {
-  pybind11::array array;
-  DType dtype;
+/// An array of the caller's, of NumPy or of a GPU, and what its bytes are.
+class Operand {
+ public:
+  /// Throws TypeError for another object.
+  Operand(pybind11::object given, DType type);
+
+  const pybind11::object array;
+  const DType dtype;
+  const std::vector<std::int64_t> shape;
+
+  std::size_t bytes() const { return input().bytes; }
+  std::size_t item_bytes() const { return static_cast<std::size_t>(numpy_dtype().itemsize()); }
+  /// Of its values on the host.
+  pybind11::dtype numpy_dtype() const;
+  bool writable() const;
+
+  ConstBuffer input() const;
+  /// Throws ValueError if it is read only.
+  Buffer output() const;
+
+  /// A new one of the same kind and dtype.
+  Operand like(const std::vector<std::int64_t>& of_shape) const;
+  Operand like() const { return like(shape); }
+
+ private:
+  pybind11::array numpy() const;
+
+  const OnDevice* const device_;  // of one on a GPU
 };
 
 /// Nothing where `x` has no dtype and is not plain.
 std::optional<Operand> operand_of(pybind11::handle x, pybind11::handle dtype);
 
 Call call_of(const char* kind, pybind11::handle name, const Operand& operand);
-
-pybind11::array new_like(const pybind11::array& array);
 
 }  // namespace ronde

@@ -40,19 +40,21 @@ py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::
                      const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  const auto& [input, dtype] = *operand;
-  const Reducing reducing(caller.set, op, dtype, prescale, postscale);
-  Call call = call_of("allreduce", name, *operand);
+  const auto& input = *operand;
+  const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
+  Call call = call_of("allreduce", name, input);
   reducing.describe(call);
-  auto result = output.is_none() ? new_like(input) : py::cast<py::array>(output);
-  const Fusable whole{{input_of(input), output_of(result)}, reducing.reduction};
+  const auto result = output.is_none()
+                          ? input.like()
+                          : Operand(py::reinterpret_borrow<py::object>(output), input.dtype);
+  const Fusable whole{{input.input(), result.output()}, reducing.reduction};
   if (whole.piece.output.bytes != whole.piece.input.bytes)
     throw ArgumentError("the output is not of the size of the input");
   const auto begin = [whole, algorithm](Route& route, Operation& operation) {
     return route.allreduce(operation, {&whole.piece, 1}, whole.reduction, algorithm);
   };
-  const auto finish = [result] { return result; };
-  return caller(call, Collective::allreduce, algorithm, {input, result}, begin, finish,
+  const auto finish = [result = result.array] { return result; };
+  return caller(call, Collective::allreduce, algorithm, {input.array, result.array}, begin, finish,
                 algorithm.empty() ? std::optional(whole) : std::nullopt);
 }
 
@@ -61,25 +63,25 @@ py::object reduce(const Caller& caller, py::handle x, int root, py::handle op, p
                   const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  const auto& [input, dtype] = *operand;
-  const Reducing reducing(caller.set, op, dtype, prescale, postscale);
+  const auto& input = *operand;
+  const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   reducing.require_elementwise("reduce");
-  Call call = call_of("reduce", name, *operand);
+  Call call = call_of("reduce", name, input);
   call.root = caller.set.members().at(root);
   reducing.describe(call);
   py::object result = py::none();
-  Piece piece{input_of(input), {}};
+  Piece piece{input.input(), {}};
   if (caller.set.rank() == root) {
-    auto array = new_like(input);
-    piece.output = output_of(array);
-    result = std::move(array);
+    const auto made = input.like();
+    piece.output = made.output();
+    result = made.array;
   }
   const auto begin = [piece, reduction = reducing.reduction, root, algorithm](
                          Route& route, Operation& operation) {
     return route.reduce(operation, piece, reduction, root, algorithm);
   };
   const auto finish = [result] { return result; };
-  return caller(call, Collective::reduce, algorithm, {input, result}, begin, finish);
+  return caller(call, Collective::reduce, algorithm, {input.array, result}, begin, finish);
 }
 
 /// The rows that each rank gets of so many: as even as possible, lower ranks first.
@@ -90,66 +92,64 @@ std::vector<std::size_t> even_rows(std::size_t rows, int size) {
   return result;
 }
 
-std::size_t row_elements(const py::array& array) {
+std::size_t row_elements(const Operand& array) {
   std::size_t elements = 1;
-  for (py::ssize_t i = 1; i < array.ndim(); ++i)
-    elements *= static_cast<std::size_t>(array.shape(i));
+  for (std::size_t i = 1; i < array.shape.size(); ++i)
+    elements *= static_cast<std::size_t>(array.shape[i]);
   return elements;
 }
 
-std::size_t row_bytes(const py::array& array) {
-  return row_elements(array) * static_cast<std::size_t>(array.itemsize());
-}
+std::size_t row_bytes(const Operand& array) { return row_elements(array) * array.item_bytes(); }
 
 py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::handle name,
                          py::handle prescale, py::handle postscale, py::handle given,
                          const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  const auto& [input, dtype] = *operand;
-  if (input.ndim() == 0)
+  const auto& input = *operand;
+  if (input.shape.empty())
     throw py::type_error("reducescatter needs an array of at least one dimension");
-  const Reducing reducing(caller.set, op, dtype, prescale, postscale);
+  const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   reducing.require_elementwise("reducescatter");
-  Call call = call_of("reducescatter", name, *operand);
+  Call call = call_of("reducescatter", name, input);
   reducing.describe(call);
-  auto counts = even_rows(static_cast<std::size_t>(input.shape(0)), caller.set.size());
-  auto shape = shape_of(input);
+  auto counts = even_rows(static_cast<std::size_t>(input.shape[0]), caller.set.size());
+  auto shape = input.shape;
   shape[0] = static_cast<std::int64_t>(counts[caller.set.rank()]);
-  py::array result = new_array(input.dtype(), shape, input);
+  const auto result = input.like(shape);
   for (auto& count : counts) count *= row_elements(input);
-  const auto begin = [in = input_of(input), out = output_of(result), chunks = Chunks::of(counts),
+  const auto begin = [in = input.input(), out = result.output(), chunks = Chunks::of(counts),
                       reduction = reducing.reduction,
                       algorithm](Route& route, Operation& operation) {
     return route.reduce_scatter(operation, in, out, chunks, reduction, algorithm);
   };
-  const auto finish = [result] { return result; };
-  return caller(call, Collective::reduce_scatter, algorithm, {input, result}, begin, finish);
+  const auto finish = [result = result.array] { return result; };
+  return caller(call, Collective::reduce_scatter, algorithm, {input.array, result.array}, begin,
+                finish);
 }
 
 py::object broadcast(const Caller& caller, py::handle x, int root, py::handle name,
                      py::handle given, const std::string& algorithm, py::handle described) {
-  auto operand = operand_of(x, given);
+  const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   Call call = call_of("broadcast", name, *operand);
   call.root = caller.set.members().at(root);
   if (!described.is_none()) call = described.cast<Call>();
-  auto& array = operand->array;
-  const auto begin = [data = output_of(array), root, algorithm](Route& route,
-                                                                Operation& operation) {
+  const auto begin = [data = operand->output(), root, algorithm](Route& route,
+                                                                 Operation& operation) {
     return route.broadcast(operation, data, root, algorithm);
   };
-  const auto finish = [array] { return array; };
-  return caller(call, Collective::broadcast, algorithm, {array}, begin, finish);
+  const auto finish = [array = operand->array] { return array; };
+  return caller(call, Collective::broadcast, algorithm, {operand->array}, begin, finish);
 }
 
-/// What came, as an array of rows like those of `mine`.
-py::array rows_like(const py::array& mine, std::size_t rows, Bytes data) {
-  auto shape = shape_of(mine);
+/// What came, as an array of rows like those of `mine`, on the host.
+py::array rows_like(const Operand& mine, std::size_t rows, Bytes data) {
+  auto shape = mine.shape;
   if (shape.empty()) shape.push_back(0);
   shape[0] = static_cast<std::int64_t>(rows);
   const auto bytes = array_of(std::move(data));
-  return py::array(mine.dtype(), shape, bytes.data(), bytes);
+  return py::array(mine.numpy_dtype(), shape, bytes.data(), bytes);
 }
 
 std::size_t sum(const std::vector<std::size_t>& rows) {
@@ -157,7 +157,7 @@ std::size_t sum(const std::vector<std::size_t>& rows) {
 }
 
 /// All rows, and how many came from each rank.
-py::tuple joined(const py::array& mine, Gathered& gathered) {
+py::tuple joined(const Operand& mine, Gathered& gathered) {
   auto rows = rows_like(mine, sum(gathered.rows), std::move(gathered.data));
   return py::make_tuple(std::move(rows), std::move(gathered.rows));
 }
@@ -165,13 +165,13 @@ py::tuple joined(const py::array& mine, Gathered& gathered) {
 /// A contribution of any number of rows. A number, or an array of no dimensions, is one.
 Call contribution(const char* kind, py::handle name, const Operand& mine) {
   Call call = call_of(kind, name, mine);
-  if (mine.array.ndim() == 0) call.shape = {1};
+  if (mine.shape.empty()) call.shape = {1};
   call.any_first_dimension = true;
   return call;
 }
 
-std::size_t rows_of(const py::array& array) {
-  return array.ndim() == 0 ? 1 : static_cast<std::size_t>(array.shape(0));
+std::size_t rows_of(const Operand& array) {
+  return array.shape.empty() ? 1 : static_cast<std::size_t>(array.shape[0]);
 }
 
 /// The task, whose result goes where the caller finds it.
@@ -185,26 +185,25 @@ py::object allgather(const Caller& caller, py::handle x, py::handle name, py::ha
                      const std::string& algorithm, py::handle described) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  const auto& mine = operand->array;
-  Call call =
-      described.is_none() ? contribution("allgather", name, *operand) : described.cast<Call>();
-  const Contribution rows{input_of(mine), rows_of(mine), row_bytes(mine)};
+  const auto& mine = *operand;
+  Call call = described.is_none() ? contribution("allgather", name, mine) : described.cast<Call>();
+  const Contribution rows{mine.input(), rows_of(mine), row_bytes(mine)};
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, rows, algorithm](Route& route, Operation& operation) {
     return keep_result(all, route.allgather(operation, rows, algorithm));
   };
   const auto finish = [all, mine] { return joined(mine, *all); };
-  return caller(call, Collective::allgather, algorithm, {mine}, begin, finish);
+  return caller(call, Collective::allgather, algorithm, {mine.array}, begin, finish);
 }
 
 py::object gather(const Caller& caller, py::handle x, int root, py::handle name, py::handle given,
                   const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  const auto& mine = operand->array;
-  Call call = contribution("gather", name, *operand);
+  const auto& mine = *operand;
+  Call call = contribution("gather", name, mine);
   call.root = caller.set.members().at(root);
-  const Contribution rows{input_of(mine), rows_of(mine), row_bytes(mine)};
+  const Contribution rows{mine.input(), rows_of(mine), row_bytes(mine)};
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, rows, root, algorithm](Route& route, Operation& operation) {
     return keep_result(all, route.gather(operation, rows, root, algorithm));
@@ -213,7 +212,7 @@ py::object gather(const Caller& caller, py::handle x, int root, py::handle name,
     if (!is_root) return py::none();
     return joined(mine, *all);
   };
-  return caller(call, Collective::gather, algorithm, {mine}, begin, finish);
+  return caller(call, Collective::gather, algorithm, {mine.array}, begin, finish);
 }
 
 /// The rows of each rank add up to what the array has.
@@ -224,15 +223,14 @@ void require_rows(const Communicator& set, const std::vector<std::size_t>& rows,
 }
 
 /// The root alone passes an array, the rows of each rank and their length, and a few words for all.
-py::object scatter(const Caller& caller, const std::optional<py::array>& all,
-                   const std::vector<std::size_t>& rows, std::size_t row_bytes,
-                   const std::vector<std::int64_t>& header, int root, py::handle name,
-                   const std::string& algorithm) {
+py::object scatter(const Caller& caller, const py::object& x, const std::vector<std::size_t>& rows,
+                   std::size_t row_bytes, const std::vector<std::int64_t>& header, int root,
+                   py::handle name, const std::string& algorithm) {
   Call call;
   call.kind = "scatter";
   call.name = name_from(name);
   call.root = caller.set.members().at(root);
-  const auto input = all ? input_of(*all) : ConstBuffer{};
+  const auto input = x.is_none() ? ConstBuffer{} : Operand(x, DType::uint8).input();
   if (caller.set.rank() == root) {
     require_rows(caller.set, rows, input.bytes, row_bytes);
     if (header.size() > kHeaderWords) throw ArgumentError("the array has too many dimensions");
@@ -246,8 +244,7 @@ py::object scatter(const Caller& caller, const std::optional<py::array>& all,
   const auto finish = [part] {
     return py::make_tuple(part->rows, array_of(std::move(part->data)), part->header);
   };
-  return caller(call, Collective::scatter, algorithm, {all ? py::handle(*all) : py::none()}, begin,
-                finish);
+  return caller(call, Collective::scatter, algorithm, {x}, begin, finish);
 }
 
 /// Without `splits` all ranks get equally many rows.
@@ -256,24 +253,25 @@ py::object alltoall(const Caller& caller, py::handle x,
                     py::handle given, const std::string& algorithm) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  const auto& input = operand->array;
-  if (input.ndim() == 0) throw py::type_error("alltoall needs an array of at least one dimension");
+  const auto& input = *operand;
+  if (input.shape.empty())
+    throw py::type_error("alltoall needs an array of at least one dimension");
   const auto size = static_cast<std::size_t>(caller.set.size());
   if (!splits && rows_of(input) % size != 0)
     throw py::value_error(std::to_string(rows_of(input)) + " rows do not divide by " +
                           std::to_string(size) + " ranks; pass splits");
   const auto rows = splits ? *splits : std::vector<std::size_t>(size, rows_of(input) / size);
-  const auto in = input_of(input);
+  const auto in = input.input();
   const std::size_t length = row_bytes(input);
   require_rows(caller.set, rows, in.bytes, length);
-  Call call = contribution("alltoall", name, *operand);
+  Call call = contribution("alltoall", name, input);
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, in, rows, length, algorithm](Route& route, Operation& operation) {
     const Rows parts{in, rows, length};
     return keep_result(all, route.alltoall(operation, parts, algorithm));
   };
   const auto finish = [all, input] { return joined(input, *all); };
-  return caller(call, Collective::alltoall, algorithm, {input}, begin, finish);
+  return caller(call, Collective::alltoall, algorithm, {input.array}, begin, finish);
 }
 
 py::object barrier(const Caller& caller, py::handle name, py::handle described) {
@@ -330,8 +328,6 @@ void bind_collectives(Class& calls, const Set&... set) {
 }  // namespace
 
 void bind_operations(py::module_& module, py::class_<Communicator>& communicator) {
-  module.def("result_like", &new_like, "array"_a,
-             "An array for the result of a collective, of the same shape and dtype.");
   bind_op(module);
   bind_call(module);
   bind_collectives(communicator);

@@ -173,7 +173,8 @@ Task<> Network::begin_reduce(Operation& operation, Piece piece, Reduction reduct
   if (is_root) finish(reduction, lane_.size(), data);
 }
 
-Task<> Network::broadcast(Operation& operation, Buffer data, int root, std::string_view algorithm) {
+Task<> Network::begin_broadcast(Operation& operation, Buffer data, int root,
+                                std::string_view algorithm) {
   co_await lane_.begin(operation);
   const Layout layout{.rank = lane_.rank(),
                       .chunks = Chunks::even(data.bytes, lane_.size()),
@@ -183,13 +184,13 @@ Task<> Network::broadcast(Operation& operation, Buffer data, int root, std::stri
   co_await run(operation, Collective::broadcast, layout, operands, kBytes, algorithm);
 }
 
-Task<Gathered> Network::allgather(Operation& operation, Contribution mine,
-                                  std::string_view algorithm) {
+Task<Gathered> Network::begin_allgather(Operation& operation, Contribution mine,
+                                        std::string_view algorithm) {
   return collect(operation, Collective::allgather, mine, 0, algorithm);
 }
 
-Task<Gathered> Network::gather(Operation& operation, Contribution mine, int root,
-                               std::string_view algorithm) {
+Task<Gathered> Network::begin_gather(Operation& operation, Contribution mine, int root,
+                                     std::string_view algorithm) {
   return collect(operation, Collective::gather, mine, root, algorithm);
 }
 
@@ -216,9 +217,9 @@ Task<Gathered> Network::collect(Operation& operation, Collective collective, Con
   co_return result;
 }
 
-Task<Scattered> Network::scatter(Operation& operation, Rows all,
-                                 std::span<const std::int64_t> header, int root,
-                                 std::string_view algorithm) {
+Task<Scattered> Network::begin_scatter(Operation& operation, Rows all,
+                                       std::span<const std::int64_t> header, int root,
+                                       std::string_view algorithm) {
   co_await lane_.begin(operation);
   // The root alone knows what comes, and sends it: the rows of all ranks, the length of a row, the
   // header.
@@ -259,7 +260,7 @@ Task<Scattered> Network::scatter(Operation& operation, Rows all,
   co_return result;
 }
 
-Task<Gathered> Network::alltoall(Operation& operation, Rows all, std::string_view algorithm) {
+Task<Gathered> Network::begin_alltoall(Operation& operation, Rows all, std::string_view algorithm) {
   co_await lane_.begin(operation);
   // First the lengths: an alltoall of one number to each rank.
   const auto sent = operation.zeros<std::size_t>(lane_.size());

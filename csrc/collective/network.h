@@ -36,15 +36,17 @@ class Network : public Route {
                               std::string_view algorithm) override;
   Task<> begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
                       std::string_view algorithm) override;
-  Task<> broadcast(Operation& operation, Buffer data, int root,
-                   std::string_view algorithm) override;
-  Task<Gathered> allgather(Operation& operation, Contribution mine,
-                           std::string_view algorithm) override;
-  Task<Gathered> gather(Operation& operation, Contribution mine, int root,
-                        std::string_view algorithm) override;
-  Task<Scattered> scatter(Operation& operation, Rows all, std::span<const std::int64_t> header,
-                          int root, std::string_view algorithm) override;
-  Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) override;
+  Task<> begin_broadcast(Operation& operation, Buffer data, int root,
+                         std::string_view algorithm) override;
+  Task<Gathered> begin_allgather(Operation& operation, Contribution mine,
+                                 std::string_view algorithm) override;
+  Task<Gathered> begin_gather(Operation& operation, Contribution mine, int root,
+                              std::string_view algorithm) override;
+  Task<Scattered> begin_scatter(Operation& operation, Rows all,
+                                std::span<const std::int64_t> header, int root,
+                                std::string_view algorithm) override;
+  Task<Gathered> begin_alltoall(Operation& operation, Rows all,
+                                std::string_view algorithm) override;
 
  private:
   Task<> run(Operation& operation, Collective collective, const Layout& layout, Operands operands,

@@ -133,29 +133,30 @@ Task<> Recording::begin_reduce(Operation&, Piece piece, Reduction reduction, int
   return nothing<void>();
 }
 
-Task<> Recording::broadcast(Operation&, Buffer data, int root, std::string_view algorithm) {
+Task<> Recording::begin_broadcast(Operation&, Buffer data, int root, std::string_view algorithm) {
   add(Collective::broadcast, algorithm, data.bytes, root);
   return nothing<void>();
 }
 
-Task<Gathered> Recording::allgather(Operation&, Contribution mine, std::string_view algorithm) {
+Task<Gathered> Recording::begin_allgather(Operation&, Contribution mine,
+                                          std::string_view algorithm) {
   add(Collective::allgather, algorithm, mine.row_bytes);
   return nothing<Gathered>();
 }
 
-Task<Gathered> Recording::gather(Operation&, Contribution mine, int root,
-                                 std::string_view algorithm) {
+Task<Gathered> Recording::begin_gather(Operation&, Contribution mine, int root,
+                                       std::string_view algorithm) {
   add(Collective::gather, algorithm, mine.row_bytes, root);
   return nothing<Gathered>();
 }
 
-Task<Scattered> Recording::scatter(Operation&, Rows, std::span<const std::int64_t>, int root,
-                                   std::string_view algorithm) {
+Task<Scattered> Recording::begin_scatter(Operation&, Rows, std::span<const std::int64_t>, int root,
+                                         std::string_view algorithm) {
   add(Collective::scatter, algorithm, 0, root);
   return nothing<Scattered>();
 }
 
-Task<Gathered> Recording::alltoall(Operation&, Rows all, std::string_view algorithm) {
+Task<Gathered> Recording::begin_alltoall(Operation&, Rows all, std::string_view algorithm) {
   add(Collective::alltoall, algorithm, all.bytes).counts.resize(all.counts.size());
   return nothing<Gathered>();
 }

@@ -56,18 +56,21 @@ class Recording final : public Route {
 
   std::vector<Outline> outlines;
 
-  Task<> broadcast(Operation& operation, Buffer data, int root,
-                   std::string_view algorithm) override;
-  Task<Gathered> allgather(Operation& operation, Contribution mine,
-                           std::string_view algorithm) override;
-  Task<Gathered> gather(Operation& operation, Contribution mine, int root,
-                        std::string_view algorithm) override;
-  Task<Scattered> scatter(Operation& operation, Rows all, std::span<const std::int64_t> header,
-                          int root, std::string_view algorithm) override;
-  Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) override;
+  Task<> begin_broadcast(Operation& operation, Buffer data, int root,
+                         std::string_view algorithm) override;
+  Task<Gathered> begin_allgather(Operation& operation, Contribution mine,
+                                 std::string_view algorithm) override;
+  Task<Gathered> begin_gather(Operation& operation, Contribution mine, int root,
+                              std::string_view algorithm) override;
+  Task<Scattered> begin_scatter(Operation& operation, Rows all,
+                                std::span<const std::int64_t> header, int root,
+                                std::string_view algorithm) override;
+  Task<Gathered> begin_alltoall(Operation& operation, Rows all,
+                                std::string_view algorithm) override;
   Task<> barrier(Operation& operation) override;
 
  private:
+  bool takes_gpus() const override { return true; }  // it only counts
   Outline& add(Collective collective, std::string_view algorithm, std::size_t bytes, int root = -1);
   Task<> begin_allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
                          std::string_view algorithm) override;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "collective/lane.h"
+#include "collective/staging.h"
 #include "core/buffer.h"
 #include "core/bytes.h"
 #include "core/pieces.h"
@@ -55,35 +56,26 @@ class Route {
   Route(const Route&) = delete;
   Route& operator=(const Route&) = delete;
 
+  // What is in the memory of a GPU is staged on the host, unless the route takes it as it is.
   // `algorithm` names one for schedules; empty unless the caller has chosen it.
 
   /// Reduces the pieces as one vector.
   Task<> allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
-                   std::string_view algorithm) {
-    return begin_allreduce(operation, pieces, operation.among_ranks(reduction), algorithm);
-  }
+                   std::string_view algorithm);
   /// `input` is a vector cut into `chunks`; `output` gets this rank's chunk of the reduction.
   Task<> reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
-                        const Chunks& chunks, Reduction reduction, std::string_view algorithm) {
-    return begin_reduce_scatter(operation, input, output, chunks, operation.among_ranks(reduction),
-                                algorithm);
-  }
+                        const Chunks& chunks, Reduction reduction, std::string_view algorithm);
   /// The output of other ranks than the root is not touched.
   Task<> reduce(Operation& operation, Piece piece, Reduction reduction, int root,
-                std::string_view algorithm) {
-    return begin_reduce(operation, piece, operation.among_ranks(reduction), root, algorithm);
-  }
-  virtual Task<> broadcast(Operation& operation, Buffer data, int root,
-                           std::string_view algorithm) = 0;
-  virtual Task<Gathered> allgather(Operation& operation, Contribution mine,
-                                   std::string_view algorithm) = 0;
-  virtual Task<Gathered> gather(Operation& operation, Contribution mine, int root,
-                                std::string_view algorithm) = 0;
+                std::string_view algorithm);
+  Task<> broadcast(Operation& operation, Buffer data, int root, std::string_view algorithm);
+  Task<Gathered> allgather(Operation& operation, Contribution mine, std::string_view algorithm);
+  Task<Gathered> gather(Operation& operation, Contribution mine, int root,
+                        std::string_view algorithm);
   /// Rows and header are the root's; elsewhere they may be empty.
-  virtual Task<Scattered> scatter(Operation& operation, Rows all,
-                                  std::span<const std::int64_t> header, int root,
-                                  std::string_view algorithm) = 0;
-  virtual Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm) = 0;
+  Task<Scattered> scatter(Operation& operation, Rows all, std::span<const std::int64_t> header,
+                          int root, std::string_view algorithm);
+  Task<Gathered> alltoall(Operation& operation, Rows all, std::string_view algorithm);
   /// Phase 0 and nothing else.
   virtual Task<> barrier(Operation& operation) { return lane_.agree(operation); }
 
@@ -95,8 +87,43 @@ class Route {
                                       std::string_view algorithm) = 0;
   virtual Task<> begin_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
                               std::string_view algorithm) = 0;
+  virtual Task<> begin_broadcast(Operation& operation, Buffer data, int root,
+                                 std::string_view algorithm) = 0;
+  virtual Task<Gathered> begin_allgather(Operation& operation, Contribution mine,
+                                         std::string_view algorithm) = 0;
+  virtual Task<Gathered> begin_gather(Operation& operation, Contribution mine, int root,
+                                      std::string_view algorithm) = 0;
+  virtual Task<Scattered> begin_scatter(Operation& operation, Rows all,
+                                        std::span<const std::int64_t> header, int root,
+                                        std::string_view algorithm) = 0;
+  virtual Task<Gathered> begin_alltoall(Operation& operation, Rows all,
+                                        std::string_view algorithm) = 0;
+
+  /// Whether it takes memory of GPUs.
+  virtual bool takes_gpus() const { return false; }
 
   Lane& lane_;
+
+ private:
+  bool stages(ConstBuffer memory) const { return on_gpu(memory) && !takes_gpus(); }
+
+  // With copies on the host.
+  Task<> stage_allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
+                         std::string_view algorithm);
+  Task<> stage_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
+                              const Chunks& chunks, Reduction reduction,
+                              std::string_view algorithm);
+  Task<> stage_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
+                      std::string_view algorithm);
+  Task<> stage_broadcast(Operation& operation, Buffer data, int root, std::string_view algorithm);
+  Task<Gathered> stage_allgather(Operation& operation, Contribution mine,
+                                 std::string_view algorithm);
+  Task<Gathered> stage_gather(Operation& operation, Contribution mine, int root,
+                              std::string_view algorithm);
+  Task<Scattered> stage_scatter(Operation& operation, Rows all,
+                                std::span<const std::int64_t> header, int root,
+                                std::string_view algorithm);
+  Task<Gathered> stage_alltoall(Operation& operation, Rows all, std::string_view algorithm);
 };
 
 }  // namespace ronde

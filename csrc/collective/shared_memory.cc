@@ -70,7 +70,8 @@ Task<> SharedMemory::begin_reduce_scatter(Operation& operation, ConstBuffer inpu
       operation, lane_.shared<SharedReduceScatter>(fingerprint, input, output, counts, reduction));
 }
 
-Task<> SharedMemory::broadcast(Operation& operation, Buffer data, int root, std::string_view) {
+Task<> SharedMemory::begin_broadcast(Operation& operation, Buffer data, int root,
+                                     std::string_view) {
   const bool is_root = lane_.rank() == root;
   const Buffer to = is_root ? Buffer{} : data;
   const auto choose = [root, to, bytes = data.bytes](const Board& board) {
@@ -84,12 +85,13 @@ Task<> SharedMemory::broadcast(Operation& operation, Buffer data, int root, std:
                                                                      write_nothing, choose, to));
 }
 
-Task<Gathered> SharedMemory::allgather(Operation& operation, Contribution mine, std::string_view) {
+Task<Gathered> SharedMemory::begin_allgather(Operation& operation, Contribution mine,
+                                             std::string_view) {
   return collect(operation, mine, kAllRanks);
 }
 
-Task<Gathered> SharedMemory::gather(Operation& operation, Contribution mine, int root,
-                                    std::string_view) {
+Task<Gathered> SharedMemory::begin_gather(Operation& operation, Contribution mine, int root,
+                                          std::string_view) {
   return collect(operation, mine, root);
 }
 
@@ -116,9 +118,9 @@ Task<Gathered> SharedMemory::collect(Operation& operation, Contribution mine, in
   co_return result;
 }
 
-Task<Scattered> SharedMemory::scatter(Operation& operation, Rows all,
-                                      std::span<const std::int64_t> header, int root,
-                                      std::string_view) {
+Task<Scattered> SharedMemory::begin_scatter(Operation& operation, Rows all,
+                                            std::span<const std::int64_t> header, int root,
+                                            std::string_view) {
   Scattered result;
   const bool is_root = lane_.rank() == root;
   // The root alone knows what comes, and writes into its note: the length of a row and of the
@@ -154,7 +156,7 @@ Task<Scattered> SharedMemory::scatter(Operation& operation, Rows all,
   co_return result;
 }
 
-Task<Gathered> SharedMemory::alltoall(Operation& operation, Rows all, std::string_view) {
+Task<Gathered> SharedMemory::begin_alltoall(Operation& operation, Rows all, std::string_view) {
   Gathered result;
   // A stream begins with the part of the next rank and ends before the rank's own.
   const auto rotation_of = [](int rank, const Chunks& parts) {

@@ -1,7 +1,7 @@
 // Copies on the host of what a call has in the memory of GPUs.
 //
 //   Staging staging(operation);
-//   const ConstBuffer here = staging.input(there);   // memory of the host as it is
+//   const Buffer here = staging.input(there);   // memory of the host as it is
 //   const Buffer result = staging.output(elsewhere);
 //   co_await staging.fetch();                         // then inputs are here
 //   ...
@@ -12,12 +12,14 @@
 #pragma once
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "collective/operation.h"
 #include "collective/task.h"
 #include "core/buffer.h"
 #include "core/pieces.h"
+#include "cuda/device.h"
 
 namespace ronde {
 
@@ -31,11 +33,13 @@ class Staging {
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
-  ConstBuffer input(ConstBuffer memory);
+  /// Memory of the host that is given as an input must not be written.
+  Buffer input(ConstBuffer memory);
   Buffer output(Buffer memory);
   /// Both; where they are the same memory, their copies are.
   Piece piece(const Piece& piece);
 
+  /// All is to be named before.
   Task<> fetch();
   void store();
 
@@ -44,8 +48,10 @@ class Staging {
     Buffer there, here;
   };
   Buffer room_for(ConstBuffer memory);
+  cuda::StreamHandle stream_of(cuda::Device& device);
 
   Operation& operation_;
+  std::vector<std::pair<cuda::Device*, cuda::StreamHandle>> streams_;
   std::vector<Copy> inputs_, outputs_;
 };
 

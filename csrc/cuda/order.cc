@@ -22,7 +22,7 @@ struct Streams {
 Order::~Order() {
   if (told_) return;
   try {
-    done_->synchronise();
+    wait();
   } catch (...) {
     // A device that is lost touches nothing any more.
   }
@@ -40,6 +40,11 @@ bool Order::begun() const {
   return std::ranges::all_of(ready_, [](const auto& event) { return event->reached(); });
 }
 
+void Order::begin_on(StreamHandle stream) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& event : ready_) event->order_before(stream);
+}
+
 void Order::ends_after(StreamHandle stream) {
   const std::lock_guard lock(mutex_);
   if (!done_) done_ = std::make_unique<Event>(device_);
@@ -51,6 +56,12 @@ void Order::order_before(StreamHandle stream) {
   const std::lock_guard lock(mutex_);
   if (!done_) return;
   done_->order_before(stream);
+  told_ = true;
+}
+
+void Order::wait() {
+  const std::lock_guard lock(mutex_);
+  if (done_) done_->synchronise();
   told_ = true;
 }
 

@@ -30,12 +30,16 @@ class Order {
   void begins_after(StreamHandle stream);
   /// Whether all that comes before has run.
   bool begun() const;
+  /// What is enqueued on `stream` from now on comes after it.
+  void begin_on(StreamHandle stream) const;
 
   /// What touches the memory is enqueued on `stream` by now: all that is there comes before the
   /// end.
   void ends_after(StreamHandle stream);
   /// What is enqueued on `stream` from now on comes after the end. Nothing happens without an end.
   void order_before(StreamHandle stream);
+  /// Waits for the end.
+  void wait();
 
  private:
   Device& device_;

@@ -89,14 +89,52 @@ def release_kept() -> int:
 def cuda_architectures() -> set[int]:
     """What this build has kernels for: {90} for sm_90. Empty where it was built without."""
 
-def cuda_read(pointer: int, bytes: int, stream: int) -> _Bytes:
-    """Bytes of a GPU, as the stream has them, once it has come to them."""
+class OnDevice:
+    """An array of a GPU, as the core takes it."""
 
-def cuda_write(pointer: int, array: _Array, stream: int) -> None:
-    """Writes a contiguous array to a GPU in the order of the stream, and waits for it."""
+    def __init__(
+        self,
+        array: Any,
+        pointer: int,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        type: DType,
+        writable: bool,
+        make: Callable[[list[int], int], OnDevice],
+        stream: int | None,
+    ) -> None:
+        """`dtype`: of copies on the host. `make(shape, device)` makes another of the kind. `stream`: in whose
+        order the memory may be touched now; None if it may be at once."""
 
-def cuda_device_of(pointer: int) -> int:
-    """The number of the GPU that holds this memory. Raises ValueError if none does."""
+    @property
+    def array(self) -> Any: ...
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def type(self) -> DType: ...
+    @property
+    def writable(self) -> bool: ...
+    def like(self, shape: Sequence[int]) -> OnDevice:
+        """A new array of the kind and dtype."""
+
+    def hand_over(self, stream: int | None) -> None:
+        """A call has written to it: what is enqueued on `stream` from now on comes after. None: waits
+        until it is written."""
+
+    def read(self) -> _Array:
+        """Its values, once the stream has come to them."""
+
+    def write(self, values: _Array, stream: int | None) -> None:
+        """New values, before what is enqueued on `stream` from now on."""
+
+    def copy_from(self, other: OnDevice) -> None:
+        """The values of another, of the same size."""
 
 class DeviceMemory:
     """Bytes of a GPU, which end with this."""
@@ -825,10 +863,6 @@ class Control:
     def close(self) -> bool:
         """Whether nothing is under way any more."""
 
-def result_like(array: _Array) -> _Array:
-    """An uninitialised array of the same shape and dtype, for the result of a collective: of memory that is
-    kept for the next one, if it is large."""
-
 def shared_array(bytes: int) -> _Bytes:
     """Bytes in memory that the ranks of this machine can reach, in one dimension."""
 
@@ -969,7 +1003,7 @@ class Communicator:
     # (rows of this rank, their bytes, the root's header)
     def scatter(
         self,
-        x: _Array | None,
+        x: _Array | OnDevice | None,
         rows: Sequence[int],
         row_bytes: int,
         header: Sequence[int],

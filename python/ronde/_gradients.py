@@ -321,7 +321,9 @@ def zeros_like(grads: Any) -> Any:
     """Zeros in a structure of the type of `grads`."""
     gradients = _Gradients.of(grads)
     seen = [view(array) for _, array in gradients.present()]
-    return gradients.like(grads, [each.wrap(np.zeros_like(each.array)) for each in seen])
+    return gradients.like(
+        grads, [each.wrap(np.zeros(each.shape, each.operand.dtype)) for each in seen]
+    )
 
 
 # Structures: dictionaries, lists and tuples in each other, and where JAX is there what it knows.

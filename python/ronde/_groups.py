@@ -107,7 +107,7 @@ def _called(
     seen = [view(x, what(i), writable=in_place) for i, x in enumerate(xs)]
     labelled = label(seen)  # whose methods live until the call has been made
     plan = _made(communicator, way, seen, labelled)
-    arrays, dtypes = [each.array for each in seen], [each.dtype for each in seen]
+    arrays, dtypes = [each.operand for each in seen], [each.dtype for each in seen]
     done = make(plan, arrays, arrays if in_place else None, dtypes)
     assert done is not None
 
@@ -149,7 +149,7 @@ def _made(
         way.op,
         way.prescale_factor,
         way.postscale_factor,
-        [each.array.shape for each in seen],
+        [each.shape for each in seen],
         [each.dtype for each in seen],
         [label for _, label in labelled],
         [
@@ -178,7 +178,7 @@ def _explain(kind: str, seen: list[View], labelled: Labelled, exactly: bool) -> 
                     "exactly, as some values are not finite or beyond float32 or ranks have joined, "
                     "instead of " + text
                 )
-        line = f"{kind} {label or f'[{i}]'} ({x.dtype.name}, shape {x.array.shape}): {text}"
+        line = f"{kind} {label or f'[{i}]'} ({x.dtype.name}, shape {x.shape}): {text}"
         if line not in explained:
             explained.add(line)
             _log.debug("%s", line)

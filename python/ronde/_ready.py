@@ -90,7 +90,5 @@ def _is_same(a: Any, b: Any) -> bool:
     if a is b:
         return True
     seen, other = view(a), view(b)
-    mine, theirs = seen.array.__array_interface__, other.array.__array_interface__
-    return bool(
-        seen.shape == other.shape and seen.dtype == other.dtype and mine["data"] == theirs["data"]
-    )
+    mine, theirs = ((each.shape, each.dtype, each.address) for each in (seen, other))
+    return mine == theirs

@@ -11,13 +11,14 @@ import sys
 from array import array as PythonArray
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .device_arrays import OnDevice, on_device
+from .device_arrays import OnDevice, duplicate, filled, given, no_dtype, on_device, write_back
 from .errors import UnavailableError
 
 __all__ = [
@@ -47,26 +48,46 @@ def is_floating(dtype: DType) -> bool:
     return dtype in _FLOATING
 
 
-@dataclass(frozen=True)
+@dataclass
 class View:
     """What was passed, as the core sees it."""
 
-    array: Array  # contiguous, native byte order, its bytes are of type `dtype`
+    operand: Array | OnDevice  # contiguous, native byte order, its bytes are of type `dtype`
     dtype: DType
     shape: tuple[int, ...]
-    wrap: Callable[[Array], Any]  # makes an array of the kind that came in from one like `array`
-    # What came in, for results in place: a writable NumPy view of it, or where it is on a device; None
-    # if it is read only.
+    wrap: Callable[[Any], Any]  # makes an array of the kind that came in from one like `operand`
+    # What came in, for results in place: a writable view of it, or None if it is read only.
     source: Array | OnDevice | None
+
+    @cached_property
+    def array(self) -> Array:
+        """The values on the host: `operand`, or a copy of what is on a GPU."""
+        operand = self.operand
+        return operand.read() if isinstance(operand, OnDevice) else operand
+
+    @property
+    def address(self) -> int:
+        """Of the first element of `operand`."""
+        operand = self.operand
+        return operand.pointer if isinstance(operand, OnDevice) else operand.ctypes.data
 
     @property
     def is_copy(self) -> bool:
-        return self.source is None or self.array is not self.source
+        return self.source is None or self.operand is not self.source
+
+    def duplicate(self, *, copies: bool) -> Array | OnDevice:
+        """Another operand like this one; with the same values if `copies`."""
+        if isinstance(self.operand, OnDevice):
+            return duplicate(self.operand, copies)
+        return np.array(self.operand)
 
     def write_back(self) -> None:
-        """After an operation in place: brings the result to where it belongs."""
+        """After an operation in place on `operand` or `array`: brings the result to where it belongs."""
         if isinstance(self.source, OnDevice):
-            self.source.write(self.array)
+            if "array" in vars(self):
+                write_back(self.source, self.array)
+            else:
+                given(self.source)
         elif self.is_copy:
             assert self.source is not None
             self.source[...] = self.array
@@ -105,9 +126,12 @@ def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
 def _view_of_device(device: OnDevice, what: str, writable: bool) -> View:
     if writable and not device.writable:
         raise ValueError(f"{what}: the array is read only, and this operation works in place")
-    dtype = DType.bfloat16 if device.is_bfloat16 else _DTYPES[device.dtype.name]
+
+    def wrap(out: Array | OnDevice) -> Any:
+        return given(out) if isinstance(out, OnDevice) else filled(device, out)
+
     source = device if device.writable else None
-    return View(device.read(), dtype, device.shape, device.like, source)
+    return View(device, device.type, device.shape, wrap, source)
 
 
 def views(xs: Iterable[ArrayLike], *, writable: bool = False) -> list[View]:
@@ -147,7 +171,7 @@ def _open(x: ArrayLike) -> tuple[Array, DType, Callable[[Array], Any]]:
     try:
         array = np.asarray(memory)
     except ValueError:  # NumPy knows no such format
-        raise _no_dtype(f"elements of format {memory.format!r}") from None
+        raise no_dtype(f"elements of format {memory.format!r}") from None
     if isinstance(x, PythonArray):
         return array, _dtype_of(array), lambda out: PythonArray(x.typecode, out.tobytes())
     if isinstance(x, memoryview):
@@ -168,10 +192,6 @@ def _as_is(out: Array) -> Array:
     return out
 
 
-def _no_dtype(what: str) -> TypeError:
-    return TypeError(f"{what} are not supported; supported types are {', '.join(_DTYPES)}")
-
-
 def _number(x: Any, convert: Callable[[Any], Any]) -> tuple[Array, DType, Callable[[Array], Any]]:
     array = np.array(x)
     dtype = _dtype_of(array)
@@ -184,7 +204,7 @@ def _dtype_of(array: Array) -> DType:
     try:
         return _DTYPES[array.dtype.name]
     except KeyError:
-        raise _no_dtype(f"arrays of {array.dtype}") from None
+        raise no_dtype(f"arrays of {array.dtype}") from None
 
 
 def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
@@ -198,7 +218,7 @@ def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any
     try:
         array = x.resolve_conj().resolve_neg().numpy()
     except TypeError:
-        raise _no_dtype(f"tensors of {x.dtype}") from None
+        raise no_dtype(f"tensors of {x.dtype}") from None
     return array, _dtype_of(array), torch.from_numpy
 
 

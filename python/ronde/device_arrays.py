@@ -1,8 +1,8 @@
 """Arrays in the memory of GPUs, as collectives take them and give them back.
 
-What a collective moves is a copy in memory of the host. The copies run in the order of the caller's stream,
-so the caller need not synchronise: the values are those that the stream has written, and what is enqueued
-next sees the result.
+The core takes an `OnDevice`. What touches the memory runs in the order of the caller's stream: the values
+are those that the stream has written when the call is made, and what is enqueued there after the call (of
+an asynchronous one: after `wait`) sees the result. So the caller need not synchronise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,21 @@ import numpy.typing as npt
 
 from . import _core
 
-__all__ = ["DeviceArray"]
+__all__ = [
+    "DeviceArray",
+    "OnDevice",
+    "duplicate",
+    "filled",
+    "given",
+    "no_dtype",
+    "on_device",
+    "write_back",
+]
 
 Array = npt.NDArray[Any]
+OnDevice = _core.OnDevice
 
+_DEFAULT_STREAM = 1  # the legacy one, as __cuda_array_interface__ calls it
 _BITS_OF_BFLOAT16 = np.dtype(np.int16)  # NumPy has no such type: its bits travel
 
 
@@ -51,46 +61,11 @@ class DeviceArray:
             "typestr": self.dtype.str,
             "data": (self._memory.pointer, False),
             "version": 3,
+            "stream": _DEFAULT_STREAM,
         }
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
-
-
-@dataclass(frozen=True)
-class OnDevice:
-    """An array of a GPU."""
-
-    array: Any
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]  # of its copies on the host
-    is_bfloat16: bool
-    stream: int  # in whose order its memory may be touched now
-    writable: bool
-    new: Callable[[tuple[int, ...]], Any]  # makes an array of this kind, of any shape
-
-    def read(self) -> Array:
-        size = math.prod(self.shape) * self.dtype.itemsize
-        if size == 0:
-            return np.empty(self.shape, self.dtype)
-        data = _core.cuda_read(self.pointer, size, self.stream)
-        return data.view(self.dtype).reshape(self.shape)
-
-    def write(self, values: Array) -> None:
-        """In the order of the stream of today: that of an asynchronous call may have ended."""
-        if values.nbytes:
-            now = on_device(self.array)
-            assert now is not None
-            _core.cuda_write(now.pointer, np.ascontiguousarray(values), now.stream)
-
-    def like(self, values: Array) -> Any:
-        """An array of this kind with these values."""
-        made = self.new(values.shape)
-        found = on_device(made)
-        assert found is not None
-        found.write(values)
-        return made
 
 
 def on_device(x: Any) -> OnDevice | None:
@@ -110,41 +85,74 @@ def on_device(x: Any) -> OnDevice | None:
     return _of_interface(x, interface)
 
 
+def given(written: OnDevice) -> Any:
+    """The array, which a call has written to, in the order of the caller's stream of now."""
+    written.hand_over(_stream_of(written.array))
+    return written.array
+
+
+def filled(like: OnDevice, values: Array) -> Any:
+    """A new array of that kind with these values."""
+    made = like.like(values.shape)
+    made.write(np.ascontiguousarray(values), _stream_of(made.array))
+    return made.array
+
+
+def duplicate(x: OnDevice, copies: bool) -> OnDevice:
+    """A new array like `x`, with its values if `copies`."""
+    made = x.like(x.shape)
+    if copies:
+        made.copy_from(x)
+    return made
+
+
+def write_back(x: OnDevice, values: Array) -> None:
+    """New values for the array."""
+    x.write(np.ascontiguousarray(values), _stream_of(x.array))
+
+
+def _stream_of(x: Any) -> int | None:
+    """In whose order the memory of an array that was taken before may be touched now."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return int(torch.cuda.current_stream(x.device).cuda_stream)
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        with x.device:  # whose stream is meant
+            return int(cupy.cuda.get_current_stream().ptr)
+    stream: int | None = x.__cuda_array_interface__.get("stream")
+    return stream
+
+
 def _of_torch(x: Any, torch: Any) -> OnDevice:
     if x.layout is not torch.strided:
         raise TypeError(f"a dense tensor is needed, not one of layout {x.layout}")
     _require_contiguous(x.is_contiguous())
     name = str(x.dtype).removeprefix("torch.")  # NumPy's too, where it has the type
     if name not in _core.DType.__members__:
-        raise TypeError(_unsupported(f"tensors of {x.dtype}"))
+        raise no_dtype(f"tensors of {x.dtype}")
     is_bfloat16 = name == "bfloat16"
     negated = x.is_neg()  # only marked: its memory has the values with the other sign
     if negated:
         x = x.resolve_neg()
-    return OnDevice(
-        x,
-        x.data_ptr(),
-        tuple(x.shape),
-        _BITS_OF_BFLOAT16 if is_bfloat16 else np.dtype(name),
-        is_bfloat16,
-        torch.cuda.current_stream(x.device).cuda_stream,
-        not negated,
-        lambda shape: torch.empty(shape, dtype=x.dtype, device=x.device),
-    )
+
+    def new(shape: tuple[int, ...], _: int) -> Any:
+        return torch.empty(shape, dtype=x.dtype, device=x.device)
+
+    dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else np.dtype(name)
+    return _taken(x, x.data_ptr(), tuple(x.shape), dtype, is_bfloat16, not negated, new)
 
 
 def _of_cupy(x: Any, cupy: Any) -> OnDevice:
     is_bfloat16 = x.dtype.name == "bfloat16"
 
-    def new(shape: tuple[int, ...]) -> Any:
+    def new(shape: tuple[int, ...], _: int) -> Any:
         with x.device:
             return cupy.empty(shape, x.dtype)
 
     _require_contiguous(x.flags.c_contiguous)
-    with x.device:  # whose stream is meant
-        stream = cupy.cuda.get_current_stream().ptr
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else _native(x.dtype)
-    return OnDevice(x, x.data.ptr, x.shape, dtype, is_bfloat16, stream, True, new)
+    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new)
 
 
 def _of_interface(x: Any, interface: dict[str, Any]) -> OnDevice:
@@ -159,18 +167,31 @@ def _of_interface(x: Any, interface: dict[str, Any]) -> OnDevice:
         raise TypeError("a masked array has no value where it is masked; fill it first")
     strides = interface.get("strides")
     _require_contiguous(strides is None or _are_contiguous(strides, shape, dtype.itemsize))
-    device = _core.cuda_device_of(pointer) if pointer else 0
-    stream = interface.get("stream") or 0
-    return OnDevice(
-        x,
-        pointer,
-        shape,
-        _native(dtype),
-        False,
-        stream,
-        not read_only,
-        lambda shape: DeviceArray(shape, dtype, device),
-    )
+
+    def new(shape: tuple[int, ...], device: int) -> Any:
+        return DeviceArray(shape, dtype, device)
+
+    return _taken(x, pointer, shape, _native(dtype), False, not read_only, new)
+
+
+def _taken(
+    x: Any,
+    pointer: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    is_bfloat16: bool,
+    writable: bool,
+    new: Callable[[tuple[int, ...], int], Any],
+) -> OnDevice:
+    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU."""
+
+    def make(shape: list[int], device: int) -> OnDevice:  # (knows no OnDevice, which holds it)
+        made = on_device(new(tuple(shape), device))
+        assert made is not None
+        return made
+
+    core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
+    return OnDevice(x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x))
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -179,12 +200,13 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
             f"an array of a GPU must have the byte order of this machine, not {dtype.str}"
         )
     if dtype.name not in _core.DType.__members__:
-        raise TypeError(_unsupported(f"arrays of {dtype}"))
+        raise no_dtype(f"arrays of {dtype}")
     return dtype
 
 
-def _unsupported(what: str) -> str:
-    return f"{what} are not supported; supported types are {', '.join(_core.DType.__members__)}"
+def no_dtype(what: str) -> TypeError:
+    names = ", ".join(_core.DType.__members__)
+    return TypeError(f"{what} are not supported; supported types are {names}")
 
 
 def _are_contiguous(strides: tuple[int, ...], shape: tuple[int, ...], itemsize: int) -> bool:

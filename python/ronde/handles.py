@@ -202,7 +202,7 @@ def reduce_async(
     seen, root = view(x), root_of(root_rank, process_set)
     factors = prescale_factor, postscale_factor
     return _submit(
-        lambda engine, to: engine.reduce(to, seen.array, root, op, name, *factors, seen.dtype),
+        lambda engine, to: engine.reduce(to, seen.operand, root, op, name, *factors, seen.dtype),
         lambda result: None if result is None else seen.wrap(result),
         process_set,
     )
@@ -223,7 +223,7 @@ def reducescatter_async(
     seen = view(x)
     factors = prescale_factor, postscale_factor
     return _submit(
-        lambda engine, to: engine.reducescatter(to, seen.array, op, name, *factors, seen.dtype),
+        lambda engine, to: engine.reducescatter(to, seen.operand, op, name, *factors, seen.dtype),
         seen.wrap,
         process_set,
     )
@@ -238,7 +238,7 @@ def broadcast_async(
 ) -> Handle[T]:
     """Submit a broadcast, whose result is a new array. The arguments are those of `broadcast`."""
     seen, root = view(x), root_of(root_rank, process_set)
-    output = seen.array.copy()
+    output = seen.duplicate(copies=communicator_of(process_set).rank == root)
     return _submit(
         lambda engine, to: engine.broadcast(to, output, root, name, seen.dtype),
         seen.wrap,
@@ -256,7 +256,7 @@ def broadcast_async_(
     """Submit a broadcast in place. The arguments are those of `broadcast_`."""
     seen, root = view(x, writable=True), root_of(root_rank, process_set)
     return _submit(
-        lambda engine, to: engine.broadcast(to, seen.array, root, name, seen.dtype),
+        lambda engine, to: engine.broadcast(to, seen.operand, root, name, seen.dtype),
         lambda _: _written(x, seen),
         process_set,
     )
@@ -268,7 +268,7 @@ def allgather_async(
     """Submit an allgather. Arguments and result are those of `allgather`."""
     seen = view(x)
     return _submit(
-        lambda engine, to: engine.allgather(to, seen.array, name, seen.dtype),
+        lambda engine, to: engine.allgather(to, seen.operand, name, seen.dtype),
         lambda result: seen.wrap(result[0]),
         process_set,
     )
@@ -292,7 +292,7 @@ def alltoall_async(
         return seen.wrap(joined) if splits is None else (seen.wrap(joined), received)
 
     return _submit(
-        lambda engine, to: engine.alltoall(to, seen.array, splits, name, seen.dtype),
+        lambda engine, to: engine.alltoall(to, seen.operand, splits, name, seen.dtype),
         result_of,
         process_set,
     )
@@ -339,9 +339,11 @@ def _allreduce_seen(
     factors: tuple[float, float],
     process_set: ProcessSet | None,
 ) -> Handle[T]:
-    output = seen.array if in_place else None
+    output = seen.operand if in_place else None
     return _submit(
-        lambda engine, to: engine.allreduce(to, seen.array, output, op, name, *factors, seen.dtype),
+        lambda engine, to: engine.allreduce(
+            to, seen.operand, output, op, name, *factors, seen.dtype
+        ),
         lambda result: _written(x, seen) if in_place else seen.wrap(result),
         process_set,
     )

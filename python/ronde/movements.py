@@ -45,9 +45,10 @@ def broadcast(
         process_set: the ranks that take part; None for all.
     """
     seen = view(x)
-    output = np.array(seen.array)
     communicator = communicator_of(process_set)
-    communicator.broadcast(output, root_of(root_rank, process_set), name, seen.dtype)
+    root = root_of(root_rank, process_set)
+    output = seen.duplicate(copies=communicator.rank == root)
+    communicator.broadcast(output, root, name, seen.dtype)
     result: T = seen.wrap(output)
     return result
 
@@ -70,7 +71,7 @@ def broadcast_(
     root = root_of(root_rank, process_set)
     if communicator.broadcast(x, root, name) is None:
         seen = view(x, writable=True)
-        communicator.broadcast(seen.array, root, name, seen.dtype)
+        communicator.broadcast(seen.operand, root, name, seen.dtype)
         seen.write_back()
     return x
 
@@ -102,7 +103,7 @@ def allgather(
     if done is not None:
         return done[0]
     seen = view(x)
-    return seen.wrap(communicator.allgather(seen.array, name, seen.dtype)[0])
+    return seen.wrap(communicator.allgather(seen.operand, name, seen.dtype)[0])
 
 
 @overload
@@ -130,7 +131,7 @@ def grouped_allgather(
     common = name_of(name) or "group"
     seen = views(listed(xs))  # all of them, before anything is sent
     return [
-        each.wrap(communicator.allgather(each.array, f"{common}[{i}]", each.dtype)[0])
+        each.wrap(communicator.allgather(each.operand, f"{common}[{i}]", each.dtype)[0])
         for i, each in enumerate(seen)
     ]
 
@@ -168,7 +169,7 @@ def gather(
     communicator = communicator_of(process_set)
     seen = view(x)
     root = root_of(root_rank, process_set)
-    gathered = communicator.gather(seen.array, root, name, seen.dtype)
+    gathered = communicator.gather(seen.operand, root, name, seen.dtype)
     return None if gathered is None else seen.wrap(gathered[0])
 
 
@@ -227,9 +228,9 @@ def scatter(
             raise TypeError("scatter needs an array of at least one dimension")
         rows = checked_splits(splits, seen.shape[0], communicator.size)
         header_words = [_DTYPES.index(seen.dtype), is_torch(x), *seen.shape[1:]]
-        row_bytes = int(np.prod(seen.shape[1:], dtype=np.int64)) * int(seen.array.itemsize)
+        row_bytes = int(np.prod(seen.shape[1:], dtype=np.int64)) * int(seen.operand.dtype.itemsize)
         count, data, header = communicator.scatter(
-            seen.array, rows, row_bytes, header_words, root, name
+            seen.operand, rows, row_bytes, header_words, root, name
         )
     dtype, torch, *rest = header
     return make(data, _DTYPES[dtype], (count, *rest), torch=bool(torch))
@@ -302,7 +303,7 @@ def alltoall(
     seen = view(x)
     if splits is not None:
         splits = checked_splits(splits, seen.shape[0] if seen.shape else 0, communicator.size)
-    joined, received = communicator.alltoall(seen.array, splits, name, seen.dtype)
+    joined, received = communicator.alltoall(seen.operand, splits, name, seen.dtype)
     result = seen.wrap(joined)
     return result if splits is None else (result, received)
 

@@ -92,7 +92,7 @@ def allreduce(
         [result] = reduce_group([x], way, process_set, alone(name, compression), what_x)
         return result
     seen = view(x)
-    reduced = communicator.allreduce(seen.array, None, op, name, *factors, dtype=seen.dtype)
+    reduced = communicator.allreduce(seen.operand, None, op, name, *factors, dtype=seen.dtype)
     result = seen.wrap(reduced)
     return result
 
@@ -126,7 +126,7 @@ def allreduce_(
         reduce_group([x], way, process_set, alone(name, compression), what_x, in_place=True)
         return x
     seen = view(x, writable=True)
-    communicator.allreduce(seen.array, seen.array, op, name, *factors, dtype=seen.dtype)
+    communicator.allreduce(seen.operand, seen.operand, op, name, *factors, dtype=seen.dtype)
     seen.write_back()
     return x
 
@@ -235,7 +235,7 @@ def reduce(
     seen = view(x)
     root = root_of(root_rank, process_set)
     factors = prescale_factor, postscale_factor
-    output = communicator.reduce(seen.array, root, op, name, *factors, dtype=seen.dtype)
+    output = communicator.reduce(seen.operand, root, op, name, *factors, dtype=seen.dtype)
     return None if output is None else seen.wrap(output)
 
 
@@ -268,7 +268,7 @@ def reducescatter(
     if done is not None:
         return done
     seen = view(x)
-    part = communicator.reducescatter(seen.array, op, name, *factors, dtype=seen.dtype)
+    part = communicator.reducescatter(seen.operand, op, name, *factors, dtype=seen.dtype)
     result: T = seen.wrap(part)
     return result
 
@@ -289,7 +289,7 @@ def grouped_reducescatter(
     seen = views(listed(xs))  # all of them, before anything is sent
     return [
         each.wrap(
-            communicator.reducescatter(each.array, op, f"{common}[{i}]", *factors, each.dtype)
+            communicator.reducescatter(each.operand, op, f"{common}[{i}]", *factors, each.dtype)
         )
         for i, each in enumerate(seen)
     ]

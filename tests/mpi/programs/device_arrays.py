@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import ronde
-from ronde import _core
+from ronde import device_arrays
 
 DTYPES = ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
 DTYPES += ["float16", "float32", "float64"]
@@ -24,8 +24,9 @@ class Array:
     def __init__(self, values: np.ndarray, read_only: bool = False) -> None:
         self.values = ronde.DeviceArray(values.shape, values.dtype)
         self.read_only = read_only
-        if values.nbytes:
-            _core.cuda_write(self.values._memory.pointer, np.ascontiguousarray(values), 1)
+        written = device_arrays.on_device(self.values)
+        assert written is not None
+        written.write(np.ascontiguousarray(values), 1)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -55,13 +56,9 @@ def host(x: Any) -> np.ndarray:
         return x.get()
     if KIND == "torch":
         return x.cpu().numpy()
-    interface = x.__cuda_array_interface__
-    dtype = np.dtype(interface["typestr"])
-    size = dtype.itemsize * int(np.prod(interface["shape"]))
-    if size == 0:
-        return np.empty(interface["shape"], dtype)
-    read = _core.cuda_read(interface["data"][0], size, 1)
-    return read.view(dtype).reshape(interface["shape"])
+    read = device_arrays.on_device(x)
+    assert read is not None
+    return read.read()
 
 
 def same(device: Any, expected: np.ndarray) -> None:
