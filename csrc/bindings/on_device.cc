@@ -35,20 +35,26 @@ std::size_t bytes_of(const std::vector<std::int64_t>& shape, const py::dtype& dt
 
 OnDevice::OnDevice(py::object array, std::uintptr_t pointer, std::vector<std::int64_t> shape,
                    py::dtype dtype, DType type, bool writable, py::object make,
-                   const Stream& stream)
+                   const Stream& stream, const OnDevice* together)
     : array(std::move(array)),
       shape(std::move(shape)),
       dtype(std::move(dtype)),
       type(type),
       writable(writable),
-      make_(std::move(make)) {
+      make_(std::move(make)),
+      stream_(stream) {
   buffer_.bytes = bytes_of(this->shape, this->dtype);
   if (buffer_.bytes == 0) return;
   const WithoutGil release;
   buffer_.data = reinterpret_cast<std::byte*>(pointer);
   auto& device = cuda::Device::holding(buffer_.data);
-  order_ = std::make_unique<cuda::Order>(device);
-  if (stream) order_->begins_after(handle_of(*stream));
+  if (together && together->order_ && &together->order_->device() == &device &&
+      together->stream_ == stream) {
+    order_ = together->order_;
+  } else {
+    order_ = std::make_shared<cuda::Order>(device);
+    if (stream) order_->begins_after(handle_of(*stream));
+  }
   buffer_.device = {MemoryKind::cuda, device.ordinal(), order_.get()};
 }
 
@@ -118,9 +124,9 @@ void OnDevice::copy_from(const OnDevice& other) const {
 void bind_on_device(py::module_& module) {
   py::class_<OnDevice>(module, "OnDevice", "An array of a GPU, as the core takes it.")
       .def(py::init<py::object, std::uintptr_t, std::vector<std::int64_t>, py::dtype, DType, bool,
-                    py::object, OnDevice::Stream>(),
+                    py::object, OnDevice::Stream, const OnDevice*>(),
            "array"_a, "pointer"_a, "shape"_a, "dtype"_a, "type"_a, "writable"_a, "make"_a,
-           "stream"_a)
+           "stream"_a, "together"_a = nullptr)
       .def_readonly("array", &OnDevice::array)
       .def_property_readonly("shape",
                              [](const OnDevice& self) { return py::tuple(py::cast(self.shape)); })

@@ -18,12 +18,13 @@ class OnDevice {
  public:
   using Stream = std::optional<std::uintptr_t>;
 
-  /// `dtype`: of its copies on the host; `type`: what the core calls it. `make(shape)` makes
-  /// another of its kind, as an OnDevice. `stream`: in whose order the memory may be touched now;
-  /// None if it may be at once. Throws ArgumentError if the memory is no GPU's.
+  /// `dtype`: of its copies on the host; `type`: what the core calls it. `make(shape, device)`
+  /// makes another of its kind, as an OnDevice. `stream`: in whose order the memory may be touched
+  /// now; None if it may be at once. `together`: one of the same call that was made just before, or
+  /// null. Throws ArgumentError if the memory is no GPU's.
   OnDevice(pybind11::object array, std::uintptr_t pointer, std::vector<std::int64_t> shape,
            pybind11::dtype dtype, DType type, bool writable, pybind11::object make,
-           const Stream& stream);
+           const Stream& stream, const OnDevice* together);
   ~OnDevice();
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
@@ -55,7 +56,8 @@ class OnDevice {
  private:
   const pybind11::object make_;
   Buffer buffer_;
-  std::unique_ptr<cuda::Order> order_;  // nothing of an empty one
+  Stream stream_;
+  std::shared_ptr<cuda::Order> order_;  // nothing of an empty one
 };
 
 }  // namespace ronde

@@ -1,6 +1,27 @@
 #include "collective/route.h"
 
 namespace ronde {
+namespace {
+
+/// Pieces in place that follow one another become one, which needs not be packed.
+void join_neighbours(std::vector<Piece>& pieces) {
+  std::vector<Piece> joined;
+  for (const auto& piece : pieces) {
+    const bool in_place = piece.input.data == piece.output.data;
+    if (!joined.empty() && in_place) {
+      auto& [input, output] = joined.back();
+      if (input.data == output.data && input.data + input.bytes == piece.input.data) {
+        input.bytes += piece.input.bytes;
+        output.bytes += piece.output.bytes;
+        continue;
+      }
+    }
+    joined.push_back(piece);
+  }
+  pieces = std::move(joined);
+}
+
+}  // namespace
 
 Task<> Route::allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
                         std::string_view algorithm) {
@@ -13,8 +34,8 @@ Task<> Route::allreduce(Operation& operation, std::span<const Piece> pieces, Red
 Task<> Route::stage_allreduce(Operation& operation, std::span<const Piece> pieces,
                               Reduction reduction, std::string_view algorithm) {
   Staging staging(operation);
-  std::vector<Piece> here;
-  for (const auto& piece : pieces) here.push_back(staging.piece(piece));
+  auto here = staging.pieces(pieces);
+  if (!reduction.adaptive) join_neighbours(here);
   co_await staging.fetch();
   co_await begin_allreduce(operation, here, reduction, algorithm);
   staging.store();

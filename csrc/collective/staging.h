@@ -36,19 +36,26 @@ class Staging {
   /// Memory of the host that is given as an input must not be written.
   Buffer input(ConstBuffer memory);
   Buffer output(Buffer memory);
-  /// Both; where they are the same memory, their copies are.
-  Piece piece(const Piece& piece);
+  /// Both, which are the same memory then.
+  Piece piece(const Piece& piece) { return pieces({&piece, 1}).front(); }
+  /// The same of pieces, whose copies follow one another. Those on one GPU are copied all at once.
+  std::vector<Piece> pieces(std::span<const Piece> pieces);
 
   /// All is to be named before.
   Task<> fetch();
   void store();
 
  private:
+  /// Arrays of a GPU, which are one vector here.
   struct Copy {
-    Buffer there, here;
+    cuda::Device* device;
+    std::vector<Buffer> there;
+    Buffer here;
   };
-  Buffer room_for(ConstBuffer memory);
+  Copy copy_of(cuda::Device& device, std::vector<Buffer> there);
   cuda::StreamHandle stream_of(cuda::Device& device);
+  void fetch(const Copy& copy);
+  void store(const Copy& copy);
 
   Operation& operation_;
   std::vector<std::pair<cuda::Device*, cuda::StreamHandle>> streams_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 
 namespace ronde::cuda {
 namespace {
@@ -47,21 +46,21 @@ void Order::begin_on(StreamHandle stream) const {
 
 void Order::ends_after(StreamHandle stream) {
   const std::lock_guard lock(mutex_);
-  if (!done_) done_ = std::make_unique<Event>(device_);
-  done_->record(stream);
+  auto& event = done_[stream];
+  if (!event) event = std::make_unique<Event>(device_);
+  event->record(stream);
   told_ = false;
 }
 
 void Order::order_before(StreamHandle stream) {
   const std::lock_guard lock(mutex_);
-  if (!done_) return;
-  done_->order_before(stream);
+  for (const auto& [ours, event] : done_) event->order_before(stream);
   told_ = true;
 }
 
 void Order::wait() {
   const std::lock_guard lock(mutex_);
-  if (done_) done_->synchronise();
+  for (const auto& [ours, event] : done_) event->synchronise();
   told_ = true;
 }
 

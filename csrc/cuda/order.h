@@ -7,6 +7,7 @@
 // wait for it. Who moves the call asks whether it has come so far.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -15,7 +16,7 @@
 
 namespace ronde::cuda {
 
-/// Of the arrays of one call on one device.
+/// Of arrays of the caller's on one device.
 class Order {
  public:
   explicit Order(Device& device) : device_(device) {}
@@ -45,8 +46,8 @@ class Order {
   Device& device_;
   mutable std::mutex mutex_;  // the caller may be another thread than who moves the call
   std::vector<std::unique_ptr<Event>> ready_;
-  std::unique_ptr<Event> done_;
-  bool told_ = true;
+  std::map<StreamHandle, std::unique_ptr<Event>> done_;
+  bool told_ = true;  // a stream of the caller's, or who has waited
 };
 
 /// A stream for the copies and kernels of a call. There are a few of them, which calls take in

@@ -102,9 +102,11 @@ class OnDevice:
         writable: bool,
         make: Callable[[list[int], int], OnDevice],
         stream: int | None,
+        together: OnDevice | None = None,
     ) -> None:
         """`dtype`: of copies on the host. `make(shape, device)` makes another of the kind. `stream`: in whose
-        order the memory may be touched now; None if it may be at once."""
+        order the memory may be touched now; None if it may be at once. `together`: one that was made just
+        before."""
 
     @property
     def array(self) -> Any: ...

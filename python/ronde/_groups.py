@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from . import _core, context
 from ._calls import communicator_of, factor_of
-from .arrays import View, view
+from .arrays import View, views
 from .compression._method import Method
 from .process_set import ProcessSet
 
@@ -104,7 +104,7 @@ def _called(
         done = make(plan, xs, xs if in_place else None)
         if done is not None:
             return done, operator.itemgetter(0)
-    seen = [view(x, what(i), writable=in_place) for i, x in enumerate(xs)]
+    seen = views(xs, what, writable=in_place)
     labelled = label(seen)  # whose methods live until the call has been made
     plan = _made(communicator, way, seen, labelled)
     arrays, dtypes = [each.operand for each in seen], [each.dtype for each in seen]

@@ -93,14 +93,17 @@ class View:
             self.source[...] = self.array
 
 
-def view(x: ArrayLike, what: str = "x", *, writable: bool = False) -> View:
-    """`x` as the core sees it.
+def view(
+    x: ArrayLike, what: str = "x", *, writable: bool = False, together: View | None = None
+) -> View:
+    """`x` as the core sees it. `together`: one of the same call, made just before.
 
     Raises `TypeError` for what is no array or has elements of another type, `ValueError` if it must be
     writable and is not, `UnavailableError` for memory of a device. `what`: the argument, in these errors.
     """
     try:
-        device = on_device(x)
+        before = together.operand if together else None
+        device = on_device(x, before if isinstance(before, OnDevice) else None)
         if device is not None:
             return _view_of_device(device, what, writable)
         array, dtype, wrap = _open(x)
@@ -134,9 +137,17 @@ def _view_of_device(device: OnDevice, what: str, writable: bool) -> View:
     return View(device, device.type, device.shape, wrap, source)
 
 
-def views(xs: Iterable[ArrayLike], *, writable: bool = False) -> list[View]:
-    """The same of each array of a group `xs`."""
-    return [view(x, f"xs[{i}]", writable=writable) for i, x in enumerate(xs)]
+def views(
+    xs: Iterable[ArrayLike],
+    what: Callable[[int], str] = "xs[{}]".format,
+    *,
+    writable: bool = False,
+) -> list[View]:
+    """The same of each array of a group `xs`. `what`: how errors call one of them."""
+    seen: list[View] = []
+    for i, x in enumerate(xs):
+        seen.append(view(x, what(i), writable=writable, together=seen[-1] if seen else None))
+    return seen
 
 
 def listed(xs: Iterable[T]) -> list[T]:

@@ -68,21 +68,22 @@ class DeviceArray:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
 
 
-def on_device(x: Any) -> OnDevice | None:
-    """Nothing if `x` is no array of a GPU. Raises `TypeError` for one that cannot be taken."""
+def on_device(x: Any, together: OnDevice | None = None) -> OnDevice | None:
+    """Nothing if `x` is no array of a GPU. `together`: one of the same call, made just before. Raises
+    `TypeError` for one that cannot be taken."""
     if isinstance(x, (np.ndarray, np.generic)):
         return None
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
-        return _of_torch(x.detach(), torch) if x.device.type == "cuda" else None
+        return _of_torch(x.detach(), torch, together) if x.device.type == "cuda" else None
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
-        return _of_cupy(x, cupy)
+        return _of_cupy(x, cupy, together)
     try:
         interface = x.__cuda_array_interface__
     except (AttributeError, RuntimeError):  # the latter from arrays of JAX on the CPU
         return None
-    return _of_interface(x, interface)
+    return _of_interface(x, interface, together)
 
 
 def given(written: OnDevice) -> Any:
@@ -124,7 +125,7 @@ def _stream_of(x: Any) -> int | None:
     return stream
 
 
-def _of_torch(x: Any, torch: Any) -> OnDevice:
+def _of_torch(x: Any, torch: Any, together: OnDevice | None) -> OnDevice:
     if x.layout is not torch.strided:
         raise TypeError(f"a dense tensor is needed, not one of layout {x.layout}")
     _require_contiguous(x.is_contiguous())
@@ -140,10 +141,10 @@ def _of_torch(x: Any, torch: Any) -> OnDevice:
         return torch.empty(shape, dtype=x.dtype, device=x.device)
 
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else np.dtype(name)
-    return _taken(x, x.data_ptr(), tuple(x.shape), dtype, is_bfloat16, not negated, new)
+    return _taken(x, x.data_ptr(), tuple(x.shape), dtype, is_bfloat16, not negated, new, together)
 
 
-def _of_cupy(x: Any, cupy: Any) -> OnDevice:
+def _of_cupy(x: Any, cupy: Any, together: OnDevice | None) -> OnDevice:
     is_bfloat16 = x.dtype.name == "bfloat16"
 
     def new(shape: tuple[int, ...], _: int) -> Any:
@@ -152,10 +153,10 @@ def _of_cupy(x: Any, cupy: Any) -> OnDevice:
 
     _require_contiguous(x.flags.c_contiguous)
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else _native(x.dtype)
-    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new)
+    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new, together)
 
 
-def _of_interface(x: Any, interface: dict[str, Any]) -> OnDevice:
+def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) -> OnDevice:
     try:
         shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
         pointer, read_only = interface["data"]
@@ -171,7 +172,7 @@ def _of_interface(x: Any, interface: dict[str, Any]) -> OnDevice:
     def new(shape: tuple[int, ...], device: int) -> Any:
         return DeviceArray(shape, dtype, device)
 
-    return _taken(x, pointer, shape, _native(dtype), False, not read_only, new)
+    return _taken(x, pointer, shape, _native(dtype), False, not read_only, new, together)
 
 
 def _taken(
@@ -182,6 +183,7 @@ def _taken(
     is_bfloat16: bool,
     writable: bool,
     new: Callable[[tuple[int, ...], int], Any],
+    together: OnDevice | None,
 ) -> OnDevice:
     """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU."""
 
@@ -191,7 +193,9 @@ def _taken(
         return made
 
     core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
-    return OnDevice(x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x))
+    return OnDevice(
+        x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x), together
+    )
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
