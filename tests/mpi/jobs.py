@@ -123,13 +123,15 @@ def ranks_of(launcher: int) -> list[int]:
 
 def commands_of(launcher: int) -> list[str]:
     """The command lines of the processes below a launcher."""
-    found = []
-    for pid in ranks_of(launcher):
-        with suppress(OSError):
-            found.append(
-                Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
-            )
-    return found
+    return [command for command in map(command_of, ranks_of(launcher)) if command]
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
 
 
 def segments_of(pid: int) -> set[str]:

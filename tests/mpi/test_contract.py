@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import jobs
 import pytest
@@ -146,7 +145,7 @@ def test_a_job_that_was_suspended_goes_on() -> None:
         assert process.stdout is not None
         while "under way" not in process.stdout.readline():
             assert process.poll() is None
-        ranks = [pid for pid in jobs.ranks_of(process.pid) if b"trouble.py" in _command_of(pid)]
+        ranks = [pid for pid in jobs.ranks_of(process.pid) if "trouble.py" in jobs.command_of(pid)]
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for pid in ranks:
                 os.kill(pid, number)
@@ -203,20 +202,13 @@ def test_a_killed_rank_ends_the_job(victim: int) -> None:
         while "under way" not in process.stdout.readline():
             assert process.poll() is None
         below = jobs.ranks_of(process.pid)
-        ranks = [pid for pid in below if b"trouble.py" in _command_of(pid)]
+        ranks = [pid for pid in below if "trouble.py" in jobs.command_of(pid)]
         assert len(ranks) == 4
         os.kill(sorted(ranks)[victim], signal.SIGKILL)
         left = jobs.wait_until_gone([process.pid, *below], 10)
         assert not left, "processes were left"
         process.communicate(timeout=10)
         assert process.returncode != 0
-
-
-def _command_of(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def test_threads_run_while_a_collective_waits() -> None:
