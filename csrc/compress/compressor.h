@@ -64,6 +64,10 @@ class Compressor {
   virtual void decode(std::span<const std::byte> payload, std::span<float> out,
                       Store store) const = 0;
 
+  /// The code of payloads whose length follows from the number of values, which a GPU encodes and
+  /// decodes too (cuda/codec.h). Null where there is none.
+  virtual const BlockCode* block_code() const { return nullptr; }
+
   /// Whether payloads cannot hold all that float32 can: what is too large becomes infinite.
   virtual bool overflows() const { return false; }
 
