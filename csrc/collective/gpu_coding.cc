@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::size_t kAligned = 256;
 
+float* data_of(std::span<float> values) { return values.empty() ? nullptr : values.data(); }
+
 }  // namespace
 
 GpuCoding::GpuCoding(Summand summand, const GpuStream& stream)
@@ -61,7 +63,7 @@ void GpuCoding::encode_values(const Range& range) {
   codec_.encode(stream_.handle, summand_.values.data() + range.offset,
                 {.count = range.count,
                  .payload = place_of(range),
-                 .residual = residual(range).data(),
+                 .residual = data_of(residual(range)),
                  .draw = {key(), range.offset}});
 }
 
@@ -87,7 +89,7 @@ Coding::Step GpuCoding::encode_sum(const Range& segment, std::span<const Payload
                 {.parts = there, .own = rank, .factor = summand_.factor, .bad_scales = flags_},
                 {.count = segment.count,
                  .payload = place_of(segment),
-                 .residual = residual_of_sum(segment).data(),
+                 .residual = data_of(residual_of_sum(segment)),
                  .draw = {key(), segment.offset}},
                 total_);
   copy_here(segment, sum);

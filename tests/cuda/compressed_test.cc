@@ -266,15 +266,87 @@ void check(const Case& c) {
     if (below(2)) there[rank] = true;
   const auto found = run(c, there);
   for (int rank = 0; rank < c.size; ++rank) {
+    if (!same(found.results[rank], expected.results[0])) {
+      std::fprintf(stderr, "DBG code %d block %zu size %d pieces %zu n %zu fb %d ip %d pre %g div %g post %g extreme %d rank %d there:", int(c.compressor->block_code()->code), c.compressor->grain(), c.size, c.counts.size(), c.count(), c.feedback, c.in_place, c.reduction.prescale, c.reduction.divisor, c.reduction.postscale, c.extreme, rank);
+      for (int r = 0; r < c.size; ++r) std::fprintf(stderr, " %d", int(there[r]));
+      std::fprintf(stderr, "\n");
+      int shown = 0;
+      for (std::size_t i = 0; i < found.results[rank].size() && shown < 8; ++i)
+        if (std::memcmp(&found.results[rank][i], &expected.results[0][i], 4) && ++shown)
+          std::fprintf(stderr, "  [%zu] %a host0 %a hostrank %a\n", i, found.results[rank][i], expected.results[0][i], expected.results[rank][i]);
+    }
     CHECK(same(found.results[rank], expected.results[0]));
     CHECK(same(found.residuals[rank], expected.residuals[rank]));
   }
   ++cases;
 }
 
+std::vector<Compressed> codes() {
+  std::vector<Compressed> all;
+  for (const auto name : compressor_names()) all.push_back(make_compressor(name));
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (const auto rounding : {Rounding::nearest, Rounding::stochastic}) {
+      const auto norm = static_cast<Norm>(below(3));
+      const std::size_t block = group_of(bits) * (1 + below(2));
+      all.push_back(std::make_shared<Quantiser>(Quantisation{bits, block, norm, rounding}));
+    }
+  }
+  return all;
+}
+
+/// Of several pieces, maybe empty ones.
+std::vector<std::size_t> pieces_of(std::size_t count) {
+  std::vector<std::size_t> counts;
+  for (std::size_t left = count; left && counts.size() < below(4); left -= counts.back())
+    counts.push_back(below(left + 1));
+  std::size_t rest = count;
+  for (const auto each : counts) rest -= each;
+  counts.push_back(rest);
+  return counts;
+}
+
+Reduction reduction_of(int size) {
+  switch (below(4)) {
+    case 0:
+      return {};
+    case 1:
+      return {.divisor = static_cast<double>(size)};
+    case 2:
+      return {.prescale = 0.3, .divisor = static_cast<double>(size), .postscale = 1.7};
+    default:
+      return {.postscale = 0.0};
+  }
+}
+
+void check_codes() {
+  constexpr std::size_t kCounts[] = {0, 1, 7, 129, 1000, 4099, 9000};
+  for (const auto& compressor : codes()) {
+    for (const int size : {1, 2, 3, 4, 9}) {
+      check({.compressor = compressor,
+             .size = size,
+             .counts = pieces_of(kCounts[below(std::size(kCounts))]),
+             .feedback = below(3) != 0,
+             .in_place = below(2) == 0,
+             .reduction = reduction_of(size),
+             .extreme = below(2) == 0});
+    }
+  }
+}
+
+/// More segments than are under way at once, and slices of different lengths.
+void check_segments() {
+  for (const auto* const name : {"bf16", "int8"}) {
+    for (const int size : {2, 3})
+      check({.compressor = make_compressor(name), .size = size, .counts = {500001}, .steps = 1});
+  }
+}
+
+// What goes wrong ---------------------------------------------------------------------------------
+
 }  // namespace
 
 int main() {
-  check({.compressor = make_compressor("bf16"), .size = 2, .counts = {3000}});
+  check_codes();
+  check_segments();
   std::printf("compressed: %d cases\n", cases);
 }
