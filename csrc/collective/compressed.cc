@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "collective/gpu_coding.h"
+#include "collective/gpu_sparse_coding.h"
 #include "collective/gpu_vector.h"
 #include "collective/hierarchical.h"
 #include "collective/host_coding.h"
@@ -22,8 +24,10 @@ struct Vector {
 };
 
 std::unique_ptr<Coding> coding_of(Summand summand, const GpuStream* stream) {
-  if (stream) return std::make_unique<GpuCoding>(std::move(summand), *stream);
-  return std::make_unique<HostCoding>(std::move(summand));
+  if (!stream) return std::make_unique<HostCoding>(std::move(summand));
+  if (summand.compression.compressor->block_code())
+    return std::make_unique<GpuCoding>(std::move(summand), *stream);
+  return std::make_unique<GpuSparseCoding>(std::move(summand), *stream);
 }
 
 /// Where the payload of the sum is the sum of the payloads, it is found like any other sum.
@@ -31,8 +35,8 @@ Task<> add_payloads(Lane& lane, Transport& transport, Operation& operation, Comp
                     Vector vector, Reduction after) {
   const auto& compressor = *compression.compressor;
   const Buffer payload = operation.allocate(compressor.capacity(vector.values.size())).buffer();
-  const std::size_t length =
-      compressor.encode(vector.values, compression.residual, {.key = compression.key}, payload.data);
+  const std::size_t length = compressor.encode(vector.values, compression.residual,
+                                               {.key = compression.key}, payload.data);
   const std::size_t head = *compressor.summable_offset();
   const Buffer numbers = payload.slice(head, length - head);
   const std::size_t count = numbers.bytes / sizeof(float);
@@ -67,13 +71,14 @@ Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compress
   const auto factor = static_cast<float>(after.postscale / after.divisor);
   const int tag = lane.data_tag(operation);
   lane.next(operation);  // it takes two tags
-  auto coding = coding_of(
-      {compression, vector.values, vector.result, factor, transport.rank()}, vector.stream);
+  auto coding = coding_of({compression, vector.values, vector.result, factor, transport.rank()},
+                          vector.stream);
   const auto work = std::make_shared<CompressedAllreduce>(
       transport, compression, vector.values.size(), std::move(coding), tag);
   lane.takes(operation, Counter::bytes_compressed, vector.values.size_bytes());
   operation.entry.moves("compressed");
-  const Span span(lane.recorder(), "wire", {.bytes = vector.values.size_bytes(), .by = "compressed"});
+  const Span span(lane.recorder(), "wire",
+                  {.bytes = vector.values.size_bytes(), .by = "compressed"});
   co_await work;
 }
 
@@ -142,7 +147,7 @@ Task<> compress_on_gpu(Lane& lane, Operation& operation, std::span<const Piece> 
 }  // namespace
 
 bool compresses_on_gpu(const Lane& lane, const Compressor& compressor, bool per_rank) {
-  return (!lane.across() || per_rank) && compressor.block_code();
+  return (!lane.across() || per_rank) && (compressor.block_code() || compressor.gpu_selection());
 }
 
 Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Piece> pieces,

@@ -29,8 +29,7 @@ bool better_gathered(std::size_t payload, int ranks, const Link& link) {
 }
 
 CompressedAllreduce::CompressedAllreduce(Transport& transport, const Compression& compression,
-                                         std::size_t count, std::unique_ptr<Coding> coding,
-                                         int tag)
+                                         std::size_t count, std::unique_ptr<Coding> coding, int tag)
     : transport_(transport),
       compressor_(compression.compressor),
       gathers_(compression.gathers),

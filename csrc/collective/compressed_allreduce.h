@@ -14,8 +14,8 @@
 // in the order of the ranks. It is as if all ranks owned one slice, and no sum had to be sent.
 //
 // Slices go in segments, several of which are under way: while one travels, others are compressed
-// and added. Between two looks at what has arrived a rank begins one piece of work, what others wait
-// for first: it adds up a segment of its slice, else compresses a part for another rank, else
+// and added. Between two looks at what has arrived a rank begins one piece of work, what others
+// wait for first: it adds up a segment of its slice, else compresses a part for another rank, else
 // stores a sum. Who does this work, and where, is a Coding (coding.h): here are the messages. What
 // is to be sent waits in a queue until the coding has made it; on the host that is at once.
 //

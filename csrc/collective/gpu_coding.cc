@@ -1,7 +1,7 @@
 #include "collective/gpu_coding.h"
 
-#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "compress/fixed_length.h"
 #include "core/error.h"
@@ -28,34 +28,38 @@ std::byte* GpuCoding::begin(const Cut& cut) {
   take_memory();
   encode_values({.offset = 0, .count = own().offset});
   encode_values({.offset = own().end(), .count = summand_.values.size() - own().end()});
-  return here_.data();
+  return messages_.data();
 }
 
 void GpuCoding::take_memory() {
   using Kind = cuda::Memory::Kind;
   const auto& [device, stream] = stream_;
+  const std::size_t ranks = cut_.slices.size();
   const std::size_t sums = cut_.longest ? (own().count + cut_.longest - 1) / cut_.longest : 0;
-  const std::size_t flags = (sums + 1) * ranks();
-  const std::size_t part = rounded(compressor().capacity(cut_.longest), kAligned);
-  const auto cut = [&](std::byte* memory) {
+  const auto layout = [&](std::byte* memory) {
     cuda::Layout layout(memory);
     payloads_ = layout.take<std::byte>(compressor().capacity(summand_.values.size()));
-    parts_ = layout.take<std::byte>(part * ranks());
+    parts_ = layout.take<std::byte>(part_bytes() * ranks);
     total_ = layout.take<float>(cut_.longest);
-    flags_ = layout.take<unsigned>(flags);
     return layout.bytes();
   };
-  there_ = cuda::ScratchPool::of(device, Kind::device).take(stream, cut(nullptr));
-  cut(there_.data());
-  const std::size_t messages = rounded(cut_.messages, kAligned);
-  here_ = cuda::ScratchPool::of(device, Kind::pinned)
-              .take(stream, messages + flags * sizeof(unsigned));
-  flags_here_ = reinterpret_cast<unsigned*>(here_.data() + messages);
-  device.fill(stream, flags_, 0, flags * sizeof(unsigned));
+  scratch_ = cuda::ScratchPool::of(device, Kind::device).take(stream, layout(nullptr));
+  layout(scratch_.data());
+  messages_ = cuda::ScratchPool::of(device, Kind::pinned).take(stream, cut_.messages);
+  if (codec_.has_scales()) findings_.emplace(stream_, ranks, sums + 1);
 }
 
 std::byte* GpuCoding::place_of(const Range& range) const {
   return payloads_ + compressor().capacity(range.offset);
+}
+
+std::size_t GpuCoding::part_bytes() const {
+  return rounded(compressor().capacity(cut_.longest), kAligned);
+}
+
+/// The first of those of all ranks is that of rank 0.
+unsigned* GpuCoding::flag_of(std::size_t rank) const {
+  return findings_ ? findings_->flags() + rank : nullptr;
 }
 
 void GpuCoding::encode_values(const Range& range) {
@@ -75,25 +79,25 @@ Coding::Step GpuCoding::encode(const Range& segment, Payload& payload) {
 Coding::Step GpuCoding::encode_sum(const Range& segment, std::span<const Payload> parts,
                                    Payload& sum) {
   const auto rank = static_cast<std::size_t>(summand_.rank);
-  const std::size_t apart = rounded(compressor().capacity(cut_.longest), kAligned);
   std::vector<const void*> there(parts.size());
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (i == rank) {
       there[i] = summand_.values.data() + segment.offset;
     } else {
-      there[i] = parts_ + i * apart;
-      copy_there(segment, parts[i], static_cast<int>(i), parts_ + i * apart);
+      std::byte* const part = parts_ + i * part_bytes();
+      copy_there(segment, parts[i], static_cast<int>(i), part);
+      there[i] = part;
     }
   }
   codec_.encode(stream_.handle,
-                {.parts = there, .own = rank, .factor = summand_.factor, .bad_scales = flags_},
+                {.parts = there, .own = rank, .factor = summand_.factor, .bad_scales = flag_of(0)},
                 {.count = segment.count,
                  .payload = place_of(segment),
                  .residual = data_of(residual_of_sum(segment)),
                  .draw = {key(), segment.offset}},
                 total_);
   copy_here(segment, sum);
-  return add_step_with_flags();
+  return add_finding();
 }
 
 Coding::Step GpuCoding::store_sum(const Range&, std::span<const Payload>) {
@@ -106,27 +110,25 @@ Coding::Step GpuCoding::decode(const Range& segment, const Payload& sum, int own
 }
 
 Coding::Step GpuCoding::end() {
-  for (std::size_t owner = 0; owner < ranks(); ++owner) {
+  for (std::size_t owner = 0; owner < cut_.slices.size(); ++owner) {
     const Range& slice = cut_.slices[owner];
     if (slice.count)
       codec_.decode(stream_.handle, place_of(slice),
                     summand_.result.subspan(slice.offset, slice.count), Store::copy,
-                    flags_ + owner);
+                    flag_of(owner));
   }
-  return end_ = add_step_with_flags();
+  return end_ = add_finding();
 }
 
 bool GpuCoding::passed(Step step) {
   if (!steps_.passed(step)) return false;
-  for (; !findings_.empty() && findings_.front().step <= step; findings_.pop_front()) {
-    const std::span flags(findings_.front().flags, ranks());
-    const auto found = std::ranges::find_if(flags, [](unsigned flag) { return flag != 0; });
-    if (found != flags.end())
-      refuse(static_cast<int>(found - flags.begin()), FixedLength::kBadScale);
+  if (findings_) {
+    if (const int rank = findings_->wrong(step); rank >= 0) refuse(rank, FixedLength::kBadScale);
   }
   if (step == end_) {
-    here_.mark_idle();
-    there_.mark_idle();
+    messages_.mark_idle();
+    scratch_.mark_idle();
+    if (findings_) findings_->mark_idle();
   }
   return true;
 }
@@ -145,14 +147,6 @@ void GpuCoding::copy_here(const Range& segment, Payload& payload) {
   stream_.device.copy(stream_.handle, payload.memory, place_of(segment), payload.length);
 }
 
-/// The flags of one sum, or of the end, are copied to the host; the next ones are behind them.
-Coding::Step GpuCoding::add_step_with_flags() {
-  if (!codec_.has_scales()) return steps_.add();
-  stream_.device.copy(stream_.handle, flags_here_, flags_, ranks() * sizeof(unsigned));
-  findings_.push_back({steps_.add(), flags_here_});
-  flags_ += ranks();
-  flags_here_ += ranks();
-  return findings_.back().step;
-}
+Coding::Step GpuCoding::add_finding() { return findings_ ? findings_->copy(steps_) : steps_.add(); }
 
 }  // namespace ronde

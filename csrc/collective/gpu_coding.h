@@ -15,20 +15,16 @@
 // All is enqueued on one stream. Nobody waits for it but by asking whether a step has passed.
 #pragma once
 
-#include <deque>
+#include <memory>
+#include <optional>
 
 #include "collective/coding.h"
+#include "collective/findings.h"
 #include "cuda/codec.h"
 #include "cuda/scratch.h"
 #include "cuda/steps.h"
 
 namespace ronde {
-
-/// Where a call enqueues what it does on a GPU.
-struct GpuStream {
-  cuda::Device& device;
-  cuda::StreamHandle handle;
-};
 
 class GpuCoding final : public Coding {
  public:
@@ -45,36 +41,28 @@ class GpuCoding final : public Coding {
   bool passed(Step step) override;
 
  private:
-  /// Flags that are on the host when a step has passed, one for each rank: what it has sent is no
-  /// payload.
-  struct Findings {
-    Step step;
-    const unsigned* flags;
-  };
-
   const Range& own() const { return cut_.slices[summand_.rank]; }
-  std::size_t ranks() const { return cut_.slices.size(); }
   /// Where the payload of a part of the vector is in that of the whole.
   std::byte* place_of(const Range& range) const;
+  std::size_t part_bytes() const;
+  unsigned* flag_of(std::size_t rank) const;
 
   void take_memory();
   void encode_values(const Range& range);
   void copy_there(const Range& segment, const Payload& payload, int from, std::byte* to);
   void copy_here(const Range& segment, Payload& payload);
-  Step add_step_with_flags();
+  Step add_finding();
 
   const GpuStream stream_;
   const cuda::Codec codec_;
   cuda::Steps steps_;
   Cut cut_;
-  cuda::Scratch here_;               // pinned: messages and flags
-  cuda::Scratch there_;              // on the device: all that follows
-  std::byte* payloads_ = nullptr;    // of the whole vector
-  std::byte* parts_ = nullptr;       // of a segment, from each rank
-  float* total_ = nullptr;           // of a segment
-  unsigned* flags_ = nullptr;        // for each sum, and then for the end
-  unsigned* flags_here_ = nullptr;   // the same
-  std::deque<Findings> findings_;    // that nobody has looked at
+  cuda::Scratch messages_;            // pinned
+  cuda::Scratch scratch_;             // on the device: all that follows
+  std::byte* payloads_ = nullptr;     // of the whole vector
+  std::byte* parts_ = nullptr;        // of a segment, from each rank
+  float* total_ = nullptr;            // of a segment
+  std::optional<Findings> findings_;  // bad scales, of each sum and of the end
   Step end_ = 0;
 };
 

@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include "collective/gpu_coding.h"
+#include "collective/findings.h"
 #include "collective/work.h"
 #include "core/pieces.h"
 #include "core/reduction.h"

@@ -19,9 +19,8 @@ std::byte* HostCoding::begin(const Cut& cut) {
 }
 
 Coding::Step HostCoding::encode(const Range& segment, Payload& payload) {
-  payload.length =
-      compressor().encode(summand_.values.subspan(segment.offset, segment.count),
-                          residual(segment), {key(), segment.offset}, payload.memory);
+  payload.length = compressor().encode(summand_.values.subspan(segment.offset, segment.count),
+                                       residual(segment), {key(), segment.offset}, payload.memory);
   return 0;
 }
 
@@ -69,8 +68,7 @@ Coding::Step HostCoding::decode(const Range& segment, const Payload& sum, int ow
   return 0;
 }
 
-void HostCoding::decode(const Payload& payload, std::span<float> out, Store store,
-                        int from) const {
+void HostCoding::decode(const Payload& payload, std::span<float> out, Store store, int from) const {
   try {
     compressor().decode({payload.memory, payload.length}, out, store);
   } catch (const ArgumentError& error) {

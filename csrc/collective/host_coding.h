@@ -25,8 +25,8 @@ class HostCoding final : public Coding {
   void decode(const Payload& payload, std::span<float> out, Store store, int from) const;
 
   Bytes messages_;
-  std::vector<float> total_;            // of the segment that is being reduced
-  const Compressor* sums_ = nullptr;    // what sums are encoded by, if not like values
+  std::vector<float> total_;          // of the segment that is being reduced
+  const Compressor* sums_ = nullptr;  // what sums are encoded by, if not like values
 };
 
 }  // namespace ronde

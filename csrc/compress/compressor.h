@@ -23,6 +23,8 @@
 
 namespace ronde {
 
+class GpuSelection;
+
 class Compressor {
  public:
   virtual ~Compressor() = default;
@@ -67,6 +69,9 @@ class Compressor {
   /// The code of payloads whose length follows from the number of values, which a GPU encodes and
   /// decodes too (cuda/codec.h). Null where there is none.
   virtual const BlockCode* block_code() const { return nullptr; }
+
+  /// How a GPU selects what a sparse payload sends (gpu_selection.h). Null where it cannot.
+  virtual const GpuSelection* gpu_selection() const { return nullptr; }
 
   /// Whether payloads cannot hold all that float32 can: what is too large becomes infinite.
   virtual bool overflows() const { return false; }

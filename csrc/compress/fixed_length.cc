@@ -9,8 +9,8 @@ namespace ronde {
 std::size_t FixedLength::encode(std::span<const float> values, std::span<float> residual, Draw draw,
                                 std::byte* payload) const {
   codec_.encode[static_cast<int>(code_.rounding)](code_.blocks, values.data(),
-                                             residual.empty() ? nullptr : residual.data(),
-                                             values.size(), draw, payload);
+                                                  residual.empty() ? nullptr : residual.data(),
+                                                  values.size(), draw, payload);
   return capacity(values.size());
 }
 

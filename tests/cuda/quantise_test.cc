@@ -106,7 +106,8 @@ class Codecs {
                .not_finite = words,
                .draw = at};
     cuda::encode(device_, stream_, c.code,
-                 {.parts = pointers, .own = c.own, .factor = c.factor, .bad_scales = words + 1}, to);
+                 {.parts = pointers, .own = c.own, .factor = c.factor, .bad_scales = words + 1},
+                 to);
     CHECK(payload_there.bytes() == payload);
     CHECK(same(residual, residual_there.bytes()));
     if (c.leaves_decoded) CHECK(same(decoded, decoded_there.bytes()));
