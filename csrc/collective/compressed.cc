@@ -4,7 +4,11 @@
 #include <string>
 #include <utility>
 
+#include "collective/gpu_coding.h"
+#include "collective/gpu_sparse_coding.h"
+#include "collective/gpu_vector.h"
 #include "collective/hierarchical.h"
+#include "collective/host_coding.h"
 #include "collective/memory.h"
 #include "collective/network.h"
 #include "kernels/kernels.h"
@@ -12,13 +16,27 @@
 namespace ronde {
 namespace {
 
+/// In memory of the host, or of a GPU.
+struct Vector {
+  std::span<const float> values;
+  std::span<float> result;
+  const GpuStream* stream = nullptr;
+};
+
+std::unique_ptr<Coding> coding_of(Summand summand, const GpuStream* stream) {
+  if (!stream) return std::make_unique<HostCoding>(std::move(summand));
+  if (summand.compression.compressor->block_code())
+    return std::make_unique<GpuCoding>(std::move(summand), *stream);
+  return std::make_unique<GpuSparseCoding>(std::move(summand), *stream);
+}
+
 /// Where the payload of the sum is the sum of the payloads, it is found like any other sum.
 Task<> add_payloads(Lane& lane, Transport& transport, Operation& operation, Compression compression,
-                    std::span<const float> values, std::span<float> result, Reduction after) {
+                    Vector vector, Reduction after) {
   const auto& compressor = *compression.compressor;
-  const Buffer payload = operation.allocate(compressor.capacity(values.size())).buffer();
-  const std::size_t length =
-      compressor.encode(values, compression.residual, {.key = compression.key}, payload.data);
+  const Buffer payload = operation.allocate(compressor.capacity(vector.values.size())).buffer();
+  const std::size_t length = compressor.encode(vector.values, compression.residual,
+                                               {.key = compression.key}, payload.data);
   const std::size_t head = *compressor.summable_offset();
   const Buffer numbers = payload.slice(head, length - head);
   const std::size_t count = numbers.bytes / sizeof(float);
@@ -28,50 +46,45 @@ Task<> add_payloads(Lane& lane, Transport& transport, Operation& operation, Comp
   co_await run_on(lane, transport, operation, Collective::allreduce, layout, operands,
                   element_of(after), std::string_view());
   postscale(after, numbers.data, count);
-  compressor.decode({payload.data, length}, result, Store::copy);
+  compressor.decode({payload.data, length}, vector.result, Store::copy);
 }
 
 /// After phase 0, between ranks that share no memory, or take no notice of it. `after` says what
 /// the sum is scaled by.
 Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compression compression,
-                std::span<const float> values, std::span<float> result, Reduction after) {
+                Vector vector, Reduction after) {
   const auto& compressor = *compression.compressor;
   if (compressor.summable_offset()) {
-    co_await add_payloads(lane, transport, operation, compression, values, result, after);
+    co_await add_payloads(lane, transport, operation, compression, vector, after);
     co_return;
   }
   if (compressor.for_sums()) {
     // Bits do not depend on it but for the signs of zeros.
     compression.gathers = !lane.settings().deterministic &&
-                          better_gathered(compressor.capacity_of_whole(values.size()),
+                          better_gathered(compressor.capacity_of_whole(vector.values.size()),
                                           transport.size(), lane.plans().link());
   }
   if (lane.explains())
     lane.explain(operation,
                  std::string("over the network, compressed, ") +
                      (compression.gathers ? "payloads gathered by all ranks" : "by slices"));
-  const double factor = after.postscale / after.divisor;
+  const auto factor = static_cast<float>(after.postscale / after.divisor);
   const int tag = lane.data_tag(operation);
   lane.next(operation);  // it takes two tags
-  const auto work = std::make_shared<CompressedAllreduce>(transport, std::move(compression), values,
-                                                          result, static_cast<float>(factor), tag,
-                                                          "compressed allreduce");
-  lane.takes(operation, Counter::bytes_compressed, values.size_bytes());
+  auto coding = coding_of({compression, vector.values, vector.result, factor, transport.rank()},
+                          vector.stream);
+  const auto work = std::make_shared<CompressedAllreduce>(
+      transport, compression, vector.values.size(), std::move(coding), tag);
+  lane.takes(operation, Counter::bytes_compressed, vector.values.size_bytes());
   operation.entry.moves("compressed");
-  const Span span(lane.recorder(), "wire", {.bytes = values.size_bytes(), .by = "compressed"});
+  const Span span(lane.recorder(), "wire",
+                  {.bytes = vector.values.size_bytes(), .by = "compressed"});
   co_await work;
 }
 
 /// Sparse payloads take one of two routes, exact sums one of many: by what the link costs.
 bool depends_on_link(const Compressor& compressor) {
   return compressor.for_sums() || compressor.summable_offset();
-}
-
-std::span<const float> floats_of(ConstBuffer data) {
-  return {reinterpret_cast<const float*>(data.data), data.bytes / sizeof(float)};
-}
-std::span<float> floats_of(Buffer data) {
-  return {reinterpret_cast<float*>(data.data), data.bytes / sizeof(float)};
 }
 
 Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -92,7 +105,8 @@ Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> 
   // It is in units of a sum, and meanwhile in those of what is sent.
   postscale(inside, left.data(), left.size());
   const auto own = floats_of(slices.own());
-  co_await compress(lane, *lane.across(), operation, compression, own, own, outside);
+  const Vector slice{own, own};
+  co_await compress(lane, *lane.across(), operation, compression, slice, outside);
   prescale({.dtype = DType::float32, .prescale = inside.divisor}, left.data(), left.size());
   co_await slices.spread();
 }
@@ -111,15 +125,29 @@ Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> p
     prescale(reduction, result.data, elements_of(reduction, result));
     values = result;
   }
-  co_await compress(lane, lane.transport(), operation, compression, floats_of(values),
-                    floats_of(result), after(reduction, 1));
+  const Vector vector{floats_of(values), floats_of(result)};
+  co_await compress(lane, lane.transport(), operation, compression, vector, after(reduction, 1));
   if (packed) unpack(lane.recorder(), pieces, result);
+}
+
+/// The same where the pieces are on a GPU, and so is the residual.
+Task<> compress_on_gpu(Lane& lane, Operation& operation, std::span<const Piece> pieces,
+                       Reduction reduction, Compression compression) {
+  co_await lane.agree(operation);
+  if (depends_on_link(*compression.compressor))
+    co_await know_link(lane, operation, bytes_of(pieces));
+  GpuVector there(pieces, reduction);
+  co_await there.may_be_touched();
+  there.pack();
+  const Vector vector{there.values(), there.result(), &there.stream()};
+  co_await compress(lane, lane.transport(), operation, compression, vector, after(reduction, 1));
+  there.unpack();
 }
 
 }  // namespace
 
-bool compresses_on_gpu(const Lane& /*lane*/, const Compressor& /*compressor*/, bool /*per_rank*/) {
-  return false;
+bool compresses_on_gpu(const Lane& lane, const Compressor& compressor, bool per_rank) {
+  return (!lane.across() || per_rank) && (compressor.block_code() || compressor.gpu_selection());
 }
 
 Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -127,7 +155,9 @@ Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Pi
   compression.rank = lane.rank();
   if (lane.across() && !compression.per_rank)
     return compress_slices(lane, operation, pieces, reduction, std::move(compression));
-  return compress_whole(lane, operation, pieces, reduction, std::move(compression));
+  const bool there = !pieces.empty() && pieces[0].input.device.is_gpu();
+  return (there ? compress_on_gpu : compress_whole)(lane, operation, pieces, reduction,
+                                                    std::move(compression));
 }
 
 }  // namespace ronde

@@ -4,9 +4,7 @@
 #include <utility>
 
 #include "collective/settings.h"
-#include "core/error.h"
 #include "core/round.h"
-#include "kernels/kernels.h"
 
 namespace ronde {
 namespace {
@@ -30,55 +28,52 @@ bool better_gathered(std::size_t payload, int ranks, const Link& link) {
   return step + peers * sent <= 2 * step + 2 * peers / ranks * sent;
 }
 
-CompressedAllreduce::CompressedAllreduce(Transport& transport, Compression compression,
-                                         std::span<const float> values, std::span<float> result,
-                                         float factor, int tag, std::string what)
+CompressedAllreduce::CompressedAllreduce(Transport& transport, const Compression& compression,
+                                         std::size_t count, std::unique_ptr<Coding> coding, int tag)
     : transport_(transport),
-      compression_(std::move(compression)),
-      values_(values),
-      result_(result),
-      factor_(factor),
+      compressor_(compression.compressor),
+      gathers_(compression.gathers),
+      sums_(compressor_->for_sums() != nullptr),
+      count_(count),
+      coding_(std::move(coding)),
       tag_(tag),
-      what_(std::move(what)),
-      own_key_(compression_.key +
-               0x9e3779b97f4a7c15 * static_cast<std::uint64_t>(compression_.rank + 1)) {
+      parts_(transport.size()),
+      distance_(first_distance()) {
   cut_segments();
   make_room();
-  auto& compressor = compression_.compressor;
-  if (auto chosen = compressor->for_vector(values, compression_.residual))
-    compressor = std::move(chosen);
-  sums_ = compressor->for_sums();
-  distance_ = first_distance();
 }
 
 void CompressedAllreduce::cut_segments() {
-  const auto& compressor = *compression_.compressor;
   std::size_t longest = 0;
   for (int rank = 0; rank < transport_.size(); ++rank)
     longest = std::max(longest, slice(rank).count);
-  const std::size_t in_payload = kBetweenMachines * kFewest / compressor.capacity_of_whole(kFewest);
+  const std::size_t in_payload =
+      kBetweenMachines * kFewest / compressor_->capacity_of_whole(kFewest);
   const std::size_t room =
       kRoom / (kWindow * kPlaces * static_cast<std::size_t>(transport_.size()));
-  const std::size_t in_room = room * kFewest / compressor.capacity(kFewest);
+  const std::size_t in_room = room * kFewest / compressor_->capacity(kFewest);
   const std::size_t wanted = std::clamp(std::min(in_payload, in_room), kFewest, kMost);
-  segment_length_ = rounded(wanted, compressor.grain());
+  segment_length_ = rounded(wanted, compressor_->grain());
   segment_count_ = (longest + segment_length_ - 1) / segment_length_;
-  total_.resize(std::min(segment_length_, longest));
 }
 
 void CompressedAllreduce::make_room() {
   window_.resize(std::min(kWindow, segment_count_));
-  const auto ranks = static_cast<std::size_t>(transport_.size());
-  const std::size_t capacity =
-      rounded(compression_.compressor->capacity(total_.size()), kCacheLine);
-  payloads_ = Bytes(capacity * kPlaces * ranks * window_.size());
-  std::byte* place = payloads_.data();
+  Coding::Cut cut{.slices = {}, .longest = 0, .messages = 0};
+  for (int rank = 0; rank < transport_.size(); ++rank) {
+    cut.slices.push_back(slice(rank));
+    cut.longest = std::max(cut.longest, segment(rank, 0).count);
+  }
+  const std::size_t capacity = rounded(compressor_->capacity(cut.longest), kCacheLine);
+  cut.messages = capacity * kPlaces * cut.slices.size() * window_.size();
+  std::byte* place = coding_->begin(cut);
   for (auto& segment : window_) {
     for (auto* messages : {&segment.parts_out, &segment.parts_in, &segment.sums}) {
-      messages->resize(ranks);
-      for (auto& message : *messages) message.memory = std::exchange(place, place + capacity);
+      messages->resize(transport_.size());
+      for (auto& message : *messages)
+        message.payload.memory = std::exchange(place, place + capacity);
     }
-    segment.sum_sends.resize(ranks);
+    segment.sum_sends.resize(transport_.size());
   }
   for (int peer = 0; peer < transport_.size(); ++peer) {
     if (peer == transport_.rank()) continue;
@@ -91,27 +86,29 @@ Progress CompressedAllreduce::progress() {
   bool moved = open_segment();
   moved |= take_arrivals();
   moved |= reduce_next() || compress_next() || store_next();
+  moved |= send_next();
   moved |= close_segment();
-  if (closed_ == segment_count_) return Progress::done;
-  return moved ? Progress::moved : Progress::idle;
+  if (closed_ < segment_count_) return moved ? Progress::moved : Progress::idle;
+  if (!end_) end_ = coding_->end();
+  return coding_->passed(*end_) ? Progress::done : Progress::idle;
 }
 
 /// Slices as even as possible, cut at the grain; or all of the vector for everybody.
-CompressedAllreduce::Span CompressedAllreduce::slice(int rank) const {
-  if (compression_.gathers) return {0, values_.size()};
-  const std::size_t grain = compression_.compressor->grain();
-  const std::size_t grains = (values_.size() + grain - 1) / grain;
+Range CompressedAllreduce::slice(int rank) const {
+  if (gathers_) return {.offset = 0, .count = count_};
+  const std::size_t grain = compressor_->grain();
+  const std::size_t grains = (count_ + grain - 1) / grain;
   const auto cut = [&](int place) {
-    return std::min(grains * place / transport_.size() * grain, values_.size());
+    return std::min(grains * place / transport_.size() * grain, count_);
   };
-  return {cut(rank), cut(rank + 1) - cut(rank)};
+  return {.offset = cut(rank), .count = cut(rank + 1) - cut(rank)};
 }
 
 /// Of the slice of a rank; maybe empty, where others' slices are longer.
-CompressedAllreduce::Span CompressedAllreduce::segment(int rank, std::size_t number) const {
-  const Span all = slice(rank);
+Range CompressedAllreduce::segment(int rank, std::size_t number) const {
+  const Range all = slice(rank);
   const std::size_t begin = std::min(number * segment_length_, all.count);
-  return {all.offset + begin, std::min(segment_length_, all.count - begin)};
+  return {.offset = all.offset + begin, .count = std::min(segment_length_, all.count - begin)};
 }
 
 /// Makes ready to receive all that belongs to the next segment, if there is room in the window.
@@ -123,7 +120,7 @@ bool CompressedAllreduce::open_segment() {
   now.missing = 0;
   for (int peer = 0; peer < transport_.size(); ++peer) {
     now.parts_in[peer].arrived = now.sums[peer].arrived = false;
-    const auto count = compression_.gathers ? 0 : segment(peer, number).count;
+    const auto count = gathers_ ? 0 : segment(peer, number).count;
     if (count) ++now.missing;
     if (peer == transport_.rank()) continue;
     if (own) receive(peer, tag_, own, now.parts_in[peer]);
@@ -143,7 +140,7 @@ bool CompressedAllreduce::take_arrivals() {
       const auto length = transport_.test(*message.request);
       if (!length) break;
       message.request.reset();
-      message.length = *length;
+      message.payload.length = *length;
       message.arrived = moved = true;
     }
   }
@@ -155,85 +152,54 @@ bool CompressedAllreduce::take_arrivals() {
 bool CompressedAllreduce::reduce_next() {
   if (reducing_ == opened_) return false;
   auto& now = under_way(reducing_);
-  const int rank = transport_.rank(), size = transport_.size();
-  const Span own = segment(rank, reducing_);
-  if (own.count == 0) {
-    ++reducing_;
-    return true;
-  }
-  for (int peer = 0; peer < size; ++peer) {
-    if ((peer != rank || sums_) && !now.parts_in[peer].arrived) return false;
-  }
-  if (compression_.gathers) {
-    add_parts(now, own, result_.data() + own.offset);
-  } else {
-    add_parts(now, own, total_.data());
-    send_sum(now, own);
+  const int rank = transport_.rank();
+  const Range own = segment(rank, reducing_);
+  if (own.count) {
+    for (int peer = 0; peer < transport_.size(); ++peer) {
+      if ((peer != rank || sums_) && !now.parts_in[peer].arrived) return false;
+    }
+    reduce(now, own);
   }
   ++reducing_;
   return true;
 }
 
-void CompressedAllreduce::send_sum(Segment& now, const Span& own) {
+void CompressedAllreduce::reduce(Segment& now, const Range& own) {
   const int rank = transport_.rank(), size = transport_.size();
+  for (int peer = 0; peer < size; ++peer) {
+    parts_[peer] = now.parts_in[peer].payload;
+    if (peer == rank && !sums_) parts_[peer].memory = nullptr;
+  }
+  if (gathers_) {
+    now.last = coding_->store_sum(own, parts_);
+    return;
+  }
   auto& sum = now.sums[rank];
-  sum.length = encode_sum(own, sum.memory);
-  sum.arrived = true;
-  for (int distance = 1; distance < size; ++distance) {
+  now.last = coding_->encode_sum(own, parts_, sum.payload);
+  for (int distance = 0; distance < size; ++distance) {
     const int peer = (rank + distance) % size;
-    now.sum_sends[peer] = transport_.send(peer, tag_ + 1, {sum.memory, sum.length, {}});
+    enqueue(now, sum, peer, tag_ + 1, now.sum_sends[peer]);
   }
-}
-
-/// In the order of the ranks; times the factor at once, before a compressor can overflow.
-void CompressedAllreduce::add_parts(const Segment& now, const Span& own, float* total) const {
-  for (int peer = 0; peer < transport_.size(); ++peer) {
-    if (peer != transport_.rank() || sums_) {
-      decode(now.parts_in[peer], own, total, peer == 0 ? Store::copy : Store::add, peer);
-    } else if (peer == 0) {
-      std::copy_n(values_.data() + own.offset, own.count, total);
-    } else {
-      ronde::reduce(ReduceOp::sum, DType::float32, total, total, values_.data() + own.offset,
-                    own.count);
-    }
-  }
-  prescale({.dtype = DType::float32, .prescale = factor_}, total, own.count);
-}
-
-/// The residual, which is in units of a contribution, is in those of the result meanwhile. Where
-/// nothing of it would get into the result, it stays as it is.
-std::size_t CompressedAllreduce::encode_sum(const Span& own, std::byte* payload) {
-  const float* const total = total_.data();
-  if (sums_) return sums_->encode({total, own.count}, {}, {own_key_, own.offset}, payload);
-  const auto left = factor_ != 0 ? residual(own) : std::span<float>();
-  prescale({.dtype = DType::float32, .prescale = factor_}, left.data(), left.size());
-  const std::size_t length = encode(total, own, left, payload);
-  postscale({.dtype = DType::float32, .divisor = factor_}, left.data(), left.size());
-  return length;
 }
 
 /// The next part for a rank; what is gathered is compressed once, for this rank itself. Ranks begin
 /// with different ones, so that none gets all at once.
 bool CompressedAllreduce::compress_next() {
   if (compressing_ == opened_) return false;
-  if (distance_ == transport_.size()) {
+  const int rank = transport_.rank(), size = transport_.size();
+  if (distance_ == size) {
     distance_ = first_distance();
     ++compressing_;
     return true;
   }
-  const int peer = (transport_.rank() + distance_++) % transport_.size();
-  const Span part = segment(peer, compressing_);
+  const int peer = (rank + distance_++) % size;
+  const Range part = segment(peer, compressing_);
   if (part.count == 0) return true;
   auto& now = under_way(compressing_);
-  const bool own = peer == transport_.rank();
-  auto& message =
-      own || compression_.gathers ? now.parts_in[transport_.rank()] : now.parts_out[peer];
-  if (own || !compression_.gathers)
-    message.length = encode(values_.data() + part.offset, part, residual(part), message.memory);
-  if (own)
-    message.arrived = true;
-  else
-    now.parts_out[peer].request = transport_.send(peer, tag_, {message.memory, message.length, {}});
+  const bool own = peer == rank;
+  auto& message = own || gathers_ ? now.parts_in[rank] : now.parts_out[peer];
+  if (own || !gathers_) now.last = coding_->encode(part, message.payload);
+  enqueue(now, message, peer, tag_, now.parts_out[peer].request);
   return true;
 }
 
@@ -244,8 +210,7 @@ bool CompressedAllreduce::store_next() {
     for (int owner = 0; owner < transport_.size(); ++owner) {
       auto& sum = now.sums[owner];
       if (!sum.arrived) continue;
-      const Span part = segment(owner, number);
-      decode(sum, part, result_.data() + part.offset, Store::copy, owner);
+      now.last = coding_->decode(segment(owner, number), sum.payload, owner);
       sum.arrived = false;
       --now.missing;
       return true;
@@ -254,14 +219,38 @@ bool CompressedAllreduce::store_next() {
   return false;
 }
 
+/// What the last step makes is sent once that has passed.
+void CompressedAllreduce::enqueue(Segment& now, Message& message, int peer, int tag,
+                                  std::optional<Request>& request) {
+  unsent_.push_back({now.last, peer, tag, &now, &message, &request});
+  ++now.unsent;
+}
+
+/// What has been made by now; what is for this rank itself has arrived.
+bool CompressedAllreduce::send_next() {
+  bool moved = false;
+  for (; !unsent_.empty() && coding_->passed(unsent_.front().made); unsent_.pop_front()) {
+    const auto& [made, peer, tag, segment, message, request] = unsent_.front();
+    const auto& [memory, length] = message->payload;
+    if (peer == transport_.rank())
+      message->arrived = true;
+    else
+      *request = transport_.send(peer, tag, {memory, length, {}});
+    --segment->unsent;
+    moved = true;
+  }
+  return moved;
+}
+
 /// Ends the first segment under way, if nothing of it is.
 bool CompressedAllreduce::close_segment() {
   if (closed_ == compressing_ || closed_ == reducing_) return false;
   auto& now = under_way(closed_);
-  if (now.missing) return false;
+  if (now.missing || now.unsent) return false;
   for (int peer = 0; peer < transport_.size(); ++peer) {
     if (!ended(now.parts_out[peer].request) || !ended(now.sum_sends[peer])) return false;
   }
+  if (!coding_->passed(now.last)) return false;
   ++closed_;
   return true;
 }
@@ -272,30 +261,8 @@ bool CompressedAllreduce::ended(std::optional<Request>& request) const {
 }
 
 void CompressedAllreduce::receive(int peer, int tag, std::size_t count, Message& message) {
-  const std::size_t capacity = compression_.compressor->capacity(count);
-  message.request = transport_.recv(peer, tag, {message.memory, capacity, {}});
-}
-
-std::span<float> CompressedAllreduce::residual(const Span& span) const {
-  const auto& all = compression_.residual;
-  return all.empty() ? all : all.subspan(span.offset, span.count);
-}
-
-/// `span`: where the values stand in the vector.
-std::size_t CompressedAllreduce::encode(const float* values, const Span& span,
-                                        std::span<float> left, std::byte* payload) const {
-  return compression_.compressor->encode({values, span.count}, left, {own_key_, span.offset},
-                                         payload);
-}
-
-void CompressedAllreduce::decode(const Message& message, const Span& span, float* out, Store store,
-                                 int peer) const {
-  try {
-    compression_.compressor->decode({message.memory, message.length}, {out, span.count}, store);
-  } catch (const ArgumentError& error) {
-    throw Error(what_ + ", rank " + std::to_string(transport_.rank()) + " <- " +
-                std::to_string(peer) + ": " + error.what());
-  }
+  const std::size_t capacity = compressor_->capacity(count);
+  message.request = transport_.recv(peer, tag, {message.payload.memory, capacity, {}});
 }
 
 }  // namespace ronde

@@ -14,9 +14,10 @@
 // in the order of the ranks. It is as if all ranks owned one slice, and no sum had to be sent.
 //
 // Slices go in segments, several of which are under way: while one travels, others are compressed
-// and added. Between two looks at what has arrived a rank does one piece of work, what others wait
-// for first: it adds up a segment of its slice, else compresses a part for another rank, else
-// stores a sum.
+// and added. Between two looks at what has arrived a rank begins one piece of work, what others
+// wait for first: it adds up a segment of its slice, else compresses a part for another rank, else
+// stores a sum. Who does this work, and where, is a Coding (coding.h): here are the messages. What
+// is to be sent waits in a queue until the coding has made it; on the host that is at once.
 //
 // The residual of a rank has an entry for each element. It is what this rank's payloads have left
 // out; where this rank owns the element and compresses the sum alone, what the payloads of the sum
@@ -25,30 +26,17 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
-#include <span>
-#include <string>
 #include <vector>
 
+#include "collective/coding.h"
 #include "collective/work.h"
-#include "compress/compressor.h"
-#include "core/bytes.h"
 #include "schedule/cost.h"
 #include "transport/transport.h"
 
 namespace ronde {
-
-/// How an allreduce is compressed.
-struct Compression {
-  std::shared_ptr<const Compressor> compressor;
-  std::span<float> residual;  // of the whole vector, or empty: what is left out is lost then
-  std::uint64_t key = 0;      // of random numbers, the same on all ranks
-  bool per_rank = false;      // each rank's own values are compressed, on one machine too
-  int rank = 0;               // in the set: each rank of a machine draws numbers of its own
-  bool gathers = false;       // payloads, which are sparse: see better_gathered()
-};
 
 /// Whether sparse payloads of so many bytes are better gathered by all ranks than reduced by
 /// slices: with m seconds for the messages of a step, m + (P-1) b rather than 2 m + 2 (P-1)/P b, b
@@ -60,22 +48,17 @@ bool better_gathered(std::size_t payload, int ranks, const Link& link);
 
 class CompressedAllreduce final : public Work {
  public:
-  /// The sum of all ranks' `values`, times `factor`, in `result`, which may be the same memory.
-  /// `tag` and the one behind it are this call's.
-  CompressedAllreduce(Transport& transport, Compression compression, std::span<const float> values,
-                      std::span<float> result, float factor, int tag, std::string what);
+  /// The sum of `count` values of all ranks. `tag` and the one behind it are this call's.
+  CompressedAllreduce(Transport& transport, const Compression& compression, std::size_t count,
+                      std::unique_ptr<Coding> coding, int tag);
 
   Progress progress() override;
 
  private:
-  struct Span {
-    std::size_t offset, count;
-  };
   /// A payload on its way to or from a rank.
   struct Message {
-    std::byte* memory = nullptr;
+    Coding::Payload payload;
     std::optional<Request> request;
-    std::size_t length = 0;
     bool arrived = false;
   };
   /// What belongs to one segment of all slices, while it is under way.
@@ -83,7 +66,17 @@ class CompressedAllreduce final : public Work {
     std::vector<Message> parts_out, parts_in;  // to and from each rank: of its and of our slice
     std::vector<Message> sums;                 // from each owner, this rank too
     std::vector<std::optional<Request>> sum_sends;
-    int missing = 0;  // sums that have not been stored
+    int missing = 0;        // sums that have not been stored
+    int unsent = 0;         // messages in the queue
+    Coding::Step last = 0;  // that was begun
+  };
+  /// A message that is sent when it has been made.
+  struct Unsent {
+    Coding::Step made;
+    int peer, tag;
+    Segment* segment;
+    Message* message;
+    std::optional<Request>* request;
   };
 
   /// What comes from a rank, and the first segment of which it has not.
@@ -95,8 +88,8 @@ class CompressedAllreduce final : public Work {
 
   void cut_segments();
   void make_room();
-  Span slice(int rank) const;
-  Span segment(int rank, std::size_t number) const;
+  Range slice(int rank) const;
+  Range segment(int rank, std::size_t number) const;
   int first_distance() const { return sums_ ? 0 : 1; }
   Segment& under_way(std::size_t number) { return window_[number % window_.size()]; }
 
@@ -105,37 +98,32 @@ class CompressedAllreduce final : public Work {
   bool reduce_next();
   bool compress_next();
   bool store_next();
+  bool send_next();
   bool close_segment();
 
-  void add_parts(const Segment& now, const Span& own, float* total) const;
-  void send_sum(Segment& now, const Span& own);
-  std::size_t encode_sum(const Span& own, std::byte* payload);
-  std::span<float> residual(const Span& span) const;
+  void reduce(Segment& now, const Range& own);
+  void enqueue(Segment& now, Message& message, int peer, int tag, std::optional<Request>& request);
   bool ended(std::optional<Request>& request) const;
   void receive(int peer, int tag, std::size_t count, Message& message);
-  std::size_t encode(const float* values, const Span& span, std::span<float> left,
-                     std::byte* payload) const;
-  void decode(const Message& message, const Span& span, float* out, Store store, int peer) const;
 
   Transport& transport_;
-  Compression compression_;
-  const std::span<const float> values_;
-  const std::span<float> result_;
-  const float factor_;
+  const std::shared_ptr<const Compressor> compressor_;
+  const bool gathers_;
+  const bool sums_;  // have a code of their own, and are of what all ranks have encoded
+  const std::size_t count_;
+  const std::unique_ptr<Coding> coding_;
   const int tag_;
-  const std::string what_;
-  const std::uint64_t own_key_;
-  const Compressor* sums_ = nullptr;  // what sums are encoded by, if not like values
-  std::size_t segment_count_ = 0;     // of the longest slice
-  std::size_t segment_length_ = 0;
+  std::size_t segment_count_ = 0;   // of the longest slice
+  std::size_t segment_length_ = 0;  // in elements
   std::vector<Segment> window_;
-  Bytes payloads_;  // all that are under way
   std::vector<Lane> lanes_;
-  std::vector<float> total_;             // of the segment that is being reduced
+  std::deque<Unsent> unsent_;
+  std::vector<Coding::Payload> parts_;   // of the segment that is being reduced
   std::size_t opened_ = 0, closed_ = 0;  // segments
   std::size_t reducing_ = 0;
   std::size_t compressing_ = 0;  // the segment whose parts are being compressed,
   int distance_ = 1;             // and for which rank, counted from this one
+  std::optional<Coding::Step> end_;
 };
 
 }  // namespace ronde

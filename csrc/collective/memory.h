@@ -24,6 +24,13 @@ Buffer buffer_of(std::span<T> values) {
   return {reinterpret_cast<std::byte*>(values.data()), values.size_bytes(), {}};
 }
 
+inline std::span<const float> floats_of(ConstBuffer data) {
+  return {reinterpret_cast<const float*>(data.data), data.bytes / sizeof(float)};
+}
+inline std::span<float> floats_of(Buffer data) {
+  return {reinterpret_cast<float*>(data.data), data.bytes / sizeof(float)};
+}
+
 inline Buffer chunk_of(Buffer data, const Range& chunk) {
   return data.slice(chunk.offset, chunk.count);
 }

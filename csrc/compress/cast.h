@@ -15,7 +15,7 @@ class Cast final : public FixedLength {
  public:
   /// `code` is Code::float16 or Code::bfloat16.
   explicit Cast(Code code, const KernelTable& kernels = ronde::kernels())
-      : FixedLength(kernels.codec(code), {.size = 1}), overflows_(code == Code::float16) {}
+      : FixedLength(kernels, {code, {.size = 1}}), overflows_(code == Code::float16) {}
 
   std::size_t capacity(std::size_t count) const override { return 2 * count; }
   bool overflows() const override { return overflows_; }

@@ -23,6 +23,8 @@
 
 namespace ronde {
 
+class GpuSelection;
+
 class Compressor {
  public:
   virtual ~Compressor() = default;
@@ -63,6 +65,13 @@ class Compressor {
   /// payload of so many values; `out` may then be written in part.
   virtual void decode(std::span<const std::byte> payload, std::span<float> out,
                       Store store) const = 0;
+
+  /// The code of payloads whose length follows from the number of values, which a GPU encodes and
+  /// decodes too (cuda/codec.h). Null where there is none.
+  virtual const BlockCode* block_code() const { return nullptr; }
+
+  /// How a GPU selects what a sparse payload sends (gpu_selection.h). Null where it cannot.
+  virtual const GpuSelection* gpu_selection() const { return nullptr; }
 
   /// Whether payloads cannot hold all that float32 can: what is too large becomes infinite.
   virtual bool overflows() const { return false; }

@@ -20,7 +20,7 @@ class Fp8 final : public FixedLength {
   static constexpr std::size_t kBlock = 128;
 
   explicit Fp8(const KernelTable& kernels = ronde::kernels())
-      : FixedLength(kernels.codec(Code::e4m3), {.size = kBlock}) {}
+      : FixedLength(kernels, {Code::e4m3, {.size = kBlock}}) {}
 
   std::size_t capacity(std::size_t count) const override { return block_bytes(8, kBlock, count); }
   bool unbiased() const override { return false; }

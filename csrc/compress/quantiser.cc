@@ -23,8 +23,9 @@ const Quantisation& checked(const Quantisation& quantisation) {
 }  // namespace
 
 Quantiser::Quantiser(const Quantisation& quantisation, const KernelTable& kernels)
-    : FixedLength(kernels.codec(linear_code(checked(quantisation).bits)),
-                  {quantisation.block, quantisation.norm}, quantisation.rounding),
+    : FixedLength(kernels, {linear_code(checked(quantisation).bits),
+                            {quantisation.block, quantisation.norm},
+                            quantisation.rounding}),
       quantisation_(quantisation) {}
 
 std::size_t Quantiser::capacity(std::size_t count) const {

@@ -10,6 +10,7 @@
 #include "compress/cut.h"
 #include "compress/positions.h"
 #include "core/error.h"
+#include "cuda/select.h"
 
 namespace ronde {
 namespace {
@@ -90,6 +91,15 @@ std::shared_ptr<const Compressor> TopK::for_vector(std::span<const float> values
                                   kernels_);
 }
 
+std::size_t TopK::scratch(const cuda::Device& device, std::size_t count) const {
+  return cuda::top_k_scratch(device, count, share(ratio_, count));
+}
+
+void TopK::select(cuda::Device& device, cuda::StreamHandle stream, const cuda::Input& input,
+                  const cuda::Entries& out, std::byte* scratch) const {
+  cuda::top_k(device, stream, input, share(ratio_, input.count), out, scratch);
+}
+
 BlockTopK::BlockTopK(double ratio, std::size_t block, const KernelTable& kernels)
     : Selection(kernels), ratio_(checked_ratio(ratio)), block_(block) {
   if (block == 0 || block % kGrain || block > (1 << 16))
@@ -118,6 +128,15 @@ void BlockTopK::select(Picker& picker) const {
     }
     above = std::max(kBelowAll, picker.keep_largest(first, k, above) - kMargin);
   }
+}
+
+std::size_t BlockTopK::scratch(const cuda::Device& device, std::size_t count) const {
+  return cuda::block_top_k_scratch(device, {ratio_, block_}, count);
+}
+
+void BlockTopK::select(cuda::Device& device, cuda::StreamHandle stream, const cuda::Input& input,
+                       const cuda::Entries& out, std::byte* scratch) const {
+  cuda::block_top_k(device, stream, input, {ratio_, block_}, out, scratch);
 }
 
 }  // namespace ronde

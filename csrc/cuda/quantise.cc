@@ -71,7 +71,7 @@ void encode(Device& device, StreamHandle stream, const BlockCode& code, const Su
                    .norm = static_cast<NormOf>(code.blocks.norm),
                    .stochastic = code.rounding == Rounding::stochastic,
                    .not_finite = to.not_finite,
-                   .bad_scale = sum.bad_scale};
+                   .bad_scales = sum.bad_scales};
   std::ranges::copy(sum.parts, arguments.parts);
   device.launch(stream, kernel_of("encode", code.code), threads_for(arguments.layout, to.count),
                 arguments);

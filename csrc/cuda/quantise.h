@@ -14,13 +14,6 @@
 
 namespace ronde::cuda {
 
-/// A code of blocks, and how values are rounded to it: e4m3 to nearest.
-struct BlockCode {
-  Code code;
-  Blocks blocks;
-  Rounding rounding = Rounding::nearest;
-};
-
 /// What is encoded: the sum of parts, in order, times a factor.
 struct Sum {
   static constexpr std::size_t kNone = ~std::size_t{0};
@@ -28,7 +21,7 @@ struct Sum {
   std::span<const void* const> parts;  // 1 to 8 payloads of this code, each of all values
   std::size_t own = kNone;             // the number of the part that is no payload but values
   float factor = 1;
-  unsigned* bad_scale = nullptr;  // flag: a payload has a scale that no encoder writes
+  unsigned* bad_scales = nullptr;  // a flag for each part: it has a scale that no encoder writes
 };
 
 /// What comes of it. Nothing overlaps a part or anything else, but as is said here.

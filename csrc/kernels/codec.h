@@ -48,6 +48,14 @@ struct Blocks {
   Norm norm = Norm::max;
 };
 
+/// A code of fixed length, and how values are rounded to it: floats to nearest. The half types are
+/// blocks of one value without a scale.
+struct BlockCode {
+  Code code;
+  Blocks blocks;
+  Rounding rounding = Rounding::nearest;
+};
+
 /// The length of a payload of blocks.
 constexpr std::size_t block_bytes(int bits, std::size_t block, std::size_t count) {
   const std::size_t group = group_of(bits);

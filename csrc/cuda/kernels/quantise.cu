@@ -207,7 +207,8 @@ DEVICE int add_payloads(const Encode& a, const Share<C>& share, int part, float 
   }
   const int count = end - part < kAtOnce<C> ? end - part : kAtOnce<C>;
   ROLLED for (int done = 0; done < count; ++done) {
-    codes[0].decode(share, a.bad_scale, [&](int row, float value) { x[row] += value; });
+    u32* const bad_scale = a.bad_scales ? a.bad_scales + part + done : nullptr;
+    codes[0].decode(share, bad_scale, [&](int row, float value) { x[row] += value; });
     UNROLL for (int k = 1; k < kAtOnce<C>; ++k) codes[k - 1] = codes[k];
   }
   return count;

@@ -34,7 +34,7 @@ struct Encode {
   NormOf norm;
   bool stochastic;
   u32* not_finite;  // becomes 1 if a value with its residual is not, or null
-  u32* bad_scale;   // becomes 1 if a part has a scale that no encoder writes, or null
+  u32* bad_scales;  // of each part: becomes 1 if it has a scale that no encoder writes; or null
 };
 
 /// decode_<code>

@@ -1,0 +1,54 @@
+// The float32 values of a call in memory of one GPU, as a vector that a stream of ours works on
+// (cuda/order.h).
+//
+//   GpuVector vector(pieces, reduction);
+//   co_await vector.may_be_touched();
+//   vector.pack();
+//   ... vector.values(), vector.result(), vector.stream()
+//   vector.unpack();
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "collective/findings.h"
+#include "collective/work.h"
+#include "core/pieces.h"
+#include "core/reduction.h"
+#include "cuda/order.h"
+
+namespace ronde {
+
+class GpuVector {
+ public:
+  /// All pieces are on one GPU. `reduction`: what they are scaled by before.
+  GpuVector(std::span<const Piece> pieces, const Reduction& reduction);
+  /// However the call ends: what comes after it waits for what has been enqueued.
+  ~GpuVector();
+  GpuVector(const GpuVector&) = delete;
+  GpuVector& operator=(const GpuVector&) = delete;
+
+  /// Done when the caller's streams have come to the call. Nothing is enqueued before.
+  std::shared_ptr<Work> may_be_touched() const;
+
+  /// Enqueues that values() are those of the pieces, scaled.
+  void pack();
+  /// Enqueues that result() is that of the pieces.
+  void unpack();
+
+  const GpuStream& stream() const { return stream_; }
+  std::span<const float> values() const { return values_; }
+  std::span<float> result() const { return result_; }
+
+ private:
+  const std::span<const Piece> pieces_;
+  const Reduction reduction_;
+  const std::vector<cuda::Order*> orders_;
+  const GpuStream stream_;
+  cuda::Scratch packed_;
+  std::span<const float> values_;
+  std::span<float> result_;
+};
+
+}  // namespace ronde

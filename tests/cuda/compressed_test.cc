@@ -1,0 +1,472 @@
+// Compressed allreduces of ranks that are threads, whose arrays are on a GPU or on the host: in any
+// mixture all get what they get where all are on the host, bit for bit, and keep the same
+// residuals.
+#include "collective/compressed.h"
+
+#include <cstdio>
+#include <functional>
+#include <limits>
+#include <list>
+#include <memory>
+#include <optional>
+#include <thread>
+
+#include "collective/communicator.h"
+#include "collectives.h"
+#include "compress/quantiser.h"
+#include "compress/table.h"
+#include "compress/threshold.h"
+#include "compress/top_k.h"
+#include "core/error.h"
+#include "core/keep.h"
+#include "cuda/order.h"
+#include "on_device.h"
+#include "transport/inproc.h"
+
+namespace {
+
+using namespace ronde;
+using cuda::OnDevice;
+
+using Floats = std::vector<float>;
+using Compressed = std::shared_ptr<const Compressor>;
+
+std::mt19937_64 draws(cuda::seed());
+std::size_t below(std::size_t limit) { return draws() % limit; }
+
+struct Case {
+  Compressed compressor;
+  int size = 2;
+  std::vector<std::size_t> counts;  // of the pieces
+  bool feedback = true, in_place = false;
+  Reduction reduction = {};
+  bool extreme = false;  // values that are not finite, and such
+  int steps = 2;
+  bool gathers = false;  // if payloads are sparse
+
+  std::size_t count() const {
+    std::size_t all = 0;
+    for (const auto count : counts) all += count;
+    return all;
+  }
+};
+
+/// What each rank has after each step.
+struct Outcome {
+  std::vector<Floats> results, residuals;
+};
+
+/// The same for every run.
+Floats values_of(const Case& c, int rank, int step) {
+  std::mt19937_64 random(cuda::seed() + 1000 * rank + step);
+  std::normal_distribution<float> normal;
+  Floats values(c.count());
+  for (auto& x : values) {
+    x = normal(random);
+    if (c.extreme && random() % 64 == 0) x *= std::exp2f(normal(random) * 40);
+    if (c.extreme && random() % 4096 == 0) x = std::numeric_limits<float>::infinity();
+  }
+  return values;
+}
+
+// Memory ------------------------------------------------------------------------------------------
+
+/// The arrays of a rank: as many as there are pieces, each of its own memory.
+class Arrays {
+ public:
+  virtual ~Arrays() = default;
+  virtual std::vector<Piece> pieces(const Case& c, const Floats& values) = 0;
+  virtual std::span<float> residual() = 0;
+  /// After a call.
+  virtual Floats result() = 0;
+  virtual Floats left() = 0;
+};
+
+class HostArrays final : public Arrays {
+ public:
+  explicit HostArrays(const Case& c) : residual_(c.feedback ? c.count() : 0) {}
+
+  std::vector<Piece> pieces(const Case& c, const Floats& values) override {
+    std::vector<Piece> pieces;
+    memory_.clear();
+    auto from = values.begin();
+    for (const auto count : c.counts) {
+      auto& input = memory_.emplace_back(from, from + static_cast<std::ptrdiff_t>(count));
+      from += static_cast<std::ptrdiff_t>(count);
+      auto& output = c.in_place ? input : memory_.emplace_back(count, -7.0f);
+      pieces.push_back({buffer_of(input), buffer_of(output)});
+      outputs_.push_back(&output);
+    }
+    return pieces;
+  }
+  std::span<float> residual() override { return residual_; }
+  Floats result() override {
+    Floats all;
+    for (const auto* output : std::exchange(outputs_, {}))
+      all.insert(all.end(), output->begin(), output->end());
+    return all;
+  }
+  Floats left() override { return residual_; }
+
+ private:
+  static Buffer buffer_of(Floats& values) {
+    return {reinterpret_cast<std::byte*>(values.data()), values.size() * sizeof(float), {}};
+  }
+
+  std::list<Floats> memory_;
+  std::vector<Floats*> outputs_;
+  Floats residual_;
+};
+
+/// What is copied there is not waited for: only the order says when it is there.
+class GpuArrays final : public Arrays {
+ public:
+  explicit GpuArrays(const Case& c)
+      : residual_(device_, stream_, bytes_of(c.feedback ? c.count() : 0), 4) {
+    device_.fill(stream_, residual_.data(), 0, bytes_of(c.feedback ? c.count() : 0));
+    count_ = c.feedback ? c.count() : 0;
+    stream_.synchronise();
+  }
+  ~GpuArrays() override { forget(); }
+
+  std::vector<Piece> pieces(const Case& c, const Floats& values) override {
+    forget();
+    values_ = values;
+    std::vector<Piece> pieces;
+    std::size_t from = 0;
+    for (const auto count : c.counts) {
+      auto& input = memory_.emplace_back(device_, stream_, bytes_of(count), 4 * below(4));
+      device_.copy(stream_, input.data(), values_.data() + from, bytes_of(count));
+      from += count;
+      auto& output = c.in_place
+                         ? input
+                         : memory_.emplace_back(device_, stream_, bytes_of(count), 4 * below(4));
+      if (orders_.empty() || below(2)) orders_.emplace_back(device_);
+      const ronde::Device there{MemoryKind::cuda, 0, &orders_.back()};
+      pieces.push_back({ConstBuffer{input.data(), bytes_of(count), there},
+                        Buffer{output.data(), bytes_of(count), there}});
+      outputs_.push_back({output.data(), count});
+    }
+    for (auto& order : orders_) order.begins_after(stream_);
+    return pieces;
+  }
+  std::span<float> residual() override {
+    return {reinterpret_cast<float*>(residual_.data()), count_};
+  }
+  Floats result() override {
+    for (auto& order : orders_) order.order_before(stream_);
+    Floats all;
+    for (const auto& [data, count] : outputs_) {
+      const Floats part = fetch(data, count);
+      all.insert(all.end(), part.begin(), part.end());
+    }
+    return all;
+  }
+  Floats left() override { return fetch(residual_.data(), count_); }
+
+ private:
+  static std::size_t bytes_of(std::size_t count) { return count * sizeof(float); }
+  void forget() {
+    orders_.clear();  // which wait for what touches the memory
+    stream_.synchronise();
+    memory_.clear();
+    outputs_.clear();
+  }
+  Floats fetch(const std::byte* data, std::size_t count) {
+    Floats values(count);
+    device_.copy(stream_, values.data(), data, bytes_of(count));
+    stream_.synchronise();
+    return values;
+  }
+  std::size_t below(std::size_t limit) { return random_() % limit; }
+
+  cuda::Device& device_ = cuda::Device::get(0);
+  const cuda::Stream stream_{device_};
+  std::minstd_rand random_{static_cast<unsigned>(cuda::seed())};
+  OnDevice residual_;
+  std::size_t count_ = 0;
+  Floats values_;
+  std::list<OnDevice> memory_;
+  std::vector<std::pair<std::byte*, std::size_t>> outputs_;
+  std::list<cuda::Order> orders_;
+};
+
+// Ranks -------------------------------------------------------------------------------------------
+
+Settings quick() {
+  Settings settings;
+  settings.spin = false;
+  settings.stall_warning = 30;
+  settings.stall_timeout = 60;
+  return settings;
+}
+
+std::vector<int> first(int size) {
+  std::vector<int> ranks(size);
+  for (int i = 0; i < size; ++i) ranks[i] = i;
+  return ranks;
+}
+
+using Wrapped = std::function<std::shared_ptr<Transport>(std::shared_ptr<Transport>)>;
+
+void run_ranks(int size, const Faults& faults, const Wrapped& wrapped,
+               const std::function<void(Communicator&)>& program, bool gathers = false) {
+  InprocWorld world(size, faults);
+  std::vector<std::unique_ptr<Communicator>> ranks;
+  for (int rank = 0; rank < size; ++rank)
+    ranks.push_back(
+        std::make_unique<Communicator>(std::make_shared<Control>(world.transport(rank, 0), Hooks{}),
+                                       wrapped(world.transport(rank, 1)), 0, first(size), quick()));
+  const Link by_slices{.alpha = 1e-12, .overhead = 1e-12, .beta = 1}, to_all{.alpha = 1};
+  for (auto& rank : ranks) rank->set_link(gathers ? to_all : by_slices);
+  std::vector<std::thread> threads;
+  for (auto& rank : ranks) threads.emplace_back([&] { program(*rank); });
+  for (auto& thread : threads) thread.join();
+}
+
+std::shared_ptr<Transport> as_it_is(std::shared_ptr<Transport> transport) { return transport; }
+
+void step(Communicator& communicator, const Case& c, Arrays& arrays, int number) {
+  const Floats values = values_of(c, communicator.rank(), number);
+  const auto pieces = arrays.pieces(c, values);
+  communicator.allreduce_compressed(call("compressed"), pieces, c.reduction,
+                                    {.compressor = c.compressor,
+                                     .residual = arrays.residual(),
+                                     .key = static_cast<std::uint64_t>(77 + number),
+                                     .per_rank = true});
+}
+
+/// `there`: which ranks have their arrays on a GPU.
+Outcome run(const Case& c, const std::vector<bool>& there) {
+  Outcome outcome;
+  outcome.results.resize(c.size);
+  outcome.residuals.resize(c.size);
+  run_ranks(
+      c.size, {.seed = cuda::seed(), .delay = 0.1}, as_it_is,
+      [&](Communicator& communicator) {
+        const int rank = communicator.rank();
+        std::unique_ptr<Arrays> arrays;
+        if (there[rank]) {
+          CHECK(compresses_on_gpu(communicator.lane(), *c.compressor, true));
+          arrays = std::make_unique<GpuArrays>(c);
+        } else {
+          arrays = std::make_unique<HostArrays>(c);
+        }
+        for (int number = 0; number < c.steps; ++number) {
+          step(communicator, c, *arrays, number);
+          const Floats result = arrays->result(), left = arrays->left();
+          auto& results = outcome.results[rank];
+          results.insert(results.end(), result.begin(), result.end());
+          auto& residuals = outcome.residuals[rank];
+          residuals.insert(residuals.end(), left.begin(), left.end());
+        }
+      },
+      c.gathers);
+  return outcome;
+}
+
+bool same(const Floats& a, const Floats& b) {
+  return cuda::same(DType::float32, std::as_bytes(std::span(a)), std::as_bytes(std::span(b)), true);
+}
+
+int cases = 0;
+
+void check(const Case& c) {
+  const auto expected = run(c, std::vector<bool>(c.size));
+  std::vector<bool> there(c.size);
+  there[below(c.size)] = true;
+  for (int rank = 0; rank < c.size; ++rank)
+    if (below(2)) there[rank] = true;
+  const auto found = run(c, there);
+  for (int rank = 0; rank < c.size; ++rank) {
+    if (!same(found.results[rank], expected.results[0])) {
+      std::fprintf(stderr,
+                   "DBG code %d block %zu size %d pieces %zu n %zu fb %d ip %d pre %g div %g post "
+                   "%g extreme %d rank %d there:",
+                   int(c.compressor->block_code()->code), c.compressor->grain(), c.size,
+                   c.counts.size(), c.count(), c.feedback, c.in_place, c.reduction.prescale,
+                   c.reduction.divisor, c.reduction.postscale, c.extreme, rank);
+      for (int r = 0; r < c.size; ++r) std::fprintf(stderr, " %d", int(there[r]));
+      std::fprintf(stderr, "\n");
+      int shown = 0;
+      for (std::size_t i = 0; i < found.results[rank].size() && shown < 8; ++i)
+        if (std::memcmp(&found.results[rank][i], &expected.results[0][i], 4) && ++shown)
+          std::fprintf(stderr, "  [%zu] %a host0 %a hostrank %a\n", i, found.results[rank][i],
+                       expected.results[0][i], expected.results[rank][i]);
+    }
+    CHECK(same(found.results[rank], expected.results[0]));
+    CHECK(same(found.residuals[rank], expected.residuals[rank]));
+  }
+  ++cases;
+}
+
+std::vector<Compressed> codes() {
+  std::vector<Compressed> all;
+  for (const auto name : compressor_names()) all.push_back(make_compressor(name));
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (const auto rounding : {Rounding::nearest, Rounding::stochastic}) {
+      const auto norm = static_cast<Norm>(below(3));
+      const std::size_t block = group_of(bits) * (1 + below(2));
+      all.push_back(std::make_shared<Quantiser>(Quantisation{bits, block, norm, rounding}));
+    }
+  }
+  for (const double ratio : {0.01, 0.3, 1.0}) {
+    all.push_back(std::make_shared<TopK>(ratio));
+    all.push_back(std::make_shared<BlockTopK>(ratio, 64));
+  }
+  all.push_back(std::make_shared<Threshold>(1.5f));
+  return all;
+}
+
+/// Of several pieces, maybe empty ones.
+std::vector<std::size_t> pieces_of(std::size_t count) {
+  std::vector<std::size_t> counts;
+  for (std::size_t left = count; left && counts.size() < below(4); left -= counts.back())
+    counts.push_back(below(left + 1));
+  std::size_t rest = count;
+  for (const auto each : counts) rest -= each;
+  counts.push_back(rest);
+  return counts;
+}
+
+Reduction reduction_of(int size) {
+  switch (below(4)) {
+    case 0:
+      return {};
+    case 1:
+      return {.divisor = static_cast<double>(size)};
+    case 2:
+      return {.prescale = 0.3, .divisor = static_cast<double>(size), .postscale = 1.7};
+    default:
+      return {.postscale = 0.0};
+  }
+}
+
+void check_codes() {
+  constexpr std::size_t kCounts[] = {0, 1, 7, 129, 1000, 4099};
+  constexpr int kSizes[] = {1, 2, 3, 4, 9};
+  const auto all = codes();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    for (const int size : {kSizes[i % 5], kSizes[(i + 1 + below(4)) % 5]}) {
+      check({.compressor = all[i],
+             .size = size,
+             .counts = pieces_of(kCounts[below(std::size(kCounts))]),
+             .feedback = below(3) != 0,
+             .in_place = below(2) == 0,
+             .reduction = reduction_of(size),
+             .extreme = below(2) == 0,
+             .gathers = below(2) == 0});
+    }
+  }
+}
+
+/// More segments than are under way at once, and slices of different lengths.
+void check_segments() {
+  const std::vector<Compressed> all = {make_compressor("bf16"), make_compressor("int8"),
+                                       std::make_shared<TopK>(0.7)};
+  for (const auto& compressor : all) {
+    check({.compressor = compressor, .size = 2, .counts = {260001}, .steps = 1});
+  }
+}
+
+// What goes wrong ---------------------------------------------------------------------------------
+
+/// Of the long messages from rank 1 to rank 0 those with this tag are not what they should be.
+class Rubbish final : public Transport {
+ public:
+  enum class Kind { bad_scale, truncated };
+
+  Rubbish(std::shared_ptr<Transport> transport, Kind kind, int tag)
+      : transport_(std::move(transport)), kind_(kind), tag_(tag) {}
+  int rank() const override { return transport_->rank(); }
+  int size() const override { return transport_->size(); }
+  Request send(int peer, int tag, ConstBuffer message) override {
+    constexpr std::size_t kLong = 500;
+    if (rank() != 1 || peer != 0 || message.bytes < kLong || tag != tag_)
+      return transport_->send(peer, tag, message);
+    const auto other =
+        std::make_shared<std::vector<std::byte>>(message.data, message.data + message.bytes);
+    keep_until_exit(other);
+    const float scale = -1.0f;
+    std::memcpy(other->data(), &scale, sizeof scale);
+    const bool truncated = kind_ == Kind::truncated;
+    return transport_->send(peer, tag, {other->data(), other->size() - (truncated ? 1 : 0), {}});
+  }
+  Request recv(int peer, int tag, Buffer capacity) override {
+    return transport_->recv(peer, tag, capacity);
+  }
+  std::optional<std::size_t> test(Request request) override { return transport_->test(request); }
+  std::int64_t bytes_sent() const override { return transport_->bytes_sent(); }
+
+ private:
+  const std::shared_ptr<Transport> transport_;
+  const Kind kind_;
+  const int tag_;
+};
+
+/// What each rank complains of.
+std::vector<std::string> failures(const Case& c, const std::vector<bool>& there,
+                                  const Faults& faults, const Wrapped& wrapped) {
+  std::vector<std::string> texts(c.size);
+  run_ranks(c.size, faults, wrapped, [&](Communicator& communicator) {
+    const int rank = communicator.rank();
+    std::unique_ptr<Arrays> arrays;
+    if (there[rank])
+      arrays = std::make_unique<GpuArrays>(c);
+    else
+      arrays = std::make_unique<HostArrays>(c);
+    try {
+      for (int number = 0; number < c.steps; ++number) step(communicator, c, *arrays, number);
+    } catch (const Error& error) {
+      texts[rank] = error.what();
+    }
+  });
+  return texts;
+}
+
+/// The part that rank 1 sends, and its sum, of the first call of a communicator.
+void check_rubbish() {
+  constexpr int kParts = 3, kSums = 4;
+  for (const int size : {3, 10}) {
+    for (const auto kind : {Rubbish::Kind::bad_scale, Rubbish::Kind::truncated}) {
+      for (const int tag : {kParts, kSums}) {
+        const auto wrapped = [&](std::shared_ptr<Transport> transport) {
+          return std::make_shared<Rubbish>(std::move(transport), kind, tag);
+        };
+        const Case c{.compressor = make_compressor("int8"),
+                     .size = size,
+                     .counts = {static_cast<std::size_t>(3000 * size)},
+                     .steps = 1};
+        const auto here = failures(c, std::vector<bool>(size), {}, wrapped);
+        const auto there = failures(c, std::vector<bool>(size, true), {}, wrapped);
+        CHECK(here[0].find("rank 0 <- 1") != std::string::npos);
+        CHECK(there[0] == here[0]);
+        if (tag == kParts) CHECK(!there[2].empty());
+        ++cases;
+      }
+    }
+  }
+}
+
+void check_deaths() {
+  for (int sends = 0; sends < 40; sends += 3) {
+    const Case c{.compressor = make_compressor(sends % 2 ? "bf16" : "int4"),
+                 .size = 3,
+                 .counts = {10000, 30000},
+                 .steps = 20};
+    const auto texts =
+        failures(c, {true, true, sends % 4 != 0}, {.dies = 2, .dies_after = sends}, as_it_is);
+    for (const auto& text : texts) CHECK(!text.empty());
+    ++cases;
+  }
+}
+
+}  // namespace
+
+int main() {
+  check_codes();
+  check_segments();
+  check_rubbish();
+  check_deaths();
+  std::printf("compressed: %d cases\n", cases);
+}
