@@ -39,11 +39,16 @@ std::vector<Plan::Indices> buckets_of(const Plan::Indices& members, std::size_t 
   return buckets;
 }
 
+std::vector<Piece> some(std::span<const Piece> arrays, const Plan::Indices& which) {
+  std::vector<Piece> pieces;
+  for (const auto i : which) pieces.push_back(arrays[i]);
+  return pieces;
+}
+
 Task<> reduce_exactly(Ranks& ranks, const GroupedCall& group, const Plan::Way& way) {
   const auto held = ranks.operation.held();
   for (const auto& bucket : way.exactly) {
-    std::vector<Piece> pieces;
-    for (const auto i : bucket) pieces.push_back(group.arrays[i]);
+    const auto pieces = some(group.arrays, bucket);
     co_await ranks.allreduce(pieces, group.plan->reductions[bucket.front()]);
     ranks.operation.release(held);
   }
@@ -93,22 +98,29 @@ std::optional<Device> gpu_of(const GroupedCall& group, const Plan::Way& way) {
   return found;
 }
 
+/// The arrays, with copies on the host of those of the way. Those of one type follow one another,
+/// so that all are aligned.
+std::vector<Piece> staged(Staging& staging, std::vector<Piece> arrays, const Plan::Way& way) {
+  for (const auto& bucket : way.exactly) {
+    const auto here = staging.pieces(some(arrays, bucket));
+    for (std::size_t k = 0; k < here.size(); ++k) arrays[bucket[k]] = here[k];
+  }
+  return arrays;
+}
+
 /// On the GPU that has the arrays, if the method goes there; otherwise on the host.
 Task<> reduce_by_method(Ranks& ranks, const GroupedCall& group, const Plan::Way& way,
                         Method& method) {
   const auto held = ranks.operation.held();
-  std::vector<Piece> arrays = group.arrays;
   if (const auto gpu = gpu_of(group, way); gpu && method.takes_gpus(ranks)) {
-    std::vector<Piece> own;
-    for (const auto i : way.members) own.push_back(arrays[i]);
-    const auto orders = orders_of(own);
+    const auto orders = orders_of(some(group.arrays, way.members));
     const auto begun = until_begun(orders);
     co_await begun;
-    co_await reduce_in_floats(ranks, *group.plan, way, arrays, *gpu, method);
+    co_await reduce_in_floats(ranks, *group.plan, way, group.arrays, *gpu, method);
     for (auto* order : orders) order->ends_after(ranks.queue(*gpu).stream);
   } else {
     Staging staging(ranks.operation);
-    for (const auto i : way.members) arrays[i] = staging.piece(arrays[i]);
+    const auto arrays = staged(staging, group.arrays, way);
     co_await staging.fetch();
     co_await reduce_in_floats(ranks, *group.plan, way, arrays, {}, method);
     staging.store();
