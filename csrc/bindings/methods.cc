@@ -88,7 +88,7 @@ void load(Residuals& self, const py::dict& dict) {
   for (const auto& [name, array] : dict["residuals"].cast<py::dict>()) {
     auto values = floats_of(array.cast<Floats>());
     auto& residual = entry(name_from(name), values.size());
-    residual.vector = std::make_shared<std::vector<float>>(std::move(values));
+    residual.vector = std::make_shared<Vector>(std::move(values));
   }
   for (const auto& [name, array] : dict["unplaced"].cast<py::dict>()) {
     auto values = floats_of(array.cast<Floats>());

@@ -291,12 +291,12 @@ void bind_bucket(py::module_& module) {
       .def(
           "residual",
           [](const PythonBucket& self, Residuals& residuals, bool per_rank) {
-            const auto found = residuals.of(self.ranks.set, self.bucket, per_rank);
-            const py::capsule owner(new Residuals::Vector(found.vector), [](void* vector) {
-              delete static_cast<Residuals::Vector*>(vector);
-            });
-            const auto count = static_cast<std::int64_t>(found.vector->size());
-            return py::make_tuple(array_over(found.vector->data(), {count}, owner),
+            const auto found = residuals.of(self.ranks, self.bucket, per_rank);
+            using Owner = std::shared_ptr<Vector>;
+            const py::capsule owner(new Owner(found.vector),
+                                    [](void* vector) { delete static_cast<Owner*>(vector); });
+            const auto count = static_cast<std::int64_t>(found.values.size());
+            return py::make_tuple(array_over(found.values.data(), {count}, owner),
                                   added_of(found.added));
           },
           "residuals"_a, "per_rank"_a)

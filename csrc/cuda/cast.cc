@@ -16,6 +16,10 @@ std::string kernel_of(const char* what, Code code) {
   return std::string(what) + (code == Code::float16 ? "_float16" : "_bfloat16");
 }
 
+void convert(Device& device, StreamHandle stream, const char* kernel, const ConvertFloats& how) {
+  if (how.count) device.launch(stream, kernel, (how.count + kItems - 1) / kItems, how);
+}
+
 }  // namespace
 
 void encode_cast(Device& device, StreamHandle stream, const CastEncoding& encoding) {
@@ -37,6 +41,14 @@ void decode_cast(Device& device, StreamHandle stream, const CastDecoding& decodi
                 DecodeCasts{.payload = reinterpret_cast<const u16*>(decoding.payload),
                             .out = decoding.out,
                             .count = decoding.count});
+}
+
+void narrow(Device& device, StreamHandle stream, const double* from, float* to, std::size_t count) {
+  convert(device, stream, "cast_narrow", {.from = from, .to = to, .count = count});
+}
+
+void widen(Device& device, StreamHandle stream, const float* from, double* to, std::size_t count) {
+  convert(device, stream, "cast_widen", {.from = from, .to = to, .count = count});
 }
 
 }  // namespace ronde::cuda

@@ -1,5 +1,5 @@
 // float16 and bfloat16 as payloads on a device, with the bytes of the processor's
-// (compress/cast.h).
+// (compress/cast.h); and float64 as float32, with those of its static_cast.
 //
 // All memory is the device's, aligned to its elements (payloads to 2 bytes). It is as fast as the
 // memory where vectors and payload are aligned to 16 bytes, or whole packets of 4 elements begin at
@@ -38,5 +38,10 @@ struct CastDecoding {
 
 /// Enqueues the decoding, in which the values are stored in `out` or added to it.
 void decode_cast(Device& device, StreamHandle stream, const CastDecoding& decoding);
+
+/// Enqueues the conversion of so many values, rounded to nearest even.
+void narrow(Device& device, StreamHandle stream, const double* from, float* to, std::size_t count);
+/// The way back.
+void widen(Device& device, StreamHandle stream, const float* from, double* to, std::size_t count);
 
 }  // namespace ronde::cuda

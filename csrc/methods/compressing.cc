@@ -5,17 +5,22 @@
 
 namespace ronde {
 
+bool Compressing::takes_gpus(const Ranks& ranks) const {
+  return ranks.on_one_machine() || compresses_on_gpu(ranks.lane(), *compressor_, false);
+}
+
 Task<> Compressing::reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                            std::uint64_t step) {
-  const auto pieces = bucket.pieces();
+  const auto pieces = ranks.lend(bucket);
   if (ranks.on_one_machine()) {
     co_await ranks.allreduce(pieces, bucket.reduction);
-    co_return;
+  } else {
+    const Compression compression{
+        .compressor = compressor_, .residual = residual, .key = key_of(seed_, step, bucket.name())};
+    co_await allreduce_compressed(ranks.lane(), ranks.operation, pieces, bucket.reduction,
+                                  compression);
   }
-  const Compression compression{
-      .compressor = compressor_, .residual = residual, .key = key_of(seed_, step, bucket.name())};
-  co_await allreduce_compressed(ranks.lane(), ranks.operation, pieces, bucket.reduction,
-                                compression);
+  ranks.take_back(pieces);
 }
 
 }  // namespace ronde

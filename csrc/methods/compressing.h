@@ -1,5 +1,6 @@
 // A compressor by itself (compress/compressor.h): what crosses machines is compressed, and what the
-// payloads leave out goes into the residual, if there is one.
+// payloads leave out goes into the residual, if there is one. That happens where the values are, on
+// a GPU too.
 #pragma once
 
 #include <memory>
@@ -16,6 +17,7 @@ class Compressing final : public Codec {
       : Codec(false), compressor_(std::move(compressor)), seed_(std::move(seed)) {}
 
   bool draws_alike() const override { return compressor_->summable_offset().has_value(); }
+  bool takes_gpus(const Ranks& ranks) const override;
   using Codec::reduce;
   Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                 std::uint64_t step) override;

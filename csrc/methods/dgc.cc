@@ -73,10 +73,9 @@ Task<> Dgc::reduce(Ranks& ranks, std::vector<Bucket> buckets) {
 }
 
 Task<> Dgc::reduce_bucket(Ranks& ranks, Bucket bucket, double scale) {
-  const auto velocity = velocity_->of(ranks.set, bucket, true);
-  const auto accumulated = accumulated_->of(ranks.set, bucket, true);
-  auto& u = *velocity.vector;
-  auto& v = *accumulated.vector;
+  const auto velocity = velocity_->of(ranks, bucket, true);
+  const auto accumulated = accumulated_->of(ranks, bucket, true);
+  const auto u = velocity.values, v = accumulated.values;
   for (auto& value : u) value *= static_cast<float>(settings_.momentum);
   std::size_t offset = 0;
   for (auto& array : bucket.arrays) {

@@ -21,10 +21,11 @@ std::string ErrorFeedback::position(const Communicator&,
 Task<> ErrorFeedback::reduce(Ranks& ranks, std::vector<Bucket> buckets) {
   const auto held = ranks.operation.held();
   for (const auto& bucket : buckets) {
-    const auto residual = residuals_->of(ranks.set, bucket, codec_->per_rank());
+    const auto residual = residuals_->of(ranks, bucket, codec_->per_rank());
+    ranks.operation.keep(residual.vector);
     const auto step = begin(bucket);
     const Bucket contribution = scaled(ranks, bucket, residual.added);
-    co_await codec_->reduce(ranks, contribution, *residual.vector, step);
+    co_await codec_->reduce(ranks, contribution, residual.values, step);
     ranks.operation.release(held);
   }
 }

@@ -23,6 +23,7 @@ class ErrorFeedback final : public Method {
   Held enter(const Communicator& set, std::span<const Parameters> buckets) override;
   bool feeds_back(const Communicator&, std::span<const Parameters>) const override { return true; }
   std::string position(const Communicator& set, std::span<const Parameters> buckets) const override;
+  bool takes_gpus(const Ranks& ranks) const override { return codec_->takes_gpus(ranks); }
   Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) override;
 
   Steps steps() const;

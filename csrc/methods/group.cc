@@ -1,14 +1,14 @@
 #include "methods/group.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <limits>
+#include <optional>
 #include <utility>
 
-#include "compress/cast.h"
-#include "compress/cut.h"
-#include "core/error.h"
+#include "collective/staging.h"
+#include "methods/floats.h"
+#include "methods/limits.h"
+#include "methods/orders.h"
 
 namespace ronde {
 namespace {
@@ -39,98 +39,40 @@ std::vector<Plan::Indices> buckets_of(const Plan::Indices& members, std::size_t 
   return buckets;
 }
 
-template <class T>
-std::span<const T> values_of(ConstBuffer data) {
-  return {reinterpret_cast<const T*>(data.data), data.bytes / sizeof(T)};
-}
-
-/// Of a floating type; others have no such values.
-bool is_finite(ConstBuffer data, DType dtype) {
-  const auto within = [](auto values, auto exponent) {
-    return std::ranges::none_of(values, [&](auto bits) { return (bits & exponent) == exponent; });
-  };
-  switch (dtype) {
-    case DType::float16:
-      return within(values_of<std::uint16_t>(data), std::uint16_t{0x7c00});
-    case DType::bfloat16:
-      return within(values_of<std::uint16_t>(data), std::uint16_t{0x7f80});
-    case DType::float32:
-      return all_finite(values_of<float>(data));
-    case DType::float64:
-      return within(values_of<std::uint64_t>(data), std::uint64_t{0x7ff0000000000000});
-    default:
-      return true;
-  }
-}
-
-/// Whether float32 can hold all values, and `growth` times as much.
-bool fits(ConstBuffer data, DType dtype, double growth) {
-  if (dtype != DType::float64) return true;
-  const double limit = static_cast<double>(std::numeric_limits<float>::max()) / growth;
-  return std::ranges::all_of(values_of<double>(data),
-                             [&](double x) { return std::abs(x) <= limit; });  // no NaN
-}
-
-bool must_be_exact(const GroupedCall& group) {
-  const auto& plan = *group.plan;
-  for (const auto& way : plan.ways) {
-    if (way.exact) continue;
-    for (const auto i : way.members) {
-      if (!fits(group.arrays[i].input, plan.parameters[i].dtype, plan.growth)) return true;
-    }
-  }
-  for (std::size_t i = 0; group.feeds_back && i < group.arrays.size(); ++i) {
-    if (!is_finite(group.arrays[i].input, plan.parameters[i].dtype)) return true;
-  }
-  return false;
-}
-
-Cast cast_of(DType dtype) { return Cast(dtype == DType::float16 ? Code::float16 : Code::bfloat16); }
-
-void to_floats(ConstBuffer data, DType dtype, std::span<float> out) {
-  if (is_half(dtype))
-    cast_of(dtype).decode({data.data, data.bytes}, out, Store::copy);
-  else
-    std::ranges::transform(values_of<double>(data), out.begin(),
-                           [](double x) { return static_cast<float>(x); });
-}
-
-/// Each rounded to its type.
-void from_floats(std::span<const float> values, DType dtype, Buffer out) {
-  if (is_half(dtype))
-    cast_of(dtype).encode(values, {}, {}, out.data);
-  else
-    std::ranges::copy(values, reinterpret_cast<double*>(out.data));
+std::vector<Piece> some(std::span<const Piece> arrays, const Plan::Indices& which) {
+  std::vector<Piece> pieces;
+  for (const auto i : which) pieces.push_back(arrays[i]);
+  return pieces;
 }
 
 Task<> reduce_exactly(Ranks& ranks, const GroupedCall& group, const Plan::Way& way) {
   const auto held = ranks.operation.held();
   for (const auto& bucket : way.exactly) {
-    std::vector<Piece> pieces;
-    for (const auto i : bucket) pieces.push_back(group.arrays[i]);
+    const auto pieces = some(group.arrays, bucket);
     co_await ranks.allreduce(pieces, group.plan->reductions[bucket.front()]);
     ranks.operation.release(held);
   }
 }
 
-/// Has the method reduce the arrays as arrays of float32.
-Task<> reduce_in_floats(Ranks& ranks, const GroupedCall& group, const Plan::Way& way,
-                        Method& method) {
-  const auto& plan = *group.plan;
-  const auto held = ranks.operation.held();
+/// Has the method reduce the arrays of the way as arrays of float32: `arrays` has them in memory
+/// that the method takes, on `where`.
+Task<> reduce_in_floats(Ranks& ranks, const Plan& plan, const Plan::Way& way,
+                        std::span<const Piece> arrays, Device where, Method& method) {
   std::vector<std::pair<std::size_t, std::span<float>>> others;
   std::vector<Bucket> buckets;
   for (const auto& indices : way.in_floats) {
-    Bucket bucket{.arrays = {}, .reduction = plan.in_floats, .averages = plan.averages};
+    Bucket bucket{
+        .arrays = {}, .reduction = plan.in_floats, .averages = plan.averages, .device = where};
     for (const auto i : indices) {
       const auto& parameter = plan.parameters[i];
-      const auto& [input, output] = group.arrays[i];
+      const auto& [input, output] = arrays[i];
       if (parameter.dtype == DType::float32) {
-        const std::span<float> out(reinterpret_cast<float*>(output.data), parameter.elements);
-        bucket.arrays.push_back({&parameter, values_of<float>(input), out});
+        const auto* const in = reinterpret_cast<const float*>(input.data);
+        auto* const out = reinterpret_cast<float*>(output.data);
+        bucket.arrays.push_back({&parameter, {in, parameter.elements}, {out, parameter.elements}});
       } else {
-        const auto floats = ranks.room<float>(parameter.elements);
-        to_floats(input, parameter.dtype, floats);
+        const auto floats = ranks.floats(where, parameter.elements);
+        to_floats(ranks, input, parameter.dtype, floats);
         bucket.arrays.push_back({&parameter, floats, floats});
         others.emplace_back(i, floats);
       }
@@ -139,7 +81,50 @@ Task<> reduce_in_floats(Ranks& ranks, const GroupedCall& group, const Plan::Way&
   }
   co_await method.reduce(ranks, buckets);
   for (const auto& [i, floats] : others)
-    from_floats(floats, plan.parameters[i].dtype, group.arrays[i].output);
+    from_floats(ranks, floats, plan.parameters[i].dtype, arrays[i].output);
+}
+
+/// The GPU that holds all arrays of the way, if one does.
+std::optional<Device> gpu_of(const GroupedCall& group, const Plan::Way& way) {
+  std::optional<Device> found;
+  for (const auto i : way.members) {
+    for (const ConstBuffer& memory : {group.arrays[i].input, ConstBuffer(group.arrays[i].output)}) {
+      if (memory.bytes == 0) continue;
+      const auto& [kind, number, order] = memory.device;
+      if (!on_gpu(memory) || (found && found->number != number)) return {};
+      found = Device{kind, number, nullptr};
+    }
+  }
+  return found;
+}
+
+/// The arrays, with copies on the host of those of the way. Those of one type follow one another,
+/// so that all are aligned.
+std::vector<Piece> staged(Staging& staging, std::vector<Piece> arrays, const Plan::Way& way) {
+  for (const auto& bucket : way.exactly) {
+    const auto here = staging.pieces(some(arrays, bucket));
+    for (std::size_t k = 0; k < here.size(); ++k) arrays[bucket[k]] = here[k];
+  }
+  return arrays;
+}
+
+/// On the GPU that has the arrays, if the method goes there; otherwise on the host.
+Task<> reduce_by_method(Ranks& ranks, const GroupedCall& group, const Plan::Way& way,
+                        Method& method) {
+  const auto held = ranks.operation.held();
+  if (const auto gpu = gpu_of(group, way); gpu && method.takes_gpus(ranks)) {
+    const auto orders = orders_of(some(group.arrays, way.members));
+    const auto begun = until_begun(orders);
+    co_await begun;
+    co_await reduce_in_floats(ranks, *group.plan, way, group.arrays, *gpu, method);
+    for (auto* order : orders) order->ends_after(ranks.queue(*gpu).stream);
+  } else {
+    Staging staging(ranks.operation);
+    const auto arrays = staged(staging, group.arrays, way);
+    co_await staging.fetch();
+    co_await reduce_in_floats(ranks, *group.plan, way, arrays, {}, method);
+    staging.store();
+  }
   ranks.operation.release(held);
 }
 
@@ -148,7 +133,8 @@ constexpr Reduction kAny{.dtype = DType::uint8, .op = ReduceOp::max};
 /// Phase 0 of the whole group; of an empty one, too.
 Task<> agree(Ranks& ranks, GroupedCall& group) {
   const auto flags = ranks.room<std::uint8_t>(2);
-  flags[0] = ranks.operation.joined.ranks > 0 || must_be_exact(group);
+  const bool beyond = co_await beyond_limits(ranks, group);
+  flags[0] = ranks.operation.joined.ranks > 0 || beyond;
   const std::vector<Piece> pieces{{buffer_of(flags.first(1)), buffer_of(flags.last(1))}};
   co_await ranks.allreduce(pieces, kAny);
   ranks.operation.agreed = true;
@@ -196,7 +182,7 @@ Task<> reduce_group(std::shared_ptr<GroupedCall> group, Routes& routes, Operatio
       if (ways[i].exact || group->exactly) {
         co_await reduce_exactly(ranks, *group, ways[i]);
       } else {
-        co_await reduce_in_floats(ranks, *group, ways[i], *group->methods[i]);
+        co_await reduce_by_method(ranks, *group, ways[i], *group->methods[i]);
       }
     }
   } catch (const Refused& refused) {

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -29,6 +30,8 @@
 #include "core/error.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
+#include "cuda/order.h"
+#include "methods/vector.h"
 
 namespace ronde {
 
@@ -54,6 +57,7 @@ struct Bucket {
   std::vector<Array> arrays;
   Reduction reduction;    // of float32: a sum
   bool averages = false;  // over the ranks, of which there may be one
+  Device device = {};  // which holds all arrays; if it is a GPU, its order is that of Ranks::queue
 
   const std::string& name() const { return arrays.front().parameter->name; }
   std::size_t elements() const;
@@ -78,6 +82,20 @@ class Ranks {
   /// Nothing crosses machines.
   bool on_one_machine() const { return set.local_size() == set.size(); }
 
+  /// Where this call enqueues what it does on a GPU by itself.
+  struct Queue {
+    cuda::Device& device;
+    cuda::StreamHandle stream;
+  };
+  Queue queue(const Device& gpu);
+  /// A kept vector, where that is.
+  std::span<float> values_of(Vector& vector, const Device& where);
+
+  /// The arrays of a bucket, for others to reduce: on a GPU when the queue has come so far.
+  std::vector<Piece> lend(const Bucket& bucket);
+  /// What is queued from now on comes after all that they have done with these.
+  void take_back(std::span<const Piece> lent);
+
   /// Exactly, as one vector.
   Task<> allreduce(std::vector<Piece> pieces, Reduction reduction);
 
@@ -93,6 +111,11 @@ class Ranks {
   std::span<T> room(std::size_t count) {
     return {operation.allocate(count * sizeof(T)).template as<T>(), count};
   }
+  /// The same on the host or on a GPU, for what is queued.
+  std::span<float> floats(const Device& where, std::size_t count);
+
+ private:
+  std::map<int, cuda::StreamHandle> streams_;  // by devices
 };
 
 /// The same bucket with its factor before applied, and something added to each input, or nothing
@@ -133,6 +156,9 @@ class Method {
     return {};
   }
 
+  /// Whether it takes buckets of a GPU, all of whose arrays are on one. Of the host it takes all.
+  virtual bool takes_gpus(const Ranks& /*ranks*/) const { return false; }
+
   /// All ranks get the same bits.
   virtual Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) = 0;
 };
@@ -148,7 +174,7 @@ class Codec : public Method {
   /// Whether all ranks must be at the same step, as they draw the same random numbers.
   virtual bool draws_alike() const { return false; }
 
-  /// `residual`: of the whole bucket, or empty; `step` counts calls.
+  /// `residual`: of the whole bucket, and where that is, or empty; `step` counts calls.
   virtual Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                         std::uint64_t step) = 0;
 

@@ -75,9 +75,9 @@ void Residuals::require_unused() const {
   if (!uses_.empty()) refuse_meanwhile();
 }
 
-Residuals::Found Residuals::of(const Communicator& set, const Bucket& bucket, bool per_rank) {
+Residuals::Found Residuals::of(Ranks& ranks, const Bucket& bucket, bool per_rank) {
   const std::lock_guard lock(mutex_);
-  const auto where = Placement::of(set);
+  const auto where = Placement::of(ranks.set);
   state_.where = where;
   const bool whole = per_rank || (where.local_size == 1 && where.size > 1);
   auto parts = parts_of(bucket);
@@ -89,13 +89,14 @@ Residuals::Found Residuals::of(const Communicator& set, const Bucket& bucket, bo
                            return residual->use == known->second.use;
                          });
   const auto now = as_before ? known->second : place({where, whole, std::move(parts)}, residuals);
-  Found found{now.vector, {}};
+  Found found{now.vector, {}, {}};
   for (auto* residual : residuals) {
     residual->averaged = bucket.averages;
     auto more = std::exchange(residual->unplaced, {}).value_or(std::vector<float>());
-    if (whole) add(residual->kept(), std::exchange(more, {}));
+    if (whole && !more.empty()) add(residual->kept(), std::exchange(more, {}));
     found.added.push_back(std::move(more));
   }
+  found.values = ranks.values_of(*found.vector, bucket.device);
   return found;
 }
 
@@ -112,14 +113,14 @@ Residuals::Known Residuals::place(Use wanted, std::span<Residual* const> residua
     return std::any_of(known.first.begin(), known.first.end(),
                        [&](const auto& part) { return names.contains(part.first); });
   });
-  const auto vector = std::make_shared<std::vector<float>>(total);
+  const auto vector = std::make_shared<Vector>(std::vector<float>(total));
+  const auto values = vector->on_host();
   std::size_t offset = 0;
   for (auto* residual : residuals) {
     if (residual->vector) {
       const auto before = residual->kept();
       if (use->whole || (residual->use && *residual->use == *use)) {
-        std::copy(before.begin(), before.end(),
-                  vector->begin() + static_cast<std::ptrdiff_t>(offset));
+        std::ranges::copy(before, values.subspan(offset).begin());
       } else {
         residual->unplaced = copy_of(*residual);
       }
@@ -183,7 +184,7 @@ Residuals::State Residuals::state() const {
   for (auto& residual : copy.residuals) {
     if (!residual.vector) continue;
     const auto kept = residual.kept();
-    residual.vector = std::make_shared<std::vector<float>>(kept.begin(), kept.end());
+    residual.vector = std::make_shared<Vector>(std::vector<float>(kept.begin(), kept.end()));
     residual.offset = 0;
   }
   return copy;

@@ -4,10 +4,10 @@
 // residuals of all ranks, divided by their number for an average, is what they would still add to
 // the result. So they can go to other ranks, of a job of another size too.
 //
-// Those of the arrays of a bucket are one *vector*. Where ranks share memory, each uses a part of
-// its vector, unless the method is per rank. When an array comes in another bucket, or ranks are
-// placed otherwise, its residual is added to the next contribution of this rank (it is *unplaced*
-// until then), as other parts of it than before may be used.
+// Those of the arrays of a bucket are one *vector*, which is where the bucket is. Where ranks share
+// memory, each uses a part of its vector, unless the method is per rank. When an array comes in
+// another bucket, or ranks are placed otherwise, its residual is added to the next contribution of
+// this rank (it is *unplaced* until then), as other parts of it than before may be used.
 //
 // A residual is *in use* from the submission of a call to its end. Meanwhile nobody else may have
 // it.
@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "methods/method.h"
+#include "methods/vector.h"
 
 namespace ronde {
 
@@ -52,19 +53,18 @@ struct Use {
 
 class Residuals : public std::enable_shared_from_this<Residuals> {
  public:
-  using Vector = std::shared_ptr<std::vector<float>>;
-
   /// What is known of a parameter.
   struct Residual {
     std::string name;
     std::size_t elements = 0;
     std::optional<std::vector<float>> unplaced;
-    std::optional<bool> averaged;  // over the ranks, when it was last used
-    Vector vector;                 // once there is one, with this residual
-    std::size_t offset = 0;        // in it
+    std::optional<bool> averaged;    // over the ranks, when it was last used
+    std::shared_ptr<Vector> vector;  // once there is one, with this residual
+    std::size_t offset = 0;          // in it
     std::shared_ptr<const Use> use;
 
-    std::span<float> kept() const { return {vector->data() + offset, elements}; }
+    /// On the host, and so are all of the vector from then on.
+    std::span<float> kept() const { return vector->on_host().subspan(offset, elements); }
   };
   struct State {
     std::vector<Residual> residuals;
@@ -72,7 +72,8 @@ class Residuals : public std::enable_shared_from_this<Residuals> {
   };
 
   struct Found {
-    Vector vector;
+    std::shared_ptr<Vector> vector;
+    std::span<float> values;                // of the vector, where the bucket is
     std::vector<std::vector<float>> added;  // for each array, or nothing
   };
 
@@ -82,7 +83,7 @@ class Residuals : public std::enable_shared_from_this<Residuals> {
 
   /// The vector of the bucket's arrays, to be updated; and what is to be added to this rank's
   /// contribution now. `per_rank`: each rank uses all of its vector.
-  Found of(const Communicator& set, const Bucket& bucket, bool per_rank);
+  Found of(Ranks& ranks, const Bucket& bucket, bool per_rank);
 
   /// All that is left of the bucket's arrays, to be added to this rank's contribution now.
   std::vector<std::vector<float>> taken(const Bucket& bucket);
@@ -101,7 +102,7 @@ class Residuals : public std::enable_shared_from_this<Residuals> {
 
  private:
   struct Known {
-    Vector vector;
+    std::shared_ptr<Vector> vector;
     std::shared_ptr<const Use> use;
   };
 

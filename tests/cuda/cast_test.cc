@@ -1,4 +1,5 @@
-// The half types as payloads on a device, against those of the processor, bit for bit.
+// The half types as payloads on a device, and float64 as float32, against those of the processor,
+// bit for bit.
 #include "cuda/cast.h"
 
 #include <cstdio>
@@ -37,6 +38,43 @@ class Casts {
   void run(const Case& c) {
     encode(c);
     decode(c);
+    ++cases;
+  }
+
+  /// float64 and float32, with those first that are special.
+  void convert(std::size_t count, std::size_t wide_behind, std::size_t narrow_behind) {
+    std::vector<double> wide(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint64_t special = kSpecial[i % std::size(kSpecial)];
+      const double exact = std::bit_cast<float>(static_cast<std::uint32_t>(special));
+      const auto bits = std::bit_cast<std::uint64_t>(exact);
+      // A tie of two float32, what is beside it, and anything.
+      const std::uint64_t all[] = {bits,
+                                   bits + (1u << 28),
+                                   bits + (3u << 28),
+                                   bits + (1u << 28) - 1,
+                                   bits + (1u << 28) + 1,
+                                   special << 32 | random_() >> 32,
+                                   random_()};
+      wide[i] = std::bit_cast<double>(all[i / std::size(kSpecial) % 7]);
+    }
+    std::vector<float> short_ones(count);
+    for (std::size_t i = 0; i < count; ++i) short_ones[i] = static_cast<float>(wide[i]);
+    const OnDevice there(device_, stream_, bytes_of(wide), 8 * wide_behind);
+    const OnDevice converted(device_, stream_, 4 * count, 4 * narrow_behind);
+    narrow(device_, stream_, reinterpret_cast<const double*>(there.data()),
+           reinterpret_cast<float*>(converted.data()), count);
+    CHECK(same(DType::float32, converted.bytes(), bytes_of(short_ones), false));
+    CHECK(same(DType::float64, there.bytes(), bytes_of(wide), false));
+    for (std::size_t i = 0; i < count; ++i) {
+      if (i % 3 == 0)
+        short_ones[i] = std::bit_cast<float>(static_cast<std::uint32_t>(random_()) | 0x7f800000);
+      wide[i] = static_cast<double>(short_ones[i]);
+    }
+    const OnDevice source(device_, stream_, bytes_of(short_ones), 4 * narrow_behind);
+    widen(device_, stream_, reinterpret_cast<const float*>(source.data()),
+          reinterpret_cast<double*>(there.data()), count);
+    CHECK(same(DType::float64, there.bytes(), bytes_of(wide), false));
     ++cases;
   }
 
@@ -135,6 +173,12 @@ int main() {
         }
       }
     }
+  }
+  for (const std::size_t count : {1, 2, 7, 100, 1024, 1025, 3333, 20000}) {
+    const std::size_t behind = random() % 9;
+    casts.convert(count, 0, 0);
+    casts.convert(count, behind, behind);
+    casts.convert(count, behind, random() % 9);
   }
   std::printf("%d casts\n", casts.cases);
 }

@@ -48,7 +48,7 @@ endfunction()
 # Runs each program against the fakes of a folder, once for each order of the threads.
 function(add_cuda_tests folder preload)
   if(folder STREQUAL "fake-thread")
-    list(FILTER cuda_tests EXCLUDE REGEX nccl)
+    list(FILTER cuda_tests EXCLUDE REGEX "nccl|groups")
   endif()
   foreach(name ${cuda_tests})
     foreach(order ${ARGN})

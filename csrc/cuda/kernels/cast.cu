@@ -1,6 +1,6 @@
-// float32 as the half types, with what the rounding leaves out (compress/cast.h). A thread has two
-// to four packets of 4 floats under way, and 32 registers, so that a multiprocessor is full of
-// them.
+// float32 as the half types, with what the rounding leaves out (compress/cast.h), and to and from
+// float64. A thread has two to four packets of 4 floats under way, and 32 registers, so that a
+// multiprocessor is full of them.
 #include "cast.h"
 #include "packets.h"
 
@@ -99,6 +99,49 @@ DEVICE void decode(const DecodeCasts& a) {
   work_through<kAdd ? 2 : 4, kItems>(decoding, alike, before, a.count);
 }
 
+// float64. Of NaN the processor keeps the sign and the first bits, and makes it quiet; the
+// conversions would give one NaN for all.
+
+DEVICE void convert(double from, float& to) {
+  const u64 bits = static_cast<u64>(__double_as_longlong(from));
+  const u32 sign = static_cast<u32>(bits >> 32) & 0x80000000;
+  const u32 nan = sign | 0x7fc00000 | (static_cast<u32>(bits >> 29) & 0x3fffff);
+  to = from == from ? static_cast<float>(from) : __uint_as_float(nan);
+}
+
+DEVICE void convert(float from, double& to) {
+  const u64 bits = __float_as_uint(from), sign = (bits & 0x80000000) << 32;
+  const u64 nan = sign | 0x7ff8000000000000 | (bits & 0x3fffff) << 29;
+  to = from == from ? static_cast<double>(from) : __longlong_as_double(static_cast<long long>(nan));
+}
+
+template <class From, class To>
+struct Converting {
+  const From* from;
+  To* to;
+
+  template <int kPackets, int kItems>
+  DEVICE void step(u64 first, u64 at, u64 apart) {
+    const auto* const source = packets<kItems>(from, first);
+    auto* const target = packets<kItems>(to, first);
+    Packet<From, kItems> x[kPackets];
+    UNROLL for (int p = 0; p < kPackets; ++p) x[p] = source[at + p * apart];
+    UNROLL for (int p = 0; p < kPackets; ++p) {
+      Packet<To, kItems> y;
+      UNROLL for (int i = 0; i < kItems; ++i) convert(x[p].items[i], y.items[i]);
+      target[at + p * apart] = y;
+    }
+  }
+};
+
+template <class From, class To>
+DEVICE void convert_all(const ConvertFloats& a) {
+  Converting<From, To> converting{static_cast<const From*>(a.from), static_cast<To*>(a.to)};
+  const u64 before = before_packets<kItems>(converting.to);
+  work_through<1, kItems>(converting, packet_begins<kItems>(converting.from, before), before,
+                          a.count);
+}
+
 }  // namespace
 
 KERNEL(cast_encode_float16, EncodeCasts, a) { encode<Half>(a); }
@@ -107,5 +150,7 @@ KERNEL(cast_decode_float16, DecodeCasts, a) { decode<Half, false>(a); }
 KERNEL(cast_decode_bfloat16, DecodeCasts, a) { decode<BFloat16, false>(a); }
 KERNEL(cast_decode_add_float16, DecodeCasts, a) { decode<Half, true>(a); }
 KERNEL(cast_decode_add_bfloat16, DecodeCasts, a) { decode<BFloat16, true>(a); }
+KERNEL(cast_narrow, ConvertFloats, a) { convert_all<double, float>(a); }
+KERNEL(cast_widen, ConvertFloats, a) { convert_all<float, double>(a); }
 
 }  // namespace ronde::cuda

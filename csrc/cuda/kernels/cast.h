@@ -21,4 +21,11 @@ struct DecodeCasts {
   u64 count;
 };
 
+/// cast_narrow, cast_widen: from float64 to float32, and back
+struct ConvertFloats {
+  const void* from;
+  void* to;
+  u64 count;
+};
+
 }  // namespace ronde::cuda

@@ -9,6 +9,7 @@
 //   edge    the bytes before and after the packets; the first unit of an array copies them
 #include "pack.h"
 #include "packets.h"
+#include "units.h"
 
 namespace ronde::cuda {
 namespace {
@@ -16,22 +17,6 @@ namespace {
 constexpr u32 kPacket = 16, kPackets = kPackUnit / kPacket;
 
 using Words = Packet<u32, 4>;
-
-DEVICE u32 lane() { return threadIdx.x % kWarp; }
-
-/// The array that has this unit: the last one that does not begin after it. Every lane looks at the
-/// first array of one part of those that are left.
-DEVICE u32 array_of(const Pack& a, u64 unit) {
-  u32 low = 0, left = a.count;
-  ROLLED while (left > 1) {
-    const u32 part = (left + kWarp - 1) / kWarp, at = lane() * part;
-    const bool begun = at < left && a.arrays[low + at].first_unit <= unit;
-    const u32 before = (static_cast<u32>(__popc(__ballot_sync(kAllLanes, begun))) - 1) * part;
-    low += before;
-    left = left - before < part ? left - before : part;
-  }
-  return low;
-}
 
 /// 16 bytes from byte `by` of the 32 on. (An index that is known when this is compiled is needed
 /// for words to stay in registers.)
@@ -103,7 +88,7 @@ DEVICE void copy_unit(u8* to, const u8* from, u64 bytes, u64 unit) {
 template <bool kUnpack>
 DEVICE void copy_all(const Pack& a) {
   ROLLED for (u64 unit = thread() / kWarp; unit < a.units; unit += threads() / kWarp) {
-    const PackedArray array = a.arrays[array_of(a, unit)];
+    const PackedArray array = a.arrays[array_of(a.arrays, a.count, unit)];
     u8* const packed = a.bucket + array.offset;
     copy_unit(kUnpack ? array.data : packed, kUnpack ? packed : array.data, array.bytes,
               unit - array.first_unit);

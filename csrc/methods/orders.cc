@@ -1,0 +1,26 @@
+#include "methods/orders.h"
+
+#include <algorithm>
+
+namespace ronde {
+
+Orders orders_of(std::span<const Piece> pieces) {
+  Orders orders;
+  const auto add = [&](const Device& device) {
+    auto* const order = static_cast<cuda::Order*>(device.order);
+    if (device.is_gpu() && (orders.empty() || orders.back() != order)) orders.push_back(order);
+  };
+  for (const auto& [input, output] : pieces) {
+    add(input.device);
+    add(output.device);
+  }
+  return orders;
+}
+
+std::shared_ptr<Until> until_begun(Orders orders) {
+  return std::make_shared<Until>([all = std::move(orders)] {
+    return std::ranges::all_of(all, [](const auto* order) { return order->begun(); });
+  });
+}
+
+}  // namespace ronde
