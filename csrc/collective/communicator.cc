@@ -216,6 +216,16 @@ bool Communicator::share_memory(std::span<const int> machines) {
   return lane_.board() != nullptr;
 }
 
+void Communicator::describe_gpus(Call& call) const {
+  if (lane_.nccl()) call.detail += call.detail.empty() ? "on GPUs" : ", on GPUs";
+}
+
+bool Communicator::close(const std::string& why) {
+  const bool clean = turns_.close(why);
+  lane_.end_nccl();
+  return clean;
+}
+
 void Communicator::know_link() {
   Call call;
   call.kind = "measurement of the link, if it is not known";

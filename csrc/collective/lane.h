@@ -34,6 +34,8 @@ struct Neighbours {
   std::vector<int> same_local_rank;  // the ranks with that one, one from each machine
 };
 
+class NcclConnection;
+
 class Lane {
  public:
   /// `transport` connects the members of the set, whose ranks in the job are `members`.
@@ -47,6 +49,7 @@ class Lane {
   };
   static constexpr int kMostAsynchronous = 3;
   Lane(const Lane& blocking, Asynchronous one);
+  ~Lane();
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
@@ -75,6 +78,13 @@ class Lane {
   void share(std::shared_ptr<Board> board, Neighbours neighbours);
   /// If they do: who they are.
   const Neighbours& neighbours() const { return neighbours_; }
+
+  /// From now on arrays of GPUs go over NCCL. All ranks of the set have it, alike.
+  void use_nccl();
+  /// How they are connected by it; null where not all have it.
+  NcclConnection* nccl() const { return nccl_.get(); }
+  /// Ends that. No call is under way.
+  void end_nccl() { nccl_.reset(); }
 
   /// All that messages of a failed call may still touch.
   void keep_until_exit() const;
@@ -152,6 +162,7 @@ class Lane {
   std::shared_ptr<Board> board_;
   std::shared_ptr<Transport> across_;
   Neighbours neighbours_;
+  std::shared_ptr<NcclConnection> nccl_;
   std::uint64_t sequence_ = 0;
   const bool explains_;
   std::set<std::string> explained_;

@@ -42,6 +42,8 @@ class Device {
   const std::string& name() const { return facts_.name; }
   int architecture() const { return facts_.architecture; }
   int multiprocessors() const { return facts_.multiprocessors; }
+  /// By which processes and machines know that they use the same one.
+  Uuid uuid() const;
 
   /// While it lives, this is the current device of the thread.
   class Current {

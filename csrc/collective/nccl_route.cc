@@ -1,0 +1,183 @@
+#include "collective/nccl_route.h"
+
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collective/memory.h"
+#include "collective/nccl_connection.h"
+#include "cuda/order.h"
+#include "cuda/pack.h"
+#include "cuda/reduce.h"
+#include "cuda/scratch.h"
+
+namespace ronde {
+namespace {
+
+bool is_free(Lane& lane, const Operation& operation, Collective collective,
+             std::string_view algorithm) {
+  return lane.nccl() && operation.joined.ranks == 0 &&
+         lane.plans().chosen_freely(collective, algorithm);
+}
+
+bool can_reduce(const Lane& lane, const Reduction& reduction) {
+  const auto [dtype, op] = std::pair(reduction.dtype, reduction.op);
+  const bool lacks =
+      dtype == DType::boolean || dtype == DType::int16 || dtype == DType::uint16;
+  const bool orders = op == ReduceOp::min || op == ReduceOp::max;
+  return !reduction.adaptive && !lane.settings().deterministic && !lacks &&
+         !(orders && is_floating(dtype));
+}
+
+/// What is done to contributions before NCCL reduces them, and to its result.
+struct Scaling {
+  Reduction before, after;
+};
+
+Scaling scaling_of(const Reduction& reduction, int ranks) {
+  Scaling scaling{{.dtype = reduction.dtype, .prescale = reduction.prescale},
+                  {.dtype = reduction.dtype,
+                   .divisor = reduction.divisor,
+                   .postscale = reduction.postscale}};
+  if (!reduction.averages_halves()) return scaling;
+  // The sum may not fit the type that the average fits. A power of two changes no bits but the last
+  // of denormals.
+  const double part = 1.0 / static_cast<double>(std::bit_ceil(static_cast<unsigned>(ranks)));
+  scaling.before.prescale = part;
+  scaling.after.divisor *= part;
+  scaling.after.postscale *= reduction.prescale;
+  return scaling;
+}
+
+/// Until the caller's streams have come to where the arrays may be touched. Where they wait for
+/// earlier operations whose peers have gone, they never do.
+class Begun final : public Work {
+ public:
+  Begun(std::shared_ptr<NcclConnection> nccl, std::vector<cuda::Order*> orders)
+      : nccl_(std::move(nccl)), orders_(std::move(orders)) {}
+
+  Progress progress() override {
+    const auto is_begun = [](const auto* order) { return order->begun(); };
+    return nccl_->progress() == Progress::done && std::ranges::all_of(orders_, is_begun)
+               ? Progress::done
+               : Progress::idle;
+  }
+  void abandon() override { nccl_->abandon(); }
+
+ private:
+  const std::shared_ptr<NcclConnection> nccl_;
+  const std::vector<cuda::Order*> orders_;
+};
+
+/// What a call enqueues.
+class Enqueued {
+ public:
+  Enqueued(Lane& lane, Operation& operation)
+      : lane_(lane), operation_(operation), nccl_(lane.nccl()->shared_from_this()) {}
+  Enqueued(const Enqueued&) = delete;
+  Enqueued& operator=(const Enqueued&) = delete;
+
+  /// It touches this memory. All is named before it begins.
+  void touches(ConstBuffer memory) {
+    if (!memory.device.is_gpu()) {
+      mixed_ |= memory.bytes > 0;
+      return;
+    }
+    auto* const order = static_cast<cuda::Order*>(memory.device.order);
+    if (std::ranges::find(orders_, order) == orders_.end()) orders_.push_back(order);
+  }
+
+  /// Phase 0, and until it may touch it. Returns false if it cannot be done.
+  Task<bool> begin(std::size_t bytes) {
+    if (orders_.empty() || mixed_) co_return false;
+    for (const auto* order : orders_) {
+      const bool connected = co_await nccl_->connect(lane_, operation_, order->device());
+      if (!connected) co_return false;
+    }
+    co_await lane_.begin(operation_);
+    const auto begun = std::make_shared<Begun>(nccl_, orders_);
+    co_await begun;
+    lane_.takes(operation_, Counter::bytes_over_nccl, bytes);
+    operation_.entry.moves("NCCL");
+    if (lane_.explains())
+      lane_.explain(operation_, "over NCCL " + cuda::Nccl::get().version_text());
+    co_return true;
+  }
+
+  cuda::Device& device() const { return nccl_->device(); }
+  cuda::StreamHandle stream() const { return nccl_->stream(); }
+  const std::shared_ptr<NcclConnection>& nccl() const { return nccl_; }
+
+  /// Memory of the GPU for what is enqueued.
+  std::byte* scratch(std::size_t bytes) {
+    auto& pool = cuda::ScratchPool::of(device(), cuda::Memory::Kind::device);
+    auto memory = std::make_shared<cuda::Scratch>(
+        pool.take(stream(), std::max<std::size_t>(bytes, 1)));
+    operation_.keep(memory);
+    return memory->data();
+  }
+
+  /// To `to`, unless nothing is to be done. Returns where the result is.
+  const void* scale(const Reduction& scaling, void* to, const void* from, std::size_t count) {
+    if (!scaling.scales()) return from;
+    cuda::reduce_many(device(), stream(), scaling, to, {&from, 1}, count);
+    return to;
+  }
+
+  void end() {
+    for (auto* order : orders_) order->ends_after(stream());
+  }
+
+ private:
+  Lane& lane_;
+  Operation& operation_;
+  const std::shared_ptr<NcclConnection> nccl_;
+  std::vector<cuda::Order*> orders_;
+  bool mixed_ = false;  // some of it is the host's
+};
+
+std::vector<cuda::Array> arrays(std::span<const Piece> pieces, bool outputs) {
+  std::vector<cuda::Array> all;
+  for (const auto& [input, output] : pieces) {
+    auto* const data = outputs ? output.data : const_cast<std::byte*>(input.data);
+    all.push_back({data, input.bytes});
+  }
+  return all;
+}
+
+}  // namespace
+
+Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const Piece> pieces,
+                               Reduction reduction, std::string_view algorithm) {
+  if (!is_free(lane, operation, Collective::allreduce, algorithm)) co_return false;
+  if (!can_reduce(lane, reduction)) co_return false;
+  Enqueued enqueued(lane, operation);
+  for (const auto& piece : pieces) {
+    enqueued.touches(piece.input);
+    enqueued.touches(piece.output);
+  }
+  const auto bytes = bytes_of(pieces);
+  const bool connected = co_await enqueued.begin(bytes);
+  if (!connected) co_return false;
+
+  const bool packed = pieces.size() != 1;
+  auto* const out = packed ? enqueued.scratch(bytes) : pieces[0].output.data;
+  const void* in = packed ? out : pieces[0].input.data;
+  if (packed) cuda::pack(enqueued.device(), enqueued.stream(), arrays(pieces, false), out);
+  const auto scaling = scaling_of(reduction, lane.size());
+  const auto count = bytes / size_of(reduction.dtype);
+  in = enqueued.scale(scaling.before, out, in, count);
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    nccl.all_reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op);
+  });
+  co_await enqueued.nccl();
+  enqueued.scale(scaling.after, out, out, count);
+  if (packed) cuda::unpack(enqueued.device(), enqueued.stream(), out, arrays(pieces, true));
+  enqueued.end();
+  co_return true;
+}
+
+}  // namespace ronde
