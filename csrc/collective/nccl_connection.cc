@@ -34,12 +34,13 @@ std::string said_by(int rank, const cuda::Device& device) {
 std::string objection(const std::vector<Said>& all, const std::vector<int>& members) {
   if (std::ranges::all_of(all, &Said::shares)) return {};
   for (auto one = all.begin(); one != all.end(); ++one) {
-    const auto other = std::find_if(one + 1, all.end(),
-                                    [&](const Said& each) { return each.gpu == one->gpu; });
+    const auto other =
+        std::find_if(one + 1, all.end(), [&](const Said& each) { return each.gpu == one->gpu; });
     if (other == all.end()) continue;
     const auto rank = [&](auto each) { return std::to_string(members[each - all.begin()]); };
     return "ranks " + rank(one) + " and " + rank(other) +
-           " use the same GPU, so arrays of GPUs are copied and go the way of others, not over NCCL";
+           " use the same GPU, so arrays of GPUs are copied and go the way of others, not over "
+           "NCCL";
   }
   return {};
 }

@@ -2,12 +2,13 @@
 //
 // Each lane has a communicator of its own, and that a stream of its own, on which nothing else
 // runs. So two ranks never have operations of two lanes in a stream in different orders, each of
-// which would wait for the other. Within a lane all ranks call NCCL in the same order. Between lanes
-// there is no order but that of phase 0 (what is enqueued on one rank comes on all): kernels of
-// several lanes may wait on a GPU at once, and NCCL's leave each other room as long as all of them
-// fit, which the 4 lanes of a process set do on GPUs for data centres.
+// which would wait for the other. Within a lane all ranks call NCCL in the same order. Between
+// lanes there is no order but that of phase 0 (what is enqueued on one rank comes on all): kernels
+// of several lanes may wait on a GPU at once, and NCCL's leave each other room as long as all of
+// them fit, which the 4 lanes of a process set do on GPUs for data centres.
 //
-// The ranks are connected in the first call of the lane that needs it, and on the GPU of its arrays.
+// The ranks are connected in the first call of the lane that needs it, and on the GPU of its
+// arrays.
 #pragma once
 
 #include <memory>

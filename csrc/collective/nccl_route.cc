@@ -17,19 +17,20 @@
 namespace ronde {
 namespace {
 
-bool is_free(Lane& lane, const Operation& operation, Collective collective,
-             std::string_view algorithm) {
+/// Whether NCCL may do it, as far as all ranks know before they agree.
+bool may_move(Lane& lane, const Operation& operation, Collective collective,
+              std::string_view algorithm) {
   return lane.nccl() && operation.joined.ranks == 0 &&
          lane.plans().chosen_freely(collective, algorithm);
 }
 
-bool can_reduce(const Lane& lane, const Reduction& reduction) {
-  const auto [dtype, op] = std::pair(reduction.dtype, reduction.op);
-  const bool lacks =
-      dtype == DType::boolean || dtype == DType::int16 || dtype == DType::uint16;
-  const bool orders = op == ReduceOp::min || op == ReduceOp::max;
-  return !reduction.adaptive && !lane.settings().deterministic && !lacks &&
-         !(orders && is_floating(dtype));
+bool may_reduce(Lane& lane, const Operation& operation, Collective collective,
+                const Reduction& reduction, std::string_view algorithm) {
+  const auto dtype = reduction.dtype;
+  const bool lacks = dtype == DType::boolean || dtype == DType::int16 || dtype == DType::uint16;
+  const bool orders = reduction.op == ReduceOp::min || reduction.op == ReduceOp::max;
+  return may_move(lane, operation, collective, algorithm) && !reduction.adaptive &&
+         !lane.settings().deterministic && !lacks && !(orders && is_floating(dtype));
 }
 
 /// What is done to contributions before NCCL reduces them, and to its result.
@@ -38,10 +39,9 @@ struct Scaling {
 };
 
 Scaling scaling_of(const Reduction& reduction, int ranks) {
-  Scaling scaling{{.dtype = reduction.dtype, .prescale = reduction.prescale},
-                  {.dtype = reduction.dtype,
-                   .divisor = reduction.divisor,
-                   .postscale = reduction.postscale}};
+  Scaling scaling{
+      {.dtype = reduction.dtype, .prescale = reduction.prescale},
+      {.dtype = reduction.dtype, .divisor = reduction.divisor, .postscale = reduction.postscale}};
   if (!reduction.averages_halves()) return scaling;
   // The sum may not fit the type that the average fits. A power of two changes no bits but the last
   // of denormals.
@@ -114,8 +114,8 @@ class Enqueued {
   /// Memory of the GPU for what is enqueued.
   std::byte* scratch(std::size_t bytes) {
     auto& pool = cuda::ScratchPool::of(device(), cuda::Memory::Kind::device);
-    auto memory = std::make_shared<cuda::Scratch>(
-        pool.take(stream(), std::max<std::size_t>(bytes, 1)));
+    auto memory =
+        std::make_shared<cuda::Scratch>(pool.take(stream(), std::max<std::size_t>(bytes, 1)));
     operation_.keep(memory);
     return memory->data();
   }
@@ -148,12 +148,25 @@ std::vector<cuda::Array> arrays(std::span<const Piece> pieces, bool outputs) {
   return all;
 }
 
+/// A reduce-scatter into chunks of different lengths, as one operation.
+void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const std::byte* in,
+                 std::byte* out, const Chunks& chunks, const Reduction& reduction) {
+  cuda::NcclGroup group;
+  for (int rank = 0; rank < chunks.size(); ++rank) {
+    const Range chunk = chunks[rank];
+    const auto* const part = in + chunk.offset * size_of(reduction.dtype);
+    auto* const own = rank == nccl.rank() ? out : nullptr;
+    if (chunk.count > 0)
+      nccl.reduce(stream, {part, own, chunk.count, reduction.dtype}, reduction.op, rank);
+  }
+  group.end();
+}
+
 }  // namespace
 
 Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                                Reduction reduction, std::string_view algorithm) {
-  if (!is_free(lane, operation, Collective::allreduce, algorithm)) co_return false;
-  if (!can_reduce(lane, reduction)) co_return false;
+  if (!may_reduce(lane, operation, Collective::allreduce, reduction, algorithm)) co_return false;
   Enqueued enqueued(lane, operation);
   for (const auto& piece : pieces) {
     enqueued.touches(piece.input);
@@ -176,6 +189,80 @@ Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const
   co_await enqueued.nccl();
   enqueued.scale(scaling.after, out, out, count);
   if (packed) cuda::unpack(enqueued.device(), enqueued.stream(), out, arrays(pieces, true));
+  enqueued.end();
+  co_return true;
+}
+
+Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffer input,
+                                    Buffer output, const Chunks& chunks, Reduction reduction,
+                                    std::string_view algorithm) {
+  if (!may_reduce(lane, operation, Collective::reduce_scatter, reduction, algorithm))
+    co_return false;
+  Enqueued enqueued(lane, operation);
+  enqueued.touches(input);
+  enqueued.touches(output);
+  const bool connected = co_await enqueued.begin(input.bytes);
+  if (!connected) co_return false;
+
+  const auto scaling = scaling_of(reduction, lane.size());
+  const auto* in = static_cast<const std::byte*>(input.data);
+  if (scaling.before.scales()) {
+    auto* const scaled = enqueued.scratch(input.bytes);
+    enqueued.scale(scaling.before, scaled, in, chunks.total());
+    in = scaled;
+  }
+  const auto mine = chunks.count(lane.rank());
+  const bool even = chunks.largest() * static_cast<std::size_t>(lane.size()) == chunks.total();
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    if (even)
+      nccl.reduce_scatter(enqueued.stream(), {in, output.data, mine, reduction.dtype},
+                          reduction.op);
+    else
+      reduce_each(nccl, enqueued.stream(), in, output.data, chunks, reduction);
+  });
+  co_await enqueued.nccl();
+  enqueued.scale(scaling.after, output.data, output.data, mine);
+  enqueued.end();
+  co_return true;
+}
+
+Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduction reduction,
+                            int root, std::string_view algorithm) {
+  if (!may_reduce(lane, operation, Collective::reduce, reduction, algorithm)) co_return false;
+  const bool is_root = lane.rank() == root;
+  const ConstBuffer input = piece.input;
+  Enqueued enqueued(lane, operation);
+  enqueued.touches(input);
+  if (is_root) enqueued.touches(piece.output);
+  const bool connected = co_await enqueued.begin(input.bytes);
+  if (!connected) co_return false;
+
+  const auto scaling = scaling_of(reduction, lane.size());
+  const auto count = elements_of(reduction, input);
+  std::byte* out = is_root ? piece.output.data : nullptr;
+  const bool has_room = is_root || !scaling.before.scales();
+  const void* in = enqueued.scale(scaling.before, has_room ? out : enqueued.scratch(input.bytes),
+                                  input.data, count);
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    nccl.reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op, root);
+  });
+  co_await enqueued.nccl();
+  if (is_root) enqueued.scale(scaling.after, out, out, count);
+  enqueued.end();
+  co_return true;
+}
+
+Task<bool> broadcast_over_nccl(Lane& lane, Operation& operation, Buffer data, int root,
+                               std::string_view algorithm) {
+  if (!may_move(lane, operation, Collective::broadcast, algorithm)) co_return false;
+  Enqueued enqueued(lane, operation);
+  enqueued.touches(data);
+  const bool connected = co_await enqueued.begin(data.bytes);
+  if (!connected) co_return false;
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    nccl.broadcast(enqueued.stream(), {data.data, data.data, data.bytes, DType::uint8}, root);
+  });
+  co_await enqueued.nccl();
   enqueued.end();
   co_return true;
 }

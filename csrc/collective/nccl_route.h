@@ -1,9 +1,9 @@
 // Collectives of arrays that all ranks have on GPUs, over NCCL.
 //
-// Phase 0 is that of every call, on the host. Then a rank waits until the caller's streams have come
-// to where the arrays may be touched, and enqueues on the lane's stream what is to be done: copies
-// and kernels of Ronde, and NCCL's. The call ends when all is enqueued, and the caller's stream
-// waits for the rest.
+// Phase 0 is that of every call, on the host. Then a rank waits until the caller's streams have
+// come to where the arrays may be touched, and enqueues on the lane's stream what is to be done:
+// copies and kernels of Ronde, and NCCL's. The call ends when all is enqueued, and the caller's
+// stream waits for the rest.
 //
 // Each returns whether it was done. If not, nothing was: all ranks do it another way. That is so
 // where the ranks are not connected by NCCL, some have joined, an algorithm is named, or the
@@ -28,5 +28,12 @@ namespace ronde {
 
 Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                                Reduction reduction, std::string_view algorithm);
+Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffer input,
+                                    Buffer output, const Chunks& chunks, Reduction reduction,
+                                    std::string_view algorithm);
+Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduction reduction,
+                            int root, std::string_view algorithm);
+Task<bool> broadcast_over_nccl(Lane& lane, Operation& operation, Buffer data, int root,
+                               std::string_view algorithm);
 
 }  // namespace ronde

@@ -91,8 +91,8 @@ struct Job {
         hooks.warn = hooks.log;
       }
       auto control = std::make_shared<Control>(world.transport(rank, 0), hooks);
-      auto set = std::make_unique<Communicator>(control, world.transport(rank, 1), 0, everybody,
-                                                settings);
+      auto set =
+          std::make_unique<Communicator>(control, world.transport(rank, 1), 0, everybody, settings);
       set->use_nccl();
       Member member{rank, size, control, std::move(set), device_of(one_gpu ? 0 : rank)};
       program(member);
@@ -119,6 +119,26 @@ inline bool allreduce(Communicator& set, const Call& call, std::span<const Piece
                       const Reduction& reduction = {}) {
   return over_nccl(set, call, [&](Lane& lane, Operation& operation) {
     return allreduce_over_nccl(lane, operation, pieces, reduction, {});
+  });
+}
+
+inline bool reduce_scatter(Communicator& set, const Call& call, ConstBuffer input, Buffer output,
+                           const Chunks& chunks, const Reduction& reduction = {}) {
+  return over_nccl(set, call, [&](Lane& lane, Operation& operation) {
+    return reduce_scatter_over_nccl(lane, operation, input, output, chunks, reduction, {});
+  });
+}
+
+inline bool reduce(Communicator& set, const Call& call, const Piece& piece, int root,
+                   const Reduction& reduction = {}) {
+  return over_nccl(set, call, [&](Lane& lane, Operation& operation) {
+    return reduce_over_nccl(lane, operation, piece, reduction, root, {});
+  });
+}
+
+inline bool broadcast(Communicator& set, const Call& call, Buffer data, int root) {
+  return over_nccl(set, call, [&](Lane& lane, Operation& operation) {
+    return broadcast_over_nccl(lane, operation, data, root, {});
   });
 }
 
