@@ -90,8 +90,8 @@ class Communicator {
   /// allreduce use shared memory, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
 
-  /// From now on arrays of GPUs go over NCCL where it can do what is called (nccl_route.h). All ranks
-  /// of the set must have it, in the same version, and a GPU, and call this.
+  /// From now on arrays of GPUs go over NCCL where it can do what is called (nccl_route.h). All
+  /// ranks of the set must have it, in the same version, and a GPU, and call this.
   void use_nccl() { lane_.use_nccl(); }
   /// Where they do, ranks must have their arrays on GPUs or none of them: the call says so.
   void describe_gpus(Call& call) const;

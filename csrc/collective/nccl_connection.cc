@@ -25,7 +25,7 @@ struct Said {
 
 std::string said_by(int rank, const cuda::Device& device) {
   const auto& nccl = cuda::Nccl::get();
-  Said said{device.uuid(), nccl.shares_gpus(), {}};
+  Said said{cuda::Device::uuid(device.ordinal()), nccl.shares_gpus(), {}};
   if (rank == 0) said.id = nccl.unique_id();
   return packed(said);
 }

@@ -52,26 +52,6 @@ Scaling scaling_of(const Reduction& reduction, int ranks) {
   return scaling;
 }
 
-/// Until the caller's streams have come to where the arrays may be touched. Where they wait for
-/// earlier operations whose peers have gone, they never do.
-class Begun final : public Work {
- public:
-  Begun(std::shared_ptr<NcclConnection> nccl, std::vector<cuda::Order*> orders)
-      : nccl_(std::move(nccl)), orders_(std::move(orders)) {}
-
-  Progress progress() override {
-    const auto is_begun = [](const auto* order) { return order->begun(); };
-    return nccl_->progress() == Progress::done && std::ranges::all_of(orders_, is_begun)
-               ? Progress::done
-               : Progress::idle;
-  }
-  void abandon() override { nccl_->abandon(); }
-
- private:
-  const std::shared_ptr<NcclConnection> nccl_;
-  const std::vector<cuda::Order*> orders_;
-};
-
 /// What a call enqueues.
 class Enqueued {
  public:
@@ -90,7 +70,8 @@ class Enqueued {
     if (std::ranges::find(orders_, order) == orders_.end()) orders_.push_back(order);
   }
 
-  /// Phase 0, and until it may touch it. Returns false if it cannot be done.
+  /// Phase 0. What is enqueued then comes after what the caller's streams do before. Returns false
+  /// if it cannot be done.
   Task<bool> begin(std::size_t bytes) {
     if (orders_.empty() || mixed_) co_return false;
     for (const auto* order : orders_) {
@@ -98,8 +79,8 @@ class Enqueued {
       if (!connected) co_return false;
     }
     co_await lane_.begin(operation_);
-    const auto begun = std::make_shared<Begun>(nccl_, orders_);
-    co_await begun;
+    co_await nccl_;  // which throws what NCCL has found wrong since the last call
+    for (const auto* order : orders_) order->begin_on(stream());
     lane_.takes(operation_, Counter::bytes_over_nccl, bytes);
     operation_.entry.moves("NCCL");
     if (lane_.explains())

@@ -1,9 +1,8 @@
 // Collectives of arrays that all ranks have on GPUs, over NCCL.
 //
-// Phase 0 is that of every call, on the host. Then a rank waits until the caller's streams have
-// come to where the arrays may be touched, and enqueues on the lane's stream what is to be done:
-// copies and kernels of Ronde, and NCCL's. The call ends when all is enqueued, and the caller's
-// stream waits for the rest.
+// Phase 0 is that of every call, on the host. Then a rank enqueues on the lane's stream what is to
+// be done, copies and kernels of Ronde, and NCCL's, after what the caller's streams do before. The
+// call ends when all is enqueued, and the caller's stream waits for the rest.
 //
 // Each returns whether it was done. If not, nothing was: all ranks do it another way. That is so
 // where the ranks are not connected by NCCL, some have joined, an algorithm is named, or the

@@ -1,5 +1,7 @@
 #include "collective/route.h"
 
+#include "collective/nccl_route.h"
+
 namespace ronde {
 
 Task<> Route::allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
@@ -12,6 +14,8 @@ Task<> Route::allreduce(Operation& operation, std::span<const Piece> pieces, Red
 
 Task<> Route::stage_allreduce(Operation& operation, std::span<const Piece> pieces,
                               Reduction reduction, std::string_view algorithm) {
+  const bool done = co_await allreduce_over_nccl(lane_, operation, pieces, reduction, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   std::vector<Piece> here;
   for (const auto& piece : pieces) here.push_back(staging.piece(piece));
@@ -32,6 +36,9 @@ Task<> Route::reduce_scatter(Operation& operation, ConstBuffer input, Buffer out
 Task<> Route::stage_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
                                    const Chunks& chunks, Reduction reduction,
                                    std::string_view algorithm) {
+  const bool done = co_await reduce_scatter_over_nccl(lane_, operation, input, output, chunks,
+                                                      reduction, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   const Buffer in = staging.input(input), out = staging.output(output);
   co_await staging.fetch();
@@ -48,6 +55,8 @@ Task<> Route::reduce(Operation& operation, Piece piece, Reduction reduction, int
 
 Task<> Route::stage_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
                            std::string_view algorithm) {
+  const bool done = co_await reduce_over_nccl(lane_, operation, piece, reduction, root, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   const Piece here = staging.piece(piece);
   co_await staging.fetch();
@@ -62,6 +71,8 @@ Task<> Route::broadcast(Operation& operation, Buffer data, int root, std::string
 
 Task<> Route::stage_broadcast(Operation& operation, Buffer data, int root,
                               std::string_view algorithm) {
+  const bool done = co_await broadcast_over_nccl(lane_, operation, data, root, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   const Buffer here = lane_.rank() == root ? staging.input(data) : staging.output(data);
   co_await staging.fetch();

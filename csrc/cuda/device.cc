@@ -77,11 +77,11 @@ Device::Facts Device::ask(Ordinal ordinal) {
           ask(Attribute::multiprocessors)};
 }
 
-Uuid Device::uuid() const {
+Uuid Device::uuid(Ordinal ordinal) {
   Uuid uuid{};
   const auto& driver = Driver::get();
-  driver.check(driver.DeviceGetUuid(&uuid, ordinal_),
-               "asking for the UUID of GPU " + std::to_string(ordinal_));
+  driver.check(driver.DeviceGetUuid(&uuid, ordinal),
+               "asking for the UUID of GPU " + std::to_string(ordinal));
   return uuid;
 }
 

@@ -35,6 +35,8 @@ class Device {
   };
   /// What the driver says of a device, which is left alone.
   static Facts ask(Ordinal ordinal);
+  /// By which processes and machines know that they use the same one.
+  static Uuid uuid(Ordinal ordinal);
   /// Whether this build has kernels for such devices.
   static bool has_kernels(int architecture);
 
@@ -42,8 +44,6 @@ class Device {
   const std::string& name() const { return facts_.name; }
   int architecture() const { return facts_.architecture; }
   int multiprocessors() const { return facts_.multiprocessors; }
-  /// By which processes and machines know that they use the same one.
-  Uuid uuid() const;
 
   /// While it lives, this is the current device of the thread.
   class Current {
