@@ -52,7 +52,7 @@ Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transpor
 Lane::Lane(const Lane& blocking, Asynchronous one)
     : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
            blocking.settings_, (1 + one.number) * kTags, std::move(one.plans)) {
-  if (blocking.nccl_) use_nccl();
+  if (blocking.nccl_) use_nccl(blocking.nccl_->another());
 }
 
 Lane::~Lane() = default;
@@ -77,8 +77,10 @@ void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
     across_ = std::make_shared<Group>(transport_, neighbours_.same_local_rank);
 }
 
-void Lane::use_nccl() {
-  nccl_ = std::make_shared<NcclConnection>();
+void Lane::use_nccl() { use_nccl(std::make_shared<NcclConnection>()); }
+
+void Lane::use_nccl(std::shared_ptr<NcclConnection> connection) {
+  nccl_ = std::move(connection);
   control_->abandon_on_failure(nccl_);
 }
 

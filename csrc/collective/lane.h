@@ -147,6 +147,7 @@ class Lane {
   Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
        int set, const std::vector<int>& members, const Settings& settings, int first_tag,
        std::shared_ptr<Plans> plans);
+  void use_nccl(std::shared_ptr<NcclConnection> connection);
   Task<> agree_across(Operation& operation);
   Task<> begin_unchecked(Operation& operation);
   void explain_memory(const Operation& operation, const std::string& route);

@@ -39,8 +39,8 @@ std::string objection(const std::vector<Said>& all, const std::vector<int>& memb
     if (other == all.end()) continue;
     const auto rank = [&](auto each) { return std::to_string(members[each - all.begin()]); };
     return "ranks " + rank(one) + " and " + rank(other) +
-           " use the same GPU, so arrays of GPUs are copied and go the way of others, not over "
-           "NCCL";
+           " use the same GPU, so arrays of GPUs are copied through the memory of the host and not "
+           "over NCCL: let each rank use another, that of the number ronde.local_rank() say";
   }
   return {};
 }
@@ -69,7 +69,7 @@ Task<bool> NcclConnection::connect(Lane& lane, Operation& operation, cuda::Devic
   for (const auto& text : texts) all.push_back(unpacked<Said>(text));
   if (const auto why = objection(all, lane.members()); !why.empty()) {
     state_ = State::refused;
-    if (lane.rank() == 0) lane.control().hooks().warn(why);
+    if (lane.rank() == 0 && !warned_->exchange(true)) lane.control().hooks().warn(why);
     co_return false;
   }
   device_ = &device;

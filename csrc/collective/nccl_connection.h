@@ -11,6 +11,7 @@
 // arrays.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -30,6 +31,12 @@ class Operation;
 class NcclConnection final : public Work, public std::enable_shared_from_this<NcclConnection> {
  public:
   NcclConnection() = default;
+  /// Another of the same ranks, for another lane.
+  std::shared_ptr<NcclConnection> another() const {
+    auto made = std::make_shared<NcclConnection>();
+    made->warned_ = warned_;
+    return made;
+  }
   ~NcclConnection() override;
   NcclConnection(const NcclConnection&) = delete;
   NcclConnection& operator=(const NcclConnection&) = delete;
@@ -63,6 +70,7 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
   std::mutex mutex_;  // another thread may give up
   std::optional<cuda::NcclCommunicator> communicator_;
   bool abandoned_ = false;
+  std::shared_ptr<std::atomic<bool>> warned_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 }  // namespace ronde
