@@ -148,6 +148,7 @@ void Communicator::fail(Operation& operation, const Watch& watch, const std::str
                         bool stalled) {
   lane_.recorder().count(Counter::failed_calls);
   operation.give_up();
+  lane_.abandon_nccl();
   if (turns_.gave_up()) return;
   auto standing = watch.standing();
   // A stall names the call already.

@@ -84,8 +84,11 @@ void Lane::use_nccl(std::shared_ptr<NcclConnection> connection) {
   control_->abandon_on_failure(nccl_);
 }
 
-void Lane::keep_until_exit() const {
+void Lane::abandon_nccl() const {
   if (nccl_) nccl_->abandon();
+}
+
+void Lane::keep_until_exit() const {
   ronde::keep_until_exit(transport_);
   ronde::keep_until_exit(across_);
 }

@@ -83,6 +83,8 @@ class Lane {
   void use_nccl();
   /// How they are connected by it; null where not all have it.
   NcclConnection* nccl() const { return nccl_.get(); }
+  /// A call was given up: nothing of NCCL's waits for its peers any more.
+  void abandon_nccl() const;
   /// Ends that. No call is under way.
   void end_nccl() { nccl_.reset(); }
 

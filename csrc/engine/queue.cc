@@ -232,6 +232,7 @@ void Queue::end_round(Track& track) {
 void Queue::give_up(const std::exception_ptr& error) {
   gave_up_ = true;
   for (auto& track : tracks_) {
+    track->lane.abandon_nccl();
     const auto round = std::move(track->round);
     if (!round) continue;
     round->operation.give_up();

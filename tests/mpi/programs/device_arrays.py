@@ -3,8 +3,8 @@
     device_arrays.py [interface|cupy|torch|mixed|nccl]
 
 Arrays of CuPy and torch need a GPU; those of `interface` are another library's, and suit the fake driver too.
-`mixed`: every second rank has them, and the others arrays of NumPy. `nccl`: each rank has them on a GPU of its
-own.
+`mixed`: every second rank has them, and the others arrays of NumPy. `nccl`: each rank has
+them on a GPU of its own.
 """
 
 from __future__ import annotations
