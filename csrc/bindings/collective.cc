@@ -166,6 +166,7 @@ void bind_collective(py::module_& module) {
             return self.share_memory(machines);
           },
           "machines"_a = std::vector<int>())
+      .def("use_nccl", &Communicator::use_nccl)
       .def("know_link", &Communicator::know_link, py::call_guard<WithoutGil>())
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def(

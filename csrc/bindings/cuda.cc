@@ -35,6 +35,21 @@ std::vector<std::tuple<std::string, int, bool>> devices() {
   return all;
 }
 
+std::vector<std::string> uuids() {
+  std::vector<std::string> all;
+  for (int i = 0; i < cuda::Driver::get().devices(); ++i) {
+    if (!cuda::Device::has_kernels(cuda::Device::ask(i).architecture)) continue;
+    std::string digits;
+    for (const char byte : cuda::Device::uuid(i)) {
+      constexpr auto kDigits = "0123456789abcdef";
+      const auto value = static_cast<unsigned char>(byte);
+      digits += {kDigits[value / 16], kDigits[value % 16]};
+    }
+    all.push_back(digits);
+  }
+  return all;
+}
+
 /// Memory whose use is in the order of the default stream. Without the GIL, as the driver may wait
 /// for what needs it, a callback of CuPy say.
 class DeviceMemory {
@@ -76,6 +91,12 @@ void bind_cuda(py::module_& module) {
   module.def("nccl_look_in", &cuda::Nccl::look_in, "file"_a,
              "Where NCCL is, if the process has not loaded one. Before its first use.");
   module.def("nccl_version", [] { return cuda::Nccl::get().version(); });
+  module.def(
+      "nccl_shares_gpus", [] { return cuda::Nccl::get().shares_gpus(); },
+      "Whether several ranks may use one GPU.");
+  module.def("cuda_uuids", &uuids,
+             "Of the GPUs for which there are kernels, in hexadecimal digits: the same in all "
+             "processes. Raises UnavailableError if there is no GPU.");
   module.def("cuda_devices", &devices,
              "Of each GPU its name, its architecture, and whether there are kernels for it. Raises "
              "UnavailableError if there is none.");

@@ -132,9 +132,10 @@ Method::Held entered(GroupedCall& group) {
   return all;
 }
 
-/// What the ranks compare besides the plan: where methods are in what they keep.
+/// What the ranks compare besides the plan: where arrays are, and methods in what they keep.
 Call positioned(const GroupedCall& group) {
   Call call = group.plan->call;
+  if (on_gpu(group.arrays)) group.set.describe_gpus(call);
   for (std::size_t i = 0; i < group.methods.size(); ++i) {
     if (group.methods[i])
       call.detail += group.methods[i]->position(group.set, group.plan->ways[i].buckets);

@@ -29,6 +29,7 @@ class Operand {
   /// Of its values on the host.
   pybind11::dtype numpy_dtype() const;
   bool writable() const;
+  bool on_gpu() const { return input().device.is_gpu(); }
 
   ConstBuffer input() const;
   /// Throws ValueError if it is read only.

@@ -35,6 +35,13 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
+/// Of arrays that the ranks have all on GPUs or all on the host, where NCCL connects them.
+Call call_on(const char* kind, py::handle name, const Operand& operand, const Communicator& set) {
+  Call call = call_of(kind, name, operand);
+  if (operand.on_gpu()) set.describe_gpus(call);
+  return call;
+}
+
 py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale, py::handle given,
                      const std::string& algorithm) {
@@ -42,7 +49,7 @@ py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::
   if (!operand) return py::none();
   const auto& input = *operand;
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
-  Call call = call_of("allreduce", name, input);
+  Call call = call_on("allreduce", name, input, caller.set);
   reducing.describe(call);
   const auto result = output.is_none()
                           ? input.like()
@@ -66,7 +73,7 @@ py::object reduce(const Caller& caller, py::handle x, int root, py::handle op, p
   const auto& input = *operand;
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   reducing.require_elementwise("reduce");
-  Call call = call_of("reduce", name, input);
+  Call call = call_on("reduce", name, input, caller.set);
   call.root = caller.set.members().at(root);
   reducing.describe(call);
   py::object result = py::none();
@@ -111,7 +118,7 @@ py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::
     throw py::type_error("reducescatter needs an array of at least one dimension");
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   reducing.require_elementwise("reducescatter");
-  Call call = call_of("reducescatter", name, input);
+  Call call = call_on("reducescatter", name, input, caller.set);
   reducing.describe(call);
   auto counts = even_rows(static_cast<std::size_t>(input.shape[0]), caller.set.size());
   auto shape = input.shape;
@@ -132,7 +139,7 @@ py::object broadcast(const Caller& caller, py::handle x, int root, py::handle na
                      py::handle given, const std::string& algorithm, py::handle described) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
-  Call call = call_of("broadcast", name, *operand);
+  Call call = call_on("broadcast", name, *operand, caller.set);
   call.root = caller.set.members().at(root);
   if (!described.is_none()) call = described.cast<Call>();
   const auto begin = [data = operand->output(), root, algorithm](Route& route,

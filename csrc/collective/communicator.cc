@@ -148,6 +148,7 @@ void Communicator::fail(Operation& operation, const Watch& watch, const std::str
                         bool stalled) {
   lane_.recorder().count(Counter::failed_calls);
   operation.give_up();
+  lane_.abandon_nccl();
   if (turns_.gave_up()) return;
   auto standing = watch.standing();
   // A stall names the call already.
@@ -214,6 +215,16 @@ bool Communicator::share_memory(std::span<const int> machines) {
   const auto begin = [&] { return ronde::share_memory(lane_, operation, neighbours); };
   run(operation, begin, for_all_ranks);
   return lane_.board() != nullptr;
+}
+
+void Communicator::describe_gpus(Call& call) const {
+  if (lane_.nccl()) call.detail += call.detail.empty() ? "on GPUs" : ", on GPUs";
+}
+
+bool Communicator::close(const std::string& why) {
+  const bool clean = turns_.close(why);
+  lane_.end_nccl();
+  return clean;
 }
 
 void Communicator::know_link() {

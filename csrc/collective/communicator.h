@@ -82,13 +82,19 @@ class Communicator {
   /// From now on every call is refused with `why`. A call of another thread continues while it
   /// makes progress; if it waits it is given up, and its messages may still be under way. Returns,
   /// when all calls have ended, whether none was given up.
-  bool close(const std::string& why) { return turns_.close(why); }
+  bool close(const std::string& why);
 
   /// From now on all collectives are done in shared memory, if all ranks of the set can share some;
   /// returns whether they can. All ranks must call it. `machines`: of each member the number of its
   /// machine, where they are on several; all need equally many members, and then only phase 0 and
   /// allreduce use shared memory, as far as they concern one machine.
   bool share_memory(std::span<const int> machines = {});
+
+  /// From now on arrays of GPUs go over NCCL where it can do what is called (nccl_route.h). All
+  /// ranks of the set must have it, in the same version, and a GPU, and call this.
+  void use_nccl() { lane_.use_nccl(); }
+  /// Where they do, ranks must have their arrays on GPUs or none of them: the call says so.
+  void describe_gpus(Call& call) const;
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, unless
   /// they are known, and keeps what the slowest found. The first collective of 4 KiB or more does

@@ -150,6 +150,15 @@ void Control::collect_sent() {
 void Control::fail(std::string text) {
   failure_ = std::move(text);
   failed_.store(true, std::memory_order_release);
+  for (const auto& each : std::exchange(under_way_, {}))
+    if (const auto work = each.lock()) work->abandon();
+}
+
+void Control::abandon_on_failure(const std::shared_ptr<Work>& work) {
+  std::lock_guard lock(mutex_);
+  std::erase_if(under_way_, [](const auto& each) { return each.expired(); });
+  under_way_.push_back(work);
+  if (failed()) work->abandon();
 }
 
 void Control::poll(const Standing& mine) {

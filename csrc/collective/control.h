@@ -21,6 +21,7 @@
 
 #include "collective/hooks.h"
 #include "collective/requests.h"
+#include "collective/work.h"
 #include "trace/flight_record.h"
 #include "transport/transport.h"
 
@@ -69,6 +70,10 @@ class Control {
     hooks_.enter([this] { requests_.run(); });
     return true;
   }
+
+  /// What is given up once this process' communicators have become unusable, if it is still there.
+  /// Any thread may do that.
+  void abandon_on_failure(const std::shared_ptr<Work>& work);
 
   /// Reports to all ranks that this one waits, and that it does no longer.
   void announce_waiting(const Standing& standing);
@@ -155,6 +160,7 @@ class Control {
   std::atomic<std::thread::id> ending_;              // the thread that ends Ronde on this rank
   std::string end_;                                  // the call that it does so with
   std::vector<int> left_;                            // the sets in which it was reported
+  std::vector<std::weak_ptr<Work>> under_way_;       // to be given up on a failure
   int goodbyes_ = 0;                                 // of all ranks, this one's last
   bool closed_ = false;
   std::string failure_;

@@ -4,6 +4,7 @@
 
 #include "collective/exchange.h"
 #include "collective/memory.h"
+#include "collective/nccl_connection.h"
 #include "core/keep.h"
 #include "node/shared_reduction.h"
 #include "trace/clock.h"
@@ -50,7 +51,11 @@ Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transpor
 
 Lane::Lane(const Lane& blocking, Asynchronous one)
     : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
-           blocking.settings_, (1 + one.number) * kTags, std::move(one.plans)) {}
+           blocking.settings_, (1 + one.number) * kTags, std::move(one.plans)) {
+  if (blocking.nccl_) use_nccl(blocking.nccl_->another());
+}
+
+Lane::~Lane() = default;
 
 Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
            int set, const std::vector<int>& members, const Settings& settings, int first_tag,
@@ -70,6 +75,17 @@ void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
   neighbours_ = std::move(neighbours);
   if (neighbours_.same_local_rank.size() > 1)
     across_ = std::make_shared<Group>(transport_, neighbours_.same_local_rank);
+}
+
+void Lane::use_nccl() { use_nccl(std::make_shared<NcclConnection>()); }
+
+void Lane::use_nccl(std::shared_ptr<NcclConnection> connection) {
+  nccl_ = std::move(connection);
+  control_->abandon_on_failure(nccl_);
+}
+
+void Lane::abandon_nccl() const {
+  if (nccl_) nccl_->abandon();
 }
 
 void Lane::keep_until_exit() const {

@@ -34,6 +34,8 @@ struct Neighbours {
   std::vector<int> same_local_rank;  // the ranks with that one, one from each machine
 };
 
+class NcclConnection;
+
 class Lane {
  public:
   /// `transport` connects the members of the set, whose ranks in the job are `members`.
@@ -47,6 +49,7 @@ class Lane {
   };
   static constexpr int kMostAsynchronous = 3;
   Lane(const Lane& blocking, Asynchronous one);
+  ~Lane();
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
 
@@ -75,6 +78,15 @@ class Lane {
   void share(std::shared_ptr<Board> board, Neighbours neighbours);
   /// If they do: who they are.
   const Neighbours& neighbours() const { return neighbours_; }
+
+  /// From now on arrays of GPUs go over NCCL. All ranks of the set have it, alike.
+  void use_nccl();
+  /// How they are connected by it; null where not all have it.
+  NcclConnection* nccl() const { return nccl_.get(); }
+  /// A call was given up: nothing of NCCL's waits for its peers any more.
+  void abandon_nccl() const;
+  /// Ends that. No call is under way.
+  void end_nccl() { nccl_.reset(); }
 
   /// All that messages of a failed call may still touch.
   void keep_until_exit() const;
@@ -137,6 +149,7 @@ class Lane {
   Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
        int set, const std::vector<int>& members, const Settings& settings, int first_tag,
        std::shared_ptr<Plans> plans);
+  void use_nccl(std::shared_ptr<NcclConnection> connection);
   Task<> agree_across(Operation& operation);
   Task<> begin_unchecked(Operation& operation);
   void explain_memory(const Operation& operation, const std::string& route);
@@ -152,6 +165,7 @@ class Lane {
   std::shared_ptr<Board> board_;
   std::shared_ptr<Transport> across_;
   Neighbours neighbours_;
+  std::shared_ptr<NcclConnection> nccl_;
   std::uint64_t sequence_ = 0;
   const bool explains_;
   std::set<std::string> explained_;

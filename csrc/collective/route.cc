@@ -1,5 +1,7 @@
 #include "collective/route.h"
 
+#include "collective/nccl_route.h"
+
 namespace ronde {
 namespace {
 
@@ -33,6 +35,8 @@ Task<> Route::allreduce(Operation& operation, std::span<const Piece> pieces, Red
 
 Task<> Route::stage_allreduce(Operation& operation, std::span<const Piece> pieces,
                               Reduction reduction, std::string_view algorithm) {
+  const bool done = co_await allreduce_over_nccl(lane_, operation, pieces, reduction, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   auto here = staging.pieces(pieces);
   if (!reduction.adaptive) join_neighbours(here);
@@ -53,6 +57,9 @@ Task<> Route::reduce_scatter(Operation& operation, ConstBuffer input, Buffer out
 Task<> Route::stage_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,
                                    const Chunks& chunks, Reduction reduction,
                                    std::string_view algorithm) {
+  const bool done = co_await reduce_scatter_over_nccl(lane_, operation, input, output, chunks,
+                                                      reduction, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   const Buffer in = staging.input(input), out = staging.output(output);
   co_await staging.fetch();
@@ -69,6 +76,8 @@ Task<> Route::reduce(Operation& operation, Piece piece, Reduction reduction, int
 
 Task<> Route::stage_reduce(Operation& operation, Piece piece, Reduction reduction, int root,
                            std::string_view algorithm) {
+  const bool done = co_await reduce_over_nccl(lane_, operation, piece, reduction, root, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   const Piece here = staging.piece(piece);
   co_await staging.fetch();
@@ -83,6 +92,8 @@ Task<> Route::broadcast(Operation& operation, Buffer data, int root, std::string
 
 Task<> Route::stage_broadcast(Operation& operation, Buffer data, int root,
                               std::string_view algorithm) {
+  const bool done = co_await broadcast_over_nccl(lane_, operation, data, root, algorithm);
+  if (done) co_return;
   Staging staging(operation);
   const Buffer here = lane_.rank() == root ? staging.input(data) : staging.output(data);
   co_await staging.fetch();

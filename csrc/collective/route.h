@@ -56,7 +56,8 @@ class Route {
   Route(const Route&) = delete;
   Route& operator=(const Route&) = delete;
 
-  // What is in the memory of a GPU is staged on the host, unless the route takes it as it is.
+  // What is in the memory of a GPU goes over NCCL (nccl_route.h) or is staged on the host
+  // (staging.h), unless the route takes it as it is.
   // `algorithm` names one for schedules; empty unless the caller has chosen it.
 
   /// Reduces the pieces as one vector.
@@ -107,7 +108,7 @@ class Route {
  private:
   bool stages(ConstBuffer memory) const { return on_gpu(memory) && !takes_gpus(); }
 
-  // With copies on the host.
+  // Over NCCL, if it does them; else with copies on the host.
   Task<> stage_allreduce(Operation& operation, std::span<const Piece> pieces, Reduction reduction,
                          std::string_view algorithm);
   Task<> stage_reduce_scatter(Operation& operation, ConstBuffer input, Buffer output,

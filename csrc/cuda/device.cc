@@ -77,6 +77,14 @@ Device::Facts Device::ask(Ordinal ordinal) {
           ask(Attribute::multiprocessors)};
 }
 
+Uuid Device::uuid(Ordinal ordinal) {
+  Uuid uuid{};
+  const auto& driver = Driver::get();
+  driver.check(driver.DeviceGetUuid(&uuid, ordinal),
+               "asking for the UUID of GPU " + std::to_string(ordinal));
+  return uuid;
+}
+
 bool Device::has_kernels(int architecture) { return !suitable(architecture).empty(); }
 
 Device::Device(Ordinal ordinal) : ordinal_(ordinal), facts_(ask(ordinal)) {

@@ -35,6 +35,8 @@ class Device {
   };
   /// What the driver says of a device, which is left alone.
   static Facts ask(Ordinal ordinal);
+  /// By which processes and machines know that they use the same one.
+  static Uuid uuid(Ordinal ordinal);
   /// Whether this build has kernels for such devices.
   static bool has_kernels(int architecture);
 

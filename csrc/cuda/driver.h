@@ -2,6 +2,7 @@
 // nothing is linked, and no header or library of the toolkit is needed.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <string>
 
@@ -14,6 +15,7 @@ using Module = struct ModuleTag*;
 using Function = struct FunctionTag*;
 using StreamHandle = struct StreamTag*;
 using EventHandle = struct EventTag*;
+using Uuid = std::array<char, 16>;  // of a device, that of no other anywhere
 
 enum class Status : int { success = 0, out_of_memory = 2, no_device = 100, not_ready = 600 };
 
@@ -37,6 +39,7 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(GetErrorString, "cuGetErrorString", (Status, const char**))                                    \
   X(DeviceGetCount, "cuDeviceGetCount", (int*))                                                    \
   X(DeviceGetName, "cuDeviceGetName", (char*, int, Ordinal))                                       \
+  X(DeviceGetUuid, "cuDeviceGetUuid", (Uuid*, Ordinal))                                            \
   X(DeviceGetAttribute, "cuDeviceGetAttribute", (int*, Attribute, Ordinal))                        \
   X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (Context*, Ordinal))                       \
   X(CtxPushCurrent, "cuCtxPushCurrent_v2", (Context))                                              \

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -160,6 +161,18 @@ int Nccl::version() const {
   int version = 0;
   check(GetVersion(&version), "to ask for the version of NCCL");
   return version;
+}
+
+std::string Nccl::version_text() const {
+  // Since 2.9 the major version has five digits behind it.
+  const int all = version(), major = all < 20000 ? 1000 : 10000, rest = all % major;
+  return std::to_string(all / major) + "." + std::to_string(rest / 100) + "." +
+         std::to_string(rest % 100);
+}
+
+bool Nccl::shares_gpus() const {
+  const char* const enabled = std::getenv("NCCL_MULTI_RANK_GPU_ENABLE");
+  return version() >= 23000 && enabled && std::string_view(enabled) == "1";
 }
 
 NcclId Nccl::unique_id() const {

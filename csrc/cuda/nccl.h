@@ -133,6 +133,10 @@ class Nccl {
 
   /// 22809 for NCCL 2.28.9.
   int version() const;
+  /// "2.28.9"
+  std::string version_text() const;
+  /// Whether several ranks may use one GPU: from 2.30 on, if the user asks for it.
+  bool shares_gpus() const;
   NcclId unique_id() const;
 
  private:

@@ -232,6 +232,7 @@ void Queue::end_round(Track& track) {
 void Queue::give_up(const std::exception_ptr& error) {
   gave_up_ = true;
   for (auto& track : tracks_) {
+    track->lane.abandon_nccl();
     const auto round = std::move(track->round);
     if (!round) continue;
     round->operation.give_up();
@@ -369,6 +370,13 @@ void Queue::fail(const Calls& calls, const std::exception_ptr& error, bool touch
   for (const auto& call : calls) call->finish(error, touched);
 }
 
+/// Where NCCL connects the ranks, arrays of GPUs go another way than others.
+bool Queue::alike(const Fusable& one, const Fusable& other) const {
+  const bool apart =
+      tracks_[0]->lane.nccl() && on_gpu(one.piece.input) != on_gpu(other.piece.input);
+  return one.reduction == other.reduction && !apart;
+}
+
 std::vector<Calls> Queue::grouped(const Calls& calls) const {
   std::vector<Calls> groups;
   const Submission* first = nullptr;  // of the last group, if more can be fused with it
@@ -376,7 +384,7 @@ std::vector<Calls> Queue::grouped(const Calls& calls) const {
   for (const auto& call : calls) {
     const auto& next = call->fusable();
     const std::size_t more = next ? call->bytes() : 0;
-    if (!first || !next || first->fusable()->reduction != next->reduction ||
+    if (!first || !next || !alike(*first->fusable(), *next) ||
         first->joined().divisor != call->joined().divisor || bytes + more > fusion_bytes_) {
       groups.emplace_back();
       first = next ? call.get() : nullptr;

@@ -147,6 +147,7 @@ class Queue {
   void count(const Calls& calls);
   void fail(const Calls& calls, const std::exception_ptr& error, bool touched = false);
   Calls take_due();
+  bool alike(const Fusable& one, const Fusable& other) const;
   std::vector<Calls> grouped(const Calls& calls) const;
   void drop(const Calls& calls, const std::exception_ptr& error);
   void end_overdue(std::span<const std::vector<Stated>> statements,

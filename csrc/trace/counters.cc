@@ -16,6 +16,8 @@ constexpr CounterInfo kTable[kCounters] = {
      "bytes reduced during the comparison of the calls"},
     {Counter::bytes_compressed, "bytes_compressed", 1,
      "bytes reduced in compressed form over the network, counted before compression"},
+    {Counter::bytes_over_nccl, "bytes_over_nccl", 1,
+     "bytes that this rank has passed to NCCL, from arrays of GPUs"},
     {Counter::bytes_sent, "bytes_sent", 1,
      "bytes of all messages that this rank has sent to others, by MPI"},
     {Counter::waits, "waits", 1,

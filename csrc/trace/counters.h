@@ -18,6 +18,7 @@ enum class Counter {
   bytes_over_network,
   bytes_piggybacked,
   bytes_compressed,
+  bytes_over_nccl,
   bytes_sent,
   waits,
   wait_nanoseconds,
@@ -29,7 +30,7 @@ enum class Counter {
   negotiations,
   retries,
 };
-inline constexpr std::size_t kCounters = 17;
+inline constexpr std::size_t kCounters = 18;
 
 struct CounterInfo {
   Counter counter;

@@ -154,6 +154,13 @@ def nccl_look_in(file: str) -> None:
 def nccl_version() -> int:
     """22809 for NCCL 2.28.9. Raises UnavailableError if there is none."""
 
+def nccl_shares_gpus() -> builtins.bool:
+    """Whether several ranks may use one GPU."""
+
+def cuda_uuids() -> list[str]:
+    """Of the GPUs for which there are kernels, in hexadecimal digits: the same in all processes. Raises
+    UnavailableError if there is no GPU."""
+
 def cuda_devices() -> list[tuple[str, int, bool]]:
     """Of each GPU its name, its architecture, and whether there are kernels for it. Raises
     UnavailableError if there is none."""
@@ -923,6 +930,8 @@ class Communicator:
     def set_link(self, link: Link) -> None: ...
     # of each member the number of its machine, none if there is only one
     def share_memory(self, machines: Sequence[int] = ()) -> builtins.bool: ...
+    def use_nccl(self) -> None:
+        """From now on arrays of GPUs go over NCCL. All ranks must have it, and call this."""
     def know_link(self) -> None:
         """Measures the link together with the other ranks, unless it is known."""
     def end(self, call: Call, sets: Sequence[Communicator] = ()) -> None:

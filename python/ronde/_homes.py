@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from . import _core, settings
+from . import _core, _nccl, settings
 
 __all__ = ["Home", "count_neighbours", "find", "has_a_core_of_its_own", "machines"]
 
@@ -24,12 +24,17 @@ class Home:
     quota: int | None  # so many cores' time for all ranks of the host together
     record: str = ""  # by which other ranks of the machine read its flight record
     token: str = ""  # that of no other process
+    gpus: list[str] = field(default_factory=list)  # their UUIDs, if there is an NCCL for them
+    nccl: str = ""  # its version
+    shares_gpus: bool = False  # whether NCCL lets ranks use one together
 
 
-def find(communicator: _core.Communicator, record: str = "") -> list[Home]:
-    """Of all ranks. `record`: the path of this one's flight record."""
+def find(
+    communicator: _core.Communicator, record: str = "", nccl: _nccl.Found = _nccl.NOTHING
+) -> list[Home]:
+    """Of all ranks. `record`: the path of this one's flight record; `nccl`: what it has for that."""
     host = f"{socket.gethostname()} {_boot_id()}"
-    home = Home(host, settings.affinity(), settings.quota(), record, os.urandom(8).hex())
+    home = Home(host, settings.affinity(), settings.quota(), record, os.urandom(8).hex(), *nccl)
     mine = np.frombuffer(json.dumps(asdict(home)).encode(), np.uint8)
     data, lengths = communicator.allgather(mine, call=_core.Call("ronde.init"))
     ends = np.cumsum(lengths)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _exits, _homes, _logs, _metrics, _mpi, _report, _timeline, settings
+from . import _core, _exits, _homes, _logs, _metrics, _mpi, _nccl, _report, _timeline, settings
 from ._text import printable
 from .errors import MismatchError, RondeError
 from .process_set import ProcessSet, global_process_set
@@ -197,7 +197,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
     careful.stall_warning, careful.stall_timeout = deadlines
     first = _core.Communicator(control, transport(comm), 0, everybody, careful)
     _compare_settings(first, loaded)
-    homes = _homes.find(first, record.path)
+    homes = _homes.find(first, record.path, _nccl.found(loaded.nccl))
     del first  # and its lane in the flight record
     host = homes[rank].host
     here = [home.record for home in homes if home.host == host]
@@ -210,6 +210,7 @@ def _connect(job: _exits.Job, users_comm: Any, loaded: settings.Settings) -> Wor
         loaded.core.segment_bytes = settings.usual_segment_bytes(_homes.machines(homes))
     communicator = _core.Communicator(control, transport(comm), 0, everybody, loaded.core)
     shares = _share_memory(communicator, everybody, homes, loaded)
+    _nccl.connect(communicator, homes)
     # With less, the program promises that its threads take turns at MPI: it cannot know of this one.
     worker = MPI.Query_thread() == MPI.THREAD_MULTIPLE
     if loaded.report_signal is not None:
@@ -382,6 +383,7 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
         )
         own = _core.Communicator(state.control, transport, set_id, members, state.settings.core)
         _share_memory(own, members, state.homes, state.settings)
+        _nccl.connect(own, [state.homes[member] for member in members])
     state.next_set += 1
     state.sets[set_id] = (process_set, comm)
     process_set._attach(set_id, own)

@@ -84,6 +84,10 @@ def _objects(text: str) -> str:
     return {"pickle": "pickle", "json": "json", "refuse": "refuse"}[text.lower()]
 
 
+def _nccl(text: str) -> str:
+    return {"auto": "auto", "off": "off"}[text.lower()]
+
+
 _TAKEN = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
 
 
@@ -200,6 +204,13 @@ VARIABLES: dict[str, Variable[Any]] = {
         "0 or 1",
         "use shared memory between the ranks of one machine",
     ),
+    "nccl": Variable(
+        "RONDE_NCCL",
+        _nccl,
+        "auto",
+        "auto or off",
+        "use NCCL for arrays of GPUs where all ranks have it",
+    ),
     "fusion_bytes": Variable(
         "RONDE_FUSION_BYTES",
         _bytes,
@@ -259,6 +270,7 @@ VARIABLES: dict[str, Variable[Any]] = {
 }
 _OF_PYTHON = (
     "shared_memory",
+    "nccl",
     "fusion_bytes",
     "engine_core",
     "objects",
@@ -285,6 +297,7 @@ class Settings:
     """The settings in force, with what the native core needs of them."""
 
     shared_memory: bool
+    nccl: str  # "auto" or "off"
     fusion_bytes: int
     engine_core: list[int] | None  # by local rank, over and over
     objects: str  # "pickle", "json" or "refuse"

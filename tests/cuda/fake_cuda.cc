@@ -203,6 +203,13 @@ API cuDeviceGetName(char* name, int length, Ordinal ordinal) {
   return Status::success;
 }
 
+API cuDeviceGetUuid(ronde::cuda::Uuid* uuid, Ordinal ordinal) {
+  REQUIRE(exists(ordinal), kInvalidDevice);
+  *uuid = {'f', 'a', 'k', 'e'};
+  std::memcpy(uuid->data() + 4, &ordinal, sizeof ordinal);
+  return Status::success;
+}
+
 API cuDeviceGetAttribute(int* value, Attribute attribute, Ordinal ordinal) {
   REQUIRE(exists(ordinal), kInvalidDevice);
   const auto architecture = static_cast<int>(setting("FAKE_CUDA_ARCHITECTURE", 90));

@@ -1,5 +1,6 @@
-// A libnccl.so.2 for tests, which needs no GPU: ranks are threads of one process, streams and
-// memory are those of the fake driver (fake_cuda.cc).
+// A libnccl.so.2 for tests, which needs no GPU: ranks are threads of one process, or in several
+// processes of one machine (fake_nccl_remote.h). Streams and memory are those of the fake driver
+// (fake_cuda.cc).
 //
 // As with NCCL's kernels, an operation runs when its stream comes to it, blocks the stream, not the
 // caller, until its peers have come, and reads and writes their memory then. Operations of a
@@ -31,6 +32,8 @@
 #include <utility>
 #include <vector>
 
+#include "fake_nccl_member.h"
+#include "fake_nccl_remote.h"
 #include "fake_nccl_world.h"
 
 namespace fake_nccl {
@@ -50,25 +53,30 @@ struct Config {
 };
 
 struct Communicator {
-  std::shared_ptr<World> world;
-  int rank = 0;
-  bool blocking = true;
+  std::shared_ptr<Member> member;
+  bool blocking = true, finalised = false;
+  std::size_t issued = 0;  // groups
   std::atomic<bool> enqueues = false;
   std::atomic<unsigned> slow = 0;  // so often it is asked before it is ready
   std::thread background;
-
-  Rank& own() const { return world->rank(rank); }
 };
 
 struct Registry {
   std::mutex mutex;
-  std::map<std::string, std::weak_ptr<World>> worlds;
+  std::map<std::string, std::shared_ptr<World>> worlds;  // as long as the process lives
   std::set<const Communicator*> alive;
 };
 
 Registry& registry() {
   static auto& one = *new Registry;
   return one;
+}
+
+std::shared_ptr<World> world_of(const std::string& id, int size) {
+  const std::lock_guard lock(registry().mutex);
+  auto& world = registry().worlds[id];
+  if (!world) world = std::make_shared<World>(size);
+  return world;
 }
 
 thread_local std::string last_error;
@@ -122,9 +130,10 @@ bool has_context() {
 
 /// Of what was called last.
 Result state(const Communicator& comm) {
-  if (comm.own().failed) return Result::invalid_usage;
-  const bool done = !comm.enqueues && comm.world->complete() && comm.slow == 0;
-  return done ? Result::success : Result::in_progress;
+  const auto now = comm.member->state();
+  if (now.failed) return Result::invalid_usage;
+  const bool done = !comm.enqueues && now.complete && comm.slow == 0;
+  return done && (!comm.finalised || now.quiet) ? Result::success : Result::in_progress;
 }
 
 bool alive(const Communicator* comm) {
@@ -135,7 +144,7 @@ bool alive(const Communicator* comm) {
 /// Whether it takes another call.
 Result usable(Communicator* comm) {
   if (!alive(comm)) return wrong(Result::invalid_argument, "this is no communicator");
-  if (comm->own().finalised) return wrong(Result::invalid_usage, "the communicator is finalised");
+  if (comm->finalised) return wrong(Result::invalid_usage, "the communicator is finalised");
   const auto now = state(*comm);
   if (now == Result::in_progress)
     return wrong(Result::invalid_argument,
@@ -149,19 +158,11 @@ Result create(Communicator** made, int size, const Id& id, int rank, bool blocki
                  "no rank " + std::to_string(rank) + " of " + std::to_string(size));
   if (!has_context()) return wrong(Result::unhandled_cuda_error, "no device is current");
   auto comm = std::make_unique<Communicator>();
-  {
-    const std::lock_guard lock(registry().mutex);
-    auto& known = registry().worlds[id.bytes];
-    comm->world = known.lock();
-    if (!comm->world) known = comm->world = std::make_shared<World>(size);
-  }
-  if (comm->world->size() != size)
-    return wrong(Result::invalid_usage, "rank " + std::to_string(rank) + " is one of " +
-                                            std::to_string(size) + " ranks, others of " +
-                                            std::to_string(comm->world->size()));
-  if (!comm->world->join(rank))
-    return wrong(Result::invalid_usage, "there are two of rank " + std::to_string(rank));
-  comm->rank = rank;
+  if (is_local(id.bytes))
+    comm->member = std::make_shared<LocalMember>(world_of(id.bytes, size), rank, size);
+  else
+    comm->member = remote_member(id.bytes, rank, size);
+  if (const auto why = comm->member->join(); !why.empty()) return wrong(Result::invalid_usage, why);
   comm->blocking = blocking;
   comm->slow = blocking ? 0 : random_number() % 4;
   const std::lock_guard lock(registry().mutex);
@@ -179,28 +180,34 @@ void destroy(Communicator* comm) {
   delete comm;
 }
 
+void nap() { std::this_thread::sleep_for(std::chrono::microseconds(100)); }
+
+void finalise(Communicator& comm) {
+  if (comm.background.joinable()) comm.background.join();
+  if (!std::exchange(comm.finalised, true)) comm.member->finalise(comm.issued);
+}
+
 // Groups ------------------------------------------------------------------------------------------
 
 thread_local int depth = 0;
 thread_local Result group_result = Result::success;
 thread_local std::vector<std::pair<Communicator*, std::shared_ptr<Group>>> groups;
 
-void put_on_streams(const std::shared_ptr<World>& world, int rank,
-                    const std::shared_ptr<Group>& group) {
-  for (void* const stream : group->streams) enqueue_on(stream, [=] { world->run(rank, group); });
+void put_on_streams(const std::shared_ptr<Member>& member, const std::shared_ptr<Group>& group) {
+  for (void* const stream : group->streams) enqueue_on(stream, [=] { member->run(group); });
 }
 
 Result start_group(Communicator* comm, const std::shared_ptr<Group>& group) {
-  group->number = comm->own().issued++;
+  group->number = comm->issued++;
   if (comm->blocking || random_number() % 2 == 0) {
-    put_on_streams(comm->world, comm->rank, group);
+    put_on_streams(comm->member, group);
     return Result::success;
   }
   if (comm->background.joinable()) comm->background.join();
   comm->enqueues = true;
   comm->background = std::thread([=] {
     std::this_thread::sleep_for(std::chrono::microseconds(random_number() % 500));
-    put_on_streams(comm->world, comm->rank, group);
+    put_on_streams(comm->member, group);
     comm->enqueues = false;
   });
   return Result::in_progress;
@@ -226,7 +233,7 @@ Result add(const Call& call, Communicator* comm, void* stream) {
   ++depth;
   auto result = usable(comm);
   if (result == Result::success) {
-    if (const auto why = complaint(call, comm->world->size()); !why.empty())
+    if (const auto why = complaint(call, comm->member->size); !why.empty())
       result = wrong(Result::invalid_argument, why);
   }
   if (result == Result::success) {
@@ -280,45 +287,45 @@ API const char* ncclGetErrorString(Result result) {
 }
 
 API Result ncclGetUniqueId(Id* id) {
-  static std::atomic<int> made = 0;
+  static const bool answers = (answer(world_of), true);
+  (void)answers;
   *id = {};
-  std::snprintf(id->bytes, sizeof id->bytes, "fake %d", ++made);
+  std::snprintf(id->bytes, sizeof id->bytes, "%s", make_id().c_str());
   return Result::success;
 }
 
 API Result ncclCommInitRank(Communicator** made, int size, Id id, int rank) {
   const auto result = create(made, size, id, rank, true);
-  if (result == Result::success) (*made)->world->await_all();
+  if (result != Result::success) return result;
+  while (!(*made)->member->state().complete) nap();
   return result;
 }
 
 API Result ncclCommGetAsyncError(Communicator* comm, Result* found) {
   if (!alive(comm)) return wrong(Result::invalid_argument, "this is no communicator");
   *found = state(*comm);
-  if (comm->slow > 0 && comm->world->complete()) --comm->slow;
-  if (*found == Result::success && comm->own().finalised && !comm->world->quiet())
-    *found = Result::in_progress;
+  if (comm->slow > 0 && comm->member->state().complete) --comm->slow;
   return Result::success;
 }
 
 API Result ncclCommAbort(Communicator* comm) {
   if (!alive(comm)) return wrong(Result::invalid_argument, "this is no communicator");
-  comm->world->abort(comm->rank);
+  comm->member->abort();
   destroy(comm);
   return Result::success;
 }
 
 API Result ncclCommDestroy(Communicator* comm) {
   if (!alive(comm)) return wrong(Result::invalid_argument, "this is no communicator");
-  comm->world->finalise(comm->rank);
-  comm->world->await_quiet(comm->rank);
+  finalise(*comm);
+  while (!comm->member->state().quiet) nap();
   destroy(comm);
   return Result::success;
 }
 
 API Result ncclCommCount(const Communicator* comm, int* count) {
   if (!alive(comm)) return wrong(Result::invalid_argument, "this is no communicator");
-  *count = comm->world->size();
+  *count = comm->member->size;
   return Result::success;
 }
 
@@ -370,7 +377,7 @@ API Result ncclReduce(const void* in, void* out, std::size_t count, int type, in
 
 API const char* ncclGetLastError(Communicator* comm) {
   thread_local std::string text;
-  text = alive(comm) ? comm->world->error(comm->rank) : std::string();
+  text = alive(comm) ? comm->member->error() : std::string();
   if (text.empty()) text = last_error;
   return text.c_str();
 }
@@ -386,9 +393,9 @@ API Result ncclCommInitRankConfig(Communicator** made, int size, Id id, int rank
 
 API Result ncclCommFinalize(Communicator* comm) {
   if (const auto result = usable(comm); result != Result::success) return result;
-  comm->world->finalise(comm->rank);
+  finalise(*comm);
   if (!comm->blocking) return Result::in_progress;
-  comm->world->await_quiet(comm->rank);
+  while (!comm->member->state().quiet) nap();
   return Result::success;
 }
 
@@ -397,7 +404,5 @@ API Result ncclCommFinalize(Communicator* comm) {
 /// From now on the rank of that number never comes, in the communicators that there are.
 API void fake_nccl_kill(int rank) {
   const std::lock_guard lock(registry().mutex);
-  for (const auto& [id, world] : registry().worlds) {
-    if (const auto found = world.lock()) found->kill(rank);
-  }
+  for (const auto& [id, world] : registry().worlds) world->kill(rank);
 }

@@ -1,5 +1,6 @@
 #include "fake_nccl_world.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -11,6 +12,30 @@ std::string text_of(int rank, const Call& call) {
 }
 
 }  // namespace
+
+std::string World::join(int r, int count) {
+  const std::lock_guard lock(mutex_);
+  if (count != size())
+    return "rank " + std::to_string(r) + " is one of " + std::to_string(count) +
+           " ranks, others of " + std::to_string(size());
+  if (std::exchange(rank(r).joined, true)) return "there are two of rank " + std::to_string(r);
+  ++joined_;
+  return {};
+}
+
+State World::state(int r) {
+  const std::lock_guard lock(mutex_);
+  const auto is_quiet = [](const Rank& each) {
+    return each.aborted || (each.finalised && each.finished == each.issued);
+  };
+  return {joined_ == size(), rank(r).failed, std::ranges::all_of(ranks_, is_quiet)};
+}
+
+void World::finalise(int r, std::size_t issued) {
+  const std::lock_guard lock(mutex_);
+  rank(r).issued = issued;
+  rank(r).finalised = true;
+}
 
 /// Called by each stream of the group when it comes to it. The last one runs it.
 void World::run(int r, const std::shared_ptr<Group>& group) {
@@ -148,7 +173,7 @@ void World::withdraw(int r) {
 void World::abort(int r) {
   const std::lock_guard lock(mutex_);
   withdraw(r);
-  rank(r).aborted = rank(r).finalised = true;
+  rank(r).aborted = true;
   changed_.notify_all();
 }
 

@@ -1,8 +1,6 @@
 // The ranks of a communicator of the fake NCCL (fake_nccl.cc), and the calls that wait for peers.
 #pragma once
 
-#include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <list>
@@ -35,11 +33,17 @@ struct Waiting {
   Call* call = nullptr;
 };
 
+/// Of a communicator, as a rank of it sees it.
+struct State {
+  bool complete = false;  // all ranks have come
+  bool failed = false;    // this one has
+  bool quiet = false;     // all have ended, and all that was called has been done
+};
+
 struct Rank {
-  std::atomic<bool> failed = false, finalised = false;
-  std::atomic<std::size_t> issued = 0, finished = 0;  // groups
-  bool joined = false, aborted = false, killed = false;
-  std::size_t collectives = 0;  // that have begun
+  bool joined = false, failed = false, finalised = false, aborted = false, killed = false;
+  std::size_t issued = 0, finished = 0;  // groups; the first is known when it is finalised
+  std::size_t collectives = 0;           // that have begun
   std::shared_ptr<Group> current;
   std::string error;
 };
@@ -50,37 +54,11 @@ class World {
   explicit World(int size) : ranks_(static_cast<std::size_t>(size)) {}
 
   int size() const { return static_cast<int>(ranks_.size()); }
-  Rank& rank(int r) { return ranks_[static_cast<std::size_t>(r)]; }
 
-  /// False if this rank has come before.
-  bool join(int r) {
-    const std::lock_guard lock(mutex_);
-    if (std::exchange(rank(r).joined, true)) return false;
-    ++joined_;
-    changed_.notify_all();
-    return true;
-  }
-  bool complete() const { return joined_ == size(); }
-  void await_all() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return complete(); });
-  }
-
-  bool quiet() const {
-    return std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) {
-      return rank.finalised && rank.finished == rank.issued;
-    });
-  }
-  void finalise(int r) {
-    const std::lock_guard lock(mutex_);
-    rank(r).finalised = true;
-    changed_.notify_all();
-  }
-  void await_quiet(int r) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return rank(r).aborted || quiet(); });
-  }
-
+  /// What is wrong with it; empty if nothing is.
+  std::string join(int r, int size);
+  State state(int r);
+  void finalise(int r, std::size_t issued);
   void run(int r, const std::shared_ptr<Group>& group);
   void abort(int r);
   void kill(int r);
@@ -90,6 +68,7 @@ class World {
   }
 
  private:
+  Rank& rank(int r) { return ranks_[static_cast<std::size_t>(r)]; }
   using Pair = std::pair<int, int>;      // from, to
   using Round = std::map<int, Waiting>;  // a collective, by ranks
   struct Edge {
@@ -110,7 +89,7 @@ class World {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Rank> ranks_;
-  std::atomic<int> joined_ = 0;
+  int joined_ = 0;
   std::map<Pair, std::list<Waiting>> sends_, receives_;
   std::map<std::size_t, Round> rounds_;
 };

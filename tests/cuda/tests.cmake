@@ -37,7 +37,7 @@ function(add_fake name version folder sanitizer)
 endfunction()
 
 set(fake_nccl_sources tests/cuda/fake_nccl.cc tests/cuda/fake_nccl_calls.cc
-  tests/cuda/fake_nccl_world.cc)
+  tests/cuda/fake_nccl_remote.cc tests/cuda/fake_nccl_world.cc)
 add_custom_target(fakes)
 function(add_fakes folder sanitizer)
   add_fake(cuda 1 ${folder} "${sanitizer}"

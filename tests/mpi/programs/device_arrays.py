@@ -1,9 +1,10 @@
 """Collectives of arrays in the memory of a GPU, each against the same call with NumPy arrays.
 
-    device_arrays.py [interface|cupy|torch|mixed]
+    device_arrays.py [interface|cupy|torch|mixed|nccl]
 
 Arrays of CuPy and torch need a GPU; those of `interface` are another library's, and suit the fake driver too.
-`mixed`: every second rank has them, and the others arrays of NumPy.
+`mixed`: every second rank has them, and the others arrays of NumPy. `nccl`: each rank has
+them on a GPU of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Array:
     """Another library's, with a stream that has much to do (the fake driver delays what is enqueued)."""
 
     def __init__(self, values: np.ndarray, read_only: bool = False) -> None:
-        self.values = ronde.DeviceArray(values.shape, values.dtype)
+        device = ronde.local_rank() if KIND == "nccl" else 0
+        self.values = ronde.DeviceArray(values.shape, values.dtype, device)
         self.read_only = read_only
         written = device_arrays.on_device(self.values)
         assert written is not None
@@ -195,5 +197,6 @@ if KIND == "torch":
         all_of_it()
 if KIND == "interface":
     errors()
+assert (ronde.counters()["bytes_over_nccl"] > 0) == (KIND == "nccl")
 if ronde.rank() == 0:
     print("as with NumPy arrays", *sys.argv[1:])

@@ -1,0 +1,105 @@
+#include "collective/nccl_connection.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "collective/exchange.h"
+#include "collective/lane.h"
+#include "core/error.h"
+#include "core/packed.h"
+
+namespace ronde {
+namespace {
+
+/// What a rank says before they connect.
+struct Said {
+  cuda::Uuid gpu{};
+  bool shares = false;  // NCCL lets it use a GPU with others
+  cuda::NcclId id;      // of the first rank's making
+
+  template <class Archive, class Self>
+  static void each_field(Archive& archive, Self& self) {
+    archive(self.gpu, self.shares, self.id);
+  }
+};
+
+std::string said_by(int rank, const cuda::Device& device) {
+  const auto& nccl = cuda::Nccl::get();
+  Said said{cuda::Device::uuid(device.ordinal()), nccl.shares_gpus(), {}};
+  if (rank == 0) said.id = nccl.unique_id();
+  return packed(said);
+}
+
+/// Why they cannot be connected; empty if they can.
+std::string objection(const std::vector<Said>& all, const std::vector<int>& members) {
+  if (std::ranges::all_of(all, &Said::shares)) return {};
+  for (auto one = all.begin(); one != all.end(); ++one) {
+    const auto other =
+        std::find_if(one + 1, all.end(), [&](const Said& each) { return each.gpu == one->gpu; });
+    if (other == all.end()) continue;
+    const auto rank = [&](auto each) { return std::to_string(members[each - all.begin()]); };
+    return "ranks " + rank(one) + " and " + rank(other) +
+           " use the same GPU, so arrays of GPUs are copied through the memory of the host and not "
+           "over NCCL: let each rank use another, that of the number ronde.local_rank() say";
+  }
+  return {};
+}
+
+}  // namespace
+
+NcclConnection::~NcclConnection() {
+  communicator_.reset();
+  if (!stream_) return;
+  try {
+    stream_->synchronise();  // for the scratch that was used on it
+  } catch (const Error&) {   // the driver has ended
+  }
+}
+
+Task<bool> NcclConnection::connect(Lane& lane, Operation& operation, cuda::Device& device) {
+  if (state_ == State::connected && &device != device_)
+    throw Error("the arrays of this rank are on GPU " + std::to_string(device.ordinal()) +
+                ", those of earlier calls were on GPU " + std::to_string(device_->ordinal()) +
+                ": over NCCL a rank uses one GPU");
+  if (state_ != State::unknown) co_return state_ == State::connected;
+  co_await lane.begin(operation);
+  std::string mine = said_by(lane.rank(), device);
+  const auto texts = co_await exchange_texts(lane, operation, std::move(mine));
+  std::vector<Said> all;
+  for (const auto& text : texts) all.push_back(unpacked<Said>(text));
+  if (const auto why = objection(all, lane.members()); !why.empty()) {
+    state_ = State::refused;
+    if (lane.rank() == 0 && !warned_->exchange(true)) lane.control().hooks().warn(why);
+    co_return false;
+  }
+  device_ = &device;
+  begin(all[0].id, lane.size(), lane.rank());
+  const auto self = shared_from_this();
+  co_await self;
+  state_ = State::connected;
+  co_return true;
+}
+
+void NcclConnection::begin(const cuda::NcclId& id, int size, int rank) {
+  const std::lock_guard lock(mutex_);
+  if (abandoned_) throw Error("NCCL was given up before it was connected");
+  stream_.emplace(*device_);
+  communicator_.emplace(*device_, id, size, rank);
+}
+
+Progress NcclConnection::progress() {
+  const std::lock_guard lock(mutex_);
+  return communicator_->ready() ? Progress::done : Progress::idle;
+}
+
+void NcclConnection::abandon() {
+  const std::lock_guard lock(mutex_);
+  abandoned_ = true;
+  if (!communicator_) return;
+  try {
+    communicator_->abort();
+  } catch (const Error&) {  // NCCL or the driver has ended
+  }
+}
+
+}  // namespace ronde

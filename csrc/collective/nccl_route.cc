@@ -1,0 +1,251 @@
+#include "collective/nccl_route.h"
+
+#include <algorithm>
+#include <bit>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "collective/memory.h"
+#include "collective/nccl_connection.h"
+#include "cuda/order.h"
+#include "cuda/pack.h"
+#include "cuda/reduce.h"
+#include "cuda/scratch.h"
+
+namespace ronde {
+namespace {
+
+/// Whether NCCL may do it, as far as all ranks know before they agree.
+bool may_move(Lane& lane, const Operation& operation, Collective collective,
+              std::string_view algorithm) {
+  return lane.nccl() && operation.joined.ranks == 0 &&
+         lane.plans().chosen_freely(collective, algorithm);
+}
+
+bool may_reduce(Lane& lane, const Operation& operation, Collective collective,
+                const Reduction& reduction, std::string_view algorithm) {
+  const auto dtype = reduction.dtype;
+  const bool lacks = dtype == DType::boolean || dtype == DType::int16 || dtype == DType::uint16;
+  const bool orders = reduction.op == ReduceOp::min || reduction.op == ReduceOp::max;
+  return may_move(lane, operation, collective, algorithm) && !reduction.adaptive &&
+         !lane.settings().deterministic && !lacks && !(orders && is_floating(dtype));
+}
+
+/// What is done to contributions before NCCL reduces them, and to its result.
+struct Scaling {
+  Reduction before, after;
+};
+
+Scaling scaling_of(const Reduction& reduction, int ranks) {
+  Scaling scaling{
+      {.dtype = reduction.dtype, .prescale = reduction.prescale},
+      {.dtype = reduction.dtype, .divisor = reduction.divisor, .postscale = reduction.postscale}};
+  if (!reduction.averages_halves()) return scaling;
+  // The sum may not fit the type that the average fits. A power of two changes no bits but the last
+  // of denormals.
+  const double part = 1.0 / static_cast<double>(std::bit_ceil(static_cast<unsigned>(ranks)));
+  scaling.before.prescale = part;
+  scaling.after.divisor *= part;
+  scaling.after.postscale *= reduction.prescale;
+  return scaling;
+}
+
+/// What a call enqueues.
+class Enqueued {
+ public:
+  Enqueued(Lane& lane, Operation& operation)
+      : lane_(lane), operation_(operation), nccl_(lane.nccl()->shared_from_this()) {}
+  Enqueued(const Enqueued&) = delete;
+  Enqueued& operator=(const Enqueued&) = delete;
+
+  /// It touches this memory. All is named before it begins.
+  void touches(ConstBuffer memory) {
+    if (!memory.device.is_gpu()) {
+      mixed_ |= memory.bytes > 0;
+      return;
+    }
+    auto* const order = static_cast<cuda::Order*>(memory.device.order);
+    if (std::ranges::find(orders_, order) == orders_.end()) orders_.push_back(order);
+  }
+
+  /// Phase 0. What is enqueued then comes after what the caller's streams do before. Returns false
+  /// if it cannot be done.
+  Task<bool> begin(std::size_t bytes) {
+    if (orders_.empty() || mixed_) co_return false;
+    for (const auto* order : orders_) {
+      const bool connected = co_await nccl_->connect(lane_, operation_, order->device());
+      if (!connected) co_return false;
+    }
+    co_await lane_.begin(operation_);
+    co_await nccl_;  // which throws what NCCL has found wrong since the last call
+    for (const auto* order : orders_) order->begin_on(stream());
+    lane_.takes(operation_, Counter::bytes_over_nccl, bytes);
+    operation_.entry.moves("NCCL");
+    if (lane_.explains())
+      lane_.explain(operation_, "over NCCL " + cuda::Nccl::get().version_text());
+    co_return true;
+  }
+
+  cuda::Device& device() const { return nccl_->device(); }
+  cuda::StreamHandle stream() const { return nccl_->stream(); }
+  const std::shared_ptr<NcclConnection>& nccl() const { return nccl_; }
+
+  /// Memory of the GPU for what is enqueued.
+  std::byte* scratch(std::size_t bytes) {
+    auto& pool = cuda::ScratchPool::of(device(), cuda::Memory::Kind::device);
+    auto memory =
+        std::make_shared<cuda::Scratch>(pool.take(stream(), std::max<std::size_t>(bytes, 1)));
+    operation_.keep(memory);
+    return memory->data();
+  }
+
+  /// To `to`, unless nothing is to be done. Returns where the result is.
+  const void* scale(const Reduction& scaling, void* to, const void* from, std::size_t count) {
+    if (!scaling.scales()) return from;
+    cuda::reduce_many(device(), stream(), scaling, to, {&from, 1}, count);
+    return to;
+  }
+
+  void end() {
+    for (auto* order : orders_) order->ends_after(stream());
+  }
+
+ private:
+  Lane& lane_;
+  Operation& operation_;
+  const std::shared_ptr<NcclConnection> nccl_;
+  std::vector<cuda::Order*> orders_;
+  bool mixed_ = false;  // some of it is the host's
+};
+
+std::vector<cuda::Array> arrays(std::span<const Piece> pieces, bool outputs) {
+  std::vector<cuda::Array> all;
+  for (const auto& [input, output] : pieces) {
+    auto* const data = outputs ? output.data : const_cast<std::byte*>(input.data);
+    all.push_back({data, input.bytes});
+  }
+  return all;
+}
+
+/// A reduce-scatter into chunks of different lengths, as one operation.
+void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const std::byte* in,
+                 std::byte* out, const Chunks& chunks, const Reduction& reduction) {
+  cuda::NcclGroup group;
+  for (int rank = 0; rank < chunks.size(); ++rank) {
+    const Range chunk = chunks[rank];
+    const auto* const part = in + chunk.offset * size_of(reduction.dtype);
+    auto* const own = rank == nccl.rank() ? out : nullptr;
+    if (chunk.count > 0)
+      nccl.reduce(stream, {part, own, chunk.count, reduction.dtype}, reduction.op, rank);
+  }
+  group.end();
+}
+
+}  // namespace
+
+Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const Piece> pieces,
+                               Reduction reduction, std::string_view algorithm) {
+  if (!may_reduce(lane, operation, Collective::allreduce, reduction, algorithm)) co_return false;
+  Enqueued enqueued(lane, operation);
+  for (const auto& piece : pieces) {
+    enqueued.touches(piece.input);
+    enqueued.touches(piece.output);
+  }
+  const auto bytes = bytes_of(pieces);
+  const bool connected = co_await enqueued.begin(bytes);
+  if (!connected) co_return false;
+
+  const bool packed = pieces.size() != 1;
+  auto* const out = packed ? enqueued.scratch(bytes) : pieces[0].output.data;
+  const void* in = packed ? out : pieces[0].input.data;
+  if (packed) cuda::pack(enqueued.device(), enqueued.stream(), arrays(pieces, false), out);
+  const auto scaling = scaling_of(reduction, lane.size());
+  const auto count = bytes / size_of(reduction.dtype);
+  in = enqueued.scale(scaling.before, out, in, count);
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    nccl.all_reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op);
+  });
+  co_await enqueued.nccl();
+  enqueued.scale(scaling.after, out, out, count);
+  if (packed) cuda::unpack(enqueued.device(), enqueued.stream(), out, arrays(pieces, true));
+  enqueued.end();
+  co_return true;
+}
+
+Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffer input,
+                                    Buffer output, const Chunks& chunks, Reduction reduction,
+                                    std::string_view algorithm) {
+  if (!may_reduce(lane, operation, Collective::reduce_scatter, reduction, algorithm))
+    co_return false;
+  Enqueued enqueued(lane, operation);
+  enqueued.touches(input);
+  enqueued.touches(output);
+  const bool connected = co_await enqueued.begin(input.bytes);
+  if (!connected) co_return false;
+
+  const auto scaling = scaling_of(reduction, lane.size());
+  const auto* in = static_cast<const std::byte*>(input.data);
+  if (scaling.before.scales()) {
+    auto* const scaled = enqueued.scratch(input.bytes);
+    enqueued.scale(scaling.before, scaled, in, chunks.total());
+    in = scaled;
+  }
+  const auto mine = chunks.count(lane.rank());
+  const bool even = chunks.largest() * static_cast<std::size_t>(lane.size()) == chunks.total();
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    if (even)
+      nccl.reduce_scatter(enqueued.stream(), {in, output.data, mine, reduction.dtype},
+                          reduction.op);
+    else
+      reduce_each(nccl, enqueued.stream(), in, output.data, chunks, reduction);
+  });
+  co_await enqueued.nccl();
+  enqueued.scale(scaling.after, output.data, output.data, mine);
+  enqueued.end();
+  co_return true;
+}
+
+Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduction reduction,
+                            int root, std::string_view algorithm) {
+  if (!may_reduce(lane, operation, Collective::reduce, reduction, algorithm)) co_return false;
+  const bool is_root = lane.rank() == root;
+  const ConstBuffer input = piece.input;
+  Enqueued enqueued(lane, operation);
+  enqueued.touches(input);
+  if (is_root) enqueued.touches(piece.output);
+  const bool connected = co_await enqueued.begin(input.bytes);
+  if (!connected) co_return false;
+
+  const auto scaling = scaling_of(reduction, lane.size());
+  const auto count = elements_of(reduction, input);
+  std::byte* out = is_root ? piece.output.data : nullptr;
+  const bool has_room = is_root || !scaling.before.scales();
+  const void* in = enqueued.scale(scaling.before, has_room ? out : enqueued.scratch(input.bytes),
+                                  input.data, count);
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    nccl.reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op, root);
+  });
+  co_await enqueued.nccl();
+  if (is_root) enqueued.scale(scaling.after, out, out, count);
+  enqueued.end();
+  co_return true;
+}
+
+Task<bool> broadcast_over_nccl(Lane& lane, Operation& operation, Buffer data, int root,
+                               std::string_view algorithm) {
+  if (!may_move(lane, operation, Collective::broadcast, algorithm)) co_return false;
+  Enqueued enqueued(lane, operation);
+  enqueued.touches(data);
+  const bool connected = co_await enqueued.begin(data.bytes);
+  if (!connected) co_return false;
+  enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
+    nccl.broadcast(enqueued.stream(), {data.data, data.data, data.bytes, DType::uint8}, root);
+  });
+  co_await enqueued.nccl();
+  enqueued.end();
+  co_return true;
+}
+
+}  // namespace ronde

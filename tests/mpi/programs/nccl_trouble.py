@@ -1,0 +1,72 @@
+"""What goes wrong where NCCL connects the ranks (the fake one, by which a rank can be stopped).
+
+nccl_trouble.py mismatch|silent
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+
+import numpy as np
+import ronde
+from ronde import device_arrays
+
+
+def on_gpu(values: np.ndarray) -> ronde.DeviceArray:
+    array = ronde.DeviceArray(values.shape, values.dtype, ronde.local_rank())
+    device_arrays.write_back(device_arrays.on_device(array), values)
+    return array
+
+
+def values_of(array: ronde.DeviceArray) -> np.ndarray:
+    return device_arrays.on_device(array).read()
+
+
+def mismatch() -> None:
+    """One rank has its array on the host, in calls of every kind."""
+    x = np.full(3, 1 + ronde.rank(), np.float32)
+    mine = x if ronde.rank() == 1 else on_gpu(x)
+    calls = [
+        lambda: ronde.allreduce(mine, ronde.Sum),
+        lambda: ronde.allreduce_async(mine, ronde.Sum, name="x").wait(),
+        lambda: ronde.grouped_allreduce([mine, mine], ronde.Sum),
+        lambda: ronde.reduce(mine, 0, ronde.Sum),
+        lambda: ronde.reducescatter(mine, ronde.Sum),
+        lambda: ronde.broadcast(mine, 0),
+    ]
+    for call in calls:
+        try:
+            call()
+        except ronde.MismatchError as error:
+            assert "on GPUs" in str(error), error
+        else:
+            raise AssertionError("no rank noticed")
+        total = values_of(ronde.allreduce(on_gpu(x), ronde.Sum))
+        assert list(total) == [3.0] * 3, total
+    # What is gathered goes over the host, so it may come from anywhere.
+    assert len(ronde.allgather(x)) == 6
+    if ronde.rank() == 0:
+        print("noticed")
+
+
+def silent() -> None:
+    """A rank whose GPU never comes to what it has agreed to, and which then calls nothing more."""
+    x = np.full(3, 1 + ronde.rank(), np.float32)
+    ronde.allreduce(on_gpu(x), ronde.Sum)
+    if ronde.rank() == 0:  # which has made the id
+        ctypes.CDLL("libnccl.so.2").fake_nccl_kill(1)
+    ronde.barrier()
+    pending = on_gpu(x)
+    ronde.allreduce_(pending, ronde.Sum)
+    if ronde.rank() == 1:
+        time.sleep(60)
+    try:
+        ronde.allreduce(on_gpu(x), ronde.Sum)
+    except ronde.StalledError:
+        print("stalled", values_of(pending))  # which waits for nothing any more
+
+
+ronde.init()
+{"mismatch": mismatch, "silent": silent}[sys.argv[1]]()
