@@ -101,6 +101,13 @@ void bind_cuda(py::module_& module) {
              "Bytes of a GPU, as the stream has them, once it has come to them.");
   module.def("cuda_write", &write, "pointer"_a, "array"_a, "stream"_a,
              "Writes a contiguous array to a GPU in the order of the stream, and waits for it.");
+  module.def(
+      "cuda_synchronise",
+      [](int device, std::uintptr_t stream) {
+        WithoutGil release;
+        cuda::Device::get(device).synchronise(stream_from(stream));
+      },
+      "device"_a, "stream"_a, "Waits for all that a stream of a GPU has been given.");
   py::class_<DeviceMemory>(module, "DeviceMemory", "Bytes of a GPU, which end with this.")
       .def(py::init<std::size_t, int>(), "bytes"_a, "device"_a = 0)
       .def_property_readonly("pointer", &DeviceMemory::pointer);

@@ -95,6 +95,9 @@ def cuda_read(pointer: int, bytes: int, stream: int) -> _Bytes:
 def cuda_write(pointer: int, array: _Array, stream: int) -> None:
     """Writes a contiguous array to a GPU in the order of the stream, and waits for it."""
 
+def cuda_synchronise(device: int, stream: int) -> None:
+    """Waits for all that a stream of a GPU has been given."""
+
 def cuda_device_of(pointer: int) -> int:
     """The number of the GPU that holds this memory. Raises ValueError if none does."""
 
