@@ -30,8 +30,8 @@ class RondeCuda(Ronde):
         self._gpu = ronde.local_rank() % len(gpus)
         name, architecture, _ = gpus[self._gpu]
         self.about |= {
-            "GPU": f"{name}, sm_{architecture}; that of a rank is its local rank modulo {len(gpus)}",
-            "arrays": "in GPU memory; times include their copies to the host and back, "
+            "GPU": f"{name}, sm_{architecture}; each rank has that of its local rank modulo {len(gpus)}",
+            "arrays": "in GPU memory; times include copies to and from the host, "
             "and the wait for the result",
         }
 
@@ -110,5 +110,5 @@ def _gpus() -> list[tuple[str, int, bool]]:
     if ronde.rank() != 0:
         sys.exit()
     raise ronde.UnavailableError(
-        f"rank {first} has no GPU: {reasons[first]} (`ronde doctor` on its host says more)"
+        f"rank {first} has no GPU: {reasons[first]}; `ronde doctor` on its host says more"
     )
