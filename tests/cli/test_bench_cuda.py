@@ -88,6 +88,16 @@ def test_nccl_is_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(ronde.cuda_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    [
+        ({"LD_LIBRARY_PATH": ""}, "there is no NVIDIA driver: libcuda.so.1"),
+        pytest.param(
+            {"FAKE_CUDA_DEVICES": "0"}, "the NVIDIA driver finds no GPU", marks=needs_fakes
+        ),
+    ],
+    ids=["no driver", "no GPU"],
+)
 def test_what_is_missing_is_said_once(variables: dict[str, str], complaint: str) -> None:
     variables = {"LD_LIBRARY_PATH": str(NATIVE / "fake"), **variables}
     result = launched(2, "bench", "allreduce", "--device", "cuda", "--sizes", "8", **variables)
