@@ -156,12 +156,13 @@ class _Pool(Buffers):
     def make_idle(self) -> None:
         """Contents that stay what they are."""
         ranks, rank = self._peer.size, self._peer.rank
-        self._write(self.inputs, values.idle(self._cell, ranks, rank), self._cell.inputs(ranks))
+        table = values.idle(self._cell, ranks, rank)
+        self._write(self.inputs, values.repeated(table, self._cell.inputs(ranks)))
 
     def outputs(self) -> list[Any]:
         count = self._cell.outputs(self._peer.size)
         rows = self._rows(count)
-        self._write(rows, np.zeros(1, DTYPES[self._cell.dtype]), count)
+        self._write(rows, np.zeros(count, DTYPES[self._cell.dtype]))
         return rows
 
     def _rows(self, count: int) -> list[Any]:
@@ -170,9 +171,8 @@ class _Pool(Buffers):
         block = self._peer.empty(self._copies * stride, self._cell)
         return [block[row * stride : row * stride + count] for row in range(self._copies)]
 
-    def _write(self, rows: list[Any], table: Any, count: int) -> None:
+    def _write(self, rows: list[Any], contents: Any) -> None:
         """Pages exist from the first write on."""
-        contents = values.repeated(table, count)
         for row in rows:
             self._peer.write(row, contents)
 
