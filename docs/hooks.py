@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = {  # source: page
     "README.md": "index.md",
     "examples/train.py": "example.md",
+    "examples/gpu_train.py": "gpu_example.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "CODE_OF_CONDUCT.md": "code_of_conduct.md",

@@ -175,14 +175,14 @@ def kernels(fake: bool) -> Iterator[Row]:
     programs = sorted(native(fake).glob("cuda_*_test"))
     if not programs:
         yield Row("kernels", "programs", "none was built", False)
-    nccl = nccl_folder()
+    nccl = "" if fake else nccl_folder()
     seeds = 1 if fake else 3
     for turn in range(seeds):
         for program in programs:
             seed = str(random.randrange(1, 1 << 31))
             start = time.monotonic()
             variables = with_driver(fake)
-            if nccl and not fake:
+            if nccl:
                 variables["LD_LIBRARY_PATH"] = nccl
             result = output(program, RONDE_SEED=seed, **variables)
             ok = result.returncode == 0
@@ -194,12 +194,10 @@ def kernels(fake: bool) -> Iterator[Row]:
 
 def nccl_folder() -> str:
     """Of NVIDIA's package, if that is there."""
-    try:
-        spec = importlib.util.find_spec("nvidia.nccl")
-    except ModuleNotFoundError:
-        return ""
-    folders = (spec.submodule_search_locations if spec else None) or []
-    return next((f"{folder}/lib" for folder in folders), "")
+    program = "from ronde import cuda; print(cuda.packaged_nccl() or '')"
+    result = output(python(), "-c", program)
+    library = result.stdout.strip() if result.returncode == 0 else ""
+    return str(Path(library).parent) if library else ""
 
 
 def collectives(fake: bool) -> Iterator[Row]:
@@ -217,6 +215,22 @@ def collectives(fake: bool) -> Iterator[Row]:
             ok = result.returncode == 0 and "as with NumPy arrays" in result.stdout
             text = f"{time.monotonic() - start:.1f} s" if ok else last_lines(result.stdout, 25)
             yield Row("collectives", name, text, ok)
+
+
+def bench(fake: bool) -> Iterator[Row]:
+    """`ronde bench`: with 2 ranks, which share a GPU where there is one."""
+    kept = BUILD / "bench.json"
+    kept.unlink(missing_ok=True)
+    words = ("--sizes", "8,4K", "--iterations", "3") if fake else ("--sizes", "8,64K,1M,16M,256M")
+    command = (python(), "-m", "ronde", "bench", "-np", "2", "allreduce", "--device", "cuda")
+    result = output(*command, *words, "--json", kept, **with_driver(fake))
+    if not kept.exists():
+        yield Row("bench", "ronde bench", last_lines(result.stdout), False)
+        return
+    for data in json.loads(kept.read_text())["rows"]:
+        text = f"{data['time']:.1f} us, {data['busbw']:.2f} GB/s, {data['wrong']} wrong elements"
+        name = f"allreduce of {data['bytes']} bytes"
+        yield Row("bench", name, text, data["wrong"] == 0, data)
 
 
 def sanitizers(fake: bool) -> Iterator[Row]:
@@ -266,8 +280,9 @@ PARTS = {
     "versions": Part(10, versions),
     "kernels": Part(45, kernels),
     "collectives": Part(60, collectives),
+    "bench": Part(20, bench),
     "benchmarks": Part(45, benchmarks),
-    "sanitizers": Part(60, sanitizers),  # which takes what is left
+    "sanitizers": Part(40, sanitizers),  # which takes what is left
 }
 
 

@@ -84,6 +84,13 @@ void bind_cuda(py::module_& module) {
   using namespace py::literals;
   module.def("cuda_architectures", &architectures,
              "What this build has kernels for: {90} for sm_90. Empty where it was built without.");
+  module.def(
+      "cuda_synchronise",
+      [](int device, std::uintptr_t stream) {
+        const WithoutGil release;
+        cuda::Device::get(device).synchronise(reinterpret_cast<cuda::StreamHandle>(stream));
+      },
+      "device"_a, "stream"_a, "Waits for all that a stream of a GPU has been given.");
   py::class_<DeviceMemory>(module, "DeviceMemory", "Bytes of a GPU, which end with this.")
       .def(py::init<std::size_t, int>(), "bytes"_a, "device"_a = 0)
       .def_property_readonly("pointer", &DeviceMemory::pointer);

@@ -8,47 +8,6 @@
 #include "cuda/reduce.h"
 
 namespace ronde {
-namespace {
-
-/// Each once.
-std::vector<cuda::Order*> orders_of(std::span<const Piece> pieces) {
-  std::vector<cuda::Order*> orders;
-  for (const auto& piece : pieces) {
-    for (const auto& device : {piece.input.device, piece.output.device}) {
-      auto* const order = static_cast<cuda::Order*>(device.order);
-      if (std::ranges::find(orders, order) == orders.end()) orders.push_back(order);
-    }
-  }
-  return orders;
-}
-
-class Begun final : public Work {
- public:
-  explicit Begun(std::vector<cuda::Order*> orders) : orders_(std::move(orders)) {}
-  Progress progress() override {
-    const bool begun = std::ranges::all_of(orders_, [](auto* order) { return order->begun(); });
-    return begun ? Progress::done : Progress::idle;
-  }
-
- private:
-  const std::vector<cuda::Order*> orders_;
-};
-
-std::vector<cuda::Array> inputs_of(std::span<const Piece> pieces) {
-  std::vector<cuda::Array> arrays;
-  for (const auto& [input, output] : pieces)
-    arrays.push_back({const_cast<std::byte*>(input.data), input.bytes});
-  return arrays;
-}
-
-std::vector<cuda::Array> outputs_of(std::span<const Piece> pieces) {
-  std::vector<cuda::Array> arrays;
-  for (const auto& [input, output] : pieces) arrays.push_back({output.data, output.bytes});
-  return arrays;
-}
-
-}  // namespace
-
 GpuVector::GpuVector(std::span<const Piece> pieces, const Reduction& reduction)
     : pieces_(pieces),
       reduction_(reduction),
@@ -63,7 +22,7 @@ GpuVector::~GpuVector() {
   }
 }
 
-std::shared_ptr<Work> GpuVector::may_be_touched() const { return std::make_shared<Begun>(orders_); }
+std::shared_ptr<Work> GpuVector::may_be_touched() const { return until_begun(orders_); }
 
 void GpuVector::pack() {
   const auto& [device, stream] = stream_;

@@ -13,10 +13,9 @@
 #include <vector>
 
 #include "collective/findings.h"
-#include "collective/work.h"
+#include "collective/orders.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
-#include "cuda/order.h"
 
 namespace ronde {
 
@@ -44,7 +43,7 @@ class GpuVector {
  private:
   const std::span<const Piece> pieces_;
   const Reduction reduction_;
-  const std::vector<cuda::Order*> orders_;
+  const Orders orders_;
   const GpuStream stream_;
   cuda::Scratch packed_;
   std::span<const float> values_;

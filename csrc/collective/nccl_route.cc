@@ -9,8 +9,7 @@
 
 #include "collective/memory.h"
 #include "collective/nccl_connection.h"
-#include "cuda/order.h"
-#include "cuda/pack.h"
+#include "collective/orders.h"
 #include "cuda/reduce.h"
 #include "cuda/scratch.h"
 
@@ -116,18 +115,9 @@ class Enqueued {
   Lane& lane_;
   Operation& operation_;
   const std::shared_ptr<NcclConnection> nccl_;
-  std::vector<cuda::Order*> orders_;
+  Orders orders_;
   bool mixed_ = false;  // some of it is the host's
 };
-
-std::vector<cuda::Array> arrays(std::span<const Piece> pieces, bool outputs) {
-  std::vector<cuda::Array> all;
-  for (const auto& [input, output] : pieces) {
-    auto* const data = outputs ? output.data : const_cast<std::byte*>(input.data);
-    all.push_back({data, input.bytes});
-  }
-  return all;
-}
 
 /// A reduce-scatter into chunks of different lengths, as one operation.
 void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const std::byte* in,
@@ -160,7 +150,7 @@ Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const
   const bool packed = pieces.size() != 1;
   auto* const out = packed ? enqueued.scratch(bytes) : pieces[0].output.data;
   const void* in = packed ? out : pieces[0].input.data;
-  if (packed) cuda::pack(enqueued.device(), enqueued.stream(), arrays(pieces, false), out);
+  if (packed) cuda::pack(enqueued.device(), enqueued.stream(), inputs_of(pieces), out);
   const auto scaling = scaling_of(reduction, lane.size());
   const auto count = bytes / size_of(reduction.dtype);
   in = enqueued.scale(scaling.before, out, in, count);
@@ -169,7 +159,7 @@ Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const
   });
   co_await enqueued.nccl();
   enqueued.scale(scaling.after, out, out, count);
-  if (packed) cuda::unpack(enqueued.device(), enqueued.stream(), out, arrays(pieces, true));
+  if (packed) cuda::unpack(enqueued.device(), enqueued.stream(), out, outputs_of(pieces));
   enqueued.end();
   co_return true;
 }

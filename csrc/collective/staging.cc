@@ -4,8 +4,7 @@
 #include <map>
 #include <memory>
 
-#include "cuda/order.h"
-#include "cuda/pack.h"
+#include "collective/orders.h"
 #include "cuda/scratch.h"
 
 namespace ronde {
@@ -24,34 +23,6 @@ std::vector<cuda::Array> arrays_of(std::span<const Buffer> memory) {
   for (const auto& each : memory) arrays.push_back({each.data, each.bytes});
   return arrays;
 }
-
-/// Until the caller's streams have come to where these arrays may be touched.
-class Begun final : public Work {
- public:
-  explicit Begun(std::vector<cuda::Order*> orders) : orders_(std::move(orders)) {}
-
-  Progress progress() override {
-    const auto is_begun = [](const auto* order) { return order->begun(); };
-    return std::ranges::all_of(orders_, is_begun) ? Progress::done : Progress::idle;
-  }
-
- private:
-  const std::vector<cuda::Order*> orders_;
-};
-
-/// Until what has been enqueued has run.
-class Copied final : public Work {
- public:
-  explicit Copied(std::vector<std::unique_ptr<cuda::Event>> events) : events_(std::move(events)) {}
-
-  Progress progress() override {
-    const auto is_reached = [](const auto& event) { return event->reached(); };
-    return std::ranges::all_of(events_, is_reached) ? Progress::done : Progress::idle;
-  }
-
- private:
-  const std::vector<std::unique_ptr<cuda::Event>> events_;
-};
 
 }  // namespace
 
@@ -115,22 +86,24 @@ cuda::StreamHandle Staging::stream_of(cuda::Device& device) {
 }
 
 Task<> Staging::fetch() {
-  std::vector<cuda::Order*> orders;
+  Orders orders;
   for (const auto* copies : {&inputs_, &outputs_}) {
     for (const auto& copy : *copies) {
       for (const auto& each : copy.there) orders.push_back(&order_of(each));
     }
   }
   if (orders.empty()) co_return;
-  const auto begun = std::make_shared<Begun>(std::move(orders));
+  const auto begun = until_begun(std::move(orders));
   co_await begun;
   for (const auto& copy : inputs_) fetch(copy);
-  std::vector<std::unique_ptr<cuda::Event>> events;
+  std::vector<std::shared_ptr<cuda::Event>> events;
   for (const auto& [device, stream] : streams_) {
-    events.push_back(std::make_unique<cuda::Event>(*device));
+    events.push_back(std::make_shared<cuda::Event>(*device));
     events.back()->record(stream);
   }
-  const auto copied = std::make_shared<Copied>(std::move(events));
+  const auto copied = std::make_shared<Until>([events] {
+    return std::ranges::all_of(events, [](const auto& event) { return event->reached(); });
+  });
   co_await copied;
 }
 

@@ -5,10 +5,10 @@
 #include <optional>
 #include <utility>
 
+#include "collective/orders.h"
 #include "collective/staging.h"
 #include "methods/floats.h"
 #include "methods/limits.h"
-#include "methods/orders.h"
 
 namespace ronde {
 namespace {

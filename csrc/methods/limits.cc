@@ -8,11 +8,11 @@
 #include <optional>
 #include <utility>
 
+#include "collective/orders.h"
 #include "collective/staging.h"
 #include "compress/cut.h"
 #include "cuda/finite.h"
 #include "cuda/scratch.h"
-#include "methods/orders.h"
 
 namespace ronde {
 namespace {

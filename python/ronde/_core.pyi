@@ -138,6 +138,9 @@ class OnDevice:
     def copy_from(self, other: OnDevice) -> None:
         """The values of another, of the same size."""
 
+def cuda_synchronise(device: int, stream: int) -> None:
+    """Waits for all that a stream of a GPU has been given."""
+
 class DeviceMemory:
     """Bytes of a GPU, which end with this."""
 

@@ -47,7 +47,7 @@ def nccl_version() -> str | None:
 @functools.cache
 def require_nccl() -> str:
     """The version. Raises UnavailableError, which says what is missing."""
-    library = _packaged_nccl()
+    library = packaged_nccl()
     if library is not None:
         _core.nccl_look_in(str(library))
     version = _core.nccl_version()
@@ -56,7 +56,7 @@ def require_nccl() -> str:
     return f"{parts[0]}.{parts[1] // 100}.{parts[1] % 100}"
 
 
-def _packaged_nccl() -> Path | None:
+def packaged_nccl() -> Path | None:
     """The library of NVIDIA's packages for pip, looked up without an import."""
     try:
         spec = importlib.util.find_spec("nvidia.nccl")

@@ -13,7 +13,7 @@ BENCH = Path(ronde.bench.__file__).parent
 # What only the process that starts the launches uses, and the peer that is Ronde.
 WITH_RONDE = {
     *("rounds.py", "machine.py", "table.py", "chart.py", "compressors.py", "codecs.py"),
-    "ronde.py",
+    *("ronde.py", "ronde_cuda.py"),
 }
 FILES = [file for file in sorted(BENCH.rglob("*.py")) if file.name not in WITH_RONDE]
 OF_PEERS = {
@@ -21,6 +21,7 @@ OF_PEERS = {
     "gloo.py": {"torch"},
     "horovod.py": {"torch", "horovod"},
     "deepspeed.py": {"torch", "deepspeed", "mpi4py"},
+    "nccl.py": {"cupy", "mpi4py"},
 }
 
 

@@ -19,10 +19,8 @@ COUNTED = [name for name in COLLECTIVES if name not in ("barrier", "memory")]
 
 def inputs(cell: Cell, ranks: int) -> list[Any]:
     """What all ranks pass."""
-    arrays = [np.empty(cell.inputs(ranks), DTYPES[cell.dtype]) for _ in range(ranks)]
-    for rank, array in enumerate(arrays):
-        values.fill(array, values.stored(values.pattern(cell, ranks, rank), cell.dtype))
-    return arrays
+    tables = [values.stored(values.pattern(cell, ranks, rank), cell.dtype) for rank in range(ranks)]
+    return [values.repeated(table, cell.inputs(ranks)) for table in tables]
 
 
 def typed(array: Any, dtype: str) -> Any:
@@ -125,8 +123,6 @@ def test_a_result_of_another_length_is_wrong_altogether() -> None:
 )
 def test_idle_contents_stay_when_they_are_reduced_again_and_again(op: str, dtype: str) -> None:
     cell = Cell("allreduce", 10_000, dtype, op)
-    arrays = [np.empty(cell.inputs(4), DTYPES[dtype]) for _ in range(4)]
-    for rank, array in enumerate(arrays):
-        values.fill(array, values.idle(cell, 4, rank))
+    arrays = [values.repeated(values.idle(cell, 4, rank), cell.inputs(4)) for rank in range(4)]
     once = reduced(cell, arrays)
     assert (reduced(cell, [once] * 4) == once).all()

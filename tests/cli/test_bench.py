@@ -255,8 +255,8 @@ def command_of(pid: int) -> str:
         ("broadcast -np 2 --root 2", "root 2 must be less than 2, the number of ranks"),
         ("allreduce --root 1 --sizes 8", "root 1 must be less than 1, the number of ranks"),
         ("allreduce --peers mpi", "--peers needs to know how many ranks to start: add -np N"),
-        ("allreduce -np 2 --peers nccl", "'nccl' is not one of mpi, gloo, horovod"),
-        ("allreduce -np 2 --peers nccl", "nccl=/path/to/its/python"),
+        ("allreduce -np 2 --peers ucc", "'ucc' is not one of mpi, gloo, horovod"),
+        ("allreduce -np 2 --peers ucc", "ucc=/path/to/its/python"),
         ("allreduce -np 2 --peers mpi,mpi", "'mpi' is given twice"),
         ("allreduce -np 2 --peers mpi=", "'mpi=' is not like mpi or mpich=/path/to/python"),
         ("allreduce --rounds 0", "'0' is not a positive number"),
@@ -288,4 +288,5 @@ def test_help_names_every_option() -> None:
         "--sizes --dtype --op --root --buffers --compression --out-of-place --seconds --iterations"
     )
     options += " --warmup --no-check --no-rotate --bound --busy -np --peers --rounds --json --plot"
+    options += " --device"
     assert [option for option in options.split() if option not in text] == []

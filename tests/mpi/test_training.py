@@ -6,6 +6,7 @@ program of the ranks: the checks are the functions in `CHECKS`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import pickle
 import subprocess
@@ -20,6 +21,7 @@ import ronde
 from ronde.cli import launch
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train.py"
+GPU_EXAMPLE = EXAMPLE.with_name("gpu_train.py")
 STEPS = 5
 
 
@@ -96,6 +98,31 @@ def test_the_example_is_exact_when_a_batch_leaves_ranks_without_work(
     alone, _ = train(mpi, 0, tmp_path, *options)
     together, _ = train(mpi, 8, tmp_path, *options)
     np.testing.assert_allclose(together, alone, rtol=1e-9)
+
+
+def test_the_example_for_gpus_learns_the_same(
+    mpi: launch.Mpi, example: None, tmp_path: Path
+) -> None:
+    """With NumPy, which stands for CuPy."""
+    options = ("--epochs", 5)
+    expected, accuracy = train(mpi, 0, tmp_path, *options)
+    curve = tmp_path / "gpu.json"
+    output = run(mpi, 3, GPU_EXAMPLE, "--device", "cpu", "--curve", curve, *options)
+    assert f"test accuracy {accuracy:.4f}, 3 ranks, identical parameters" in output
+    # float32 for float64
+    np.testing.assert_allclose(json.loads(curve.read_text()), expected, rtol=1e-4)
+
+
+@pytest.mark.skipif(ronde.cuda_available(), reason="there is a GPU")
+def test_the_example_for_gpus_says_what_is_missing(example: None) -> None:
+    command = [sys.executable, GPU_EXAMPLE]
+    done = subprocess.run(command, env=launch.environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    if importlib.util.find_spec("cupy") is None:
+        assert done.stderr.startswith("CuPy is missing (No module named 'cupy'): pip install")
+    else:
+        assert done.stderr.startswith("CuPy finds no GPU (")
+    assert "Traceback" not in done.stderr
 
 
 # DistributedOptimizer

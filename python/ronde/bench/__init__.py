@@ -4,7 +4,8 @@
     values     contents of the buffers that make every result exactly predictable
     timing     how calls are timed
     worker     what each rank does with a list of cells
-    peers/     one file per library: how it is started, and how each collective is called
+    peers/     one file per library: how it is started, and how each collective is called; Ronde has one
+               for arrays of the host and one for those of GPUs
     rounds     short launches that alternate between the libraries
     codecs     compressors by themselves; `ronde bench compress`
     compressors    their names on a command line

@@ -70,7 +70,7 @@ class Cell:
     op: str = "sum"
     root: int = 0
     in_place: bool = True
-    buffers: str = "plain"  # or "shared"
+    buffers: str = "plain"  # or "shared", or "cuda": in the memory of a GPU
     compression: str = "none"  # of ronde.compression, with parameters: "int8", "topk(0.001)"
 
     @property

@@ -47,9 +47,13 @@ _YIELDING = {
 class Entrant(NamedTuple):
     """A library in an environment."""
 
-    label: str
+    label: str  # "ronde" is Ronde's alone
     kind: str  # one of peers.KINDS
     python: str
+
+    @property
+    def is_ronde(self) -> bool:
+        return self.label == "ronde"
 
 
 @dataclass
@@ -85,7 +89,7 @@ def compare(
             result.rows += [replace(row, peer=entrant.label, round=number) for row in launched.rows]
             if launched.about:
                 result.about[entrant.label] = launched.about
-            if launched.why_not and entrant.kind == "ronde":
+            if launched.why_not and entrant.is_ronde:
                 raise RondeError(f"the launch with ronde failed:\n{launched.why_not}")
             if launched.why_not:
                 result.left_out[entrant.label] = launched.why_not
@@ -111,7 +115,7 @@ def _launch(
     python = shutil.which(entrant.python)
     if python is None:
         return _Launched(why_not=f"{entrant.python} is not a program that can be run")
-    if entrant.kind != "ronde":
+    if not entrant.is_ronde:
         job = _of_a_peer(job)
     with tempfile.TemporaryDirectory(prefix="ronde-bench-") as folder:
         task, results, log = (Path(folder, name) for name in ("job.json", "rows", "log"))

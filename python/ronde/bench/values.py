@@ -15,7 +15,7 @@ import numpy as np
 
 from .cells import DTYPES, FLOATING, Cell
 
-__all__ = ["count_wrong", "expected", "fill", "idle", "pattern"]
+__all__ = ["count_wrong", "expected", "idle", "pattern", "repeated"]
 
 PERIOD = 4093
 
@@ -98,11 +98,9 @@ def stored(numbers: Array, dtype: str) -> Array:
     return numbers.astype(DTYPES[dtype])
 
 
-def fill(array: Array, table: Array) -> None:
-    """Repeats the table over the array."""
-    whole = array.size // PERIOD * PERIOD
-    array[:whole].reshape(-1, PERIOD)[:] = table
-    array[whole:] = table[: array.size - whole]
+def repeated(table: Array, count: int) -> Array:
+    """The table, again and again, in so many elements."""
+    return np.resize(table, count)
 
 
 def idle(cell: Cell, ranks: int, rank: int) -> Array:

@@ -78,8 +78,7 @@ def _measured(peer: Peer, job: Job, cell: Cell, row: Row, pool_bytes: int) -> Ro
     check = job.check and cell.collective not in ("barrier", "memory")
     if check:
         wrong = sum(_wrong(peer, cell, each, 0) for each in candidates[:1])
-    for array in buffers.inputs:
-        values.fill(array, values.idle(cell, peer.size, peer.rank))
+    buffers.make_idle()
     guesses = [timing.estimate(peer, each.calls, job.warmup) for each in candidates]
     best = min(range(len(candidates)), key=lambda index: guesses[index])
     times = timing.measure(peer, candidates[best].calls, job.seconds, job.iterations, guesses[best])
@@ -103,8 +102,9 @@ def _wrong(peer: Peer, cell: Cell, operation: Operation, copy: int) -> int:
     """Elements that are wrong on all ranks after a call with crafted numbers."""
     table = values.stored(values.pattern(cell, peer.size, peer.rank), cell.dtype)
     if operation.outputs is not None:
-        operation.outputs[copy].fill(0)  # nothing right may be left over
-    values.fill(operation.inputs[copy], table)
+        # Nothing right may be left over.
+        peer.write(operation.outputs[copy], np.zeros(cell.outputs(peer.size), table.dtype))
+    peer.write(operation.inputs[copy], values.repeated(table, cell.inputs(peer.size)))
     returned = operation.calls[copy]()
     result = operation.outputs[copy] if operation.outputs is not None else returned
     if result is not None:
@@ -122,7 +122,7 @@ def _in_turns(peer: Peer, job: Job, cells: Sequence[Cell], pool_bytes: int) -> I
     buffers = _Pool(peer, exact, _copies(exact.bytes(ranks), pool_bytes))
     random = np.random.default_rng(peer.rank)
     for array in buffers.inputs:
-        random.standard_normal(dtype=np.float32, out=array)
+        peer.write(array, random.standard_normal(exact.inputs(ranks), np.float32))
     right = _result(peer, exact, buffers)
     rows, calls, guesses = [], [], []
     for cell in cells:
@@ -151,13 +151,18 @@ class _Pool(Buffers):
     def __init__(self, peer: Peer, cell: Cell, copies: int) -> None:
         self._peer, self._cell, self._copies = peer, cell, copies
         self.inputs = self._rows(cell.inputs(peer.size))
-        for array in self.inputs:  # pages exist from the first write on
-            values.fill(array, values.idle(cell, peer.size, peer.rank))
+        self.make_idle()
+
+    def make_idle(self) -> None:
+        """Contents that stay what they are."""
+        ranks, rank = self._peer.size, self._peer.rank
+        table = values.idle(self._cell, ranks, rank)
+        self._write(self.inputs, values.repeated(table, self._cell.inputs(ranks)))
 
     def outputs(self) -> list[Any]:
-        rows = self._rows(self._cell.outputs(self._peer.size))
-        for array in rows:
-            array.fill(0)
+        count = self._cell.outputs(self._peer.size)
+        rows = self._rows(count)
+        self._write(rows, np.zeros(count, DTYPES[self._cell.dtype]))
         return rows
 
     def _rows(self, count: int) -> list[Any]:
@@ -165,6 +170,11 @@ class _Pool(Buffers):
         stride = -(-max(count, 1) * dtype.itemsize // _LINE) * _LINE // dtype.itemsize
         block = self._peer.empty(self._copies * stride, self._cell)
         return [block[row * stride : row * stride + count] for row in range(self._copies)]
+
+    def _write(self, rows: list[Any], contents: Any) -> None:
+        """Pages exist from the first write on."""
+        for row in rows:
+            self._peer.write(row, contents)
 
 
 def _copies(size: int, pool_bytes: int) -> int:

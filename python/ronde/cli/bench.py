@@ -6,18 +6,19 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
-from ..bench import chart, compressors, machine, table
+from ..bench import chart, machine, table
 from ..bench.cells import COLLECTIVES, DTYPES, OPS, Cell, Job, Row
+from . import bench_arguments as arguments
 from . import progress, quantities, ranks
 from .console import wrapped
 
 __all__ = ["add_parser", "run"]
 
-_KINDS = {"mpi": "mpi", "gloo": "gloo", "horovod": "horovod", "deepspeed": "deepspeed"}
-_FACTOR = 2
+# Of the kinds of peers (bench/peers), by the device.
+_RONDE = {"cpu": "ronde", "cuda": "ronde_cuda"}
 
 _EPILOG = """
 examples:
@@ -26,6 +27,7 @@ examples:
   mpirun -n 4 --hostfile hosts ronde bench allreduce --sizes 1M,64M --compression "int4,topk(0.001)"
   ronde bench -np 2 allreduce --sizes 8:64M:8 --bound --peers mpi,gloo=/path/to/venv/bin/python \\
       --json bench.json --plot bench.png
+  ronde bench -np 2 allreduce --device cuda --peers nccl
   ronde bench compress --help
 """
 
@@ -44,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "collectives",
-        type=_words(tuple(COLLECTIVES), everything="all"),
+        type=arguments.words(tuple(COLLECTIVES), everything="all"),
         metavar="COLLECTIVE",
         help=f"one or several of {', '.join(COLLECTIVES)}, joined by commas, or all; "
         "memory is the bound: every rank scales a vector of its own "
@@ -53,37 +55,44 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     what = parser.add_argument_group("what is measured")
     what.add_argument(
         "--sizes",
-        type=_sizes,
+        type=arguments.sizes,
         default="8:64M",
         metavar="SIZES",
         help="bytes: from:to (doubling), from:to:factor, or a list like 8,1K,16M (default: 8:64M)",
     )
     what.add_argument(
         "--dtype",
-        type=_words(tuple(DTYPES)),
+        type=arguments.words(tuple(DTYPES)),
         default="float32",
         metavar="DTYPES",
         help=f"of {', '.join(DTYPES)} (default: float32)",
     )
     what.add_argument(
         "--op",
-        type=_words(OPS),
+        type=arguments.words(OPS),
         default="sum",
         metavar="OPS",
         help=f"of {', '.join(OPS)} (default: sum)",
     )
-    what.add_argument("--root", type=_whole, default=0, metavar="RANK", help="default: 0")
+    what.add_argument("--root", type=arguments.whole, default=0, metavar="RANK", help="default: 0")
     what.add_argument(
         "--buffers",
-        type=_words(("plain", "shared")),
+        type=arguments.words(("plain", "shared")),
         default="plain",
         metavar="BUFFERS",
         help="plain: arrays of NumPy, as programs pass them (default); shared: from ronde.empty; "
         "or both",
     )
     what.add_argument(
+        "--device",
+        choices=tuple(_RONDE),
+        default="cpu",
+        help="cuda: arrays in the memory of GPUs, of which each rank takes that of its local rank "
+        "(default: cpu)",
+    )
+    what.add_argument(
         "--compression",
-        type=_compressions,
+        type=arguments.compressions,
         default="none",
         metavar="NAMES",
         help="of allreduce, by names in ronde.compression: int8, topk(0.001), linear(bits=3) ..., "
@@ -97,7 +106,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     how = parser.add_argument_group("how")
     how.add_argument(
         "--seconds",
-        type=_duration,
+        type=arguments.duration,
         default=0.2,
         metavar="TIME",
         help="of measuring for each size, at least (default: 0.2)",
@@ -107,7 +116,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     how.add_argument(
         "--warmup",
-        type=_whole,
+        type=arguments.whole,
         default=10,
         metavar="N",
         help="calls before, at least (default: 10)",
@@ -125,7 +134,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     how.add_argument(
         "--busy",
-        type=_whole,
+        type=arguments.whole,
         default=0,
         metavar="K",
         help="keep K spinning processes running on each host meanwhile",
@@ -134,11 +143,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     ranks.add_arguments(where)
     where.add_argument(
         "--peers",
-        type=_peers,
+        type=arguments.peers,
         default=[],
         metavar="PEERS",
-        help="compare with mpi, gloo, horovod, deepspeed, in launches that alternate (needs -np); "
-        "NAME=PYTHON is a peer of another environment, where any name but the last three is an MPI",
+        help="compare with mpi, gloo, horovod, deepspeed, or with --device cuda nccl, in launches that "
+        "alternate (needs -np); NAME=PYTHON is a peer of another environment, where any other name is "
+        "an MPI",
     )
     where.add_argument(
         "--rounds",
@@ -174,7 +184,22 @@ def _require_sense(args: argparse.Namespace) -> None:
         raise ValueError("--peers needs to know how many ranks to start: add -np N")
     if args.ranks and args.root >= args.ranks:
         raise ValueError(f"root {args.root} must be less than {args.ranks}, the number of ranks")
+    _require_memory(args)
     ranks.require_files(args.json, args.plot)
+
+
+def _require_memory(args: argparse.Namespace) -> None:
+    """Raises `ValueError` for what does not go with arrays of the device."""
+    on_gpu = args.device == "cuda"
+    for label, _ in args.peers:
+        if label == "nccl" and not on_gpu:
+            raise ValueError("NCCL takes arrays in the memory of GPUs only: add --device cuda")
+        if label != "nccl" and on_gpu:
+            raise ValueError(f"with --device cuda the only peer is nccl, not {label}")
+    if on_gpu and args.buffers != ["plain"]:
+        raise ValueError("--buffers shared is memory of the host, and --device cuda that of GPUs")
+    if on_gpu and args.bound:
+        raise ValueError("--bound measures the host's memory, and --device cuda uses that of GPUs")
 
 
 def _job(args: argparse.Namespace) -> Job:
@@ -196,7 +221,7 @@ def _cells(args: argparse.Namespace) -> Iterator[Cell]:
         kind = COLLECTIVES[name]
         for dtype in args.dtype if name != "barrier" else args.dtype[:1]:
             for op in args.op if kind.reduces else args.op[:1]:
-                for buffers in args.buffers if name != "barrier" else ("plain",):
+                for buffers in _buffers(args, name):
                     for size in args.sizes if name != "barrier" else (0,):
                         root = args.root if kind.rooted else 0
                         cell = Cell(name, size, dtype, op, root, not args.out_of_place, buffers)
@@ -206,6 +231,12 @@ def _cells(args: argparse.Namespace) -> Iterator[Cell]:
                             yield from (replace(cell, compression=c) for c in args.compression)
                         else:
                             yield cell
+
+
+def _buffers(args: argparse.Namespace, collective: str) -> Sequence[str]:
+    if args.device == "cuda":
+        return ("cuda",)
+    return args.buffers if collective != "barrier" else ("plain",)
 
 
 def _is_compressed(args: argparse.Namespace, cell: Cell) -> bool:
@@ -221,7 +252,7 @@ def _measure(args: argparse.Namespace) -> int:
 
     job = _job(args)
     rows: list[Row] = []
-    with peers.connect("ronde") as peer:
+    with peers.connect(_RONDE[args.device]) as peer:
         if args.root >= peer.size:
             if peer.rank == 0:
                 print(
@@ -280,11 +311,10 @@ def _compare(args: argparse.Namespace) -> int:
     from ..bench import rounds
 
     job = _job(args)
-    entrants = [rounds.Entrant("ronde", "ronde", sys.executable)]
-    entrants += [
-        rounds.Entrant(label, _KINDS.get(label, "mpi"), python or sys.executable)
-        for label, python in args.peers
-    ]
+    entrants = [rounds.Entrant("ronde", _RONDE[args.device], sys.executable)]
+    for label, python in args.peers:
+        kind = label if label in arguments.PEERS else "mpi"
+        entrants.append(rounds.Entrant(label, kind, python or sys.executable))
     about = machine.describe()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # and clean up
     try:
@@ -324,81 +354,3 @@ def _keep(args: argparse.Namespace, job: Job, about: dict[str, str], rows: Seque
 def _status(rows: Sequence[Row]) -> int:
     """1 if Ronde's own results are wrong."""
     return int(any(row.wrong for row in rows if row.peer == "ronde"))
-
-
-# ---- arguments -----------------------------------------------------------------------------------
-
-
-def _words(known: Sequence[str], everything: str = "") -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        if everything and text == everything:
-            return list(known)
-        words = list(dict.fromkeys(text.split(",")))
-        for word in words:
-            if word not in known:
-                raise argparse.ArgumentTypeError(f"'{word}' is not one of {', '.join(known)}")
-        return words
-
-    return parse
-
-
-def _compressions(text: str) -> list[str]:
-    """What is to be beaten comes first."""
-    words = [word for word in compressors.split(text) if word != "none"]
-    if not words:
-        return ["none"]
-    return list(dict.fromkeys(["none", "bf16", *ranks.compressor_names(",".join(words))]))
-
-
-def _sizes(text: str) -> list[int]:
-    found: list[int] = []
-    for part in text.split(","):
-        words = part.split(":")
-        if len(words) > 3:
-            raise argparse.ArgumentTypeError(f"'{part}' is not like 8, 8:256M or 8:256M:4")
-        bounds = [quantities.size(word) for word in words[:2]]
-        factor = quantities.positive(words[2]) if len(words) == 3 else _FACTOR
-        if min(bounds) < 1:
-            raise argparse.ArgumentTypeError("a size must be at least 1 byte")
-        if bounds[0] > bounds[-1]:
-            raise argparse.ArgumentTypeError(
-                f"'{part}' must go from the smaller to the larger size"
-            )
-        if factor < 2:
-            raise argparse.ArgumentTypeError(f"'{part}' needs a factor of at least 2")
-        size = bounds[0]
-        while size <= bounds[-1]:
-            found.append(size)
-            size *= factor
-    return list(dict.fromkeys(found))
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 up")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    seconds = quantities.seconds(text)
-    if seconds == 0:
-        raise argparse.ArgumentTypeError("must be more than 0 seconds")
-    return seconds
-
-
-def _peers(text: str) -> list[tuple[str, str]]:
-    """(name, interpreter or nothing)"""
-    found: dict[str, str] = {}
-    for part in text.split(","):
-        name, given, python = part.partition("=")
-        if not given and name not in _KINDS:
-            raise argparse.ArgumentTypeError(
-                f"'{name}' is not one of {', '.join(_KINDS)}; an MPI of another environment is "
-                f"{name or 'NAME'}=/path/to/its/python"
-            )
-        if not name or name == "ronde" or (given and not python):
-            raise argparse.ArgumentTypeError(f"'{part}' is not like mpi or mpich=/path/to/python")
-        if name in found:
-            raise argparse.ArgumentTypeError(f"'{name}' is given twice")
-        found[name] = python
-    return list(found.items())

@@ -9,7 +9,7 @@ from .peer import Peer
 
 __all__ = ["KINDS", "connect"]
 
-KINDS = ("ronde", "mpi", "gloo", "horovod", "deepspeed")
+KINDS = ("ronde", "mpi", "gloo", "horovod", "deepspeed", "nccl", "ronde_cuda")
 
 
 def connect(kind: str) -> AbstractContextManager[Peer]:

@@ -13,7 +13,7 @@ from ..cells import DTYPES, Cell
 
 __all__ = ["Buffers", "Operation", "Peer"]
 
-Array = Any  # numpy.ndarray
+Array = Any  # numpy.ndarray; what `Peer.empty` makes may be a library's own
 
 
 class Buffers(Protocol):
@@ -49,8 +49,12 @@ class Peer(ABC):
         """A vector for the elements of a cell."""
         return np.empty(count, DTYPES[cell.dtype])
 
+    def write(self, buffer: Array, values: Array) -> None:
+        """Fills a vector."""
+        buffer[...] = values
+
     def array(self, result: Any) -> Array:
-        """What a call returned, or the buffer that holds the result, as an array."""
+        """What a call returned, or the buffer that holds the result, as an array of NumPy."""
         return result
 
     @abstractmethod

@@ -10,6 +10,7 @@
 #include "collective/work.h"
 #include "core/pieces.h"
 #include "cuda/order.h"
+#include "cuda/pack.h"
 
 namespace ronde {
 
@@ -25,10 +26,14 @@ class Until final : public Work {
 
 using Orders = std::vector<cuda::Order*>;
 
-/// Of those pieces that GPUs hold.
+/// Of those pieces that GPUs hold, each once.
 Orders orders_of(std::span<const Piece> pieces);
 
 /// Until all of it may be touched.
 std::shared_ptr<Until> until_begun(Orders orders);
+
+/// What is packed, and where that is unpacked, of pieces that a GPU holds.
+std::vector<cuda::Array> inputs_of(std::span<const Piece> pieces);
+std::vector<cuda::Array> outputs_of(std::span<const Piece> pieces);
 
 }  // namespace ronde
