@@ -42,6 +42,7 @@ struct Summand {
 
 class Coding {
  public:
+  /// 0 has passed.
   using Step = std::uint64_t;
 
   /// In memory that begin() has given.

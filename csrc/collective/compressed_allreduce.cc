@@ -171,11 +171,11 @@ void CompressedAllreduce::reduce(Segment& now, const Range& own) {
     if (peer == rank && !sums_) parts_[peer].memory = nullptr;
   }
   if (gathers_) {
-    now.last = coding_->store_sum(own, parts_);
-    return;
+    return begun(now, coding_->store_sum(own, parts_));
   }
   auto& sum = now.sums[rank];
-  now.last = coding_->encode_sum(own, parts_, sum.payload);
+  sum.made = coding_->encode_sum(own, parts_, sum.payload);
+  begun(now, sum.made);
   for (int distance = 0; distance < size; ++distance) {
     const int peer = (rank + distance) % size;
     enqueue(now, sum, peer, tag_ + 1, now.sum_sends[peer]);
@@ -198,7 +198,10 @@ bool CompressedAllreduce::compress_next() {
   auto& now = under_way(compressing_);
   const bool own = peer == rank;
   auto& message = own || gathers_ ? now.parts_in[rank] : now.parts_out[peer];
-  if (own || !gathers_) now.last = coding_->encode(part, message.payload);
+  if (own || !gathers_) {
+    message.made = coding_->encode(part, message.payload);
+    begun(now, message.made);
+  }
   enqueue(now, message, peer, tag_, now.parts_out[peer].request);
   return true;
 }
@@ -210,7 +213,7 @@ bool CompressedAllreduce::store_next() {
     for (int owner = 0; owner < transport_.size(); ++owner) {
       auto& sum = now.sums[owner];
       if (!sum.arrived) continue;
-      now.last = coding_->decode(segment(owner, number), sum.payload, owner);
+      begun(now, coding_->decode(segment(owner, number), sum.payload, owner));
       sum.arrived = false;
       --now.missing;
       return true;
@@ -219,18 +222,18 @@ bool CompressedAllreduce::store_next() {
   return false;
 }
 
-/// What the last step makes is sent once that has passed.
+/// It is sent once the step that makes it has passed.
 void CompressedAllreduce::enqueue(Segment& now, Message& message, int peer, int tag,
                                   std::optional<Request>& request) {
-  unsent_.push_back({now.last, peer, tag, &now, &message, &request});
+  unsent_.push_back({peer, tag, &now, &message, &request});
   ++now.unsent;
 }
 
 /// What has been made by now; what is for this rank itself has arrived.
 bool CompressedAllreduce::send_next() {
   bool moved = false;
-  for (; !unsent_.empty() && coding_->passed(unsent_.front().made); unsent_.pop_front()) {
-    const auto& [made, peer, tag, segment, message, request] = unsent_.front();
+  for (; !unsent_.empty() && coding_->passed(unsent_.front().message->made); unsent_.pop_front()) {
+    const auto& [peer, tag, segment, message, request] = unsent_.front();
     const auto& [memory, length] = message->payload;
     if (peer == transport_.rank())
       message->arrived = true;

@@ -25,6 +25,7 @@
 // their sum times `factor`.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <deque>
 #include <memory>
@@ -58,6 +59,7 @@ class CompressedAllreduce final : public Work {
   /// A payload on its way to or from a rank.
   struct Message {
     Coding::Payload payload;
+    Coding::Step made = 0;  // where this rank makes it
     std::optional<Request> request;
     bool arrived = false;
   };
@@ -72,7 +74,6 @@ class CompressedAllreduce final : public Work {
   };
   /// A message that is sent when it has been made.
   struct Unsent {
-    Coding::Step made;
     int peer, tag;
     Segment* segment;
     Message* message;
@@ -102,6 +103,7 @@ class CompressedAllreduce final : public Work {
   bool close_segment();
 
   void reduce(Segment& now, const Range& own);
+  void begun(Segment& now, Coding::Step step) { now.last = std::max(now.last, step); }
   void enqueue(Segment& now, Message& message, int peer, int tag, std::optional<Request>& request);
   bool ended(std::optional<Request>& request) const;
   void receive(int peer, int tag, std::size_t count, Message& message);

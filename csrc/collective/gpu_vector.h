@@ -21,7 +21,7 @@ namespace ronde {
 
 class GpuVector {
  public:
-  /// All pieces are on one GPU. `reduction`: what they are scaled by before.
+  /// All pieces are on one GPU, and have orders. `reduction`: what they are scaled by before.
   GpuVector(std::span<const Piece> pieces, const Reduction& reduction);
   /// However the call ends: what comes after it waits for what has been enqueued.
   ~GpuVector();

@@ -6,10 +6,10 @@
 #include <cstdio>
 #include <functional>
 #include <limits>
-#include <list>
 #include <memory>
-#include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "collective/communicator.h"
 #include "collectives.h"
@@ -17,39 +17,18 @@
 #include "compress/table.h"
 #include "compress/threshold.h"
 #include "compress/top_k.h"
+#include "compressed_arrays.h"
 #include "core/error.h"
 #include "core/keep.h"
-#include "cuda/order.h"
-#include "on_device.h"
 #include "transport/inproc.h"
 
 namespace {
 
 using namespace ronde;
-using cuda::OnDevice;
+using namespace ronde::cuda;
 
-using Floats = std::vector<float>;
-using Compressed = std::shared_ptr<const Compressor>;
-
-std::mt19937_64 draws(cuda::seed());
+std::mt19937_64 draws(seed());
 std::size_t below(std::size_t limit) { return draws() % limit; }
-
-struct Case {
-  Compressed compressor;
-  int size = 2;
-  std::vector<std::size_t> counts;  // of the pieces
-  bool feedback = true, in_place = false;
-  Reduction reduction = {};
-  bool extreme = false;  // values that are not finite, and such
-  int steps = 2;
-  bool gathers = false;  // if payloads are sparse
-
-  std::size_t count() const {
-    std::size_t all = 0;
-    for (const auto count : counts) all += count;
-    return all;
-  }
-};
 
 /// What each rank has after each step.
 struct Outcome {
@@ -58,7 +37,7 @@ struct Outcome {
 
 /// The same for every run.
 Floats values_of(const Case& c, int rank, int step) {
-  std::mt19937_64 random(cuda::seed() + 1000 * rank + step);
+  std::mt19937_64 random(seed() + 1000 * rank + step);
   std::normal_distribution<float> normal;
   Floats values(c.count());
   for (auto& x : values) {
@@ -68,128 +47,6 @@ Floats values_of(const Case& c, int rank, int step) {
   }
   return values;
 }
-
-// Memory ------------------------------------------------------------------------------------------
-
-/// The arrays of a rank: as many as there are pieces, each of its own memory.
-class Arrays {
- public:
-  virtual ~Arrays() = default;
-  virtual std::vector<Piece> pieces(const Case& c, const Floats& values) = 0;
-  virtual std::span<float> residual() = 0;
-  /// After a call.
-  virtual Floats result() = 0;
-  virtual Floats left() = 0;
-};
-
-class HostArrays final : public Arrays {
- public:
-  explicit HostArrays(const Case& c) : residual_(c.feedback ? c.count() : 0) {}
-
-  std::vector<Piece> pieces(const Case& c, const Floats& values) override {
-    std::vector<Piece> pieces;
-    memory_.clear();
-    auto from = values.begin();
-    for (const auto count : c.counts) {
-      auto& input = memory_.emplace_back(from, from + static_cast<std::ptrdiff_t>(count));
-      from += static_cast<std::ptrdiff_t>(count);
-      auto& output = c.in_place ? input : memory_.emplace_back(count, -7.0f);
-      pieces.push_back({buffer_of(input), buffer_of(output)});
-      outputs_.push_back(&output);
-    }
-    return pieces;
-  }
-  std::span<float> residual() override { return residual_; }
-  Floats result() override {
-    Floats all;
-    for (const auto* output : std::exchange(outputs_, {}))
-      all.insert(all.end(), output->begin(), output->end());
-    return all;
-  }
-  Floats left() override { return residual_; }
-
- private:
-  static Buffer buffer_of(Floats& values) {
-    return {reinterpret_cast<std::byte*>(values.data()), values.size() * sizeof(float), {}};
-  }
-
-  std::list<Floats> memory_;
-  std::vector<Floats*> outputs_;
-  Floats residual_;
-};
-
-/// What is copied there is not waited for: only the order says when it is there.
-class GpuArrays final : public Arrays {
- public:
-  explicit GpuArrays(const Case& c)
-      : residual_(device_, stream_, bytes_of(c.feedback ? c.count() : 0), 4) {
-    device_.fill(stream_, residual_.data(), 0, bytes_of(c.feedback ? c.count() : 0));
-    count_ = c.feedback ? c.count() : 0;
-    stream_.synchronise();
-  }
-  ~GpuArrays() override { forget(); }
-
-  std::vector<Piece> pieces(const Case& c, const Floats& values) override {
-    forget();
-    values_ = values;
-    std::vector<Piece> pieces;
-    std::size_t from = 0;
-    for (const auto count : c.counts) {
-      auto& input = memory_.emplace_back(device_, stream_, bytes_of(count), 4 * below(4));
-      device_.copy(stream_, input.data(), values_.data() + from, bytes_of(count));
-      from += count;
-      auto& output = c.in_place
-                         ? input
-                         : memory_.emplace_back(device_, stream_, bytes_of(count), 4 * below(4));
-      if (orders_.empty() || below(2)) orders_.emplace_back(device_);
-      const ronde::Device there{MemoryKind::cuda, 0, &orders_.back()};
-      pieces.push_back({ConstBuffer{input.data(), bytes_of(count), there},
-                        Buffer{output.data(), bytes_of(count), there}});
-      outputs_.push_back({output.data(), count});
-    }
-    for (auto& order : orders_) order.begins_after(stream_);
-    return pieces;
-  }
-  std::span<float> residual() override {
-    return {reinterpret_cast<float*>(residual_.data()), count_};
-  }
-  Floats result() override {
-    for (auto& order : orders_) order.order_before(stream_);
-    Floats all;
-    for (const auto& [data, count] : outputs_) {
-      const Floats part = fetch(data, count);
-      all.insert(all.end(), part.begin(), part.end());
-    }
-    return all;
-  }
-  Floats left() override { return fetch(residual_.data(), count_); }
-
- private:
-  static std::size_t bytes_of(std::size_t count) { return count * sizeof(float); }
-  void forget() {
-    orders_.clear();  // which wait for what touches the memory
-    stream_.synchronise();
-    memory_.clear();
-    outputs_.clear();
-  }
-  Floats fetch(const std::byte* data, std::size_t count) {
-    Floats values(count);
-    device_.copy(stream_, values.data(), data, bytes_of(count));
-    stream_.synchronise();
-    return values;
-  }
-  std::size_t below(std::size_t limit) { return random_() % limit; }
-
-  cuda::Device& device_ = cuda::Device::get(0);
-  const cuda::Stream stream_{device_};
-  std::minstd_rand random_{static_cast<unsigned>(cuda::seed())};
-  OnDevice residual_;
-  std::size_t count_ = 0;
-  Floats values_;
-  std::list<OnDevice> memory_;
-  std::vector<std::pair<std::byte*, std::size_t>> outputs_;
-  std::list<cuda::Order> orders_;
-};
 
 // Ranks -------------------------------------------------------------------------------------------
 
@@ -242,7 +99,7 @@ Outcome run(const Case& c, const std::vector<bool>& there) {
   outcome.results.resize(c.size);
   outcome.residuals.resize(c.size);
   run_ranks(
-      c.size, {.seed = cuda::seed(), .delay = 0.1}, as_it_is,
+      c.size, {.seed = seed(), .delay = 0.1}, as_it_is,
       [&](Communicator& communicator) {
         const int rank = communicator.rank();
         std::unique_ptr<Arrays> arrays;

@@ -4,7 +4,7 @@
 #
 # The fakes are built as they are and with each sanitizer, so a build of the core without any suffices to
 # test the kernels under all: the sanitizer's library is then preloaded. (Only for programs with several
-# threads ThreadSanitizer must know the core too: `make sanitize` runs those of NCCL under it.)
+# threads ThreadSanitizer must know the core too: `make sanitize` runs those of NCCL and of collectives under it.)
 
 if(NOT cuda_images OR NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   return()  # the emulation switches threads by hand
@@ -48,7 +48,7 @@ endfunction()
 # Runs each program against the fakes of a folder, once for each order of the threads.
 function(add_cuda_tests folder preload)
   if(folder STREQUAL "fake-thread")
-    list(FILTER cuda_tests EXCLUDE REGEX "nccl|groups")
+    list(FILTER cuda_tests EXCLUDE REGEX "nccl|groups|compressed")
   endif()
   foreach(name ${cuda_tests})
     foreach(order ${ARGN})
