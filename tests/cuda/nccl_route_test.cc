@@ -1,4 +1,5 @@
-// Collectives of arrays on GPUs over NCCL, against those of the host.
+// Collectives of arrays on GPUs over NCCL, against those of the host. Ranks are threads, with a GPU
+// each, or sharing one where NCCL lets them.
 #include "collective/nccl_route.h"
 
 #include <unistd.h>
@@ -301,14 +302,15 @@ void check_order(Member& me) {
 }  // namespace
 
 int main() {
-  setenv("FAKE_CUDA_DEVICES", "8", 1);  // of the fake driver
+  setenv("FAKE_CUDA_DEVICES", "8", 1);
+  setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1", 0);
   if (!Nccl::missing().empty() || !Driver::missing().empty()) {
     std::printf("nothing to try: %s %s\n", Nccl::missing().c_str(), Driver::missing().c_str());
     return 0;
   }
   alarm(300);  // rather than hang
   for (const int size : {2, 4, 8}) {
-    if (size > Driver::get().devices()) break;
+    if (size > Driver::get().devices() && !Nccl::get().shares_gpus()) break;
     Table table(size);
     Job{}.run(size, [&](Member& me) {
       check_allreduces(me, table);
