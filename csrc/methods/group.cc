@@ -122,7 +122,7 @@ Task<> reduce_by_method(Ranks& ranks, const GroupedCall& group, const Plan::Way&
     Staging staging(ranks.operation);
     const auto arrays = staged(staging, group.arrays, way);
     co_await staging.fetch();
-    co_await reduce_in_floats(ranks, *group.plan, way, arrays, {}, method);
+    co_await reduce_in_floats(ranks, *group.plan, way, arrays, Device(), method);
     staging.store();
   }
   ranks.operation.release(held);
