@@ -186,6 +186,46 @@ void check_dead_rank() {
   });
 }
 
+/// The same of an asynchronous call, where a blocking one finds out.
+void check_dead_rank_elsewhere() {
+  auto settings = quick();
+  settings.stall_timeout = 0.7;
+  std::barrier all(3);
+  Job{.settings = settings}.run(3, [&](Member& me) {
+    auto engine = std::make_shared<Engine>(me.control, kBytes, false, false);
+    const auto submit = [&](const std::shared_ptr<Array>& array) {
+      const Buffer buffer = array->buffer();
+      const auto begin = [buffer](Routes& routes, Operation& operation) {
+        return routes.choose(Collective::broadcast, {}).broadcast(operation, buffer, 0, {});
+      };
+      Submission::What what{.call = named("broadcast"), .begin = begin, .fusable = {}};
+      const auto call = std::make_shared<Submission>(std::move(what), array);
+      engine->submit(*me.set, call);
+      CHECK(engine->wait(*call, 60.0));
+      call->result();
+    };
+    // Until all lanes are connected.
+    for (int i = 0; i < 6; ++i) submit(std::make_shared<Array>(me.device, filled(me.rank)));
+    all.arrive_and_wait();
+    if (me.rank == 2) fake_kill()(me.rank);
+    all.arrive_and_wait();
+    const auto array = std::make_shared<Array>(me.device, filled(me.rank));
+    submit(array);
+    all.arrive_and_wait();
+    if (me.rank == 2) {
+      engine.reset();
+      me.set.reset();
+      return;
+    }
+    CHECK(!thrown_by([&] {
+             me.set->run(
+                 named("barrier"), Collective::broadcast, {},
+                 [](Route& route, Operation& operation) { return route.barrier(operation); });
+           }).empty());
+    CHECK(array->bytes() == filled(me.rank));
+  });
+}
+
 /// A rank that dies while the others wait for it in phase 0.
 void check_lost_rank() {
   Job{.faults = {.dies = 1, .dies_after = 60}}.run(3, [](Member& me) {
@@ -223,6 +263,7 @@ int main() {
   check_lanes();
   check_mismatch();
   check_dead_rank();
+  check_dead_rank_elsewhere();
   check_lost_rank();
   check_other_gpu();
 }

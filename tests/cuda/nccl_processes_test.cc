@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -35,10 +36,12 @@ struct Pipe {
   }
 };
 
-/// Runs it as processes that are connected. `ends`: how each has to end, by which signal.
+/// Runs it as processes that are connected. `ends`: how each has to end, by which signal. None
+/// leaves before all have done what they had to.
 void in_processes(const std::vector<int>& ends, const std::function<void(Rank&)>& run) {
   const auto size = static_cast<int>(ends.size());
-  const std::vector<Pipe> ids(ends.size());
+  const std::vector<Pipe> ids(ends.size()), leaves(ends.size());
+  const Pipe done;
   std::vector<pid_t> processes;
   for (int r = 0; r < size; ++r) {
     const auto process = fork();
@@ -56,9 +59,13 @@ void in_processes(const std::vector<int>& ends, const std::function<void(Rank&)>
       Rank rank(ids[static_cast<std::size_t>(r)].get<NcclId>(), size, r);
       rank.settle();
       run(rank);
+      done.put(r);
+      (void)leaves[static_cast<std::size_t>(r)].get<int>();
     }
     std::_Exit(0);
   }
+  for (auto left = std::ranges::count(ends, 0); left > 0; --left) (void)done.get<int>();
+  for (const auto& each : leaves) each.put(0);
   for (std::size_t r = 0; r < processes.size(); ++r) {
     int status = 0;
     CHECK(waitpid(processes[r], &status, 0) == processes[r]);
@@ -158,6 +165,7 @@ std::pair<bool, int> found() {
 }  // namespace
 
 int main() {
+  alarm(200);  // rather than wait for what a process that has failed does not say
   const auto [fake, devices] = found();
   for (const int size : {2, 4}) {
     if (fake || devices >= size)
