@@ -110,7 +110,7 @@ class GpuArrays final : public Arrays {
       const ronde::Device there{MemoryKind::cuda, 0, &orders_.back()};
       pieces.push_back({ConstBuffer{input.data(), bytes_of(count), there},
                         Buffer{output.data(), bytes_of(count), there}});
-      outputs_.push_back({output.data(), count});
+      outputs_.push_back({output.data(), count, &orders_.back()});
     }
     for (auto& order : orders_) order.begins_after(stream_);
     return pieces;
@@ -118,18 +118,25 @@ class GpuArrays final : public Arrays {
   std::span<float> residual() override {
     return {reinterpret_cast<float*>(residual_.data()), count_};
   }
+  /// The last piece first, as each has to wait for its own order alone.
   Floats result() override {
-    for (auto& order : orders_) order.order_before(stream_);
     Floats all;
-    for (const auto& [data, count] : outputs_) {
-      const Floats part = fetch(data, count);
-      all.insert(all.end(), part.begin(), part.end());
+    for (auto output = outputs_.rbegin(); output != outputs_.rend(); ++output) {
+      output->order->order_before(stream_);
+      const Floats part = fetch(output->data, output->count);
+      all.insert(all.begin(), part.begin(), part.end());
     }
     return all;
   }
   Floats left() override { return fetch(residual_.data(), count_); }
 
  private:
+  struct Output {
+    const std::byte* data;
+    std::size_t count;
+    Order* order;
+  };
+
   static std::size_t bytes_of(std::size_t count) { return count * sizeof(float); }
   void forget() {
     orders_.clear();  // which wait for what touches the memory
@@ -152,7 +159,7 @@ class GpuArrays final : public Arrays {
   std::size_t count_ = 0;
   Floats values_;
   std::list<OnDevice> memory_;
-  std::vector<std::pair<std::byte*, std::size_t>> outputs_;
+  std::vector<Output> outputs_;
   std::list<cuda::Order> orders_;
 };
 

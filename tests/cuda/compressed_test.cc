@@ -136,21 +136,6 @@ void check(const Case& c) {
     if (below(2)) there[rank] = true;
   const auto found = run(c, there);
   for (int rank = 0; rank < c.size; ++rank) {
-    if (!same(found.results[rank], expected.results[0])) {
-      std::fprintf(stderr,
-                   "DBG code %d block %zu size %d pieces %zu n %zu fb %d ip %d pre %g div %g post "
-                   "%g extreme %d rank %d there:",
-                   int(c.compressor->block_code()->code), c.compressor->grain(), c.size,
-                   c.counts.size(), c.count(), c.feedback, c.in_place, c.reduction.prescale,
-                   c.reduction.divisor, c.reduction.postscale, c.extreme, rank);
-      for (int r = 0; r < c.size; ++r) std::fprintf(stderr, " %d", int(there[r]));
-      std::fprintf(stderr, "\n");
-      int shown = 0;
-      for (std::size_t i = 0; i < found.results[rank].size() && shown < 8; ++i)
-        if (std::memcmp(&found.results[rank][i], &expected.results[0][i], 4) && ++shown)
-          std::fprintf(stderr, "  [%zu] %a host0 %a hostrank %a\n", i, found.results[rank][i],
-                       expected.results[0][i], expected.results[rank][i]);
-    }
     CHECK(same(found.results[rank], expected.results[0]));
     CHECK(same(found.residuals[rank], expected.residuals[rank]));
   }
