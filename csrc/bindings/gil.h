@@ -35,6 +35,13 @@ class WithoutGil {
   PyThreadState* const state_;
 };
 
+/// What the body gives, while other threads run.
+template <class Body>
+auto without_gil(Body body) {
+  const WithoutGil release;
+  return body();
+}
+
 /// For a hook of the core, which runs while the GIL is free.
 class WithGil {
  public:

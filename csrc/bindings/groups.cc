@@ -135,7 +135,7 @@ Method::Held entered(GroupedCall& group) {
 /// What the ranks compare besides the plan: where arrays are, and methods in what they keep.
 Call positioned(const GroupedCall& group) {
   Call call = group.plan->call;
-  if (on_gpu(group.arrays)) group.set.describe_gpus(call);
+  group.set.describe_gpus(call, group.arrays);
   for (std::size_t i = 0; i < group.methods.size(); ++i) {
     if (group.methods[i])
       call.detail += group.methods[i]->position(group.set, group.plan->ways[i].buckets);

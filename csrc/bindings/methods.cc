@@ -52,7 +52,7 @@ PlacementTuple tuple_of(const Placement& where) {
 
 /// As state_dict() has it, but for the names of tuples.
 py::dict state_of(const Residuals& self) {
-  const auto state = self.state();
+  const auto state = without_gil([&] { return self.state(); });
   py::dict residuals, unplaced, used, averaged;
   for (const auto& each : state.residuals) {
     const auto name = to_python(each.name);
@@ -108,7 +108,7 @@ void load(Residuals& self, const py::dict& dict) {
     state.residuals[known->second].use =
         std::make_shared<const Use>(Use{placement_of(where), whole, parts});
   }
-  self.load(std::move(state));
+  without_gil([&] { self.load(std::move(state)); });
 }
 
 void bind_residuals(py::module_& module) {
@@ -124,11 +124,12 @@ void bind_residuals(py::module_& module) {
       .def(
           "read",
           [](const Residuals& self, py::handle name) -> py::object {
-            const auto found = self.read(name_from(name));
+            const auto text = name_from(name);
+            const auto found = without_gil([&] { return self.read(text); });
             return found ? py::object(array_of(*found)) : py::none();
           },
           "name"_a)
-      .def("rescale", &Residuals::rescale, "factor"_a)
+      .def("rescale", &Residuals::rescale, "factor"_a, py::call_guard<WithoutGil>())
       .def("state", &state_of)
       .def("load", &load, "state"_a);
 }

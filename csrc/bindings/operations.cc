@@ -38,7 +38,8 @@ namespace {
 /// Of arrays that the ranks have all on GPUs or all on the host, where NCCL connects them.
 Call call_on(const char* kind, py::handle name, const Operand& operand, const Communicator& set) {
   Call call = call_of(kind, name, operand);
-  if (operand.on_gpu()) set.describe_gpus(call);
+  const Piece whole{operand.input(), {}};
+  set.describe_gpus(call, {&whole, 1});
   return call;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <set>
 #include <utility>
 
 #include "collective/compressed.h"
@@ -217,8 +218,19 @@ bool Communicator::share_memory(std::span<const int> machines) {
   return lane_.board() != nullptr;
 }
 
-void Communicator::describe_gpus(Call& call) const {
-  if (lane_.nccl()) call.detail += call.detail.empty() ? "on GPUs" : ", on GPUs";
+void Communicator::describe_gpus(Call& call, std::span<const Piece> arrays) const {
+  if (!lane_.uses_nccl() || !on_gpu(arrays)) return;
+  std::set<int> gpus;
+  std::string others;
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    const ConstBuffer& memory = arrays[i].input;
+    if (on_gpu(memory))
+      gpus.insert(memory.device.number);
+    else if (memory.bytes)
+      others += (others.empty() ? " but for arrays " : ", ") + std::to_string(i);
+  }
+  if (!call.detail.empty()) call.detail += ", ";
+  call.detail += (gpus.size() > 1 ? "on several GPUs" : "on GPUs") + others;
 }
 
 bool Communicator::close(const std::string& why) {

@@ -93,8 +93,9 @@ class Communicator {
   /// From now on arrays of GPUs go over NCCL where it can do what is called (nccl_route.h). All
   /// ranks of the set must have it, in the same version, and a GPU, and call this.
   void use_nccl() { lane_.use_nccl(); }
-  /// Where they do, ranks must have their arrays on GPUs or none of them: the call says so.
-  void describe_gpus(Call& call) const;
+  /// Where they do, the routes of a call depend on which of its arrays are on GPUs: the call says
+  /// so, as it must be the same on all ranks.
+  void describe_gpus(Call& call, std::span<const Piece> arrays) const;
 
   /// Measures latency, bandwidth and the speed of reduction together with the other ranks, unless
   /// they are known, and keeps what the slowest found. The first collective of 4 KiB or more does

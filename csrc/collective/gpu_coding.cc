@@ -125,7 +125,7 @@ bool GpuCoding::passed(Step step) {
   if (findings_) {
     if (const int rank = findings_->wrong(step); rank >= 0) refuse(rank, FixedLength::kBadScale);
   }
-  if (step == end_) {
+  if (end_ && step == end_) {
     messages_.mark_idle();
     scratch_.mark_idle();
     if (findings_) findings_->mark_idle();

@@ -150,7 +150,7 @@ bool GpuSparseCoding::passed(Step step) {
   if (!steps_.passed(step)) return false;
   if (const int rank = findings_->wrong(step); rank >= 0)
     refuse(rank, "the sparse payload is malformed");
-  if (step == end_) {
+  if (end_ && step == end_) {
     messages_.mark_idle();
     scratch_.mark_idle();
     findings_->mark_idle();

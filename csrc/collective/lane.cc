@@ -55,7 +55,7 @@ Lane::Lane(const Lane& blocking, Asynchronous one)
   if (blocking.nccl_) use_nccl(blocking.nccl_->another());
 }
 
-Lane::~Lane() = default;
+Lane::~Lane() { end_nccl(); }
 
 Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transport>& transport,
            int set, const std::vector<int>& members, const Settings& settings, int first_tag,
@@ -81,11 +81,17 @@ void Lane::use_nccl() { use_nccl(std::make_shared<NcclConnection>()); }
 
 void Lane::use_nccl(std::shared_ptr<NcclConnection> connection) {
   nccl_ = std::move(connection);
+  uses_nccl_ = true;
   control_->abandon_on_failure(nccl_);
 }
 
 void Lane::abandon_nccl() const {
   if (nccl_) nccl_->abandon();
+}
+
+void Lane::end_nccl() {
+  if (nccl_) nccl_->finish(settings_.stall_timeout);
+  nccl_.reset();
 }
 
 void Lane::keep_until_exit() const {

@@ -81,12 +81,13 @@ class Lane {
 
   /// From now on arrays of GPUs go over NCCL. All ranks of the set have it, alike.
   void use_nccl();
+  bool uses_nccl() const { return uses_nccl_; }
   /// How they are connected by it; null where not all have it.
   NcclConnection* nccl() const { return nccl_.get(); }
   /// A call was given up: nothing of NCCL's waits for its peers any more.
   void abandon_nccl() const;
   /// Ends that. No call is under way.
-  void end_nccl() { nccl_.reset(); }
+  void end_nccl();
 
   /// All that messages of a failed call may still touch.
   void keep_until_exit() const;
@@ -165,6 +166,7 @@ class Lane {
   std::shared_ptr<Board> board_;
   std::shared_ptr<Transport> across_;
   Neighbours neighbours_;
+  bool uses_nccl_ = false;
   std::shared_ptr<NcclConnection> nccl_;
   std::uint64_t sequence_ = 0;
   const bool explains_;

@@ -1,6 +1,8 @@
 #include "collective/nccl_connection.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "collective/exchange.h"
@@ -85,6 +87,26 @@ void NcclConnection::begin(const cuda::NcclId& id, int size, int rank) {
   if (abandoned_) throw Error("NCCL was given up before it was connected");
   stream_.emplace(*device_);
   communicator_.emplace(*device_, id, size, rank);
+}
+
+void NcclConnection::finish(double seconds) {
+  if (!stream_) return;
+  const auto begun = std::chrono::steady_clock::now();
+  const auto is_late = [&] {
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - begun;
+    return seconds > 0 && waited.count() > seconds;
+  };
+  const auto is_abandoned = [&] {
+    const std::lock_guard lock(mutex_);
+    return abandoned_;
+  };
+  try {
+    cuda::Event last(*device_);
+    last.record(*stream_);
+    while (!last.reached() && !is_abandoned() && !is_late())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  } catch (const Error&) {  // the driver has ended
+  }
 }
 
 Progress NcclConnection::progress() {

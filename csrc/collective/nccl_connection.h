@@ -57,6 +57,10 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
     enqueue(*communicator_);
   }
 
+  /// Waits until all that was called has been done, however late the caller's streams come to it;
+  /// not after it was given up, and no longer than so many seconds, unless that is 0.
+  void finish(double seconds);
+
   Progress progress() override;
   void abandon() override;
 

@@ -248,9 +248,15 @@ std::string NcclCommunicator::error() const {
 
 void NcclCommunicator::abort() {
   if (!handle_) return;
-  const Device::Current current(device_);
-  const auto& nccl = Nccl::get();
-  nccl.check(nccl.CommAbort(std::exchange(handle_, nullptr)), "to abort an NCCL communicator");
+  // NCCL frees memory then, and so waits for all kernels of the GPU: those of other communicators,
+  // too, which end only if they are aborted as well. So nobody waits for it.
+  std::thread([&device = device_, handle = std::exchange(handle_, nullptr)] {
+    try {
+      const Device::Current current(device);
+      Nccl::get().CommAbort(handle);
+    } catch (const Error&) {  // the driver has ended
+    }
+  }).detach();
 }
 
 template <class F>

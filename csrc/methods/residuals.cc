@@ -96,7 +96,9 @@ Residuals::Found Residuals::of(Ranks& ranks, const Bucket& bucket, bool per_rank
     if (whole && !more.empty()) add(residual->kept(), std::exchange(more, {}));
     found.added.push_back(std::move(more));
   }
-  found.values = ranks.values_of(*found.vector, bucket.device);
+  // On one machine nothing is compressed but by methods that are per rank: no GPU need hold it.
+  if (!bucket.device.is_gpu() || whole || !ranks.on_one_machine())
+    found.values = ranks.values_of(*found.vector, bucket.device);
   return found;
 }
 

@@ -35,8 +35,13 @@ std::span<float> Vector::on_device(cuda::Device& device, cuda::StreamHandle stre
   if (count_ == 0) return {};
   if (!there_ || &there_->device != &device) {
     const auto values = std::as_bytes(on_host());
-    there_.emplace(device, stream, values.size());
-    cuda::upload(device, stream, there_->memory.data(), values);
+    auto& there = there_.emplace(device, stream, values.size());
+    try {
+      cuda::upload(device, stream, there.memory.data(), values);
+    } catch (...) {
+      there_.reset();  // the values are on the host still
+      throw;
+    }
     values_ = {};
   } else if (there_->stream != stream) {
     cuda::Event used(device);

@@ -81,6 +81,11 @@ class View:
             return duplicate(self.operand, copies)
         return np.array(self.operand)
 
+    def give_back(self) -> None:
+        """After an operation that has no result here."""
+        if isinstance(self.operand, OnDevice):
+            given(self.operand)
+
     def write_back(self) -> None:
         """After an operation in place on `operand` or `array`: brings the result to where it belongs."""
         if isinstance(self.source, OnDevice):
@@ -131,6 +136,7 @@ def _view_of_device(device: OnDevice, what: str, writable: bool) -> View:
         raise ValueError(f"{what}: the array is read only, and this operation works in place")
 
     def wrap(out: Array | OnDevice) -> Any:
+        given(device)  # what the call still reads may be written to from now on
         return given(out) if isinstance(out, OnDevice) else filled(device, out)
 
     source = device if device.writable else None

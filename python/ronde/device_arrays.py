@@ -69,8 +69,8 @@ class DeviceArray:
 
 
 def on_device(x: Any, together: OnDevice | None = None) -> OnDevice | None:
-    """Nothing if `x` is no array of a GPU. `together`: one of the same call, made just before. Raises
-    `TypeError` for one that cannot be taken."""
+    """Nothing if `x` is no array of a GPU. `together`: one of the same call, since which nothing has
+    been enqueued. Raises `TypeError` for one that cannot be taken."""
     if isinstance(x, (np.ndarray, np.generic)):
         return None
     torch = sys.modules.get("torch")
@@ -141,7 +141,16 @@ def _of_torch(x: Any, torch: Any, together: OnDevice | None) -> OnDevice:
         return torch.empty(shape, dtype=x.dtype, device=x.device)
 
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else np.dtype(name)
-    return _taken(x, x.data_ptr(), tuple(x.shape), dtype, is_bfloat16, not negated, new, together)
+    return _taken(
+        x,
+        x.data_ptr(),
+        tuple(x.shape),
+        dtype,
+        is_bfloat16,
+        not negated,
+        new,
+        None if negated else together,
+    )
 
 
 def _of_cupy(x: Any, cupy: Any, together: OnDevice | None) -> OnDevice:

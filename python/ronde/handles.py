@@ -203,7 +203,7 @@ def reduce_async(
     factors = prescale_factor, postscale_factor
     return _submit(
         lambda engine, to: engine.reduce(to, seen.operand, root, op, name, *factors, seen.dtype),
-        lambda result: None if result is None else seen.wrap(result),
+        lambda result: seen.give_back() if result is None else seen.wrap(result),
         process_set,
     )
 

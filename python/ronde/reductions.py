@@ -236,7 +236,11 @@ def reduce(
     root = root_of(root_rank, process_set)
     factors = prescale_factor, postscale_factor
     output = communicator.reduce(seen.operand, root, op, name, *factors, dtype=seen.dtype)
-    return None if output is None else seen.wrap(output)
+    if output is None:
+        seen.give_back()
+        return None
+    result: T = seen.wrap(output)
+    return result
 
 
 def reducescatter(
