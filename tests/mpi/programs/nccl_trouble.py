@@ -32,6 +32,7 @@ def mismatch() -> None:
         lambda: ronde.allreduce(mine, ronde.Sum),
         lambda: ronde.allreduce_async(mine, ronde.Sum, name="x").wait(),
         lambda: ronde.grouped_allreduce([mine, mine], ronde.Sum),
+        lambda: ronde.grouped_allreduce([on_gpu(x), mine], ronde.Sum),
         lambda: ronde.reduce(mine, 0, ronde.Sum),
         lambda: ronde.reducescatter(mine, ronde.Sum),
         lambda: ronde.broadcast(mine, 0),
