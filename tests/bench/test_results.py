@@ -1,4 +1,4 @@
-"""Rows as tables and charts."""
+"""Rows as tables and charts, and why there are none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ronde.bench import chart, table
+from ronde.bench import chart, rounds, table
 from ronde.bench.cells import Cell, Row
 from ronde.bench.codecs import CodecRow
 
@@ -160,3 +160,14 @@ def test_the_trade_off_is_drawn_with_every_name(tmp_path: Path) -> None:
     assert [f"name{i}" for i in range(30) if f"<!-- name{i} -->" not in svg] == []
     chart.trade_off(points[:1], 0.1, str(tmp_path / "chart.png"), "a link")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_reason_of_a_launcher_is_a_sentence() -> None:
+    rule = "-" * 74
+    log = (
+        f"{rule}\nThe PMIx server's listener thread failed to start. We cannot\ncontinue.\n{rule}\n"
+    )
+    said = "The PMIx server's listener thread failed to start. We cannot continue."
+    assert rounds._reason(log, [1]) == said
+    assert rounds._reason(f"{log}x.SomeError: no\n{log}", [1]) == "x.SomeError: no"
+    assert rounds._reason("", [0, 3]) == "it ended with status 3 before the job was done"

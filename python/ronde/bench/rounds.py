@@ -34,6 +34,7 @@ _STANDALONE = Path(__file__).with_name("standalone.py")
 _POLL_SECONDS = 0.2  # seldom: the ranks need the cores
 _PATIENCE_SECONDS = 300.0
 _GRACE_SECONDS = 10.0
+_LAST_LINES = 5  # of a launcher, whose sentences take several
 
 # With more ranks than cores a waiting rank has to let others run, which not every library does by
 # itself. Each looks at its own variables only.
@@ -247,10 +248,10 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _reason(log: str, statuses: Sequence[int]) -> str:
-    """What the ranks have said last, in a line."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    """What the ranks or their launcher have said last, in a line."""
+    lines = [line.strip() for line in log.splitlines() if re.search(r"\w", line)]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     ours = [line.removeprefix("ronde: ") for line in lines if line.startswith("ronde: ")]
     status = next((each for each in statuses if each), 0)
-    found = errors or ours or lines
-    return printable((found or [f"it ended with status {status} before the job was done"])[-1])
+    found = errors or ours or [" ".join(lines[-_LAST_LINES:])]
+    return printable(found[-1] or f"it ended with status {status} before the job was done")
