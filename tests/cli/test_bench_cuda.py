@@ -32,7 +32,7 @@ def test_every_collective_is_measured_and_right(tmp_path: Path) -> None:
         "all", "-np", "2", "--sizes", "8,100K", cwd=tmp_path, FAKE_CUDA_DELAYS="3"
     )
     assert "# GPU:       Fake GPU, sm_90; each rank has that of its local rank modulo 1" in printed
-    assert "# arrays:    in GPU memory; times include copies to and from the host" in printed
+    assert "# arrays:    in GPU memory; times include the wait for the result" in printed
     assert "# allreduce on 2 ranks, in place, cuda buffers" in printed
     assert len(rows) == 2 * (len(COLLECTIVES) - 1) + 1
     for row in rows:

@@ -30,8 +30,8 @@ class RondeCuda(Ronde):
         name, architecture, _ = gpus[self._gpu]
         self.about |= {
             "GPU": f"{name}, sm_{architecture}; each rank has that of its local rank modulo {len(gpus)}",
-            "arrays": "in GPU memory; times include copies to and from the host, "
-            "and the wait for the result",
+            "arrays": "in GPU memory; times include the wait for the result, "
+            "and copies to the host and back where they are made",
         }
 
     def empty(self, count: int, cell: Cell) -> Any:
