@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
-from typing import Any
+import sys
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -96,6 +98,38 @@ def test_numbers_stay_numbers_of_their_kind(x: Any) -> None:
     seen = view(x)
     back = seen.wrap(seen.array.copy())
     assert type(back) is type(x) and back == x
+
+
+def test_arrays_of_jax_on_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class JaxArray(GpuArray):
+        """Has the interface, but does not say in the order of which stream."""
+
+        __cuda_array_interface__: ClassVar = {
+            "shape": (3,),
+            "typestr": "<f4",
+            "data": (4096, True),
+            "version": 2,
+        }
+
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(Array=JaxArray))
+    with pytest.raises(ronde.UnavailableError, match=r"x: .*memory of a device"):
+        view(JaxArray())
+
+
+@pytest.mark.parametrize(
+    "changed", [{"shape": (2.5,)}, {"shape": (-3,)}, {"shape": 3}, {"data": ("here", False)}]
+)
+def test_an_interface_that_is_wrong_is_said_to_be(changed: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="x: __cuda_array_interface__ of CupyLike is wrong"):
+        view(CupyLike(**changed))
+
+
+@pytest.mark.parametrize(
+    "arguments", [(5,), ((-1,),), ((2.5,),), ((3,), object), ((3,), "U4")], ids=str
+)
+def test_a_device_array_needs_lengths_and_a_type_that_is_known(arguments: Any) -> None:
+    with pytest.raises(TypeError, match=r"shape must be|not supported"):
+        ronde.DeviceArray(*arguments)
 
 
 def test_the_memory_of_another_device_is_refused_with_a_remedy() -> None:

@@ -30,10 +30,13 @@ def test_connected(members: list[Home]) -> None:
     [
         ([home("a", "x"), home("b", "")], "rank 1 of the process set lacks a GPU or NCCL"),
         ([home("a", "x", ""), home("b", "y")], "rank 0 of the process set lacks a GPU or NCCL"),
-        ([home("a", "x"), home("b", "y", "2.27.3")], "2.28.9 on rank 0, 2.27.3 on rank 1"),
+        (
+            [home("a", "x"), home("b", "y", "2.27.3")],
+            "2.28.9 on rank 0 of the process set, 2.27.3 on rank 1",
+        ),
         ([home("a", "x", "2.13.4"), home("b", "y", "2.13.4")], "2.13.4 is older than 2.14"),
-        ([home("a", "x"), home("a", "x")], "a has 2 ranks and only 1 GPUs"),
-        ([home("b", "x y"), home("a", "z"), home("a", "z")], "a has 2 ranks and only 1 GPUs"),
+        ([home("a", "x"), home("a", "x")], "a has 2 ranks and 1 GPU for them"),
+        ([home("b", "x y"), home("a", "z"), home("a", "z")], "a has 2 ranks and 1 GPU for them"),
         ([home("a", "x", "2.30.1", True), home("a", "x", "2.30.1")], "a has 2 ranks"),
     ],
 )

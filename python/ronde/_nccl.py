@@ -74,7 +74,7 @@ def objection(members: Sequence[Equipped]) -> str:
         if not member.gpus or not member.nccl:
             return f"rank {rank} of the process set lacks a GPU or NCCL"
         if member.nccl != members[0].nccl:
-            return f"NCCL is {members[0].nccl} on rank 0, {member.nccl} on rank {rank}"
+            return f"NCCL is {members[0].nccl} on rank 0 of the process set, {member.nccl} on rank {rank}"
     version = members[0].nccl
     if tuple(int(part) for part in version.split(".")) < _OLDEST:
         return f"NCCL {version} is older than {_OLDEST[0]}.{_OLDEST[1]}"
@@ -87,5 +87,6 @@ def objection(members: Sequence[Equipped]) -> str:
         gpus[member.host] |= set(member.gpus)
     for host, count in ranks.items():
         if len(gpus[host]) < count:
-            return f"{host.split()[0]} has {count} ranks and only {len(gpus[host])} GPUs for them"
+            have = len(gpus[host])
+            return f"{host.split()[0]} has {count} ranks and {have} GPU{'s' * (have != 1)} for them"
     return ""

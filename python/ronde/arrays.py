@@ -104,7 +104,8 @@ def view(
     """`x` as the core sees it. `together`: one of the same call, made just before.
 
     Raises `TypeError` for what is no array or has elements of another type, `ValueError` if it must be
-    writable and is not, `UnavailableError` for memory of a device. `what`: the argument, in these errors.
+    writable and is not, `UnavailableError` for memory of a device that is no GPU of CUDA. `what`: the
+    argument, in these errors.
     """
     try:
         before = together.operand if together else None

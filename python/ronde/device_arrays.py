@@ -8,6 +8,7 @@ an asynchronous one: after `wait`) sees the result. So the caller need not synch
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -42,15 +43,19 @@ class DeviceArray:
 
     Args:
         shape: of the array.
-        dtype: what NumPy has.
+        dtype: one of those that collectives take, but bfloat16, which NumPy lacks.
         device: the number of the GPU.
+
+    Raises:
+        TypeError: the shape is no tuple of lengths, or the dtype is not supported.
+        UnavailableError: there is no driver, or no such GPU.
     """
 
     def __init__(
         self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, device: int = 0
     ) -> None:
-        self.shape = tuple(shape)
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape = _checked(shape)
+        self.dtype: np.dtype[Any] = _native(np.dtype(dtype))
         size = math.prod(self.shape) * self.dtype.itemsize
         self._memory = _core.DeviceMemory(size, device)
 
@@ -63,6 +68,9 @@ class DeviceArray:
             "version": 3,
             "stream": _DEFAULT_STREAM,
         }
+
+    def __array__(self, *_: Any, **__: Any) -> Array:
+        raise TypeError("this array is in the memory of a GPU; cupy.asarray(x).get() copies it")
 
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
@@ -79,6 +87,9 @@ def on_device(x: Any, together: OnDevice | None = None) -> OnDevice | None:
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
         return _of_cupy(x, cupy, together)
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(x, jax.Array):
+        return None  # its interface does not say in which stream's order it may be touched
     try:
         interface = x.__cuda_array_interface__
     except (AttributeError, RuntimeError):  # the latter from arrays of JAX on the CPU
@@ -167,8 +178,9 @@ def _of_cupy(x: Any, cupy: Any, together: OnDevice | None) -> OnDevice:
 
 def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) -> OnDevice:
     try:
-        shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+        shape, dtype = _checked(interface["shape"]), np.dtype(interface["typestr"])
         pointer, read_only = interface["data"]
+        pointer = operator.index(pointer)
     except (KeyError, TypeError, ValueError) as error:
         raise TypeError(
             f"__cuda_array_interface__ of {type(x).__name__} is wrong: {error!r}"
@@ -202,9 +214,23 @@ def _taken(
         return made
 
     core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
-    return OnDevice(
-        x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x), together
-    )
+    try:
+        return OnDevice(
+            x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x), together
+        )
+    except ValueError as error:  # it is not the memory of a GPU
+        raise TypeError(str(error)) from None
+
+
+def _checked(shape: Any) -> tuple[int, ...]:
+    """Raises TypeError."""
+    try:
+        lengths = tuple(map(operator.index, shape))
+    except TypeError:
+        lengths = (-1,)
+    if min(lengths, default=0) < 0:
+        raise TypeError(f"shape must be a tuple of lengths, not {shape!r}") from None
+    return lengths
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -224,6 +250,8 @@ def no_dtype(what: str) -> TypeError:
 
 def _are_contiguous(strides: tuple[int, ...], shape: tuple[int, ...], itemsize: int) -> bool:
     """Dimensions of one element may have any stride."""
+    if len(strides) != len(shape):
+        return False
     expected = [itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape))]
     return all(
         length == 1 or have == want

@@ -210,7 +210,8 @@ def scatter(
         process_set: the ranks that take part; None for all.
 
     Returns:
-        A new array, on all ranks of the kind that the root passed (NumPy or torch).
+        A new array, on all ranks of the kind that the root passed (NumPy or torch; for an array of a
+        GPU, one of the host).
 
     Raises:
         TypeError: the root passed no array, or one of no dimensions.

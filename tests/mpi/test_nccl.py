@@ -26,6 +26,7 @@ def test_collectives_of_device_arrays(ranks: int, shared: str) -> None:
 
 def test_how_calls_go_is_said() -> None:
     job = run(2, "device_arrays.py", "nccl", RONDE_LOG="debug", **variables(2))
+    assert job.status == 0, job.output
     assert "arrays of GPUs go over NCCL" in job.output
     assert "allreduce (float32, shape (8, 3), op=sum): over NCCL" in job.output
 
@@ -34,7 +35,7 @@ def test_ranks_without_enough_gpus_copy() -> None:
     job = run(2, "device_arrays.py", "interface", RONDE_LOG="info", **variables(1))
     assert job.status == 0, job.output
     assert "copied through the memory of the host" in job.output
-    assert "has 2 ranks and only 1 GPUs" in job.output
+    assert "has 2 ranks and 1 GPU for them" in job.output
 
 
 def test_ranks_that_use_the_same_gpu_copy() -> None:
@@ -53,6 +54,12 @@ def test_arrays_on_gpus_and_on_the_host_do_not_belong_together() -> None:
     job = run(2, "nccl_trouble.py", "mismatch", **variables(2))
     assert job.status == 0, job.output
     assert "noticed" in job.output
+
+
+def test_what_a_call_has_read_may_be_written_to() -> None:
+    job = run(2, "nccl_trouble.py", "reuse", **variables(2))
+    assert job.status == 0, job.output
+    assert "as it was" in job.output
 
 
 def test_no_stream_waits_for_a_rank_that_was_given_up() -> None:

@@ -109,9 +109,20 @@ def collectives(dtype: str, shape: tuple[int, ...]) -> None:
     ]
     for handle, expected in pending:
         same(handle.wait(), expected)
-    at_root = ronde.reduce(on_device(x), 0, ronde.Sum), ronde.reduce(x, 0, ronde.Sum)
-    if ronde.rank() == 0:
-        same(*at_root)
+    at_root = [
+        (ronde.reduce(on_device(x), 0, ronde.Sum), ronde.reduce(x, 0, ronde.Sum)),
+        (ronde.reduce_async(on_device(x), 0, ronde.Max).wait(), ronde.reduce(x, 0, ronde.Max)),
+        (ronde.gather(on_device(x)), ronde.gather(x)),
+    ]
+    for found, expected in at_root:
+        if ronde.rank() == 0:
+            same(found, expected)
+        else:
+            assert found is None
+    root = on_device(x) if ronde.rank() == 0 else None
+    np.testing.assert_array_equal(
+        ronde.scatter(root), ronde.scatter(x if ronde.rank() == 0 else None)
+    )
     mine = [on_device(x), on_device(x + x)]
     in_place = ronde.grouped_allreduce_(mine, ronde.Sum)
     assert all(one is other for one, other in zip(in_place, mine, strict=True))

@@ -1,6 +1,6 @@
 """What goes wrong where NCCL connects the ranks (the fake one, by which a rank can be stopped).
 
-nccl_trouble.py mismatch|silent
+nccl_trouble.py mismatch|reuse|silent
 """
 
 from __future__ import annotations
@@ -52,6 +52,26 @@ def mismatch() -> None:
         print("noticed")
 
 
+def reuse() -> None:
+    """Inputs get other values when the calls have ended, of which the handles are kept."""
+    ones, others = np.ones(200_000, np.float32), np.full(200_000, 100, np.float32)
+    for _ in range(20):
+        inputs = [on_gpu(ones) for _ in range(4)]
+        handles = [
+            ronde.reduce_async(inputs[0], 0, ronde.Sum),
+            ronde.reducescatter_async(inputs[1], ronde.Sum),
+            ronde.allreduce_async(inputs[2], ronde.Sum),
+            ronde.broadcast_async(inputs[3], 1),
+        ]
+        results = [handle.wait() for handle in handles]
+        for each in inputs:
+            device_arrays.write_back(device_arrays.on_device(each), others)
+        for result, expected in zip(results, (2, 2, 2, 1), strict=True):
+            assert result is None or (values_of(result) == expected).all(), expected
+    if ronde.rank() == 0:
+        print("as it was")
+
+
 def silent() -> None:
     """A rank whose GPU never comes to what it has agreed to, and which then calls nothing more."""
     x = np.full(3, 1 + ronde.rank(), np.float32)
@@ -70,4 +90,4 @@ def silent() -> None:
 
 
 ronde.init()
-{"mismatch": mismatch, "silent": silent}[sys.argv[1]]()
+{"mismatch": mismatch, "reuse": reuse, "silent": silent}[sys.argv[1]]()
