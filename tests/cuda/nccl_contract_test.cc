@@ -90,7 +90,7 @@ void check_joined() {
     auto array = me.array(filled(me.rank + 1));
     const Piece piece{array.buffer(), array.buffer()};
     Call call = named("allreduce");
-    me.set->describe_gpus(call);
+    me.set->describe_gpus(call, {&piece, 1});
     allreduce_by_route(*me.set, call, piece, kSum);
     CHECK(array.bytes() == filled(3));
     me.set->join(Join::size, [] {}, [] { return std::uint64_t{0}; });
@@ -111,7 +111,7 @@ void check_lanes() {
         const Piece piece{arrays.back()->buffer(), arrays.back()->buffer()};
         Submission::What what{.call = named("allreduce"), .begin = {}, .fusable = {{piece, kSum}}};
         what.call.name = std::to_string(i);
-        me.set->describe_gpus(what.call);
+        me.set->describe_gpus(what.call, {&piece, 1});
         what.begin = [](Routes& routes, Operation& operation) {
           return routes.choose(Collective::broadcast, {}).barrier(operation);
         };
@@ -150,8 +150,9 @@ void check_mismatch() {
       auto host = filled(me.rank);
       const Buffer own = me.rank == 1 ? Buffer{host.data(), host.size(), {}} : array.buffer();
       Call call = named("allreduce");
-      if (me.rank != 1) me.set->describe_gpus(call);
-      const auto error = thrown_by([&] { allreduce_by_route(*me.set, call, {own, own}, kSum); });
+      const Piece piece{own, own};
+      me.set->describe_gpus(call, {&piece, 1});
+      const auto error = thrown_by([&] { allreduce_by_route(*me.set, call, piece, kSum); });
       CHECK(contains(error, "ranks 0,2: allreduce (on GPUs)"));
       CHECK(contains(error, "rank 1: allreduce"));
       CHECK(array.bytes() == filled(me.rank) && host == filled(me.rank));
