@@ -48,7 +48,7 @@ void find_beyond(Device& device, StreamHandle stream, std::span<const Limited> a
   }
   if (units == 0) return;
   const auto there = uploaded(device, stream, std::as_bytes(std::span(table)));
-  device.launch(stream, "finite", units * kWarp,
+  device.launch(stream, "find_beyond", units * kWarp,
                 Finite{.arrays = reinterpret_cast<const FiniteArray*>(there.data()),
                        .count = static_cast<u32>(table.size()),
                        .units = units,

@@ -75,7 +75,7 @@ DEVICE bool within_limit(const FiniteArray& array, u64 unit) {
 
 }  // namespace
 
-KERNEL(finite, Finite, a) {
+KERNEL(find_beyond, Finite, a) {
   bool within = true;
   ROLLED for (u64 unit = thread() / kWarp; unit < a.units; unit += threads() / kWarp) {
     const FiniteArray& array = a.arrays[array_of(a.arrays, a.count, unit)];
