@@ -97,7 +97,7 @@ void bind_cuda(py::module_& module) {
   module.def("cuda_driver_version", [] { return cuda::Driver::get().version(); });
   module.def("nccl_look_in", &cuda::Nccl::look_in, "file"_a,
              "Where NCCL is, if the process has not loaded one. Before its first use.");
-  module.def("nccl_version", [] { return cuda::Nccl::get().version(); });
+  module.def("nccl_version", [] { return cuda::Nccl::get().version_text(); });
   module.def(
       "nccl_shares_gpus", [] { return cuda::Nccl::get().shares_gpus(); },
       "Whether several ranks may use one GPU.");

@@ -17,22 +17,22 @@ namespace ronde {
 namespace {
 
 /// In memory of the host, or of a GPU.
-struct Vector {
+struct Values {
   std::span<const float> values;
   std::span<float> result;
-  const GpuStream* stream = nullptr;
+  const cuda::Queue* queue = nullptr;
 };
 
-std::unique_ptr<Coding> coding_of(Summand summand, const GpuStream* stream) {
-  if (!stream) return std::make_unique<HostCoding>(std::move(summand));
+std::unique_ptr<Coding> coding_of(Summand summand, const cuda::Queue* queue) {
+  if (!queue) return std::make_unique<HostCoding>(std::move(summand));
   if (summand.compression.compressor->block_code())
-    return std::make_unique<GpuCoding>(std::move(summand), *stream);
-  return std::make_unique<GpuSparseCoding>(std::move(summand), *stream);
+    return std::make_unique<GpuCoding>(std::move(summand), *queue);
+  return std::make_unique<GpuSparseCoding>(std::move(summand), *queue);
 }
 
 /// Where the payload of the sum is the sum of the payloads, it is found like any other sum.
 Task<> add_payloads(Lane& lane, Transport& transport, Operation& operation, Compression compression,
-                    Vector vector, Reduction after) {
+                    Values vector, Reduction after) {
   const auto& compressor = *compression.compressor;
   const Buffer payload = operation.allocate(compressor.capacity(vector.values.size())).buffer();
   const std::size_t length = compressor.encode(vector.values, compression.residual,
@@ -52,7 +52,7 @@ Task<> add_payloads(Lane& lane, Transport& transport, Operation& operation, Comp
 /// After phase 0, between ranks that share no memory, or take no notice of it. `after` says what
 /// the sum is scaled by.
 Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compression compression,
-                Vector vector, Reduction after) {
+                Values vector, Reduction after) {
   const auto& compressor = *compression.compressor;
   if (compressor.summable_offset()) {
     co_await add_payloads(lane, transport, operation, compression, vector, after);
@@ -72,7 +72,7 @@ Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compress
   const int tag = lane.data_tag(operation);
   lane.next(operation);  // it takes two tags
   auto coding = coding_of({compression, vector.values, vector.result, factor, transport.rank()},
-                          vector.stream);
+                          vector.queue);
   const auto work = std::make_shared<CompressedAllreduce>(
       transport, compression, vector.values.size(), std::move(coding), tag);
   lane.takes(operation, Counter::bytes_compressed, vector.values.size_bytes());
@@ -105,7 +105,7 @@ Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> 
   // It is in units of a sum, and meanwhile in those of what is sent.
   postscale(inside, left.data(), left.size());
   const auto own = floats_of(slices.own());
-  const Vector slice{own, own};
+  const Values slice{own, own};
   co_await compress(lane, *lane.across(), operation, compression, slice, outside);
   prescale({.dtype = DType::float32, .prescale = inside.divisor}, left.data(), left.size());
   co_await slices.spread();
@@ -125,7 +125,7 @@ Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> p
     prescale(reduction, result.data, elements_of(reduction, result));
     values = result;
   }
-  const Vector vector{floats_of(values), floats_of(result)};
+  const Values vector{floats_of(values), floats_of(result)};
   co_await compress(lane, lane.transport(), operation, compression, vector, after(reduction, 1));
   if (packed) unpack(lane.recorder(), pieces, result);
 }
@@ -139,7 +139,7 @@ Task<> compress_on_gpu(Lane& lane, Operation& operation, std::span<const Piece> 
   GpuVector there(pieces, reduction);
   co_await there.may_be_touched();
   there.pack();
-  const Vector vector{there.values(), there.result(), &there.stream()};
+  const Values vector{there.values(), there.result(), &there.queue()};
   co_await compress(lane, lane.transport(), operation, compression, vector, after(reduction, 1));
   there.unpack();
 }

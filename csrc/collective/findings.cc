@@ -5,21 +5,21 @@
 
 namespace ronde {
 
-Findings::Findings(const GpuStream& stream, std::size_t ranks, std::size_t copies)
-    : stream_(stream), ranks_(ranks) {
+Findings::Findings(const cuda::Queue& queue, std::size_t ranks, std::size_t copies)
+    : queue_(queue), ranks_(ranks) {
   const auto take = [&](cuda::Memory::Kind kind) {
-    return cuda::ScratchPool::of(stream.device, kind)
-        .take(stream.handle, ranks * copies * sizeof(unsigned));
+    return cuda::ScratchPool::of(queue.device, kind)
+        .take(queue.stream, ranks * copies * sizeof(unsigned));
   };
   device_ = take(cuda::Memory::Kind::device);
   pinned_ = take(cuda::Memory::Kind::pinned);
   there_ = reinterpret_cast<unsigned*>(device_.data());
   here_ = reinterpret_cast<unsigned*>(pinned_.data());
-  stream.device.fill(stream.handle, there_, 0, device_.size());
+  queue.device.fill(queue.stream, there_, 0, device_.size());
 }
 
 std::uint64_t Findings::copy(cuda::Steps& steps) {
-  stream_.device.copy(stream_.handle, here_ + copied_ * ranks_, flags(), ranks_ * sizeof(unsigned));
+  queue_.device.copy(queue_.stream, here_ + copied_ * ranks_, flags(), ranks_ * sizeof(unsigned));
   ++copied_;
   return steps_.emplace_back(steps.add());
 }

@@ -9,21 +9,16 @@
 #include <cstdint>
 #include <deque>
 
+#include "cuda/order.h"
 #include "cuda/scratch.h"
 #include "cuda/steps.h"
 
 namespace ronde {
 
-/// Where a call enqueues what it does on a GPU.
-struct GpuStream {
-  cuda::Device& device;
-  cuda::StreamHandle handle;
-};
-
 class Findings {
  public:
   /// They are copied so many times, at most.
-  Findings(const GpuStream& stream, std::size_t ranks, std::size_t copies);
+  Findings(const cuda::Queue& queue, std::size_t ranks, std::size_t copies);
 
   /// Of all ranks, for what is enqueued before the next copy.
   unsigned* flags() const { return there_ + copied_ * ranks_; }
@@ -37,7 +32,7 @@ class Findings {
   void mark_idle();
 
  private:
-  const GpuStream stream_;
+  const cuda::Queue queue_;
   const std::size_t ranks_;
   cuda::Scratch device_, pinned_;
   unsigned *there_, *here_;

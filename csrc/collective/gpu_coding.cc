@@ -17,11 +17,11 @@ float* data_of(std::span<float> values) { return values.empty() ? nullptr : valu
 
 }  // namespace
 
-GpuCoding::GpuCoding(Summand summand, const GpuStream& stream)
+GpuCoding::GpuCoding(Summand summand, const cuda::Queue& queue)
     : Coding(std::move(summand)),
-      stream_(stream),
-      codec_(stream.device, *compressor().block_code()),
-      steps_(stream.device, stream.handle) {}
+      queue_(queue),
+      codec_(queue.device, *compressor().block_code()),
+      steps_(queue.device, queue.stream) {}
 
 std::byte* GpuCoding::begin(const Cut& cut) {
   cut_ = cut;
@@ -33,7 +33,7 @@ std::byte* GpuCoding::begin(const Cut& cut) {
 
 void GpuCoding::take_memory() {
   using Kind = cuda::Memory::Kind;
-  const auto& [device, stream] = stream_;
+  const auto& [device, stream] = queue_;
   const std::size_t ranks = cut_.slices.size();
   const std::size_t sums = cut_.longest ? (own().count + cut_.longest - 1) / cut_.longest : 0;
   const auto layout = [&](std::byte* memory) {
@@ -46,7 +46,7 @@ void GpuCoding::take_memory() {
   scratch_ = cuda::ScratchPool::of(device, Kind::device).take(stream, layout(nullptr));
   layout(scratch_.data());
   messages_ = cuda::ScratchPool::of(device, Kind::pinned).take(stream, cut_.messages);
-  if (codec_.has_scales()) findings_.emplace(stream_, ranks, sums + 1);
+  if (codec_.has_scales()) findings_.emplace(queue_, ranks, sums + 1);
 }
 
 std::byte* GpuCoding::place_of(const Range& range) const {
@@ -64,7 +64,7 @@ unsigned* GpuCoding::flag_of(std::size_t rank) const {
 
 void GpuCoding::encode_values(const Range& range) {
   if (range.count == 0) return;
-  codec_.encode(stream_.handle, summand_.values.data() + range.offset,
+  codec_.encode(queue_.stream, summand_.values.data() + range.offset,
                 {.count = range.count,
                  .payload = place_of(range),
                  .residual = data_of(residual(range)),
@@ -89,7 +89,7 @@ Coding::Step GpuCoding::encode_sum(const Range& segment, std::span<const Payload
       there[i] = part;
     }
   }
-  codec_.encode(stream_.handle,
+  codec_.encode(queue_.stream,
                 {.parts = there, .own = rank, .factor = summand_.factor, .bad_scales = flag_of(0)},
                 {.count = segment.count,
                  .payload = place_of(segment),
@@ -113,7 +113,7 @@ Coding::Step GpuCoding::end() {
   for (std::size_t owner = 0; owner < cut_.slices.size(); ++owner) {
     const Range& slice = cut_.slices[owner];
     if (slice.count)
-      codec_.decode(stream_.handle, place_of(slice),
+      codec_.decode(queue_.stream, place_of(slice),
                     summand_.result.subspan(slice.offset, slice.count), Store::copy,
                     flag_of(owner));
   }
@@ -139,12 +139,12 @@ void GpuCoding::copy_there(const Range& segment, const Payload& payload, int fro
   } catch (const ArgumentError& error) {
     refuse(from, error.what());
   }
-  stream_.device.copy(stream_.handle, to, payload.memory, payload.length);
+  queue_.device.copy(queue_.stream, to, payload.memory, payload.length);
 }
 
 void GpuCoding::copy_here(const Range& segment, Payload& payload) {
   payload.length = compressor().capacity(segment.count);
-  stream_.device.copy(stream_.handle, payload.memory, place_of(segment), payload.length);
+  queue_.device.copy(queue_.stream, payload.memory, place_of(segment), payload.length);
 }
 
 Coding::Step GpuCoding::add_finding() { return findings_ ? findings_->copy(steps_) : steps_.add(); }

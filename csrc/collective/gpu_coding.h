@@ -30,7 +30,7 @@ class GpuCoding final : public Coding {
  public:
   /// The compressor has a block code. All memory of the summand is the device's, and may be touched
   /// by what is enqueued on the stream.
-  GpuCoding(Summand summand, const GpuStream& stream);
+  GpuCoding(Summand summand, const cuda::Queue& queue);
 
   std::byte* begin(const Cut& cut) override;
   Step encode(const Range& segment, Payload& payload) override;
@@ -53,7 +53,7 @@ class GpuCoding final : public Coding {
   void copy_here(const Range& segment, Payload& payload);
   Step add_finding();
 
-  const GpuStream stream_;
+  const cuda::Queue queue_;
   const cuda::Codec codec_;
   cuda::Steps steps_;
   Cut cut_;

@@ -14,8 +14,8 @@ namespace ronde {
 
 using Kind = cuda::Memory::Kind;
 
-GpuSparseCoding::GpuSparseCoding(Summand summand, const GpuStream& stream)
-    : Coding(std::move(summand)), stream_(stream), steps_(stream.device, stream.handle) {}
+GpuSparseCoding::GpuSparseCoding(Summand summand, const cuda::Queue& queue)
+    : Coding(std::move(summand)), queue_(queue), steps_(queue.device, queue.stream) {}
 
 std::byte* GpuSparseCoding::begin(const Cut& cut) {
   cut_ = cut;
@@ -39,7 +39,7 @@ void GpuSparseCoding::cut_segments() {
 }
 
 void GpuSparseCoding::take_memory() {
-  const auto& [device, stream] = stream_;
+  const auto& [device, stream] = queue_;
   const std::size_t count = summand_.values.size(), lengths = segments_.size();
   const auto* const last = segments_.empty() ? nullptr : &segments_.back();
   const std::size_t payloads = last ? last->payload + compressor().capacity(last->count) : 0;
@@ -63,12 +63,12 @@ void GpuSparseCoding::take_memory() {
   messages_ = cuda::ScratchPool::of(device, Kind::pinned)
                   .take(stream, messages + lengths * sizeof(cuda::u64));
   lengths_here_ = reinterpret_cast<const cuda::u64*>(messages_.data() + messages);
-  findings_.emplace(stream_, cut_.slices.size(), 1);
+  findings_.emplace(queue_, cut_.slices.size(), 1);
   if (!summand_.compression.gathers) total_.resize(cut_.longest);
 }
 
 void GpuSparseCoding::select() {
-  const auto& [device, stream] = stream_;
+  const auto& [device, stream] = queue_;
   const auto& left = summand_.compression.residual;
   const cuda::Input input{summand_.values.data(), left.empty() ? nullptr : left.data(),
                           summand_.values.size()};
@@ -90,8 +90,8 @@ Coding::Step GpuSparseCoding::encode(const Range& segment, Payload& payload) {
 Coding::Step GpuSparseCoding::copy_here(const Waiting& what) {
   const auto& [number, payload] = what;
   payload->length = lengths_here_[number];
-  stream_.device.copy(stream_.handle, payload->memory, payloads_ + segments_[number].payload,
-                      payload->length);
+  queue_.device.copy(queue_.stream, payload->memory, payloads_ + segments_[number].payload,
+                     payload->length);
   return steps_.add();
 }
 
@@ -117,8 +117,7 @@ Coding::Step GpuSparseCoding::store_sum(const Range& segment, std::span<const Pa
   const Reduction by{.prescale = summand_.factor};
   if (by.scales()) {
     float* const result = summand_.result.data() + segment.offset;
-    const void* const in = result;
-    cuda::reduce_many(stream_.device, stream_.handle, by, result, {&in, 1}, segment.count);
+    cuda::scale(queue_.device, queue_.stream, by, result, result, segment.count);
   }
   return steps_.add();
 }
@@ -131,7 +130,7 @@ Coding::Step GpuSparseCoding::decode(const Range& segment, const Payload& sum, i
 
 void GpuSparseCoding::read(const Payload& payload, std::byte* there, const Range& segment,
                            Store store, int from) {
-  const auto& [device, stream] = stream_;
+  const auto& [device, stream] = queue_;
   device.copy(stream, there, payload.memory, payload.length);
   cuda::read_payload(device, stream, {there, payload.length},
                      summand_.result.subspan(segment.offset, segment.count), store,

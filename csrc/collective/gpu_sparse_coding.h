@@ -26,7 +26,7 @@ class GpuSparseCoding final : public Coding {
  public:
   /// The compressor selects on a GPU. All memory of the summand is the device's, and may be touched
   /// by what is enqueued on the stream.
-  GpuSparseCoding(Summand summand, const GpuStream& stream);
+  GpuSparseCoding(Summand summand, const cuda::Queue& queue);
 
   std::byte* begin(const Cut& cut) override;
   Step encode(const Range& segment, Payload& payload) override;
@@ -49,7 +49,7 @@ class GpuSparseCoding final : public Coding {
   Step copy_here(const Waiting& what);
   void read(const Payload& payload, std::byte* there, const Range& segment, Store store, int from);
 
-  const GpuStream stream_;
+  const cuda::Queue queue_;
   cuda::Steps steps_;
   Cut cut_;
   std::vector<cuda::Segment> segments_;

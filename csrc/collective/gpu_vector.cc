@@ -8,15 +8,16 @@
 #include "cuda/reduce.h"
 
 namespace ronde {
+
 GpuVector::GpuVector(std::span<const Piece> pieces, const Reduction& reduction)
     : pieces_(pieces),
       reduction_(reduction),
       orders_(orders_of(pieces)),
-      stream_{orders_.front()->device(), cuda::stream_for_call(orders_.front()->device())} {}
+      queue_{orders_.front()->device(), cuda::stream_for_call(orders_.front()->device())} {}
 
 GpuVector::~GpuVector() {
   try {
-    for (auto* order : orders_) order->ends_after(stream_.handle);
+    for (auto* order : orders_) order->ends_after(queue_.stream);
   } catch (...) {
     // A device that is lost touches nothing any more.
   }
@@ -25,7 +26,7 @@ GpuVector::~GpuVector() {
 std::shared_ptr<Work> GpuVector::may_be_touched() const { return until_begun(orders_); }
 
 void GpuVector::pack() {
-  const auto& [device, stream] = stream_;
+  const auto& [device, stream] = queue_;
   ConstBuffer values = pieces_[0].input;
   Buffer result = pieces_[0].output;
   if (pieces_.size() != 1) {
@@ -37,9 +38,8 @@ void GpuVector::pack() {
   }
   result_ = floats_of(result);
   if (reduction_.prescale != 1.0) {  // before a compressor can overflow
-    const void* const in = values.data;
-    cuda::reduce_many(device, stream, {.prescale = reduction_.prescale}, result.data, {&in, 1},
-                      result_.size());
+    cuda::scale(device, stream, {.prescale = reduction_.prescale}, result.data, values.data,
+                result_.size());
     values = result;
   }
   values_ = floats_of(values);
@@ -47,7 +47,7 @@ void GpuVector::pack() {
 
 void GpuVector::unpack() {
   if (pieces_.size() != 1)
-    cuda::unpack(stream_.device, stream_.handle, packed_.data(), outputs_of(pieces_));
+    cuda::unpack(queue_.device, queue_.stream, packed_.data(), outputs_of(pieces_));
 }
 
 }  // namespace ronde

@@ -4,7 +4,7 @@
 //   GpuVector vector(pieces, reduction);
 //   co_await vector.may_be_touched();
 //   vector.pack();
-//   ... vector.values(), vector.result(), vector.stream()
+//   ... vector.values(), vector.result(), vector.queue()
 //   vector.unpack();
 #pragma once
 
@@ -36,7 +36,7 @@ class GpuVector {
   /// Enqueues that result() is that of the pieces.
   void unpack();
 
-  const GpuStream& stream() const { return stream_; }
+  const cuda::Queue& queue() const { return queue_; }
   std::span<const float> values() const { return values_; }
   std::span<float> result() const { return result_; }
 
@@ -44,7 +44,7 @@ class GpuVector {
   const std::span<const Piece> pieces_;
   const Reduction reduction_;
   const Orders orders_;
-  const GpuStream stream_;
+  const cuda::Queue queue_;
   cuda::Scratch packed_;
   std::span<const float> values_;
   std::span<float> result_;

@@ -4,8 +4,7 @@
 // runs. So two ranks never have operations of two lanes in a stream in different orders, each of
 // which would wait for the other. Within a lane all ranks call NCCL in the same order. Between
 // lanes there is no order but that of phase 0 (what is enqueued on one rank comes on all): kernels
-// of several lanes may wait on a GPU at once, and NCCL's leave each other room as long as all of
-// them fit, which the 4 lanes of a process set do on GPUs for data centres.
+// of several lanes may wait on a GPU at once, which is right as long as all of them fit on it.
 //
 // The ranks are connected in the first call of the lane that needs it, and on the GPU of its
 // arrays.

@@ -10,6 +10,7 @@
 #include "collective/memory.h"
 #include "collective/nccl_connection.h"
 #include "collective/orders.h"
+#include "collective/staging.h"
 #include "cuda/reduce.h"
 #include "cuda/scratch.h"
 
@@ -54,20 +55,20 @@ Scaling scaling_of(const Reduction& reduction, int ranks) {
 /// What a call enqueues.
 class Enqueued {
  public:
-  Enqueued(Lane& lane, Operation& operation)
-      : lane_(lane), operation_(operation), nccl_(lane.nccl()->shared_from_this()) {}
+  /// It touches these.
+  Enqueued(Lane& lane, Operation& operation, std::span<const Piece> pieces)
+      : lane_(lane),
+        operation_(operation),
+        nccl_(lane.nccl()->shared_from_this()),
+        orders_(orders_of(pieces)),
+        mixed_(std::ranges::any_of(pieces, [](const Piece& each) {
+          const auto is_of_host = [](ConstBuffer memory) {
+            return memory.bytes && !on_gpu(memory);
+          };
+          return is_of_host(each.input) || is_of_host(each.output);
+        })) {}
   Enqueued(const Enqueued&) = delete;
   Enqueued& operator=(const Enqueued&) = delete;
-
-  /// It touches this memory. All is named before it begins.
-  void touches(ConstBuffer memory) {
-    if (!memory.device.is_gpu()) {
-      mixed_ |= memory.bytes > 0;
-      return;
-    }
-    auto* const order = static_cast<cuda::Order*>(memory.device.order);
-    if (std::ranges::find(orders_, order) == orders_.end()) orders_.push_back(order);
-  }
 
   /// Phase 0. What is enqueued then comes after what the caller's streams do before. Returns false
   /// if it cannot be done.
@@ -103,7 +104,7 @@ class Enqueued {
   /// To `to`, unless nothing is to be done. Returns where the result is.
   const void* scale(const Reduction& scaling, void* to, const void* from, std::size_t count) {
     if (!scaling.scales()) return from;
-    cuda::reduce_many(device(), stream(), scaling, to, {&from, 1}, count);
+    cuda::scale(device(), stream(), scaling, to, from, count);
     return to;
   }
 
@@ -115,8 +116,8 @@ class Enqueued {
   Lane& lane_;
   Operation& operation_;
   const std::shared_ptr<NcclConnection> nccl_;
-  Orders orders_;
-  bool mixed_ = false;  // some of it is the host's
+  const Orders orders_;
+  const bool mixed_;  // some of it is the host's
 };
 
 /// A reduce-scatter into chunks of different lengths, as one operation.
@@ -138,11 +139,7 @@ void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const 
 Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const Piece> pieces,
                                Reduction reduction, std::string_view algorithm) {
   if (!may_reduce(lane, operation, Collective::allreduce, reduction, algorithm)) co_return false;
-  Enqueued enqueued(lane, operation);
-  for (const auto& piece : pieces) {
-    enqueued.touches(piece.input);
-    enqueued.touches(piece.output);
-  }
+  Enqueued enqueued(lane, operation, pieces);
   const auto bytes = bytes_of(pieces);
   const bool connected = co_await enqueued.begin(bytes);
   if (!connected) co_return false;
@@ -169,9 +166,8 @@ Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffe
                                     std::string_view algorithm) {
   if (!may_reduce(lane, operation, Collective::reduce_scatter, reduction, algorithm))
     co_return false;
-  Enqueued enqueued(lane, operation);
-  enqueued.touches(input);
-  enqueued.touches(output);
+  const Piece touched{input, output};
+  Enqueued enqueued(lane, operation, {&touched, 1});
   const bool connected = co_await enqueued.begin(input.bytes);
   if (!connected) co_return false;
 
@@ -202,9 +198,8 @@ Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduc
   if (!may_reduce(lane, operation, Collective::reduce, reduction, algorithm)) co_return false;
   const bool is_root = lane.rank() == root;
   const ConstBuffer input = piece.input;
-  Enqueued enqueued(lane, operation);
-  enqueued.touches(input);
-  if (is_root) enqueued.touches(piece.output);
+  const Piece touched{input, is_root ? piece.output : Buffer{}};
+  Enqueued enqueued(lane, operation, {&touched, 1});
   const bool connected = co_await enqueued.begin(input.bytes);
   if (!connected) co_return false;
 
@@ -226,8 +221,8 @@ Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduc
 Task<bool> broadcast_over_nccl(Lane& lane, Operation& operation, Buffer data, int root,
                                std::string_view algorithm) {
   if (!may_move(lane, operation, Collective::broadcast, algorithm)) co_return false;
-  Enqueued enqueued(lane, operation);
-  enqueued.touches(data);
+  const Piece touched{data, data};
+  Enqueued enqueued(lane, operation, {&touched, 1});
   const bool connected = co_await enqueued.begin(data.bytes);
   if (!connected) co_return false;
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {

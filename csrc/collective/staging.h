@@ -1,14 +1,13 @@
 // Copies on the host of what a call has in the memory of GPUs.
 //
 //   Staging staging(operation);
-//   const Buffer here = staging.input(there);   // memory of the host as it is
+//   const Buffer here = staging.input(there);  // memory of the host as it is
 //   const Buffer result = staging.output(elsewhere);
-//   co_await staging.fetch();                         // then inputs are here
+//   co_await staging.fetch();                  // then inputs are here
 //   ...
-//   staging.store();                                  // enqueues the copies of the outputs
+//   staging.store();                           // enqueues the copies of the outputs
 //
-// The memory is pinned, so copies are as fast as the bus. It lives as long as the staging, which
-// the task that makes it owns, and as the copies; and for ever if the operation is given up.
+// The memory is pinned, and belongs to the operation.
 #pragma once
 
 #include <span>

@@ -57,8 +57,7 @@ void Codec::add(StreamHandle stream, const Sum& sum, std::span<float> total) con
 void Codec::scale(StreamHandle stream, const Reduction& by, float* values,
                   std::size_t count) const {
   if (!by.scales()) return;
-  const void* const in = values;
-  reduce_many(device_, stream, by, values, {&in, 1}, count);
+  cuda::scale(device_, stream, by, values, values, count);
 }
 
 void Codec::decode(StreamHandle stream, const void* payload, std::span<float> out, Store store,

@@ -50,6 +50,12 @@ class Order {
   bool told_ = true;  // a stream of the caller's, or who has waited
 };
 
+/// Where a call enqueues what it does on a GPU.
+struct Queue {
+  Device& device;
+  StreamHandle stream;
+};
+
 /// A stream for the copies and kernels of a call. There are a few of them, which calls take in
 /// turn, so that one does not wait for the other.
 StreamHandle stream_for_call(Device& device);

@@ -15,4 +15,10 @@ namespace ronde::cuda {
 void reduce_many(Device& device, StreamHandle stream, const Reduction& reduction, void* out,
                  std::span<const void* const> ins, std::size_t count);
 
+/// Enqueues what happens to one input before it is reduced, and to the result.
+inline void scale(Device& device, StreamHandle stream, const Reduction& by, void* out,
+                  const void* in, std::size_t count) {
+  reduce_many(device, stream, by, out, {&in, 1}, count);
+}
+
 }  // namespace ronde::cuda

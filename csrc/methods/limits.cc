@@ -68,7 +68,7 @@ struct Answer {
   bool beyond() const { return *reinterpret_cast<const std::uint32_t*>(here.data()) != 0; }
 };
 
-Answer ask(const Ranks::Queue& queue, std::span<const cuda::Limited> arrays) {
+Answer ask(const cuda::Queue& queue, std::span<const cuda::Limited> arrays) {
   const auto& [device, stream] = queue;
   const auto word = [&](cuda::Memory::Kind kind) {
     return cuda::ScratchPool::of(device, kind).take(stream, sizeof(std::uint32_t));

@@ -24,7 +24,7 @@ std::vector<Piece> Bucket::pieces() const {
   return pieces;
 }
 
-Ranks::Queue Ranks::queue(const Device& gpu) {
+cuda::Queue Ranks::queue(const Device& gpu) {
   auto& device = cuda::Device::get(gpu.number);
   auto& stream = streams_[gpu.number];
   if (!stream) stream = cuda::stream_for_call(device);
@@ -77,11 +77,10 @@ void scale(std::span<const float> values, float factor, std::span<const float> a
 }
 
 /// The same on a GPU; what is added is on the host.
-void scale(const Ranks::Queue& queue, std::span<const float> values, float factor,
+void scale(const cuda::Queue& queue, std::span<const float> values, float factor,
            std::span<const float> added, std::span<float> out) {
   const auto& [device, stream] = queue;
-  const void* const input = values.data();
-  cuda::reduce_many(device, stream, {.prescale = factor}, out.data(), {&input, 1}, out.size());
+  cuda::scale(device, stream, {.prescale = factor}, out.data(), values.data(), out.size());
   if (added.empty()) return;
   const auto more = cuda::uploaded(device, stream, std::as_bytes(added));
   const void* const both[] = {out.data(), more.data()};

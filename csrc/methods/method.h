@@ -83,11 +83,7 @@ class Ranks {
   bool on_one_machine() const { return set.local_size() == set.size(); }
 
   /// Where this call enqueues what it does on a GPU by itself.
-  struct Queue {
-    cuda::Device& device;
-    cuda::StreamHandle stream;
-  };
-  Queue queue(const Device& gpu);
+  cuda::Queue queue(const Device& gpu);
   /// A kept vector, where that is.
   std::span<float> values_of(Vector& vector, const Device& where);
 

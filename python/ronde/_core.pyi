@@ -154,8 +154,8 @@ def cuda_driver_version() -> int:
 def nccl_look_in(file: str) -> None:
     """Where NCCL is, if the process has not loaded one. Before its first use."""
 
-def nccl_version() -> int:
-    """22809 for NCCL 2.28.9. Raises UnavailableError if there is none."""
+def nccl_version() -> str:
+    """As "2.28.9". Raises UnavailableError if there is none."""
 
 def nccl_shares_gpus() -> builtins.bool:
     """Whether several ranks may use one GPU."""

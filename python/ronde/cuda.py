@@ -50,10 +50,7 @@ def require_nccl() -> str:
     library = packaged_nccl()
     if library is not None:
         _core.nccl_look_in(str(library))
-    version = _core.nccl_version()
-    # Since 2.9 the major version has five digits behind it.
-    parts = divmod(version, 10000) if version >= 20000 else divmod(version, 1000)
-    return f"{parts[0]}.{parts[1] // 100}.{parts[1] % 100}"
+    return _core.nccl_version()
 
 
 def packaged_nccl() -> Path | None:
