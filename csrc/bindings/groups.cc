@@ -116,7 +116,7 @@ std::optional<Operand> planned(py::handle x, const Parameter& parameter,
                                std::optional<DType> given) {
   if (given ? *given != parameter.dtype : plain_dtype(x) != parameter.dtype) return {};
   Operand array(py::reinterpret_borrow<py::object>(x), parameter.dtype);
-  if (array.shape != parameter.shape) return {};
+  if (array.shape() != parameter.shape) return {};
   return array;
 }
 

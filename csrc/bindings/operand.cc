@@ -10,23 +10,21 @@ namespace py = pybind11;
 namespace ronde {
 namespace {
 
-std::vector<std::int64_t> shape_of(const py::object& array, const OnDevice* device) {
-  if (device) return device->shape;
-  if (!py::isinstance<py::array>(array)) throw py::type_error("a NumPy array is needed");
-  return ronde::shape_of(py::reinterpret_borrow<py::array>(array));
-}
-
+/// Null for an array of NumPy, which is asked for first: it is quicker to see.
 const OnDevice* device_of(const py::object& array) {
-  return py::isinstance<OnDevice>(array) ? array.cast<const OnDevice*>() : nullptr;
+  if (py::isinstance<py::array>(array)) return nullptr;
+  if (!py::isinstance<OnDevice>(array)) throw py::type_error("a NumPy array is needed");
+  return array.cast<const OnDevice*>();
 }
 
 }  // namespace
 
 Operand::Operand(py::object given, DType type)
-    : array(std::move(given)),
-      dtype(type),
-      shape(shape_of(array, device_of(array))),
-      device_(device_of(array)) {}
+    : array(std::move(given)), dtype(type), device_(device_of(array)) {}
+
+std::vector<std::int64_t> Operand::shape() const {
+  return device_ ? device_->shape : shape_of(numpy());
+}
 
 py::array Operand::numpy() const { return py::reinterpret_borrow<py::array>(array); }
 
@@ -37,17 +35,19 @@ bool Operand::writable() const { return device_ ? device_->writable : numpy().wr
 ConstBuffer Operand::input() const { return device_ ? device_->buffer() : input_of(numpy()); }
 
 Buffer Operand::output() const {
+  if (!device_) {
+    auto mine = numpy();
+    return output_of(mine);
+  }
   if (!writable())
     throw py::value_error("the array is read only, and this operation works in place");
-  if (device_) return device_->buffer();
-  auto array = numpy();
-  return output_of(array);
+  return device_->buffer();
 }
 
-Operand Operand::like(const std::vector<std::int64_t>& of_shape) const {
+Operand Operand::like(std::vector<std::int64_t> of_shape) const {
   if (device_) return {device_->like(of_shape), dtype};
   const auto mine = numpy();
-  return {new_array(mine.dtype(), of_shape, mine), dtype};
+  return {new_array(mine.dtype(), std::move(of_shape), mine), dtype};
 }
 
 std::optional<Operand> operand_of(py::handle x, py::handle dtype) {
@@ -61,7 +61,7 @@ Call call_of(const char* kind, py::handle name, const Operand& operand) {
   call.kind = kind;
   call.name = name_from(name);
   call.dtype = operand.dtype;
-  call.shape = operand.shape;
+  call.shape = operand.shape();
   return call;
 }
 

@@ -22,22 +22,22 @@ class Operand {
 
   const pybind11::object array;
   const DType dtype;
-  const std::vector<std::int64_t> shape;
 
+  std::vector<std::int64_t> shape() const;
   std::size_t bytes() const { return input().bytes; }
   std::size_t item_bytes() const { return static_cast<std::size_t>(numpy_dtype().itemsize()); }
   /// Of its values on the host.
   pybind11::dtype numpy_dtype() const;
   bool writable() const;
-  bool on_gpu() const { return input().device.is_gpu(); }
+  bool on_gpu() const { return device_ != nullptr; }
 
   ConstBuffer input() const;
   /// Throws ValueError if it is read only.
   Buffer output() const;
 
   /// A new one of the same kind and dtype.
-  Operand like(const std::vector<std::int64_t>& of_shape) const;
-  Operand like() const { return like(shape); }
+  Operand like(std::vector<std::int64_t> of_shape) const;
+  Operand like() const { return like(shape()); }
 
  private:
   pybind11::array numpy() const;

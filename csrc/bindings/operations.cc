@@ -38,8 +38,10 @@ namespace {
 /// Of arrays that the ranks have all on GPUs or all on the host, where NCCL connects them.
 Call call_on(const char* kind, py::handle name, const Operand& operand, const Communicator& set) {
   Call call = call_of(kind, name, operand);
-  const Piece whole{operand.input(), {}};
-  set.describe_gpus(call, {&whole, 1});
+  if (operand.on_gpu()) {
+    const Piece whole{operand.input(), {}};
+    set.describe_gpus(call, {&whole, 1});
+  }
   return call;
 }
 
@@ -101,9 +103,9 @@ std::vector<std::size_t> even_rows(std::size_t rows, int size) {
 }
 
 std::size_t row_elements(const Operand& array) {
+  const auto shape = array.shape();
   std::size_t elements = 1;
-  for (std::size_t i = 1; i < array.shape.size(); ++i)
-    elements *= static_cast<std::size_t>(array.shape[i]);
+  for (std::size_t i = 1; i < shape.size(); ++i) elements *= static_cast<std::size_t>(shape[i]);
   return elements;
 }
 
@@ -115,14 +117,13 @@ py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& input = *operand;
-  if (input.shape.empty())
-    throw py::type_error("reducescatter needs an array of at least one dimension");
+  auto shape = input.shape();
+  if (shape.empty()) throw py::type_error("reducescatter needs an array of at least one dimension");
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   reducing.require_elementwise("reducescatter");
   Call call = call_on("reducescatter", name, input, caller.set);
   reducing.describe(call);
-  auto counts = even_rows(static_cast<std::size_t>(input.shape[0]), caller.set.size());
-  auto shape = input.shape;
+  auto counts = even_rows(static_cast<std::size_t>(shape[0]), caller.set.size());
   shape[0] = static_cast<std::int64_t>(counts[caller.set.rank()]);
   const auto result = input.like(shape);
   for (auto& count : counts) count *= row_elements(input);
@@ -153,7 +154,7 @@ py::object broadcast(const Caller& caller, py::handle x, int root, py::handle na
 
 /// What came, as an array of rows like those of `mine`, on the host.
 py::array rows_like(const Operand& mine, std::size_t rows, Bytes data) {
-  auto shape = mine.shape;
+  auto shape = mine.shape();
   if (shape.empty()) shape.push_back(0);
   shape[0] = static_cast<std::int64_t>(rows);
   const auto bytes = array_of(std::move(data));
@@ -173,13 +174,14 @@ py::tuple joined(const Operand& mine, Gathered& gathered) {
 /// A contribution of any number of rows. A number, or an array of no dimensions, is one.
 Call contribution(const char* kind, py::handle name, const Operand& mine) {
   Call call = call_of(kind, name, mine);
-  if (mine.shape.empty()) call.shape = {1};
+  if (mine.shape().empty()) call.shape = {1};
   call.any_first_dimension = true;
   return call;
 }
 
 std::size_t rows_of(const Operand& array) {
-  return array.shape.empty() ? 1 : static_cast<std::size_t>(array.shape[0]);
+  const auto shape = array.shape();
+  return shape.empty() ? 1 : static_cast<std::size_t>(shape[0]);
 }
 
 /// The task, whose result goes where the caller finds it.
@@ -262,7 +264,7 @@ py::object alltoall(const Caller& caller, py::handle x,
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& input = *operand;
-  if (input.shape.empty())
+  if (input.shape().empty())
     throw py::type_error("alltoall needs an array of at least one dimension");
   const auto size = static_cast<std::size_t>(caller.set.size());
   if (!splits && rows_of(input) % size != 0)
