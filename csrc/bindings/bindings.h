@@ -16,6 +16,7 @@ void bind_core(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
 void bind_cuda(pybind11::module_& module);
 void bind_on_device(pybind11::module_& module);
+void bind_dlpack(pybind11::module_& module);
 void bind_compress(pybind11::module_& module);
 void bind_transport(pybind11::module_& module);
 void bind_schedule(pybind11::module_& module);

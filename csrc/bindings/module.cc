@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, module) {
   ronde::bind_kernels(module);
   ronde::bind_cuda(module);
   ronde::bind_on_device(module);
+  ronde::bind_dlpack(module);
   ronde::bind_compress(module);
   ronde::bind_transport(module);
   ronde::bind_schedule(module);

@@ -148,6 +148,32 @@ class DeviceMemory:
     @property
     def pointer(self) -> int: ...
 
+class Lent:
+    """An array of a GPU that another library lends by DLPack, until this ends. Takes what a capsule has;
+    raises TypeError for what is none."""
+
+    def __init__(self, capsule: Any) -> None: ...
+    @property
+    def pointer(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> DType | None: ...
+    @property
+    def writable(self) -> bool: ...
+    @property
+    def is_contiguous(self) -> bool: ...
+
+def lend(
+    owner: Any, pointer: int, shape: Sequence[int], dtype: DType, device: int, versioned: bool
+) -> Any:
+    """A capsule of DLPack for memory of a GPU, which keeps `owner`."""
+
+def cuda_order(device: int, before: int, after: int) -> None:
+    """What a stream of a GPU is given from now on comes after what another has been given."""
+
 def cuda_driver_version() -> int:
     """12090 for CUDA 12.9. Raises UnavailableError if there is no driver."""
 

@@ -18,7 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from .device_arrays import OnDevice, duplicate, filled, given, no_dtype, on_device, write_back
+from .device_arrays import (
+    OnDevice,
+    duplicate,
+    filled,
+    given,
+    no_dtype,
+    numpy_dtype,
+    on_device,
+    returned,
+    write_back,
+)
 from .errors import UnavailableError
 
 __all__ = [
@@ -138,7 +148,7 @@ def _view_of_device(device: OnDevice, what: str, writable: bool) -> View:
 
     def wrap(out: Array | OnDevice) -> Any:
         given(device)  # what the call still reads may be written to from now on
-        return given(out) if isinstance(out, OnDevice) else filled(device, out)
+        return returned(out, device) if isinstance(out, OnDevice) else filled(device, out)
 
     source = device if device.writable else None
     return View(device, device.type, device.shape, wrap, source)
@@ -250,25 +260,12 @@ def make(data: Array, dtype: DType, shape: tuple[int, ...], *, torch: bool) -> A
     """An array of this element type over `data`, which is bytes: of NumPy or of torch."""
     if torch and dtype is DType.bfloat16:
         return _bfloat16_tensor(data.view(np.int16).reshape(shape))
-    array = data.view(_numpy_dtype(dtype)).reshape(shape)
+    array = data.view(numpy_dtype(dtype)).reshape(shape)
     if not torch:
         return array
     import torch as torch_module
 
     return torch_module.from_numpy(array)
-
-
-def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
-    if dtype is not DType.bfloat16:
-        return np.dtype(dtype.name)
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise UnavailableError(
-            "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
-        ) from None
-    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return bfloat16
 
 
 def is_torch(x: Any) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .errors import UnavailableError
 
 __all__ = [
     "DeviceArray",
@@ -25,25 +26,31 @@ __all__ = [
     "filled",
     "given",
     "no_dtype",
+    "numpy_dtype",
     "on_device",
+    "returned",
     "write_back",
 ]
 
 Array = npt.NDArray[Any]
 OnDevice = _core.OnDevice
 
-_DEFAULT_STREAM = 1  # the legacy one, as __cuda_array_interface__ calls it
+_DEFAULT_STREAM = 1  # the legacy one, as __cuda_array_interface__ and DLPack call it
+_ANY_STREAM = -1  # DLPack: nothing is to be ordered
+_DLPACK_CUDA = 2
 _BITS_OF_BFLOAT16 = np.dtype(np.int16)  # NumPy has no such type: its bits travel
 
 
 class DeviceArray:
     """An array in the memory of a GPU, not filled, for whoever reads `__cuda_array_interface__`.
 
-    That is what a collective returns for an array of a GPU that is neither CuPy's nor torch's.
+    That is what a collective returns for an array of a GPU that is of no library with a way to take it
+    back. It has DLPack too: `cupy.from_dlpack`, `torch.from_dlpack` and `jax.numpy.from_dlpack` make theirs
+    of it, and nothing is copied.
 
     Args:
         shape: of the array.
-        dtype: one of those that collectives take, but bfloat16, which NumPy lacks.
+        dtype: one of those that collectives take.
         device: the number of the GPU.
 
     Raises:
@@ -58,6 +65,7 @@ class DeviceArray:
         self.dtype: np.dtype[Any] = _native(np.dtype(dtype))
         size = math.prod(self.shape) * self.dtype.itemsize
         self._memory = _core.DeviceMemory(size, device)
+        self._device = device
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -68,6 +76,28 @@ class DeviceArray:
             "version": 3,
             "stream": _DEFAULT_STREAM,
         }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _DLPACK_CUDA, self._device
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """As the array API standard has it; `stream` comes after what was enqueued on the default one."""
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError("the array is given as it is, neither copied nor moved")
+        if stream not in (None, _DEFAULT_STREAM, _ANY_STREAM):
+            _core.cuda_order(self._device, _DEFAULT_STREAM, stream)
+        versioned = max_version is not None and max_version[0] >= 1
+        dtype = _core.DType.__members__[self.dtype.name]
+        return _core.lend(
+            self._memory, self._memory.pointer, self.shape, dtype, self._device, versioned
+        )
 
     def __array__(self, *_: Any, **__: Any) -> Array:
         raise TypeError("this array is in the memory of a GPU; cupy.asarray(x).get() copies it")
@@ -88,13 +118,13 @@ def on_device(x: Any, together: OnDevice | None = None) -> OnDevice | None:
     if cupy is not None and isinstance(x, cupy.ndarray):
         return _of_cupy(x, cupy, together)
     jax = sys.modules.get("jax")
-    if jax is not None and isinstance(x, jax.Array):
-        return None  # its interface does not say in which stream's order it may be touched
-    try:
-        interface = x.__cuda_array_interface__
-    except (AttributeError, RuntimeError):  # the latter from arrays of JAX on the CPU
-        return None
-    return _of_interface(x, interface, together)
+    if jax is None or not isinstance(x, jax.Array):  # whose interface does not name a stream
+        interface = getattr(x, "__cuda_array_interface__", None)
+        if interface is not None:
+            return _of_interface(x, interface, together)
+    if hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] == _DLPACK_CUDA:
+        return _of_dlpack(x)
+    return None
 
 
 def given(written: OnDevice) -> Any:
@@ -103,11 +133,21 @@ def given(written: OnDevice) -> Any:
     return written.array
 
 
+def returned(made: OnDevice, kind: OnDevice) -> Any:
+    """The same of one that was made for a call, as an array of the library whose `kind` is."""
+    array = given(made)
+    if isinstance(array, DeviceArray) and not isinstance(kind.array, DeviceArray):
+        namespace = getattr(kind.array, "__array_namespace__", None)
+        if namespace is not None and hasattr(namespace(), "from_dlpack"):
+            return namespace().from_dlpack(array)
+    return array
+
+
 def filled(like: OnDevice, values: Array) -> Any:
     """A new array of that kind with these values."""
     made = like.like(values.shape)
     made.write(np.ascontiguousarray(values), _stream_of(made.array))
-    return made.array
+    return returned(made, like)
 
 
 def duplicate(x: OnDevice, copies: bool) -> OnDevice:
@@ -124,7 +164,8 @@ def write_back(x: OnDevice, values: Array) -> None:
 
 
 def _stream_of(x: Any) -> int | None:
-    """In whose order the memory of an array that was taken before may be touched now."""
+    """In whose order the memory of an array that was taken before may be touched now. None of one that
+    DLPack has lent: it goes back when nothing touches it any more."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return int(torch.cuda.current_stream(x.device).cuda_stream)
@@ -132,7 +173,8 @@ def _stream_of(x: Any) -> int | None:
     if cupy is not None and isinstance(x, cupy.ndarray):
         with x.device:  # whose stream is meant
             return int(cupy.cuda.get_current_stream().ptr)
-    stream: int | None = x.__cuda_array_interface__.get("stream")
+    interface = getattr(x, "__cuda_array_interface__", {})
+    stream: int | None = interface.get("stream")
     return stream
 
 
@@ -160,6 +202,7 @@ def _of_torch(x: Any, torch: Any, together: OnDevice | None) -> OnDevice:
         is_bfloat16,
         not negated,
         new,
+        _stream_of(x),
         None if negated else together,
     )
 
@@ -173,12 +216,13 @@ def _of_cupy(x: Any, cupy: Any, together: OnDevice | None) -> OnDevice:
 
     _require_contiguous(x.flags.c_contiguous)
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else _native(x.dtype)
-    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new, together)
+    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new, _stream_of(x), together)
 
 
 def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) -> OnDevice:
     try:
-        shape, dtype = _checked(interface["shape"]), np.dtype(interface["typestr"])
+        shape = _checked(interface["shape"])
+        dtype = x.dtype if isinstance(x, DeviceArray) else np.dtype(interface["typestr"])
         pointer, read_only = interface["data"]
         pointer = operator.index(pointer)
     except (KeyError, TypeError, ValueError) as error:
@@ -193,7 +237,32 @@ def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) 
     def new(shape: tuple[int, ...], device: int) -> Any:
         return DeviceArray(shape, dtype, device)
 
-    return _taken(x, pointer, shape, _native(dtype), False, not read_only, new, together)
+    dtype = _native(dtype)
+    is_bfloat16 = dtype.name == "bfloat16"
+    on_host = _BITS_OF_BFLOAT16 if is_bfloat16 else dtype
+    stream = interface.get("stream")
+    return _taken(x, pointer, shape, on_host, is_bfloat16, not read_only, new, stream, together)
+
+
+def _of_dlpack(x: Any) -> OnDevice:
+    try:
+        capsule = x.__dlpack__(stream=_DEFAULT_STREAM, max_version=(1, 0))
+    except TypeError:  # of before version 1
+        capsule = x.__dlpack__(stream=_DEFAULT_STREAM)
+    lent = _core.Lent(capsule)
+    _require_contiguous(lent.is_contiguous)
+    if lent.dtype is None:
+        raise no_dtype(f"arrays of {x.dtype}")
+    dtype = numpy_dtype(lent.dtype)
+    is_bfloat16 = lent.dtype is _core.DType.bfloat16
+
+    def new(shape: tuple[int, ...], _: int) -> Any:
+        return DeviceArray(shape, dtype, lent.device)  # (so what is lent is held)
+
+    on_host = _BITS_OF_BFLOAT16 if is_bfloat16 else dtype
+    return _taken(
+        x, lent.pointer, lent.shape, on_host, is_bfloat16, lent.writable, new, _DEFAULT_STREAM
+    )
 
 
 def _taken(
@@ -204,7 +273,8 @@ def _taken(
     is_bfloat16: bool,
     writable: bool,
     new: Callable[[tuple[int, ...], int], Any],
-    together: OnDevice | None,
+    stream: int | None,
+    together: OnDevice | None = None,
 ) -> OnDevice:
     """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU."""
 
@@ -215,9 +285,7 @@ def _taken(
 
     core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
     try:
-        return OnDevice(
-            x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x), together
-        )
+        return OnDevice(x, pointer, list(shape), dtype, core_type, writable, make, stream, together)
     except ValueError as error:  # it is not the memory of a GPU
         raise TypeError(str(error)) from None
 
@@ -241,6 +309,20 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.name not in _core.DType.__members__:
         raise no_dtype(f"arrays of {dtype}")
     return dtype
+
+
+def numpy_dtype(dtype: _core.DType) -> np.dtype[Any]:
+    """Raises UnavailableError."""
+    if dtype is not _core.DType.bfloat16:
+        return np.dtype(dtype.name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UnavailableError(
+            "bfloat16 arrays of NumPy need ml_dtypes: pip install ml_dtypes"
+        ) from None
+    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16
 
 
 def no_dtype(what: str) -> TypeError:

@@ -16,7 +16,7 @@ FAKE = {"LD_LIBRARY_PATH": str(NATIVE / "fake"), "FAKE_CUDA_DELAYS": "7"}
 
 
 @pytest.mark.parametrize("shared", ["0", "1"])
-@pytest.mark.parametrize("kind", ["interface", "mixed"])
+@pytest.mark.parametrize("kind", ["interface", "dlpack", "mixed"])
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_collectives_of_device_arrays(ranks: int, kind: str, shared: str) -> None:
     job = jobs.run(ranks, "device_arrays.py", kind, RONDE_SHARED_MEMORY=shared, **FAKE)

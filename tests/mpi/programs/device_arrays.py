@@ -1,8 +1,9 @@
 """Collectives of arrays in the memory of a GPU, each against the same call with NumPy arrays.
 
-    device_arrays.py [interface|cupy|torch|mixed|nccl]
+    device_arrays.py [interface|dlpack|cupy|torch|mixed|nccl]
 
-Arrays of CuPy and torch need a GPU; those of `interface` are another library's, and suit the fake driver too.
+Arrays of CuPy and torch need a GPU; those of `interface` and `dlpack` are other libraries', and suit the fake
+driver too.
 `mixed`: every second rank has them, and the others arrays of NumPy. `nccl`: each rank has
 them on a GPU of its own.
 """
@@ -10,6 +11,7 @@ them on a GPU of its own.
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,26 @@ class Array:
         return {**interface, "data": (interface["data"][0], self.read_only), "stream": 1}
 
 
+class Lent:
+    """Of a library that knows DLPack and nothing else: of its version 1, or, as arrays that must not
+    be changed, of before."""
+
+    def __init__(self, values: ronde.DeviceArray, read_only: bool = False) -> None:
+        self.values = values
+        self.read_only = read_only
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.values.__dlpack_device__()
+
+    def __dlpack__(self, *, stream: int, **version: Any) -> Any:
+        if self.read_only and version:
+            raise TypeError("max_version is not known")
+        return self.values.__dlpack__(stream=stream, **version)
+
+    def __array_namespace__(self) -> Any:
+        return SimpleNamespace(from_dlpack=Lent)
+
+
 KIND = sys.argv[1] if len(sys.argv) > 1 else "interface"
 
 
@@ -55,6 +77,8 @@ def on_device(values: np.ndarray) -> Any:
         import torch
 
         return torch.from_numpy(values).cuda() + 0
+    if KIND == "dlpack":
+        return Lent(Array(values).values)
     return values.copy() if is_plain() else Array(values)
 
 
@@ -72,6 +96,7 @@ def host(x: Any) -> np.ndarray:
 
 def same(device: Any, expected: np.ndarray) -> None:
     assert isinstance(device, np.ndarray) == is_plain(), "it is of another kind than it was"
+    assert isinstance(device, Lent) == (KIND == "dlpack"), "it is of another kind than it was"
     found = host(device)
     assert found.dtype == expected.dtype, (found.dtype, expected.dtype)
     np.testing.assert_array_equal(found, expected)
@@ -158,6 +183,7 @@ def training() -> None:
 def errors() -> None:
     for call, words in [
         (lambda: ronde.allreduce_(Array(np.ones(3, np.float32), read_only=True)), "read only"),
+        (lambda: ronde.allreduce_(Lent(ronde.DeviceArray((3,)), read_only=True)), "read only"),
         (lambda: ronde.allreduce(Strided()), "must be contiguous"),
         (lambda: ronde.allreduce(Array(np.ones(3, ">f4"))), "byte order"),
         (lambda: ronde.allreduce(Array(np.ones(3, np.complex64))), "complex64"),
@@ -169,6 +195,20 @@ def errors() -> None:
         else:
             raise AssertionError(words)
     ronde.barrier()
+
+
+def brain_floats() -> None:
+    """The type that interfaces but DLPack do not have."""
+    import ml_dtypes
+
+    x = values("float32", (5, 7)).astype(ml_dtypes.bfloat16)
+    mine = Lent(ronde.DeviceArray(x.shape, x.dtype), read_only=True)
+    seen = device_arrays.on_device(mine)
+    assert seen is not None
+    seen.write(x.view(np.int16), 1)
+    for found in (ronde.allreduce(mine, ronde.Sum), ronde.allreduce_async(mine, ronde.Sum).wait()):
+        same_bits = host(found).view(ml_dtypes.bfloat16)
+        np.testing.assert_array_equal(same_bits, ronde.allreduce(x, ronde.Sum))
 
 
 class Strided(Array):
@@ -208,6 +248,8 @@ if KIND == "torch":
         all_of_it()
 if KIND == "interface":
     errors()
+if KIND == "dlpack":
+    brain_floats()
 assert (ronde.counters()["bytes_over_nccl"] > 0) == (KIND == "nccl")
 if ronde.rank() == 0:
     print("as with NumPy arrays", *sys.argv[1:])
