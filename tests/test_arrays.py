@@ -131,6 +131,14 @@ def test_a_device_array_needs_lengths_and_a_type_that_is_known(arguments: Any) -
         ronde.DeviceArray(*arguments)
 
 
+@pytest.mark.parametrize("shape", [(2**61, 4), (2**62, 2**62), (0, 2**70)], ids=str)
+def test_more_bytes_than_memory_can_have_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(TypeError, match="has more bytes than memory can have"):
+        ronde.DeviceArray(shape)
+    with pytest.raises(TypeError, match=r"x: .*has more bytes than memory can have"):
+        view(CupyLike(shape=shape))
+
+
 def test_the_memory_of_another_device_is_refused_with_a_remedy() -> None:
     with pytest.raises(ronde.UnavailableError, match="copy it to the CPU first"):
         view(ArrayOfAnotherDevice())

@@ -39,5 +39,6 @@ foreach(cubin ${cuda_images})
   string(APPEND image_lines "RONDE_CUDA_IMAGE(${image}, \"${cubin}\")\n")
 endforeach()
 file(CONFIGURE OUTPUT cuda_images.inc CONTENT "${image_lines}" @ONLY)
-target_include_directories(ronde_core PRIVATE ${CMAKE_CURRENT_BINARY_DIR})
-set_source_files_properties(csrc/cuda/images.cc PROPERTIES OBJECT_DEPENDS "${cuda_images}")
+# (No other file is compiled in another way because of where it is built.)
+set_source_files_properties(csrc/cuda/images.cc PROPERTIES OBJECT_DEPENDS "${cuda_images}"
+  INCLUDE_DIRECTORIES ${CMAKE_CURRENT_BINARY_DIR})

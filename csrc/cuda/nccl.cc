@@ -194,18 +194,33 @@ NcclCommunicator::NcclCommunicator(const Device& device, const NcclId& id, int s
   nccl.check(status, "to begin an NCCL communicator");
 }
 
+/// Frees it. NCCL waits for all kernels of the GPU then: those of other communicators too, which
+/// end only if they are aborted as well. So nobody waits for it without a limit.
+std::future<void> NcclCommunicator::end(bool done) {
+  std::packaged_task<void()> task([&device = device_, handle = std::exchange(handle_, {}), done] {
+    try {
+      const Device::Current current(device);
+      const auto& nccl = Nccl::get();
+      done ? nccl.CommDestroy(handle) : nccl.CommAbort(handle);
+    } catch (const Error&) {  // the driver has ended
+    }
+  });
+  auto ended = task.get_future();
+  std::thread(std::move(task)).detach();
+  return ended;
+}
+
 NcclCommunicator::~NcclCommunicator() {
   if (!handle_) return;
   try {
-    const Device::Current current(device_);
-    const auto& nccl = Nccl::get();
-    finish() ? nccl.CommDestroy(handle_) : nccl.CommAbort(handle_);
+    end(finish()).wait_for(kPatience);
   } catch (const Error&) {  // the driver has ended
   }
 }
 
 /// Whether all that was called has been done, by all ranks.
 bool NcclCommunicator::finish() const {
+  const Device::Current current(device_);
   const auto& nccl = Nccl::get();
   if (!nccl.CommFinalize) return false;
   const auto until = std::chrono::steady_clock::now() + kPatience;
@@ -247,16 +262,7 @@ std::string NcclCommunicator::error() const {
 }
 
 void NcclCommunicator::abort() {
-  if (!handle_) return;
-  // NCCL frees memory then, and so waits for all kernels of the GPU: those of other communicators,
-  // too, which end only if they are aborted as well. So nobody waits for it.
-  std::thread([&device = device_, handle = std::exchange(handle_, nullptr)] {
-    try {
-      const Device::Current current(device);
-      Nccl::get().CommAbort(handle);
-    } catch (const Error&) {  // the driver has ended
-    }
-  }).detach();
+  if (handle_) end(false);
 }
 
 template <class F>

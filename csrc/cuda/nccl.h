@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstddef>
+#include <future>
 #include <string>
 #include <string_view>
 
@@ -163,7 +164,7 @@ class NcclCommunicator {
   NcclCommunicator(const Device& device, const NcclId& id, int size, int rank);
 
   /// Waits up to a second until all that was called has been done and the other ranks end too, and
-  /// otherwise aborts.
+  /// otherwise aborts. Waits for its memory to be freed as long again.
   ~NcclCommunicator();
 
   NcclCommunicator(const NcclCommunicator&) = delete;
@@ -209,6 +210,7 @@ class NcclCommunicator {
   NcclHandle handle() const;
   NcclStatus state() const;
   bool finish() const;
+  std::future<void> end(bool done);
 
   const Device& device_;
   const int size_, rank_;

@@ -47,7 +47,7 @@ void Order::begin_on(StreamHandle stream) const {
 void Order::ends_after(StreamHandle stream) {
   const std::lock_guard lock(mutex_);
   auto& event = done_[stream];
-  if (!event) event = std::make_unique<Event>(device_);
+  if (!event) event = std::make_shared<Event>(device_);
   event->record(stream);
   told_ = false;
 }
@@ -59,9 +59,11 @@ void Order::order_before(StreamHandle stream) {
 }
 
 void Order::wait() {
-  const std::lock_guard lock(mutex_);
-  for (const auto& [ours, event] : done_) event->synchronise();
-  told_ = true;
+  std::unique_lock lock(mutex_);
+  const auto done = done_;
+  told_ = true;  // who ends something meanwhile is not waited for
+  lock.unlock();
+  for (const auto& [ours, event] : done) event->synchronise();
 }
 
 StreamHandle stream_for_call(Device& device) {

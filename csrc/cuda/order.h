@@ -5,6 +5,12 @@
 //
 // The stream of ours does not wait for `ready`: something else may be enqueued there that must not
 // wait for it. Who moves the call asks whether it has come so far.
+//
+// Waits for the end have no deadline, as memory must not go before. They need none: when a call has
+// enqueued its last, only copies, kernels and operations of NCCL are before the end. The latter may
+// wait for a rank that is lost, but all of them end when a failure becomes known to this process
+// (NcclConnection::abandon), and until then it may be late only. (A process of which no thread is
+// in a call does not learn of it. Its launcher ends it then.)
 #pragma once
 
 #include <map>
@@ -44,9 +50,10 @@ class Order {
 
  private:
   Device& device_;
-  mutable std::mutex mutex_;  // the caller may be another thread than who moves the call
+  // The caller may be another thread than who moves the call. Nobody waits for a GPU with it.
+  mutable std::mutex mutex_;
   std::vector<std::unique_ptr<Event>> ready_;
-  std::map<StreamHandle, std::unique_ptr<Event>> done_;
+  std::map<StreamHandle, std::shared_ptr<Event>> done_;
   bool told_ = true;  // a stream of the caller's, or who has waited
 };
 

@@ -54,7 +54,8 @@ class DeviceArray:
         device: the number of the GPU.
 
     Raises:
-        TypeError: the shape is no tuple of lengths, or the dtype is not supported.
+        TypeError: the shape is no tuple of lengths, or has more bytes than memory can have, or the dtype is
+            not supported.
         UnavailableError: there is no driver, or no such GPU.
     """
 
@@ -63,8 +64,7 @@ class DeviceArray:
     ) -> None:
         self.shape = _checked(shape)
         self.dtype: np.dtype[Any] = _native(np.dtype(dtype))
-        size = math.prod(self.shape) * self.dtype.itemsize
-        self._memory = _core.DeviceMemory(size, device)
+        self._memory = _core.DeviceMemory(_bytes(self.shape, self.dtype), device)
         self._device = device
 
     @property
@@ -283,6 +283,7 @@ def _taken(
         assert made is not None
         return made
 
+    _bytes(shape, dtype)
     core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
     try:
         return OnDevice(x, pointer, list(shape), dtype, core_type, writable, make, stream, together)
@@ -299,6 +300,16 @@ def _checked(shape: Any) -> tuple[int, ...]:
     if min(lengths, default=0) < 0:
         raise TypeError(f"shape must be a tuple of lengths, not {shape!r}") from None
     return lengths
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Raises TypeError."""
+    size = math.prod(shape) * dtype.itemsize
+    if max(size, *shape, 0) > sys.maxsize:
+        raise TypeError(
+            f"an array of shape {shape} and {dtype} has more bytes than memory can have"
+        )
+    return size
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -25,7 +25,7 @@ def hostile(tmp_path: Path) -> Path:
     [
         ("doctor",),
         ("run", "-np", "1", "--dry-run", "true"),
-        ("bench", "-np", "2", "--sizes", "8", "--peers", "mpi", "allreduce"),
+        ("bench", "-np", "2", "--sizes", "8", "--peers", "mpi", "--rounds", "1", "allreduce"),
     ],
     ids=lambda words: words[0],
 )

@@ -11,6 +11,7 @@
 //   FAKE_CUDA_MEMORY=BYTES      of each; beyond it the memory is out
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -116,6 +117,19 @@ class Stream {
   std::deque<std::function<void()>> queue_;
   std::thread worker_;
 };
+
+struct Device;
+
+/// All that there are, with their devices.
+struct Streams {
+  std::mutex mutex;
+  std::map<std::shared_ptr<Stream>, const Device*> all;
+};
+
+Streams& streams() {
+  static auto& one = *new Streams;
+  return one;
+}
 
 Stream& stream_of(void* handle) {
   static auto& usual = *new Stream;
@@ -337,19 +351,42 @@ API cuMemsetD8Async(Address at, unsigned char byte, std::size_t bytes, void* str
 
 API cuStreamCreate(void** stream, unsigned) {
   REQUIRE_CONTEXT;
-  *stream = new Stream;
+  const auto made = std::make_shared<Stream>();
+  const std::lock_guard lock(streams().mutex);
+  streams().all[made] = current.back();
+  *stream = made.get();
   return Status::success;
 }
 
 API cuStreamDestroy_v2(void* stream) {
   REQUIRE_CONTEXT;
-  delete static_cast<Stream*>(stream);
+  const auto is_it = [=](const auto& each) { return each.first.get() == stream; };
+  std::shared_ptr<Stream> gone;  // when nobody waits for it, and the mutex is free
+  const std::lock_guard lock(streams().mutex);
+  const auto found = std::ranges::find_if(streams().all, is_it);
+  REQUIRE(found != streams().all.end(), kInvalidValue);
+  gone = found->first;
+  streams().all.erase(found);
   return Status::success;
 }
 
 API cuStreamSynchronize(void* stream) {
   REQUIRE_CONTEXT;
   stream_of(stream).synchronise();
+  return Status::success;
+}
+
+/// Waits for the streams of the device.
+API cuCtxSynchronize() {
+  REQUIRE_CONTEXT;
+  std::vector<std::shared_ptr<Stream>> here;
+  {
+    const std::lock_guard lock(streams().mutex);
+    for (const auto& [stream, device] : streams().all)
+      if (device == current.back()) here.push_back(stream);
+  }
+  for (const auto& stream : here) stream->synchronise();
+  stream_of(nullptr).synchronise();
   return Status::success;
 }
 

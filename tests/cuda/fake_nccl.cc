@@ -12,6 +12,9 @@
 // ncclGetLastError to the ranks whose calls they are, and as with a rank that never comes, only
 // ncclCommAbort ends their operations.
 //
+// As it frees memory, the end of a communicator waits for all that is enqueued on its device, that
+// of other communicators included.
+//
 // The variable FAKE_CUDA_DELAYS (SEED) lets non-blocking calls be in progress for a while.
 // FAKE_NCCL_OLD, if defined, makes it one of before 2.13.
 #include <dlfcn.h>
@@ -173,6 +176,7 @@ Result create(Communicator** made, int size, const Id& id, int rank, bool blocki
 
 void destroy(Communicator* comm) {
   if (comm->background.joinable()) comm->background.join();
+  of_driver<int (*)()>("cuCtxSynchronize")();
   {
     const std::lock_guard lock(registry().mutex);
     registry().alive.erase(comm);
@@ -405,4 +409,10 @@ API Result ncclCommFinalize(Communicator* comm) {
 API void fake_nccl_kill(int rank) {
   const std::lock_guard lock(registry().mutex);
   for (const auto& [id, world] : registry().worlds) world->kill(rank);
+}
+
+/// Whether operations wait from now on, in the communicators that there are.
+API void fake_nccl_hold(int held) {
+  const std::lock_guard lock(registry().mutex);
+  for (const auto& [id, world] : registry().worlds) world->hold(held != 0);
 }

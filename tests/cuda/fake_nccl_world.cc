@@ -45,7 +45,8 @@ void World::run(int r, const std::shared_ptr<Group>& group) {
     changed_.wait(lock, [&] { return group->ended || own.aborted; });
     return;
   }
-  changed_.wait(lock, [&] { return own.finished == group->number || own.aborted; });
+  const auto has_its_turn = [&] { return own.finished == group->number && !held_; };
+  changed_.wait(lock, [&] { return has_its_turn() || own.aborted; });
   if (!own.aborted) {
     own.current = group;
     group->left = group->calls.size();
@@ -182,6 +183,12 @@ void World::kill(int r) {
   if (r >= size()) return;
   withdraw(r);
   rank(r).killed = true;
+}
+
+void World::hold(bool held) {
+  const std::lock_guard lock(mutex_);
+  held_ = held;
+  changed_.notify_all();
 }
 
 }  // namespace fake_nccl

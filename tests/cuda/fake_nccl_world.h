@@ -62,6 +62,8 @@ class World {
   void run(int r, const std::shared_ptr<Group>& group);
   void abort(int r);
   void kill(int r);
+  /// Whether operations that have not begun wait.
+  void hold(bool held);
   std::string error(int r) {
     const std::lock_guard lock(mutex_);
     return rank(r).error;
@@ -90,6 +92,7 @@ class World {
   std::condition_variable changed_;
   std::vector<Rank> ranks_;
   int joined_ = 0;
+  bool held_ = false;
   std::map<Pair, std::list<Waiting>> sends_, receives_;
   std::map<std::size_t, Round> rounds_;
 };

@@ -3,6 +3,7 @@
 // (fake_nccl.cc) alone.
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 
 #include "core/error.h"
@@ -138,6 +139,32 @@ void check_lanes() {
   });
 }
 
+// The end -----------------------------------------------------------------------------------------
+
+/// It waits for operations that are late, which then do what they were called for.
+void check_late_end() {
+  using namespace std::chrono_literals;
+  std::barrier all(2);
+  Job{}.run(2, [&](Member& me) {
+    add_up(me);
+    all.arrive_and_wait();
+    if (me.rank == 0) fake_hold()(true);
+    all.arrive_and_wait();
+    auto array = me.array(filled(me.rank + 1));
+    const Piece piece{array.buffer(), array.buffer()};
+    CHECK(allreduce(*me.set, named("allreduce"), {&piece, 1}, kSum));
+    std::jthread later;
+    if (me.rank == 0) {
+      later = std::jthread([] {
+        std::this_thread::sleep_for(1500ms);  // more than a communicator's own patience
+        fake_hold()(false);
+      });
+    }
+    CHECK(me.set->close("the test ended"));
+    CHECK(array.bytes() == filled(3));
+  });
+}
+
 // Failures ----------------------------------------------------------------------------------------
 
 /// One rank has its array on the host. All say so, nothing is written, and work goes on, whether or
@@ -187,7 +214,7 @@ void check_dead_rank() {
   });
 }
 
-/// The same of an asynchronous call, where a blocking one finds out.
+/// The same of asynchronous calls, where a blocking one finds out.
 void check_dead_rank_elsewhere() {
   auto settings = quick();
   settings.stall_timeout = 0.7;
@@ -210,8 +237,10 @@ void check_dead_rank_elsewhere() {
     all.arrive_and_wait();
     if (me.rank == 2) fake_kill()(me.rank);
     all.arrive_and_wait();
-    const auto array = std::make_shared<Array>(me.device, filled(me.rank));
-    submit(array);
+    // On two lanes, neither of which can be freed while the other waits.
+    const std::array arrays{std::make_shared<Array>(me.device, filled(me.rank)),
+                            std::make_shared<Array>(me.device, filled(me.rank))};
+    for (const auto& array : arrays) submit(array);
     all.arrive_and_wait();
     if (me.rank == 2) {
       engine.reset();
@@ -223,7 +252,7 @@ void check_dead_rank_elsewhere() {
                  named("barrier"), Collective::broadcast, {},
                  [](Route& route, Operation& operation) { return route.barrier(operation); });
            }).empty());
-    CHECK(array->bytes() == filled(me.rank));
+    for (const auto& array : arrays) CHECK(array->bytes() == filled(me.rank));
   });
 }
 
@@ -262,6 +291,7 @@ int main() {
   check_others();
   check_joined();
   check_lanes();
+  check_late_end();
   check_mismatch();
   check_dead_rank();
   check_dead_rank_elsewhere();

@@ -19,11 +19,13 @@ namespace ronde::cuda::testing {
 
 inline void nap() { std::this_thread::sleep_for(std::chrono::microseconds(200)); }
 
-/// A function that only the fake library (fake_nccl.cc) has, to be called when NCCL is in use.
-inline auto fake_kill() {
+/// Functions that only the fake library (fake_nccl.cc) has, to be called when NCCL is in use.
+inline auto of_fake(const char* symbol) {
   void* const library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_NOLOAD);
-  return reinterpret_cast<void (*)(int)>(library ? dlsym(library, "fake_nccl_kill") : nullptr);
+  return reinterpret_cast<void (*)(int)>(library ? dlsym(library, symbol) : nullptr);
 }
+inline auto fake_kill() { return of_fake("fake_nccl_kill"); }
+inline auto fake_hold() { return of_fake("fake_nccl_hold"); }
 inline bool is_fake() { return fake_kill() != nullptr; }
 
 inline Device& device_of(int rank) { return Device::get(rank % Driver::get().devices()); }

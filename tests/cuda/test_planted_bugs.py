@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,27 +130,53 @@ def compiler(*arguments: str | Path) -> str:
     return result.stdout.strip()
 
 
-def fake_with(bug: Bug, folder: Path) -> None:
+COMMON = [
+    "-std=c++20",
+    "-fPIC",
+    "-O1",
+    "-ffp-contract=off",
+    f"-I{ROOT}/csrc",
+    f"-I{ROOT}/tests/cuda",
+]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    """Compiles what the fake drivers of a build have in common, once."""
+
+    @functools.cache
+    def compiled(build: str) -> list[Path]:
+        folder = tmp_path_factory.mktemp(build)
+        objects = []
+        for name, flags in (("emulation", []), ("fake_cuda", FLAGS[build])):
+            objects.append(folder / f"{name}.o")
+            source = ROOT / f"tests/cuda/{name}.cc"
+            compiler(*COMMON, *flags, "-c", source, "-o", objects[-1])
+        return objects
+
+    return compiled
+
+
+def fake_with(bug: Bug, driver: list[Path], folder: Path) -> None:
     """Builds a fake driver whose kernels have the bug."""
     source = (KERNELS / bug.file).read_text()
     assert source.count(bug.right) == 1, f"where {bug.file} has changed, so must this test"
     kernels = folder / "kernels"
     shutil.copytree(KERNELS, kernels)
     (kernels / bug.file).write_text(source.replace(bug.right, bug.wrong))
-    tests = ROOT / "tests/cuda"
-    common = ["-std=c++20", "-fPIC", "-O1", "-ffp-contract=off", f"-I{ROOT}/csrc", f"-I{tests}"]
-    compiler(*common, "-c", tests / "emulation.cc", "-o", folder / "emulation.o")
     compiler(
-        *(*common, *FLAGS[bug.build], "-shared", "-o", folder / "libcuda.so.1"),
-        *(folder / "emulation.o", tests / "fake_cuda.cc", "-x", "c++"),
+        *(*COMMON, *FLAGS[bug.build], "-shared", "-o", folder / "libcuda.so.1"),
+        *(*driver, "-x", "c++"),
         *(kernels / f"{each}.cu" for each in (bug.kernels, *ALSO.get(bug.kernels, ()))),
     )
 
 
 @needs_fakes
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
-    fake_with(bug, tmp_path)
+def test_planted_bug_is_found(
+    bug: Bug, driver: Callable[[str], list[Path]], tmp_path: Path
+) -> None:
+    fake_with(bug, driver(bug.build), tmp_path)
     variables = {"EMULATION_ORDER": "backward", "ASAN_OPTIONS": "detect_leaks=0"}
     if bug.build != "plain":
         variables["LD_PRELOAD"] = compiler(f"-print-file-name=lib{bug.build[0]}san.so")

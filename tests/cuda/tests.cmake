@@ -11,19 +11,19 @@ if(NOT cuda_images OR NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
 endif()
 
 file(GLOB kernel_sources CONFIGURE_DEPENDS csrc/cuda/kernels/*.cu)
-# (GCC cannot see that what a loop has skipped is not read by the next.) The emulation takes its time for
-# switching threads, so more optimisation would only compile longer.
+# (GCC cannot see that what a loop has skipped is not read by the next.)
 set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX
-  COMPILE_OPTIONS "-Wno-maybe-uninitialized;-O1")
+  COMPILE_OPTIONS -Wno-maybe-uninitialized)
 set_source_files_properties(tests/cuda/emulation.cc PROPERTIES COMPILE_OPTIONS -fno-sanitize=all)
 
-# build/fake/libcuda.so.1, build/fake-thread/libcuda.so.1, ...
+# build/fake/libcuda.so.1, build/fake-thread/libcuda.so.1, ... The emulation takes its time for switching
+# threads, so more optimisation would only compile longer.
 function(add_fake name version folder sanitizer)
   add_library(${folder}_${name} SHARED ${ARGN})
   set_target_properties(${folder}_${name} PROPERTIES OUTPUT_NAME ${name} SOVERSION ${version}
     LIBRARY_OUTPUT_DIRECTORY ${folder})
   target_include_directories(${folder}_${name} PRIVATE csrc tests/cuda)
-  target_compile_options(${folder}_${name} PRIVATE -Wall -Wextra -ffp-contract=off)
+  target_compile_options(${folder}_${name} PRIVATE -Wall -Wextra -ffp-contract=off -O1)
   target_link_libraries(${folder}_${name} PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
   if(RONDE_WERROR)
     target_compile_options(${folder}_${name} PRIVATE -Werror)
@@ -45,13 +45,19 @@ function(add_fakes folder sanitizer)
   add_fake(nccl 2 ${folder} "${sanitizer}" ${fake_nccl_sources})
 endfunction()
 
-# Runs each program against the fakes of a folder, once for each order of the threads.
+# Runs each program against the fakes of a folder, once for each order of the threads of a block. (Those of
+# collectives once: on the order depend only kernels, which have tests of their own.)
 function(add_cuda_tests folder preload)
+  set(of_collectives "nccl|groups|compressed")
   if(folder STREQUAL "fake-thread")
-    list(FILTER cuda_tests EXCLUDE REGEX "nccl|groups|compressed")
+    list(FILTER cuda_tests EXCLUDE REGEX ${of_collectives})
   endif()
   foreach(name ${cuda_tests})
-    foreach(order ${ARGN})
+    set(orders ${ARGN})
+    if(name MATCHES ${of_collectives})
+      list(GET ARGN 0 orders)
+    endif()
+    foreach(order ${orders})
       add_test(NAME cuda_${name}_${folder}_${order} COMMAND cuda_${name})
       set_tests_properties(cuda_${name}_${folder}_${order} PROPERTIES ENVIRONMENT
         "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/${folder};LD_PRELOAD=${preload};\
@@ -78,6 +84,13 @@ if(RONDE_SANITIZE)
   add_fakes(fake "${RONDE_SANITIZE}")
   add_cuda_tests(fake "" forward)
 else()
+  foreach(sanitizer thread address) # which take longest, so they begin
+    string(SUBSTRING ${sanitizer} 0 1 letter)
+    execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=lib${letter}san.so
+      OUTPUT_VARIABLE library OUTPUT_STRIP_TRAILING_WHITESPACE)
+    add_fakes(fake-${sanitizer} ${sanitizer})
+    add_cuda_tests(fake-${sanitizer} ${library} backward)
+  endforeach()
   add_fakes(fake "")
   add_cuda_tests(fake "" forward backward 1)
   # Of NCCL: on several devices; one of before 2.14; a library that is another.
@@ -91,11 +104,4 @@ else()
     --missing "it has no ncclGetVersion")
   set_tests_properties(cuda_nccl_test_devices cuda_nccl_test_old cuda_nccl_test_other PROPERTIES
     ENVIRONMENT "LD_LIBRARY_PATH=${fakes}/fake;FAKE_CUDA_DEVICES=3")
-  foreach(sanitizer address thread)
-    string(SUBSTRING ${sanitizer} 0 1 letter)
-    execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=lib${letter}san.so
-      OUTPUT_VARIABLE library OUTPUT_STRIP_TRAILING_WHITESPACE)
-    add_fakes(fake-${sanitizer} ${sanitizer})
-    add_cuda_tests(fake-${sanitizer} ${library} backward)
-  endforeach()
 endif()

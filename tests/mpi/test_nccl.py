@@ -17,7 +17,7 @@ def variables(ranks: int) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(("ranks", "shared"), [(2, "1"), (3, "0"), (4, "1")])
+@pytest.mark.parametrize(("ranks", "shared"), [(2, "1"), (3, "0"), (4, "1"), (8, "1")])
 def test_collectives_of_device_arrays(ranks: int, shared: str) -> None:
     job = run(ranks, "device_arrays.py", "nccl", RONDE_SHARED_MEMORY=shared, **variables(ranks))
     assert job.status == 0, job.output
