@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "core/bytes.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
+#include "cuda/received.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
@@ -23,6 +25,7 @@ namespace ronde {
 struct Gathered {
   std::vector<std::size_t> rows;  // of each rank
   Bytes data;                     // empty where this rank gets no result
+  std::shared_ptr<cuda::Received> there = {};  // the data instead, where it came to a GPU
 };
 
 /// Rows for ranks, one after another in `data`.

@@ -56,6 +56,7 @@ class DeviceArray:
     ) -> None:
         self.shape = _checked(shape)
         self.dtype: np.dtype[Any] = _native(np.dtype(dtype))
+        self._device = device
         size = math.prod(self.shape) * self.dtype.itemsize
         self._memory = _core.DeviceMemory(size, device)
 
@@ -160,6 +161,7 @@ def _of_torch(x: Any, torch: Any, together: OnDevice | None) -> OnDevice:
         is_bfloat16,
         not negated,
         new,
+        x.device.index,
         None if negated else together,
     )
 
@@ -173,7 +175,7 @@ def _of_cupy(x: Any, cupy: Any, together: OnDevice | None) -> OnDevice:
 
     _require_contiguous(x.flags.c_contiguous)
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else _native(x.dtype)
-    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new, together)
+    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new, x.device.id, together)
 
 
 def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) -> OnDevice:
@@ -193,7 +195,8 @@ def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) 
     def new(shape: tuple[int, ...], device: int) -> Any:
         return DeviceArray(shape, dtype, device)
 
-    return _taken(x, pointer, shape, _native(dtype), False, not read_only, new, together)
+    gpu = x._device if isinstance(x, DeviceArray) else None
+    return _taken(x, pointer, shape, _native(dtype), False, not read_only, new, gpu, together)
 
 
 def _taken(
@@ -204,9 +207,11 @@ def _taken(
     is_bfloat16: bool,
     writable: bool,
     new: Callable[[tuple[int, ...], int], Any],
+    gpu: int | None,
     together: OnDevice | None,
 ) -> OnDevice:
-    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU."""
+    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU; `gpu`: its
+    own, where that is known."""
 
     def make(shape: list[int], device: int) -> OnDevice:  # (knows no OnDevice, which holds it)
         made = on_device(new(tuple(shape), device))
@@ -216,7 +221,7 @@ def _taken(
     core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
     try:
         return OnDevice(
-            x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x), together
+            x, pointer, list(shape), dtype, core_type, writable, make, _stream_of(x), gpu, together
         )
     except ValueError as error:  # it is not the memory of a GPU
         raise TypeError(str(error)) from None
