@@ -49,8 +49,7 @@ OnDevice::OnDevice(py::object array, std::uintptr_t pointer, std::vector<std::in
   auto& device = bytes() ? cuda::Device::holding(buffer_.data)
                  : gpu   ? cuda::Device::get(*gpu)
                          : cuda::Device::current();
-  if (together && &together->order_->device() == &device &&
-      together->stream_ == stream) {
+  if (together && &together->order_->device() == &device && together->stream_ == stream) {
     order_ = together->order_;
   } else {
     order_ = std::make_shared<cuda::Order>(device);

@@ -177,8 +177,7 @@ py::tuple joined(const Operand& mine, Gathered& gathered) {
 }
 
 /// A contribution of any number of rows. A number, or an array of no dimensions, is one.
-Call contribution(const char* kind, py::handle name, const Operand& mine,
-                  const Communicator& set) {
+Call contribution(const char* kind, py::handle name, const Operand& mine, const Communicator& set) {
   Call call = call_of(kind, name, mine);
   if (mine.shape().empty()) call.shape = {1};
   call.any_first_dimension = true;

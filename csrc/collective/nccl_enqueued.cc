@@ -59,7 +59,7 @@ std::shared_ptr<cuda::Received> Enqueued::receive(std::size_t bytes) {
 
 void Enqueued::end() {
   for (auto* order : orders_) order->ends_after(stream());
-  if (received_) received_->is_written_by(stream());
+  if (received_) received_->end();
 }
 
 }  // namespace ronde

@@ -135,7 +135,7 @@ Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduc
   std::byte* out = is_root ? piece.output.data : nullptr;
   const bool has_room = is_root || !scaling.before.scales();
   const void* in = scale(enqueued, scaling.before, has_room ? out : enqueued.scratch(input.bytes),
-                                  input.data, count);
+                         input.data, count);
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
     nccl.reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op, root);
   });

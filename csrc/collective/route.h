@@ -23,8 +23,8 @@ namespace ronde {
 /// What ranks contributed, one after another. Contributions are counted in rows, whose length all
 /// ranks know: a row may hold no bytes at all and still counts.
 struct Gathered {
-  std::vector<std::size_t> rows;  // of each rank
-  Bytes data;                     // empty where this rank gets no result
+  std::vector<std::size_t> rows;               // of each rank
+  Bytes data;                                  // empty where this rank gets no result
   std::shared_ptr<cuda::Received> there = {};  // the data instead, where it came to a GPU
 };
 

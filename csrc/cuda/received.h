@@ -17,18 +17,17 @@ class Received {
   /// Not filled, for use on `stream`.
   Received(Device& device, StreamHandle stream, std::size_t bytes)
       : device_(device),
-        memory_(ScratchPool::of(device, Memory::Kind::device).take(stream, bytes)),
-        written_(device) {}
+        memory_(ScratchPool::of(device, Memory::Kind::device).take(stream, bytes)) {}
 
   std::byte* data() const { return memory_.data(); }
 
-  /// All that writes to it is enqueued on `stream` by now.
-  void is_written_by(StreamHandle stream) { written_.record(stream); }
+  /// All that writes to it is enqueued by now.
+  void end() { memory_.end_use(); }
 
   /// Moves it to memory of the same size, in the order of a stream of the caller's. It is empty
   /// then.
   void move_to(void* to, StreamHandle stream) {
-    written_.order_before(stream);
+    memory_.order_before(stream);
     device_.copy(stream, to, memory_.data(), memory_.size());
     memory_.give_back_after(stream);
   }
@@ -36,7 +35,6 @@ class Received {
  private:
   Device& device_;
   Scratch memory_;
-  Event written_;
 };
 
 }  // namespace ronde::cuda

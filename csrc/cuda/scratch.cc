@@ -43,6 +43,11 @@ Scratch::~Scratch() { give_back(); }
 
 std::byte* Scratch::data() const { return block_ ? block_->memory.data() : nullptr; }
 
+void Scratch::end_use() {
+  block_->released.record(block_->stream);
+  idle_ = true;
+}
+
 void Scratch::give_back_after(StreamHandle stream) {
   if (block_) pool_->give_back(std::move(block_), stream);
 }

@@ -28,8 +28,12 @@ class Scratch {
   /// Nothing that is enqueued uses it any more: then no event is needed when it is given back.
   void mark_idle() { idle_ = true; }
 
-  /// Gives it back now. All that uses it is enqueued on this stream, or before it: one of the
-  /// caller's, which may end and never takes memory here.
+  /// All that uses it on its stream is enqueued by now, and the stream may end before this does.
+  void end_use();
+  /// After that: what is enqueued on another stream from now on comes later.
+  void order_before(StreamHandle stream) const { block_->released.order_before(stream); }
+  /// Gives it back now, with what uses it enqueued on this stream by now: one of the caller's,
+  /// which may end too, and never takes memory here.
   void give_back_after(StreamHandle stream);
 
   std::byte* data() const;
