@@ -35,7 +35,7 @@ std::size_t bytes_of(const std::vector<std::int64_t>& shape, const py::dtype& dt
 
 OnDevice::OnDevice(py::object array, std::uintptr_t pointer, std::vector<std::int64_t> shape,
                    py::dtype dtype, DType type, bool writable, py::object make,
-                   const Stream& stream, const OnDevice* together)
+                   const Stream& stream, std::optional<int> gpu, const OnDevice* together)
     : array(std::move(array)),
       shape(std::move(shape)),
       dtype(std::move(dtype)),
@@ -44,12 +44,12 @@ OnDevice::OnDevice(py::object array, std::uintptr_t pointer, std::vector<std::in
       make_(std::move(make)),
       stream_(stream) {
   buffer_.bytes = bytes_of(this->shape, this->dtype);
-  if (buffer_.bytes == 0) return;
   const WithoutGil release;
   buffer_.data = reinterpret_cast<std::byte*>(pointer);
-  auto& device = cuda::Device::holding(buffer_.data);
-  if (together && together->order_ && &together->order_->device() == &device &&
-      together->stream_ == stream) {
+  auto& device = bytes() ? cuda::Device::holding(buffer_.data)
+                 : gpu   ? cuda::Device::get(*gpu)
+                         : cuda::Device::current();
+  if (together && &together->order_->device() == &device && together->stream_ == stream) {
     order_ = together->order_;
   } else {
     order_ = std::make_shared<cuda::Order>(device);
@@ -64,7 +64,6 @@ OnDevice::~OnDevice() {
 }
 
 void OnDevice::hand_over(const Stream& stream) const {
-  if (!order_) return;
   const WithoutGil release;
   if (stream)
     order_->order_before(handle_of(*stream));
@@ -73,7 +72,7 @@ void OnDevice::hand_over(const Stream& stream) const {
 }
 
 py::array OnDevice::read() const {
-  if (!order_) return py::array(dtype, shape);
+  if (bytes() == 0) return py::array(dtype, shape);
   std::unique_ptr<cuda::Scratch> pinned;
   {
     const WithoutGil release;
@@ -95,7 +94,7 @@ py::array OnDevice::read() const {
 void OnDevice::write(const py::array& values, const Stream& stream) const {
   const auto from = input_of(values);
   if (from.bytes != buffer_.bytes) throw ArgumentError("the values are not of the array's size");
-  if (!order_) return;
+  if (bytes() == 0) return;
   {
     const WithoutGil release;
     auto& device = order_->device();
@@ -110,7 +109,7 @@ void OnDevice::write(const py::array& values, const Stream& stream) const {
 }
 
 void OnDevice::copy_from(const OnDevice& other) const {
-  if (!order_) return;
+  if (bytes() == 0) return;
   const WithoutGil release;
   auto& device = order_->device();
   const auto stream = cuda::stream_for_call(device);
@@ -121,12 +120,19 @@ void OnDevice::copy_from(const OnDevice& other) const {
   other.order_->ends_after(stream);
 }
 
+void OnDevice::take(cuda::Received& received) const {
+  const WithoutGil release;
+  const auto stream = handle_of(stream_.value_or(0));
+  received.move_to(buffer_.data, stream);
+  order_->ends_after(stream);
+}
+
 void bind_on_device(py::module_& module) {
   py::class_<OnDevice>(module, "OnDevice", "An array of a GPU, as the core takes it.")
       .def(py::init<py::object, std::uintptr_t, std::vector<std::int64_t>, py::dtype, DType, bool,
-                    py::object, OnDevice::Stream, const OnDevice*>(),
+                    py::object, OnDevice::Stream, std::optional<int>, const OnDevice*>(),
            "array"_a, "pointer"_a, "shape"_a, "dtype"_a, "type"_a, "writable"_a, "make"_a,
-           "stream"_a, "together"_a = nullptr)
+           "stream"_a, "gpu"_a = py::none(), "together"_a = nullptr)
       .def_readonly("array", &OnDevice::array)
       .def_property_readonly("shape",
                              [](const OnDevice& self) { return py::tuple(py::cast(self.shape)); })

@@ -11,6 +11,7 @@
 #include "core/buffer.h"
 #include "core/dtype.h"
 #include "cuda/order.h"
+#include "cuda/received.h"
 
 namespace ronde {
 
@@ -20,11 +21,12 @@ class OnDevice {
 
   /// `dtype`: of its copies on the host; `type`: what the core calls it. `make(shape, device)`
   /// makes another of its kind, as an OnDevice. `stream`: in whose order the memory may be touched
-  /// now; None if it may be at once. `together`: one of the same call that was made just before, or
-  /// null. Throws ArgumentError if the memory is no GPU's.
+  /// now; None if it may be at once. `gpu`: the number of its GPU, where an empty array's pointer
+  /// says nothing; None: that of this thread. `together`: one of the same call that was made just
+  /// before, or null. Throws ArgumentError if the memory is no GPU's.
   OnDevice(pybind11::object array, std::uintptr_t pointer, std::vector<std::int64_t> shape,
            pybind11::dtype dtype, DType type, bool writable, pybind11::object make,
-           const Stream& stream, const OnDevice* together);
+           const Stream& stream, std::optional<int> gpu, const OnDevice* together);
   ~OnDevice();
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
@@ -37,7 +39,9 @@ class OnDevice {
 
   std::size_t bytes() const { return buffer_.bytes; }
   /// An empty one is as good as on the host.
-  Buffer buffer() const { return buffer_; }
+  Buffer buffer() const { return bytes() ? buffer_ : Buffer{}; }
+  /// What is on a GPU even where it is empty: one of several parts, which may be of other lengths.
+  Buffer part() const { return buffer_; }
   pybind11::object like(const std::vector<std::int64_t>& of_shape) const {
     return make_(of_shape, buffer_.device.number);
   }
@@ -52,12 +56,14 @@ class OnDevice {
   void write(const pybind11::array& values, const Stream& stream) const;
   /// The same of another array of a GPU.
   void copy_from(const OnDevice& other) const;
+  /// What a call has received for it.
+  void take(cuda::Received& received) const;
 
  private:
   const pybind11::object make_;
   Buffer buffer_;
   Stream stream_;
-  std::shared_ptr<cuda::Order> order_;  // nothing of an empty one
+  std::shared_ptr<cuda::Order> order_;
 };
 
 }  // namespace ronde

@@ -34,6 +34,8 @@ bool Operand::writable() const { return device_ ? device_->writable : numpy().wr
 
 ConstBuffer Operand::input() const { return device_ ? device_->buffer() : input_of(numpy()); }
 
+ConstBuffer Operand::part() const { return device_ ? device_->part() : input(); }
+
 Buffer Operand::output() const {
   if (!device_) {
     auto mine = numpy();
@@ -42,6 +44,12 @@ Buffer Operand::output() const {
   if (!writable())
     throw py::value_error("the array is read only, and this operation works in place");
   return device_->buffer();
+}
+
+py::object Operand::like(std::vector<std::int64_t> of_shape, cuda::Received& received) const {
+  auto made = device_->like(of_shape);
+  made.cast<const OnDevice&>().take(received);
+  return made;
 }
 
 Operand Operand::like(std::vector<std::int64_t> of_shape) const {

@@ -32,9 +32,13 @@ class Operand {
   bool on_gpu() const { return device_ != nullptr; }
 
   ConstBuffer input() const;
+  /// The same of rows beside those of other ranks: on a GPU even where there are none.
+  ConstBuffer part() const;
   /// Throws ValueError if it is read only.
   Buffer output() const;
 
+  /// A new one of the same kind and dtype, of what a call has received on a GPU.
+  pybind11::object like(std::vector<std::int64_t> of_shape, cuda::Received& received) const;
   /// A new one of the same kind and dtype.
   Operand like(std::vector<std::int64_t> of_shape) const;
   Operand like() const { return like(shape()); }

@@ -35,13 +35,17 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
-/// Of arrays that the ranks have all on GPUs or all on the host, where NCCL connects them.
+/// Where NCCL connects the ranks, they have the array all on GPUs or all on the host.
+void describe_place(Call& call, const Operand& operand, ConstBuffer memory,
+                    const Communicator& set) {
+  if (!operand.on_gpu()) return;
+  const Piece whole{memory, {}};
+  set.describe_gpus(call, {&whole, 1});
+}
+
 Call call_on(const char* kind, py::handle name, const Operand& operand, const Communicator& set) {
   Call call = call_of(kind, name, operand);
-  if (operand.on_gpu()) {
-    const Piece whole{operand.input(), {}};
-    set.describe_gpus(call, {&whole, 1});
-  }
+  describe_place(call, operand, operand.input(), set);
   return call;
 }
 
@@ -152,12 +156,13 @@ py::object broadcast(const Caller& caller, py::handle x, int root, py::handle na
   return caller(call, Collective::broadcast, algorithm, {operand->array}, begin, finish);
 }
 
-/// What came, as an array of rows like those of `mine`, on the host.
-py::array rows_like(const Operand& mine, std::size_t rows, Bytes data) {
+/// What came, as an array of rows like those of `mine`: on the host, or of its kind.
+py::object rows_like(const Operand& mine, std::size_t rows, Gathered& gathered) {
   auto shape = mine.shape();
   if (shape.empty()) shape.push_back(0);
   shape[0] = static_cast<std::int64_t>(rows);
-  const auto bytes = array_of(std::move(data));
+  if (gathered.there) return mine.like(shape, *gathered.there);
+  const auto bytes = array_of(std::move(gathered.data));
   return py::array(mine.numpy_dtype(), shape, bytes.data(), bytes);
 }
 
@@ -167,15 +172,16 @@ std::size_t sum(const std::vector<std::size_t>& rows) {
 
 /// All rows, and how many came from each rank.
 py::tuple joined(const Operand& mine, Gathered& gathered) {
-  auto rows = rows_like(mine, sum(gathered.rows), std::move(gathered.data));
+  auto rows = rows_like(mine, sum(gathered.rows), gathered);
   return py::make_tuple(std::move(rows), std::move(gathered.rows));
 }
 
 /// A contribution of any number of rows. A number, or an array of no dimensions, is one.
-Call contribution(const char* kind, py::handle name, const Operand& mine) {
+Call contribution(const char* kind, py::handle name, const Operand& mine, const Communicator& set) {
   Call call = call_of(kind, name, mine);
   if (mine.shape().empty()) call.shape = {1};
   call.any_first_dimension = true;
+  describe_place(call, mine, mine.part(), set);
   return call;
 }
 
@@ -196,8 +202,9 @@ py::object allgather(const Caller& caller, py::handle x, py::handle name, py::ha
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = *operand;
-  Call call = described.is_none() ? contribution("allgather", name, mine) : described.cast<Call>();
-  const Contribution rows{mine.input(), rows_of(mine), row_bytes(mine)};
+  Call call = described.is_none() ? contribution("allgather", name, mine, caller.set)
+                                  : described.cast<Call>();
+  const Contribution rows{mine.part(), rows_of(mine), row_bytes(mine)};
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, rows, algorithm](Route& route, Operation& operation) {
     return keep_result(all, route.allgather(operation, rows, algorithm));
@@ -211,9 +218,9 @@ py::object gather(const Caller& caller, py::handle x, int root, py::handle name,
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = *operand;
-  Call call = contribution("gather", name, mine);
+  Call call = contribution("gather", name, mine, caller.set);
   call.root = caller.set.members().at(root);
-  const Contribution rows{mine.input(), rows_of(mine), row_bytes(mine)};
+  const Contribution rows{mine.part(), rows_of(mine), row_bytes(mine)};
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, rows, root, algorithm](Route& route, Operation& operation) {
     return keep_result(all, route.gather(operation, rows, root, algorithm));
@@ -271,10 +278,10 @@ py::object alltoall(const Caller& caller, py::handle x,
     throw py::value_error(std::to_string(rows_of(input)) + " rows do not divide by " +
                           std::to_string(size) + " ranks; pass splits");
   const auto rows = splits ? *splits : std::vector<std::size_t>(size, rows_of(input) / size);
-  const auto in = input.input();
+  const auto in = input.part();
   const std::size_t length = row_bytes(input);
   require_rows(caller.set, rows, in.bytes, length);
-  Call call = contribution("alltoall", name, input);
+  Call call = contribution("alltoall", name, input, caller.set);
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, in, rows, length, algorithm](Route& route, Operation& operation) {
     const Rows parts{in, rows, length};

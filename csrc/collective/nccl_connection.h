@@ -44,6 +44,8 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
   /// each other, unless some of them use the same GPU. Returns, alike on all ranks, whether they
   /// are connected. Throws Error if they are, by another GPU than this one.
   Task<bool> connect(Lane& lane, Operation& operation, cuda::Device& device);
+  /// Whether they have found that they cannot be.
+  bool refused() const { return state_ == State::refused; }
 
   // Once connected.
 

@@ -1,35 +1,22 @@
 #include "collective/nccl_route.h"
 
-#include <algorithm>
 #include <bit>
-#include <memory>
-#include <string>
-#include <utility>
-#include <vector>
 
 #include "collective/memory.h"
 #include "collective/nccl_connection.h"
+#include "collective/nccl_enqueued.h"
 #include "collective/orders.h"
-#include "collective/staging.h"
 #include "cuda/reduce.h"
-#include "cuda/scratch.h"
 
 namespace ronde {
 namespace {
-
-/// Whether NCCL may do it, as far as all ranks know before they agree.
-bool may_move(Lane& lane, const Operation& operation, Collective collective,
-              std::string_view algorithm) {
-  return lane.nccl() && operation.joined.ranks == 0 &&
-         lane.plans().chosen_freely(collective, algorithm);
-}
 
 bool may_reduce(Lane& lane, const Operation& operation, Collective collective,
                 const Reduction& reduction, std::string_view algorithm) {
   const auto dtype = reduction.dtype;
   const bool lacks = dtype == DType::boolean || dtype == DType::int16 || dtype == DType::uint16;
   const bool orders = reduction.op == ReduceOp::min || reduction.op == ReduceOp::max;
-  return may_move(lane, operation, collective, algorithm) && !reduction.adaptive &&
+  return may_use_nccl(lane, operation, collective, algorithm) && !reduction.adaptive &&
          !lane.settings().deterministic && !lacks && !(orders && is_floating(dtype));
 }
 
@@ -52,73 +39,13 @@ Scaling scaling_of(const Reduction& reduction, int ranks) {
   return scaling;
 }
 
-/// What a call enqueues.
-class Enqueued {
- public:
-  /// It touches these.
-  Enqueued(Lane& lane, Operation& operation, std::span<const Piece> pieces)
-      : lane_(lane),
-        operation_(operation),
-        nccl_(lane.nccl()->shared_from_this()),
-        orders_(orders_of(pieces)),
-        mixed_(std::ranges::any_of(pieces, [](const Piece& each) {
-          const auto is_of_host = [](ConstBuffer memory) {
-            return memory.bytes && !on_gpu(memory);
-          };
-          return is_of_host(each.input) || is_of_host(each.output);
-        })) {}
-  Enqueued(const Enqueued&) = delete;
-  Enqueued& operator=(const Enqueued&) = delete;
-
-  /// Phase 0. What is enqueued then comes after what the caller's streams do before. Returns false
-  /// if it cannot be done.
-  Task<bool> begin(std::size_t bytes) {
-    if (orders_.empty() || mixed_) co_return false;
-    for (const auto* order : orders_) {
-      const bool connected = co_await nccl_->connect(lane_, operation_, order->device());
-      if (!connected) co_return false;
-    }
-    co_await lane_.begin(operation_);
-    co_await nccl_;  // which throws what NCCL has found wrong since the last call
-    for (const auto* order : orders_) order->begin_on(stream());
-    lane_.takes(operation_, Counter::bytes_over_nccl, bytes);
-    operation_.entry.moves("NCCL");
-    if (lane_.explains())
-      lane_.explain(operation_, "over NCCL " + cuda::Nccl::get().version_text());
-    co_return true;
-  }
-
-  cuda::Device& device() const { return nccl_->device(); }
-  cuda::StreamHandle stream() const { return nccl_->stream(); }
-  const std::shared_ptr<NcclConnection>& nccl() const { return nccl_; }
-
-  /// Memory of the GPU for what is enqueued.
-  std::byte* scratch(std::size_t bytes) {
-    auto& pool = cuda::ScratchPool::of(device(), cuda::Memory::Kind::device);
-    auto memory =
-        std::make_shared<cuda::Scratch>(pool.take(stream(), std::max<std::size_t>(bytes, 1)));
-    operation_.keep(memory);
-    return memory->data();
-  }
-
-  /// To `to`, unless nothing is to be done. Returns where the result is.
-  const void* scale(const Reduction& scaling, void* to, const void* from, std::size_t count) {
-    if (!scaling.scales()) return from;
-    cuda::scale(device(), stream(), scaling, to, from, count);
-    return to;
-  }
-
-  void end() {
-    for (auto* order : orders_) order->ends_after(stream());
-  }
-
- private:
-  Lane& lane_;
-  Operation& operation_;
-  const std::shared_ptr<NcclConnection> nccl_;
-  const Orders orders_;
-  const bool mixed_;  // some of it is the host's
-};
+/// To `to`, unless nothing is to be done. Returns where the result is.
+const void* scale(const Enqueued& enqueued, const Reduction& scaling, void* to, const void* from,
+                  std::size_t count) {
+  if (!scaling.scales()) return from;
+  cuda::scale(enqueued.device(), enqueued.stream(), scaling, to, from, count);
+  return to;
+}
 
 /// A reduce-scatter into chunks of different lengths, as one operation.
 void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const std::byte* in,
@@ -150,12 +77,12 @@ Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const
   if (packed) cuda::pack(enqueued.device(), enqueued.stream(), inputs_of(pieces), out);
   const auto scaling = scaling_of(reduction, lane.size());
   const auto count = bytes / size_of(reduction.dtype);
-  in = enqueued.scale(scaling.before, out, in, count);
+  in = scale(enqueued, scaling.before, out, in, count);
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
     nccl.all_reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op);
   });
   co_await enqueued.nccl();
-  enqueued.scale(scaling.after, out, out, count);
+  scale(enqueued, scaling.after, out, out, count);
   if (packed) cuda::unpack(enqueued.device(), enqueued.stream(), out, outputs_of(pieces));
   enqueued.end();
   co_return true;
@@ -175,7 +102,7 @@ Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffe
   const auto* in = static_cast<const std::byte*>(input.data);
   if (scaling.before.scales()) {
     auto* const scaled = enqueued.scratch(input.bytes);
-    enqueued.scale(scaling.before, scaled, in, chunks.total());
+    scale(enqueued, scaling.before, scaled, in, chunks.total());
     in = scaled;
   }
   const auto mine = chunks.count(lane.rank());
@@ -188,7 +115,7 @@ Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffe
       reduce_each(nccl, enqueued.stream(), in, output.data, chunks, reduction);
   });
   co_await enqueued.nccl();
-  enqueued.scale(scaling.after, output.data, output.data, mine);
+  scale(enqueued, scaling.after, output.data, output.data, mine);
   enqueued.end();
   co_return true;
 }
@@ -207,20 +134,20 @@ Task<bool> reduce_over_nccl(Lane& lane, Operation& operation, Piece piece, Reduc
   const auto count = elements_of(reduction, input);
   std::byte* out = is_root ? piece.output.data : nullptr;
   const bool has_room = is_root || !scaling.before.scales();
-  const void* in = enqueued.scale(scaling.before, has_room ? out : enqueued.scratch(input.bytes),
-                                  input.data, count);
+  const void* in = scale(enqueued, scaling.before, has_room ? out : enqueued.scratch(input.bytes),
+                         input.data, count);
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
     nccl.reduce(enqueued.stream(), {in, out, count, reduction.dtype}, reduction.op, root);
   });
   co_await enqueued.nccl();
-  if (is_root) enqueued.scale(scaling.after, out, out, count);
+  if (is_root) scale(enqueued, scaling.after, out, out, count);
   enqueued.end();
   co_return true;
 }
 
 Task<bool> broadcast_over_nccl(Lane& lane, Operation& operation, Buffer data, int root,
                                std::string_view algorithm) {
-  if (!may_move(lane, operation, Collective::broadcast, algorithm)) co_return false;
+  if (!may_use_nccl(lane, operation, Collective::broadcast, algorithm)) co_return false;
   const Piece touched{data, data};
   Enqueued enqueued(lane, operation, {&touched, 1});
   const bool connected = co_await enqueued.begin(data.bytes);

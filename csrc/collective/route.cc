@@ -1,5 +1,6 @@
 #include "collective/route.h"
 
+#include "collective/nccl_movement.h"
 #include "collective/nccl_route.h"
 
 namespace ronde {
@@ -101,6 +102,9 @@ Task<> Route::stage_broadcast(Operation& operation, Buffer data, int root,
   staging.store();
 }
 
+// Where rows may go over NCCL, the ranks first agree on their numbers, in the same collective of
+// rows without bytes.
+
 Task<Gathered> Route::allgather(Operation& operation, Contribution mine,
                                 std::string_view algorithm) {
   if (stages(mine.data)) return stage_allgather(operation, mine, algorithm);
@@ -109,6 +113,13 @@ Task<Gathered> Route::allgather(Operation& operation, Contribution mine,
 
 Task<Gathered> Route::stage_allgather(Operation& operation, Contribution mine,
                                       std::string_view algorithm) {
+  if (may_move_over_nccl(lane_, operation, Collective::allgather, algorithm)) {
+    const Contribution none{{}, mine.rows, 0};
+    Gathered all = co_await begin_allgather(operation, none, algorithm);
+    operation.agreed = true;
+    const bool done = co_await allgather_over_nccl(lane_, operation, mine, all);
+    if (done) co_return all;
+  }
   Staging staging(operation);
   mine.data = staging.input(mine.data);
   co_await staging.fetch();
@@ -123,6 +134,13 @@ Task<Gathered> Route::gather(Operation& operation, Contribution mine, int root,
 
 Task<Gathered> Route::stage_gather(Operation& operation, Contribution mine, int root,
                                    std::string_view algorithm) {
+  if (may_move_over_nccl(lane_, operation, Collective::gather, algorithm)) {
+    const Contribution none{{}, mine.rows, 0};
+    Gathered all = co_await begin_gather(operation, none, root, algorithm);
+    operation.agreed = true;
+    const bool done = co_await gather_over_nccl(lane_, operation, mine, root, all);
+    if (done) co_return all;
+  }
   Staging staging(operation);
   mine.data = staging.input(mine.data);
   co_await staging.fetch();
@@ -150,6 +168,13 @@ Task<Gathered> Route::alltoall(Operation& operation, Rows all, std::string_view 
 }
 
 Task<Gathered> Route::stage_alltoall(Operation& operation, Rows all, std::string_view algorithm) {
+  if (may_move_over_nccl(lane_, operation, Collective::alltoall, algorithm)) {
+    const Rows none{{}, all.counts, 0};
+    Gathered received = co_await begin_alltoall(operation, none, algorithm);
+    operation.agreed = true;
+    const bool done = co_await alltoall_over_nccl(lane_, operation, all, received);
+    if (done) co_return received;
+  }
   Staging staging(operation);
   all.data = staging.input(all.data);
   co_await staging.fetch();

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "core/bytes.h"
 #include "core/pieces.h"
 #include "core/reduction.h"
+#include "cuda/received.h"
 #include "schedule/schedule.h"
 
 namespace ronde {
@@ -21,8 +23,9 @@ namespace ronde {
 /// What ranks contributed, one after another. Contributions are counted in rows, whose length all
 /// ranks know: a row may hold no bytes at all and still counts.
 struct Gathered {
-  std::vector<std::size_t> rows;  // of each rank
-  Bytes data;                     // empty where this rank gets no result
+  std::vector<std::size_t> rows;               // of each rank
+  Bytes data;                                  // empty where this rank gets no result
+  std::shared_ptr<cuda::Received> there = {};  // the data instead, where it came to a GPU
 };
 
 /// Rows for ranks, one after another in `data`.

@@ -32,7 +32,7 @@ bool on_gpu(std::span<const Piece> pieces) {
 
 Buffer Staging::input(ConstBuffer memory) {
   const Buffer there = writable(memory);
-  if (!on_gpu(memory)) return there;
+  if (!on_gpu(memory) || memory.bytes == 0) return there;
   inputs_.push_back(copy_of(order_of(memory).device(), {there}));
   return inputs_.back().here;
 }

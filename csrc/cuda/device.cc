@@ -60,6 +60,15 @@ Device& Device::holding(const void* memory) {
   return get(ordinal);
 }
 
+Device& Device::current() {
+  constexpr auto kInvalidContext = static_cast<Status>(201);
+  Ordinal ordinal = 0;
+  const auto& driver = Driver::get();
+  const auto status = driver.CtxGetDevice(&ordinal);
+  if (status != kInvalidContext) driver.check(status, "asking for the current GPU");
+  return get(ordinal);
+}
+
 Device::Facts Device::ask(Ordinal ordinal) {
   const auto& driver = Driver::get();
   const auto text = "GPU " + std::to_string(ordinal);

@@ -24,6 +24,8 @@ class Device {
   static Device& get(Ordinal ordinal);
   /// The device that holds this memory. Throws ArgumentError if none does.
   static Device& holding(const void* memory);
+  /// The current one of this thread; the first where none is.
+  static Device& current();
 
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

@@ -44,6 +44,7 @@ inline constexpr unsigned kDisableTiming = 2;  // events that are for order alon
   X(DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (Context*, Ordinal))                       \
   X(CtxPushCurrent, "cuCtxPushCurrent_v2", (Context))                                              \
   X(CtxPopCurrent, "cuCtxPopCurrent_v2", (Context*))                                               \
+  X(CtxGetDevice, "cuCtxGetDevice", (Ordinal*))                                                    \
   X(ModuleLoadData, "cuModuleLoadData", (Module*, const void*))                                    \
   X(ModuleGetFunction, "cuModuleGetFunction", (Function*, Module, const char*))                    \
   X(PointerGetAttribute, "cuPointerGetAttribute", (void*, PointerAttribute, Address))              \

@@ -43,6 +43,15 @@ Scratch::~Scratch() { give_back(); }
 
 std::byte* Scratch::data() const { return block_ ? block_->memory.data() : nullptr; }
 
+void Scratch::end_use() {
+  block_->released.record(block_->stream);
+  idle_ = true;
+}
+
+void Scratch::give_back_after(StreamHandle stream) {
+  if (block_) pool_->give_back(std::move(block_), stream);
+}
+
 void Scratch::give_back() {
   if (block_) pool_->give_back(std::move(block_), idle_);
 }
@@ -113,12 +122,26 @@ std::unique_ptr<Scratch::Block> ScratchPool::allocate(std::size_t bytes) {
 }
 
 void ScratchPool::give_back(std::unique_ptr<Block> block, bool idle) noexcept {
-  bool recorded = true;
+  const bool recorded = idle || record(*block, block->stream);
+  keep(std::move(block), recorded);
+}
+
+void ScratchPool::give_back(std::unique_ptr<Block> block, StreamHandle callers) noexcept {
+  const bool recorded = record(*block, callers);
+  block->stream = nullptr;
+  keep(std::move(block), recorded);
+}
+
+bool ScratchPool::record(Block& block, StreamHandle stream) noexcept {
   try {
-    if (!idle) block->released.record(block->stream);
+    block.released.record(stream);
+    return true;
   } catch (const Error&) {  // the driver has ended, or the device failed: nothing uses it any more
-    recorded = false;
+    return false;
   }
+}
+
+void ScratchPool::keep(std::unique_ptr<Block> block, bool recorded) noexcept {
   const std::size_t bytes = block->memory.size();
   const std::lock_guard lock(mutex_);
   usage_.in_use -= bytes;

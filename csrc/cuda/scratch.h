@@ -28,6 +28,14 @@ class Scratch {
   /// Nothing that is enqueued uses it any more: then no event is needed when it is given back.
   void mark_idle() { idle_ = true; }
 
+  /// All that uses it on its stream is enqueued by now, and the stream may end before this does.
+  void end_use();
+  /// After that: what is enqueued on another stream from now on comes later.
+  void order_before(StreamHandle stream) const { block_->released.order_before(stream); }
+  /// Gives it back now, with what uses it enqueued on this stream by now: one of the caller's,
+  /// which may end too, and never takes memory here.
+  void give_back_after(StreamHandle stream);
+
   std::byte* data() const;
   std::size_t size() const { return bytes_; }
 
@@ -39,7 +47,7 @@ class Scratch {
         : memory(device, kind, bytes), released(device) {}
 
     Memory memory;
-    StreamHandle stream = nullptr;  // that it is used on, or was last
+    StreamHandle stream = nullptr;  // of ours that it is used on, or was last; null for another
     Event released;                 // recorded there when it was given back
   };
 
@@ -91,6 +99,9 @@ class ScratchPool {
   std::unique_ptr<Block> find(StreamHandle stream, std::size_t bytes);
   std::unique_ptr<Block> allocate(std::size_t bytes);
   void give_back(std::unique_ptr<Block> block, bool idle) noexcept;
+  void give_back(std::unique_ptr<Block> block, StreamHandle callers) noexcept;
+  static bool record(Block& block, StreamHandle stream) noexcept;
+  void keep(std::unique_ptr<Block> block, bool recorded) noexcept;
 
   const Device& device_;
   const Memory::Kind kind_;

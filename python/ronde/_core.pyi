@@ -102,11 +102,12 @@ class OnDevice:
         writable: bool,
         make: Callable[[list[int], int], OnDevice],
         stream: int | None,
+        gpu: int | None = None,
         together: OnDevice | None = None,
     ) -> None:
         """`dtype`: of copies on the host. `make(shape, device)` makes another of the kind. `stream`: in whose
-        order the memory may be touched now; None if it may be at once. `together`: one that was made just
-        before."""
+        order the memory may be touched now; None if it may be at once. `gpu`: on which an empty array is;
+        None if only the thread's can be meant. `together`: one that was made just before."""
 
     @property
     def array(self) -> Any: ...

@@ -64,8 +64,8 @@ class DeviceArray:
     ) -> None:
         self.shape = _checked(shape)
         self.dtype: np.dtype[Any] = _native(np.dtype(dtype))
-        self._memory = _core.DeviceMemory(_bytes(self.shape, self.dtype), device)
         self._device = device
+        self._memory = _core.DeviceMemory(_bytes(self.shape, self.dtype), device)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -203,6 +203,7 @@ def _of_torch(x: Any, torch: Any, together: OnDevice | None) -> OnDevice:
         not negated,
         new,
         _stream_of(x),
+        x.device.index,
         None if negated else together,
     )
 
@@ -216,7 +217,18 @@ def _of_cupy(x: Any, cupy: Any, together: OnDevice | None) -> OnDevice:
 
     _require_contiguous(x.flags.c_contiguous)
     dtype = _BITS_OF_BFLOAT16 if is_bfloat16 else _native(x.dtype)
-    return _taken(x, x.data.ptr, x.shape, dtype, is_bfloat16, True, new, _stream_of(x), together)
+    return _taken(
+        x,
+        x.data.ptr,
+        x.shape,
+        dtype,
+        is_bfloat16,
+        True,
+        new,
+        _stream_of(x),
+        x.device.id,
+        together,
+    )
 
 
 def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) -> OnDevice:
@@ -241,7 +253,10 @@ def _of_interface(x: Any, interface: dict[str, Any], together: OnDevice | None) 
     is_bfloat16 = dtype.name == "bfloat16"
     on_host = _BITS_OF_BFLOAT16 if is_bfloat16 else dtype
     stream = interface.get("stream")
-    return _taken(x, pointer, shape, on_host, is_bfloat16, not read_only, new, stream, together)
+    gpu = x._device if isinstance(x, DeviceArray) else None
+    return _taken(
+        x, pointer, shape, on_host, is_bfloat16, not read_only, new, stream, gpu, together
+    )
 
 
 def _of_dlpack(x: Any) -> OnDevice:
@@ -261,7 +276,15 @@ def _of_dlpack(x: Any) -> OnDevice:
 
     on_host = _BITS_OF_BFLOAT16 if is_bfloat16 else dtype
     return _taken(
-        x, lent.pointer, lent.shape, on_host, is_bfloat16, lent.writable, new, _DEFAULT_STREAM
+        x,
+        lent.pointer,
+        lent.shape,
+        on_host,
+        is_bfloat16,
+        lent.writable,
+        new,
+        _DEFAULT_STREAM,
+        lent.device,
     )
 
 
@@ -274,9 +297,11 @@ def _taken(
     writable: bool,
     new: Callable[[tuple[int, ...], int], Any],
     stream: int | None,
+    gpu: int | None,
     together: OnDevice | None = None,
 ) -> OnDevice:
-    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU."""
+    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU; `gpu`: its
+    own, where that is known."""
 
     def make(shape: list[int], device: int) -> OnDevice:  # (knows no OnDevice, which holds it)
         made = on_device(new(tuple(shape), device))
@@ -286,7 +311,9 @@ def _taken(
     _bytes(shape, dtype)
     core_type = _core.DType.bfloat16 if is_bfloat16 else _core.DType.__members__[dtype.name]
     try:
-        return OnDevice(x, pointer, list(shape), dtype, core_type, writable, make, stream, together)
+        return OnDevice(
+            x, pointer, list(shape), dtype, core_type, writable, make, stream, gpu, together
+        )
     except ValueError as error:  # it is not the memory of a GPU
         raise TypeError(str(error)) from None
 

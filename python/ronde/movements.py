@@ -170,7 +170,7 @@ def gather(
     seen = view(x)
     root = root_of(root_rank, process_set)
     gathered = communicator.gather(seen.operand, root, name, seen.dtype)
-    return None if gathered is None else seen.wrap(gathered[0])
+    return seen.give_back() if gathered is None else seen.wrap(gathered[0])
 
 
 @overload

@@ -259,6 +259,12 @@ API cuCtxPopCurrent_v2(void** context) {
   return Status::success;
 }
 
+API cuCtxGetDevice(Ordinal* ordinal) {
+  REQUIRE_CONTEXT;
+  *ordinal = current.back()->ordinal;
+  return Status::success;
+}
+
 API cuModuleLoadData(void** module, const void* image) {
   REQUIRE_CONTEXT;
   REQUIRE(std::memcmp(image, "\177ELF", 4) == 0, kInvalidImage);

@@ -48,7 +48,14 @@ class Array {
     return memory_.bytes();
   }
 
+  std::size_t size() const { return bytes_; }
   const Stream& stream() const { return stream_; }
+
+  /// After a call that has read it, and without a wait.
+  void overwrite() {
+    order_.order_before(stream_);
+    if (bytes_) order_.device().fill(stream_, memory_.data(), 0xcc, bytes_);
+  }
 
  private:
   const Stream stream_;  // the caller's

@@ -79,7 +79,10 @@ def on_device(values: np.ndarray) -> Any:
         return torch.from_numpy(values).cuda() + 0
     if KIND == "dlpack":
         return Lent(Array(values).values)
-    return values.copy() if is_plain() else Array(values)
+    if is_plain():
+        return values.copy()
+    # An empty array of a library that is not known is on the GPU that the thread uses.
+    return Array(values).values if KIND == "nccl" and not values.size else Array(values)
 
 
 def host(x: Any) -> np.ndarray:
@@ -163,6 +166,47 @@ def collectives(dtype: str, shape: tuple[int, ...]) -> None:
         same(one, other)
 
 
+def uneven(dtype: str, of_rows: tuple[int, ...]) -> None:
+    """Ranks have different numbers of rows, the first of them none, and those of some calls no bytes."""
+    size, rank = ronde.size(), ronde.rank()
+    before = ronde.counters()
+    x = values(dtype, (3 * rank, *of_rows))
+    splits = [(rank + to) % 3 for to in range(size)]
+    sent = values(dtype, (sum(splits), *of_rows))
+    same(ronde.allgather(on_device(x)), ronde.allgather(x))
+    for found, expected in zip(
+        ronde.alltoall(on_device(sent), splits), ronde.alltoall(sent, splits), strict=True
+    ):
+        if isinstance(expected, list):
+            assert found == expected
+        else:
+            same(found, expected)
+    for root in range(size):
+        found, expected = ronde.gather(on_device(x), root), ronde.gather(x, root)
+        if rank == root:
+            same(found, expected)
+        else:
+            assert found is None
+    for one, other in zip(
+        ronde.grouped_allgather([on_device(x), on_device(sent)]),
+        ronde.grouped_allgather([x, sent]),
+        strict=True,
+    ):
+        same(one, other)
+    handles = [
+        ronde.allgather_async(on_device(x + x)),
+        ronde.alltoall_async(on_device(sent), splits),
+    ]
+    same(handles[0].wait(), ronde.allgather(x + x))
+    same(handles[1].wait()[0], ronde.alltoall(sent, splits)[0])
+    nobody = np.empty((0, *of_rows), dtype)
+    same(ronde.allgather(on_device(nobody)), nobody)
+    number = on_device(values(dtype, ()))
+    same(ronde.allgather(number), ronde.allgather(values(dtype, ())))
+    if KIND == "nccl" and rank > 0 and 0 not in of_rows:
+        assert ronde.counters()["bytes_over_nccl"] > before["bytes_over_nccl"]
+
+
 def training() -> None:
     """Compressed with feedback, through the optimizer: the bits of the same with NumPy arrays."""
 
@@ -229,7 +273,10 @@ def all_of_it() -> None:
         if KIND == "torch" and dtype == "bool":
             continue  # what is added is an integer then
         collectives(dtype, (4 * ronde.size(), 3))
+        uneven(dtype, (3,))
     collectives("float32", (ronde.size() * 1000, 33))
+    uneven("float32", ())
+    uneven("float64", (2, 0))
     empty = np.empty((0, 3), np.float32)
     same(ronde.allreduce(on_device(empty)), empty)
     training()
