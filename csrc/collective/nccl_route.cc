@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "collective/memory.h"
+#include "collective/nccl_chunks.h"
 #include "collective/nccl_connection.h"
 #include "collective/orders.h"
 #include "collective/staging.h"
@@ -120,20 +121,6 @@ class Enqueued {
   const bool mixed_;  // some of it is the host's
 };
 
-/// A reduce-scatter into chunks of different lengths, as one operation.
-void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const std::byte* in,
-                 std::byte* out, const Chunks& chunks, const Reduction& reduction) {
-  cuda::NcclGroup group;
-  for (int rank = 0; rank < chunks.size(); ++rank) {
-    const Range chunk = chunks[rank];
-    const auto* const part = in + chunk.offset * size_of(reduction.dtype);
-    auto* const own = rank == nccl.rank() ? out : nullptr;
-    if (chunk.count > 0)
-      nccl.reduce(stream, {part, own, chunk.count, reduction.dtype}, reduction.op, rank);
-  }
-  group.end();
-}
-
 }  // namespace
 
 Task<bool> allreduce_over_nccl(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -179,13 +166,8 @@ Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffe
     in = scaled;
   }
   const auto mine = chunks.count(lane.rank());
-  const bool even = chunks.largest() * static_cast<std::size_t>(lane.size()) == chunks.total();
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
-    if (even)
-      nccl.reduce_scatter(enqueued.stream(), {in, output.data, mine, reduction.dtype},
-                          reduction.op);
-    else
-      reduce_each(nccl, enqueued.stream(), in, output.data, chunks, reduction);
+    reduce_scatter(nccl, enqueued.stream(), in, output.data, chunks, reduction);
   });
   co_await enqueued.nccl();
   enqueued.scale(scaling.after, output.data, output.data, mine);
