@@ -212,7 +212,7 @@ Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Pi
   if (lane.across() && !compression.per_rank)
     return compress_slices(lane, operation, pieces, reduction, std::move(compression));
   return (on_gpu(pieces) ? compress_on_gpu : compress_whole)(lane, operation, pieces, reduction,
-                                                    std::move(compression));
+                                                             std::move(compression));
 }
 
 }  // namespace ronde

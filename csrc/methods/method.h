@@ -159,7 +159,7 @@ class Method {
   /// Ranks that must do it alike agree on it. All ranks of a machine ask, once they have agreed on
   /// the call.
   virtual Task<bool> reduces_on(Ranks& ranks, std::optional<Device> gpu) {
-    co_return gpu && takes_gpus(ranks);
+    co_return gpu&& takes_gpus(ranks);
   }
 
   /// All ranks get the same bits.
