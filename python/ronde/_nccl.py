@@ -1,7 +1,9 @@
-"""Which process sets NCCL connects, and on which machines the ranks of a set. It is settled when a set is
-made. In a set that NCCL connects, arrays of GPUs go over it where it can do what is called, and all ranks must
-have theirs on GPUs. On a machine where it connects the ranks, they add up by it what is compressed between the
-machines, if they have it on GPUs; other machines may do that otherwise."""
+"""Which process sets NCCL connects, and on which machines the ranks of a set. It is settled when a set is made.
+
+In a set that NCCL connects, arrays of GPUs go over it where it can do what is called, and all ranks must have
+theirs on GPUs. On a machine where it connects the ranks, they add up by it what is compressed between the
+machines, if all of them have it on GPUs; other machines may do that otherwise.
+"""
 
 from __future__ import annotations
 
