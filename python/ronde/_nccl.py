@@ -1,4 +1,4 @@
-"""Which process sets NCCL connects, and on which machines the ranks of a set. It is settled when a set is made.
+"""Which process sets NCCL connects, and on which machines the ranks of a set: settled when a set is made.
 
 In a set that NCCL connects, arrays of GPUs go over it where it can do what is called, and all ranks must have
 theirs on GPUs. On a machine where it connects the ranks, they add up by it what is compressed between the
