@@ -193,16 +193,15 @@ Task<bool> sums_on_gpus(Lane& lane, Operation& operation, const Compressor& comp
   auto* const nccl = lane.nccl_inside();
   if (!nccl || nccl->refused() || lane.settings().deterministic || !has_gpu_coding(compressor))
     co_return false;
-  auto* const device = gpu ? &cuda::Device::get(gpu->number) : nullptr;
   const auto all_can = operation.zeros<std::uint8_t>(1);
-  all_can[0] = device && nccl->may_use(*device);
+  all_can[0] = gpu && lane.is_own_gpu(gpu->number);
   const Piece vote{buffer_of(all_can), buffer_of(all_can)};
   constexpr Reduction kLeast{.dtype = DType::uint8, .op = ReduceOp::min};
   const auto reduce = lane.shared<SharedAllreduce>(lane.fingerprint(operation, vote.input.bytes),
                                                    Pieces({&vote, 1}), kLeast);
   co_await lane.run_in_memory(operation, reduce);
   if (!all_can[0]) co_return false;
-  const bool connected = co_await nccl->connect(lane, operation, *device);
+  const bool connected = co_await nccl->connect(lane, operation, cuda::Device::get(gpu->number));
   co_return connected;
 }
 

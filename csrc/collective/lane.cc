@@ -52,6 +52,7 @@ Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transpor
 Lane::Lane(const Lane& blocking, Asynchronous one)
     : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
            blocking.settings_, (1 + one.number) * kTags, std::move(one.plans)) {
+  own_gpu_ = blocking.own_gpu_;
   if (blocking.nccl_) use_nccl(blocking.nccl_->another());
   if (blocking.nccl_inside_) use_nccl_inside(blocking.nccl_inside_->another());
 }

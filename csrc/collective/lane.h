@@ -6,6 +6,7 @@
 // agree in shared memory, and the machines over the network.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -91,6 +92,12 @@ class Lane {
   NcclConnection* nccl() const { return nccl_.get(); }
   /// How the ranks of this machine are; null where not all have it, and where inside() is.
   NcclConnection* nccl_inside() const { return inside_ ? nccl_inside_.get() : nullptr; }
+  /// Whether it is the GPU by which NCCL connects this rank, on all lanes: the first that is asked
+  /// for.
+  bool is_own_gpu(int gpu) const {
+    int first = kNoGpu;
+    return own_gpu_->compare_exchange_strong(first, gpu) || first == gpu;
+  }
   /// A call was given up: nothing of NCCL's waits for its peers any more.
   void abandon_nccl() const;
   /// Ends that. No call is under way.
@@ -174,6 +181,8 @@ class Lane {
   std::shared_ptr<Board> board_;
   std::shared_ptr<Transport> across_, inside_;
   Neighbours neighbours_;
+  static constexpr int kNoGpu = -1;
+  std::shared_ptr<std::atomic<int>> own_gpu_ = std::make_shared<std::atomic<int>>(kNoGpu);
   bool uses_nccl_ = false;
   std::shared_ptr<NcclConnection> nccl_, nccl_inside_;
   std::uint64_t sequence_ = 0;

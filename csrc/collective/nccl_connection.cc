@@ -59,10 +59,6 @@ NcclConnection::~NcclConnection() {
 }
 
 Task<bool> NcclConnection::connect(Lane& lane, Operation& operation, cuda::Device& device) {
-  if (state_ == State::connected && &device != device_)
-    throw Error("the arrays of this rank are on GPU " + std::to_string(device.ordinal()) +
-                ", those of earlier calls were on GPU " + std::to_string(device_->ordinal()) +
-                ": over NCCL a rank uses one GPU");
   if (state_ != State::unknown) co_return state_ == State::connected;
   const bool everybody = ranks_ == Ranks::all;
   const auto& ranks = everybody ? lane.transport() : *lane.inside();

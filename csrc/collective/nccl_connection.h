@@ -45,14 +45,12 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
 
   /// These ranks all call it, in calls of arrays on GPUs. The first time, after phase 0, they
   /// connect each other, unless some of them use the same GPU. Returns, alike on all of them,
-  /// whether they are connected. Throws Error if they are, by another GPU than this one. Where they
-  /// are those of a machine, the ranks have agreed on the call before.
+  /// whether they are connected. `device`: the own one of this rank (lane.h). Where they are
+  /// those of a machine, the ranks have agreed on the call before.
   Task<bool> connect(Lane& lane, Operation& operation, cuda::Device& device);
 
   /// Whether they have found that they cannot be.
   bool refused() const { return state_ == State::refused; }
-  /// Whether this GPU is the one that connects this rank, or may become it.
-  bool may_use(const cuda::Device& device) const { return !device_ || device_ == &device; }
 
   // Once connected.
 

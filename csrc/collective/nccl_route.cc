@@ -74,11 +74,9 @@ class Enqueued {
   /// Phase 0. What is enqueued then comes after what the caller's streams do before. Returns false
   /// if it cannot be done.
   Task<bool> begin(std::size_t bytes) {
-    if (orders_.empty() || mixed_) co_return false;
-    for (const auto* order : orders_) {
-      const bool connected = co_await nccl_->connect(lane_, operation_, order->device());
-      if (!connected) co_return false;
-    }
+    if (orders_.empty() || mixed_ || !is_on_own_gpu()) co_return false;
+    const bool connected = co_await nccl_->connect(lane_, operation_, orders_.front()->device());
+    if (!connected) co_return false;
     co_await lane_.begin(operation_);
     co_await nccl_;  // which throws what NCCL has found wrong since the last call
     for (const auto* order : orders_) order->begin_on(stream());
@@ -114,6 +112,11 @@ class Enqueued {
   }
 
  private:
+  bool is_on_own_gpu() const {
+    return std::ranges::all_of(
+        orders_, [&](const auto* order) { return lane_.is_own_gpu(order->device().ordinal()); });
+  }
+
   Lane& lane_;
   Operation& operation_;
   const std::shared_ptr<NcclConnection> nccl_;
