@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <barrier>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <limits>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <string>
