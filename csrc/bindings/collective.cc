@@ -167,6 +167,7 @@ void bind_collective(py::module_& module) {
           },
           "machines"_a = std::vector<int>())
       .def("use_nccl", &Communicator::use_nccl)
+      .def("use_nccl_inside", &Communicator::use_nccl_inside)
       .def("know_link", &Communicator::know_link, py::call_guard<WithoutGil>())
       .def_property_readonly("bytes_sent", &Communicator::bytes_sent)
       .def(

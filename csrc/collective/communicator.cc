@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 #include <new>
-#include <set>
 #include <utility>
 
 #include "collective/compressed.h"
@@ -220,17 +219,20 @@ bool Communicator::share_memory(std::span<const int> machines) {
 
 void Communicator::describe_gpus(Call& call, std::span<const Piece> arrays) const {
   if (!lane_.uses_nccl() || !on_gpu(arrays)) return;
-  std::set<int> gpus;
-  std::string others;
+  std::string on_host, elsewhere;  // arrays
+  const auto add = [](std::string& list, std::size_t array) {
+    list += (list.empty() ? "" : ", ") + std::to_string(array);
+  };
   for (std::size_t i = 0; i < arrays.size(); ++i) {
     const ConstBuffer& memory = arrays[i].input;
-    if (on_gpu(memory))
-      gpus.insert(memory.device.number);
-    else if (memory.bytes)
-      others += (others.empty() ? " but for arrays " : ", ") + std::to_string(i);
+    if (memory.bytes && !on_gpu(memory)) add(on_host, i);
+    if (on_gpu(memory) && !lane_.is_own_gpu(memory.device.number)) add(elsewhere, i);
   }
   if (!call.detail.empty()) call.detail += ", ";
-  call.detail += (gpus.size() > 1 ? "on several GPUs" : "on GPUs") + others;
+  call.detail += "on GPUs";
+  if (!on_host.empty()) call.detail += " but for arrays " + on_host;
+  if (!elsewhere.empty())
+    call.detail += ", not on the first that this rank used: arrays " + elsewhere;
 }
 
 bool Communicator::close(const std::string& why) {

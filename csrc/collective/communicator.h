@@ -93,7 +93,11 @@ class Communicator {
   /// From now on arrays of GPUs go over NCCL where it can do what is called (nccl_route.h). All
   /// ranks of the set must have it, in the same version, and a GPU, and call this.
   void use_nccl() { lane_.use_nccl(); }
-  /// Where they do, the routes of a call depend on which of its arrays are on GPUs: the call says
+  /// From now on the ranks of this machine add up arrays of GPUs over NCCL that are compressed
+  /// between the machines (compressed.h). All of this machine must have it, in the same version,
+  /// and a GPU, and call this; other machines need not.
+  void use_nccl_inside() { lane_.use_nccl_inside(); }
+  /// Where all do, the routes of a call depend on which of its arrays are on GPUs: the call says
   /// so, as it must be the same on all ranks.
   void describe_gpus(Call& call, std::span<const Piece> arrays) const;
 

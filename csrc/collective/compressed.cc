@@ -1,17 +1,21 @@
 #include "collective/compressed.h"
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "collective/gpu_coding.h"
+#include "collective/gpu_slices.h"
 #include "collective/gpu_sparse_coding.h"
-#include "collective/gpu_vector.h"
 #include "collective/hierarchical.h"
 #include "collective/host_coding.h"
+#include "collective/machine_slices.h"
 #include "collective/memory.h"
 #include "collective/network.h"
+#include "collective/staging.h"
 #include "kernels/kernels.h"
+#include "node/shared_reduction.h"
 
 namespace ronde {
 namespace {
@@ -82,9 +86,44 @@ Task<> compress(Lane& lane, Transport& transport, Operation& operation, Compress
   co_await work;
 }
 
+bool has_gpu_coding(const Compressor& compressor) {
+  return compressor.block_code() || compressor.gpu_selection();
+}
+
 /// Sparse payloads take one of two routes, exact sums one of many: by what the link costs.
 bool depends_on_link(const Compressor& compressor) {
   return compressor.for_sums() || compressor.summable_offset();
+}
+
+/// In the memory of the machine.
+class HostSlices final : public MachineSlices {
+ public:
+  HostSlices(Lane& lane, Operation& operation, std::span<const Piece> pieces, Reduction reduction)
+      : lane_(lane), operation_(operation), slices_(lane, operation, pieces, reduction) {}
+
+  Task<> reduce() override {
+    const Extremes said = co_await slices_.reduce();
+    co_await lane_.agree_by_messages(operation_, said);
+  }
+  std::span<float> own() const override { return floats_of(slices_.own()); }
+  Range place() const override { return slices_.place(); }
+  Task<> spread() override { return slices_.spread(); }
+
+  void scale(const Reduction& by, std::span<float> values) const override {
+    void* const data = values.data();
+    if (by.scales()) reduce_many(by, {&data, 1}, {&data, 1}, values.size(), false);
+  }
+
+ private:
+  Lane& lane_;
+  Operation& operation_;
+  Slices slices_;
+};
+
+std::unique_ptr<MachineSlices> slices_of(Lane& lane, Operation& operation,
+                                         std::span<const Piece> pieces, Reduction reduction) {
+  if (on_gpu(pieces)) return std::make_unique<GpuSlices>(lane, operation, pieces, reduction);
+  return std::make_unique<HostSlices>(lane, operation, pieces, reduction);
 }
 
 Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -95,20 +134,18 @@ Task<> compress_slices(Lane& lane, Operation& operation, std::span<const Piece> 
     inside.divisor = lane.board()->size();
     outside.divisor /= inside.divisor;
   }
-  Slices slices(lane, operation, pieces, inside);
-  const Extremes said = co_await slices.reduce();
-  co_await lane.agree_by_messages(operation, said);
+  const auto slices = slices_of(lane, operation, pieces, inside);
+  co_await slices->reduce();
   if (depends_on_link(*compression.compressor))
     co_await know_link(lane, operation, bytes_of(pieces));
   auto& left = compression.residual;
-  if (!left.empty()) left = left.subspan(slices.place().offset, slices.place().count);
+  if (!left.empty()) left = left.subspan(slices->place().offset, slices->place().count);
   // It is in units of a sum, and meanwhile in those of what is sent.
-  postscale(inside, left.data(), left.size());
-  const auto own = floats_of(slices.own());
-  const Values slice{own, own};
+  slices->scale({.divisor = inside.divisor}, left);
+  const Values slice{slices->own(), slices->own(), slices->queue()};
   co_await compress(lane, *lane.across(), operation, compression, slice, outside);
-  prescale({.dtype = DType::float32, .prescale = inside.divisor}, left.data(), left.size());
-  co_await slices.spread();
+  slices->scale({.prescale = inside.divisor}, left);
+  co_await slices->spread();
 }
 
 Task<> compress_whole(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -136,7 +173,8 @@ Task<> compress_on_gpu(Lane& lane, Operation& operation, std::span<const Piece> 
   co_await lane.agree(operation);
   if (depends_on_link(*compression.compressor))
     co_await know_link(lane, operation, bytes_of(pieces));
-  GpuVector there(pieces, reduction);
+  auto& device = orders_of(pieces).front()->device();
+  GpuVector there(pieces, reduction, {device, cuda::stream_for_call(device)});
   co_await there.may_be_touched();
   there.pack();
   const Values vector{there.values(), there.result(), &there.queue()};
@@ -147,7 +185,24 @@ Task<> compress_on_gpu(Lane& lane, Operation& operation, std::span<const Piece> 
 }  // namespace
 
 bool compresses_on_gpu(const Lane& lane, const Compressor& compressor, bool per_rank) {
-  return (!lane.across() || per_rank) && (compressor.block_code() || compressor.gpu_selection());
+  return (!lane.across() || per_rank) && has_gpu_coding(compressor);
+}
+
+Task<bool> sums_on_gpus(Lane& lane, Operation& operation, const Compressor& compressor,
+                        std::optional<Device> gpu) {
+  auto* const nccl = lane.nccl_inside();
+  if (!nccl || nccl->refused() || lane.settings().deterministic || !has_gpu_coding(compressor))
+    co_return false;
+  const auto all_can = operation.zeros<std::uint8_t>(1);
+  all_can[0] = gpu && lane.is_own_gpu(gpu->number);
+  const Piece vote{buffer_of(all_can), buffer_of(all_can)};
+  constexpr Reduction kLeast{.dtype = DType::uint8, .op = ReduceOp::min};
+  const auto reduce = lane.shared<SharedAllreduce>(lane.fingerprint(operation, vote.input.bytes),
+                                                   Pieces({&vote, 1}), kLeast);
+  co_await lane.run_in_memory(operation, reduce);
+  if (!all_can[0]) co_return false;
+  const bool connected = co_await nccl->connect(lane, operation, cuda::Device::get(gpu->number));
+  co_return connected;
 }
 
 Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Piece> pieces,
@@ -155,9 +210,8 @@ Task<> allreduce_compressed(Lane& lane, Operation& operation, std::span<const Pi
   compression.rank = lane.rank();
   if (lane.across() && !compression.per_rank)
     return compress_slices(lane, operation, pieces, reduction, std::move(compression));
-  const bool there = !pieces.empty() && pieces[0].input.device.is_gpu();
-  return (there ? compress_on_gpu : compress_whole)(lane, operation, pieces, reduction,
-                                                    std::move(compression));
+  return (on_gpu(pieces) ? compress_on_gpu : compress_whole)(lane, operation, pieces, reduction,
+                                                             std::move(compression));
 }
 
 }  // namespace ronde

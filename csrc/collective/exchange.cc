@@ -58,6 +58,37 @@ bool others_agree(const std::vector<Said>& said) {
   });
 }
 
+/// An allgather in `data` among some ranks, by ring.
+Task<> exchange_among(Lane& lane, Transport& ranks, Chunks chunks, Buffer data) {
+  const Layout layout{.rank = ranks.rank(), .chunks = std::move(chunks), .inputs = {}};
+  const auto& ring = find_algorithm(Collective::allgather, "ring");
+  const auto round = std::make_shared<Execution>(
+      ranks, std::make_shared<Schedule>(ring.build(layout)), Operands{{}, data}, Element{},
+      lane.exchange_tag(), Depth{}, "exchange of descriptions");
+  co_await round;
+}
+
+Task<std::vector<std::string>> exchange_texts_among(Lane& lane, Transport& ranks,
+                                                    Operation& operation, std::string mine) {
+  const auto lengths = operation.zeros<std::size_t>(ranks.size());
+  lengths[ranks.rank()] = mine.size();
+  const auto even = Chunks::even(lengths.size_bytes(), ranks.size());
+  co_await exchange_among(lane, ranks, even, buffer_of(lengths));
+
+  const Chunks chunks = Chunks::of(lengths);
+  const Bytes all = operation.allocate(chunks.total());
+  copy(chunk_of(all.buffer(), chunks[ranks.rank()]),
+       {reinterpret_cast<const std::byte*>(mine.data()), mine.size()});
+  co_await exchange_among(lane, ranks, chunks, all.buffer());
+
+  std::vector<std::string> texts;
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    const auto chunk = chunk_of(all.buffer(), chunks[rank]);
+    texts.emplace_back(reinterpret_cast<const char*>(chunk.data), chunk.bytes);
+  }
+  co_return texts;
+}
+
 /// With `why`, unless it is only that they differ.
 Task<> raise_described(Lane& lane, Operation& operation, std::vector<std::string> calls,
                        std::string why) {
@@ -73,31 +104,16 @@ Task<> raise_described(Lane& lane, Operation& operation, std::vector<std::string
 }  // namespace
 
 Task<> exchange_all(Lane& lane, Chunks chunks, Buffer data) {
-  const Layout layout{.rank = lane.rank(), .chunks = std::move(chunks), .inputs = {}};
-  const auto& ring = find_algorithm(Collective::allgather, "ring");
-  const auto round = std::make_shared<Execution>(
-      lane.transport(), std::make_shared<Schedule>(ring.build(layout)), Operands{{}, data},
-      Element{}, lane.exchange_tag(), Depth{}, "exchange of descriptions");
-  co_await round;
+  return exchange_among(lane, lane.transport(), std::move(chunks), data);
 }
 
 Task<std::vector<std::string>> exchange_texts(Lane& lane, Operation& operation, std::string mine) {
-  const auto lengths = operation.zeros<std::size_t>(lane.size());
-  lengths[lane.rank()] = mine.size();
-  co_await exchange_all(lane, Chunks::even(lengths.size_bytes(), lane.size()), buffer_of(lengths));
+  return exchange_texts_among(lane, lane.transport(), operation, std::move(mine));
+}
 
-  const Chunks chunks = Chunks::of(lengths);
-  const Bytes all = operation.allocate(chunks.total());
-  copy(chunk_of(all.buffer(), chunks[lane.rank()]),
-       {reinterpret_cast<const std::byte*>(mine.data()), mine.size()});
-  co_await exchange_all(lane, chunks, all.buffer());
-
-  std::vector<std::string> texts;
-  for (int rank = 0; rank < lane.size(); ++rank) {
-    const auto chunk = chunk_of(all.buffer(), chunks[rank]);
-    texts.emplace_back(reinterpret_cast<const char*>(chunk.data), chunk.bytes);
-  }
-  co_return texts;
+Task<std::vector<std::string>> exchange_texts_here(Lane& lane, Operation& operation,
+                                                   std::string mine) {
+  return exchange_texts_among(lane, *lane.inside(), operation, std::move(mine));
 }
 
 Task<> raise_mismatch(Lane& lane, Operation& operation) {

@@ -16,6 +16,9 @@ Task<> exchange_all(Lane& lane, Chunks chunks, Buffer data);
 
 /// The texts of all ranks.
 Task<std::vector<std::string>> exchange_texts(Lane& lane, Operation& operation, std::string mine);
+/// The same among the ranks of this machine, which share memory.
+Task<std::vector<std::string>> exchange_texts_here(Lane& lane, Operation& operation,
+                                                   std::string mine);
 
 /// Some ranks have joined, and the others make one and the same call.
 struct SomeJoined : MismatchError {

@@ -9,11 +9,9 @@
 
 namespace ronde {
 
-GpuVector::GpuVector(std::span<const Piece> pieces, const Reduction& reduction)
-    : pieces_(pieces),
-      reduction_(reduction),
-      orders_(orders_of(pieces)),
-      queue_{orders_.front()->device(), cuda::stream_for_call(orders_.front()->device())} {}
+GpuVector::GpuVector(std::span<const Piece> pieces, const Reduction& reduction,
+                     const cuda::Queue& queue)
+    : pieces_(pieces), reduction_(reduction), orders_(orders_of(pieces)), queue_(queue) {}
 
 GpuVector::~GpuVector() {
   try {

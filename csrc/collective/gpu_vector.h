@@ -1,7 +1,7 @@
 // The float32 values of a call in memory of one GPU, as a vector that a stream of ours works on
 // (cuda/order.h).
 //
-//   GpuVector vector(pieces, reduction);
+//   GpuVector vector(pieces, reduction, queue);
 //   co_await vector.may_be_touched();
 //   vector.pack();
 //   ... vector.values(), vector.result(), vector.queue()
@@ -21,8 +21,9 @@ namespace ronde {
 
 class GpuVector {
  public:
-  /// All pieces are on one GPU, and have orders. `reduction`: what they are scaled by before.
-  GpuVector(std::span<const Piece> pieces, const Reduction& reduction);
+  /// All pieces are on the GPU of the queue, and have orders. `reduction`: what they are scaled by
+  /// before.
+  GpuVector(std::span<const Piece> pieces, const Reduction& reduction, const cuda::Queue& queue);
   /// However the call ends: what comes after it waits for what has been enqueued.
   ~GpuVector();
   GpuVector(const GpuVector&) = delete;

@@ -52,7 +52,9 @@ Lane::Lane(std::shared_ptr<Control> control, std::shared_ptr<Transport> transpor
 Lane::Lane(const Lane& blocking, Asynchronous one)
     : Lane(blocking.control_, blocking.transport_, blocking.set_, blocking.members_,
            blocking.settings_, (1 + one.number) * kTags, std::move(one.plans)) {
+  own_gpu_ = blocking.own_gpu_;
   if (blocking.nccl_) use_nccl(blocking.nccl_->another());
+  if (blocking.nccl_inside_) use_nccl_inside(blocking.nccl_inside_->another());
 }
 
 Lane::~Lane() { end_nccl(); }
@@ -73,11 +75,16 @@ Lane::Lane(const std::shared_ptr<Control>& control, const std::shared_ptr<Transp
 void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
   board_ = std::move(board);
   neighbours_ = std::move(neighbours);
-  if (neighbours_.same_local_rank.size() > 1)
-    across_ = std::make_shared<Group>(transport_, neighbours_.same_local_rank);
+  if (neighbours_.same_local_rank.size() == 1) return;
+  across_ = std::make_shared<Group>(transport_, neighbours_.same_local_rank);
+  inside_ = std::make_shared<Group>(transport_, neighbours_.here);
 }
 
-void Lane::use_nccl() { use_nccl(std::make_shared<NcclConnection>()); }
+void Lane::use_nccl() { use_nccl(std::make_shared<NcclConnection>(NcclConnection::Ranks::all)); }
+
+void Lane::use_nccl_inside() {
+  use_nccl_inside(std::make_shared<NcclConnection>(NcclConnection::Ranks::of_machine));
+}
 
 void Lane::use_nccl(std::shared_ptr<NcclConnection> connection) {
   nccl_ = std::move(connection);
@@ -85,18 +92,27 @@ void Lane::use_nccl(std::shared_ptr<NcclConnection> connection) {
   control_->abandon_on_failure(nccl_);
 }
 
+void Lane::use_nccl_inside(std::shared_ptr<NcclConnection> connection) {
+  nccl_inside_ = std::move(connection);
+  control_->abandon_on_failure(nccl_inside_);
+}
+
 void Lane::abandon_nccl() const {
   if (nccl_) nccl_->abandon();
+  if (nccl_inside_) nccl_inside_->abandon();
 }
 
 void Lane::end_nccl() {
-  if (nccl_) nccl_->finish(settings_.stall_timeout);
-  nccl_.reset();
+  for (auto* connection : {&nccl_, &nccl_inside_}) {
+    if (*connection) (*connection)->finish(settings_.stall_timeout);
+    connection->reset();
+  }
 }
 
 void Lane::keep_until_exit() const {
   ronde::keep_until_exit(transport_);
   ronde::keep_until_exit(across_);
+  ronde::keep_until_exit(inside_);
 }
 
 std::uint64_t Lane::fingerprint(const Operation& operation, std::uint64_t extent) const {

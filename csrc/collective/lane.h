@@ -6,6 +6,7 @@
 // agree in shared memory, and the machines over the network.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <set>
@@ -71,6 +72,8 @@ class Lane {
   /// Of the ranks with this local rank, one on each machine; null for one machine, and where ranks
   /// share no memory.
   Transport* across() const { return across_.get(); }
+  /// Of the ranks of this machine; null as that.
+  Transport* inside() const { return inside_.get(); }
   /// The ranks that messages of phase 0 go to.
   Transport& outward() const { return across_ ? *across_ : *transport_; }
 
@@ -81,9 +84,20 @@ class Lane {
 
   /// From now on arrays of GPUs go over NCCL. All ranks of the set have it, alike.
   void use_nccl();
+  /// From now on the ranks of this machine can add up over NCCL what is compressed between the
+  /// machines. All of this machine have it, alike; other machines may not.
+  void use_nccl_inside();
   bool uses_nccl() const { return uses_nccl_; }
   /// How they are connected by it; null where not all have it.
   NcclConnection* nccl() const { return nccl_.get(); }
+  /// How the ranks of this machine are; null where not all have it, and where inside() is.
+  NcclConnection* nccl_inside() const { return inside_ ? nccl_inside_.get() : nullptr; }
+  /// Whether it is the GPU by which NCCL connects this rank, on all lanes: the first that is asked
+  /// for.
+  bool is_own_gpu(int gpu) const {
+    int first = kNoGpu;
+    return own_gpu_->compare_exchange_strong(first, gpu) || first == gpu;
+  }
   /// A call was given up: nothing of NCCL's waits for its peers any more.
   void abandon_nccl() const;
   /// Ends that. No call is under way.
@@ -151,6 +165,7 @@ class Lane {
        int set, const std::vector<int>& members, const Settings& settings, int first_tag,
        std::shared_ptr<Plans> plans);
   void use_nccl(std::shared_ptr<NcclConnection> connection);
+  void use_nccl_inside(std::shared_ptr<NcclConnection> connection);
   Task<> agree_across(Operation& operation);
   Task<> begin_unchecked(Operation& operation);
   void explain_memory(const Operation& operation, const std::string& route);
@@ -164,10 +179,12 @@ class Lane {
   const Settings settings_;
   const std::shared_ptr<Plans> plans_;
   std::shared_ptr<Board> board_;
-  std::shared_ptr<Transport> across_;
+  std::shared_ptr<Transport> across_, inside_;
   Neighbours neighbours_;
+  static constexpr int kNoGpu = -1;
+  std::shared_ptr<std::atomic<int>> own_gpu_ = std::make_shared<std::atomic<int>>(kNoGpu);
   bool uses_nccl_ = false;
-  std::shared_ptr<NcclConnection> nccl_;
+  std::shared_ptr<NcclConnection> nccl_, nccl_inside_;
   std::uint64_t sequence_ = 0;
   const bool explains_;
   std::set<std::string> explained_;

@@ -25,10 +25,10 @@ struct Said {
   }
 };
 
-std::string said_by(int rank, const cuda::Device& device) {
+std::string said_of(const cuda::Device& device, bool is_first) {
   const auto& nccl = cuda::Nccl::get();
   Said said{cuda::Device::uuid(device.ordinal()), nccl.shares_gpus(), {}};
-  if (rank == 0) said.id = nccl.unique_id();
+  if (is_first) said.id = nccl.unique_id();
   return packed(said);
 }
 
@@ -59,23 +59,26 @@ NcclConnection::~NcclConnection() {
 }
 
 Task<bool> NcclConnection::connect(Lane& lane, Operation& operation, cuda::Device& device) {
-  if (state_ == State::connected && &device != device_)
-    throw Error("the arrays of this rank are on GPU " + std::to_string(device.ordinal()) +
-                ", those of earlier calls were on GPU " + std::to_string(device_->ordinal()) +
-                ": over NCCL a rank uses one GPU");
   if (state_ != State::unknown) co_return state_ == State::connected;
-  co_await lane.begin(operation);
-  std::string mine = said_by(lane.rank(), device);
-  const auto texts = co_await exchange_texts(lane, operation, std::move(mine));
+  const bool everybody = ranks_ == Ranks::all;
+  const auto& ranks = everybody ? lane.transport() : *lane.inside();
+  if (everybody) co_await lane.begin(operation);
+  std::string mine = said_of(device, ranks.rank() == 0);
+  const auto exchange = everybody ? exchange_texts : exchange_texts_here;
+  const auto texts = co_await exchange(lane, operation, std::move(mine));
   std::vector<Said> all;
-  for (const auto& text : texts) all.push_back(unpacked<Said>(text));
-  if (const auto why = objection(all, lane.members()); !why.empty()) {
+  std::vector<int> members;
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    all.push_back(unpacked<Said>(texts[rank]));
+    members.push_back(lane.members()[ranks.member(rank)]);
+  }
+  if (const auto why = objection(all, members); !why.empty()) {
     state_ = State::refused;
-    if (lane.rank() == 0 && !warned_->exchange(true)) lane.control().hooks().warn(why);
+    if (ranks.rank() == 0 && !warned_->exchange(true)) lane.control().hooks().warn(why);
     co_return false;
   }
   device_ = &device;
-  begin(all[0].id, lane.size(), lane.rank());
+  begin(all[0].id, ranks.size(), ranks.rank());
   const auto self = shared_from_this();
   co_await self;
   state_ = State::connected;

@@ -1,4 +1,4 @@
-// How NCCL connects the ranks of a lane.
+// How NCCL connects the ranks of a lane, or those of them that are on this machine.
 //
 // Each lane has a communicator of its own, and that a stream of its own, on which nothing else
 // runs. So two ranks never have operations of two lanes in a stream in different orders, each of
@@ -29,10 +29,13 @@ class Operation;
 /// called once more. Given up, NCCL's operations end, whatever their peers do.
 class NcclConnection final : public Work, public std::enable_shared_from_this<NcclConnection> {
  public:
-  NcclConnection() = default;
+  /// Of a lane: all, or those of this machine, where there are several machines with several ranks.
+  enum class Ranks { all, of_machine };
+
+  explicit NcclConnection(Ranks ranks) : ranks_(ranks) {}
   /// Another of the same ranks, for another lane.
   std::shared_ptr<NcclConnection> another() const {
-    auto made = std::make_shared<NcclConnection>();
+    auto made = std::make_shared<NcclConnection>(ranks_);
     made->warned_ = warned_;
     return made;
   }
@@ -40,10 +43,14 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
   NcclConnection(const NcclConnection&) = delete;
   NcclConnection& operator=(const NcclConnection&) = delete;
 
-  /// All ranks call it, in calls of arrays on GPUs. The first time, after phase 0, they connect
-  /// each other, unless some of them use the same GPU. Returns, alike on all ranks, whether they
-  /// are connected. Throws Error if they are, by another GPU than this one.
+  /// These ranks all call it, in calls of arrays on GPUs. The first time, after phase 0, they
+  /// connect each other, unless some of them use the same GPU. Returns, alike on all of them,
+  /// whether they are connected. `device`: the own one of this rank (lane.h). Where they are
+  /// those of a machine, the ranks have agreed on the call before.
   Task<bool> connect(Lane& lane, Operation& operation, cuda::Device& device);
+  /// Whether they have found that they cannot be.
+  bool refused() const { return state_ == State::refused; }
+
   /// Whether they have found that they cannot be.
   bool refused() const { return state_ == State::refused; }
 
@@ -69,6 +76,7 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
   enum class State { unknown, connected, refused };
   void begin(const cuda::NcclId& id, int size, int rank);
 
+  const Ranks ranks_;
   State state_ = State::unknown;
   cuda::Device* device_ = nullptr;
   std::optional<cuda::Stream> stream_;

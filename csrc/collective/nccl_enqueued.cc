@@ -29,11 +29,9 @@ Enqueued::Enqueued(Lane& lane, Operation& operation, std::span<const Piece> piec
       })) {}
 
 Task<bool> Enqueued::begin(std::size_t bytes) {
-  if (orders_.empty() || mixed_) co_return false;
-  for (const auto* order : orders_) {
-    const bool connected = co_await nccl_->connect(lane_, operation_, order->device());
-    if (!connected) co_return false;
-  }
+  if (orders_.empty() || mixed_ || !is_on_own_gpu()) co_return false;
+  const bool connected = co_await nccl_->connect(lane_, operation_, orders_.front()->device());
+  if (!connected) co_return false;
   co_await lane_.begin(operation_);
   co_await nccl_;  // which throws what NCCL has found wrong since the last call
   for (const auto* order : orders_) order->begin_on(stream());
@@ -41,6 +39,11 @@ Task<bool> Enqueued::begin(std::size_t bytes) {
   operation_.entry.moves("NCCL");
   if (lane_.explains()) lane_.explain(operation_, "over NCCL " + cuda::Nccl::get().version_text());
   co_return true;
+}
+
+bool Enqueued::is_on_own_gpu() const {
+  return std::ranges::all_of(
+      orders_, [&](const auto* order) { return lane_.is_own_gpu(order->device().ordinal()); });
 }
 
 std::byte* Enqueued::scratch(std::size_t bytes) {

@@ -48,6 +48,8 @@ class Enqueued {
   void end();
 
  private:
+  bool is_on_own_gpu() const;
+
   Lane& lane_;
   Operation& operation_;
   const std::shared_ptr<NcclConnection> nccl_;

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "collective/memory.h"
+#include "collective/nccl_chunks.h"
 #include "collective/nccl_connection.h"
 #include "collective/nccl_enqueued.h"
 #include "collective/orders.h"
@@ -45,20 +46,6 @@ const void* scale(const Enqueued& enqueued, const Reduction& scaling, void* to, 
   if (!scaling.scales()) return from;
   cuda::scale(enqueued.device(), enqueued.stream(), scaling, to, from, count);
   return to;
-}
-
-/// A reduce-scatter into chunks of different lengths, as one operation.
-void reduce_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const std::byte* in,
-                 std::byte* out, const Chunks& chunks, const Reduction& reduction) {
-  cuda::NcclGroup group;
-  for (int rank = 0; rank < chunks.size(); ++rank) {
-    const Range chunk = chunks[rank];
-    const auto* const part = in + chunk.offset * size_of(reduction.dtype);
-    auto* const own = rank == nccl.rank() ? out : nullptr;
-    if (chunk.count > 0)
-      nccl.reduce(stream, {part, own, chunk.count, reduction.dtype}, reduction.op, rank);
-  }
-  group.end();
 }
 
 }  // namespace
@@ -106,13 +93,8 @@ Task<bool> reduce_scatter_over_nccl(Lane& lane, Operation& operation, ConstBuffe
     in = scaled;
   }
   const auto mine = chunks.count(lane.rank());
-  const bool even = chunks.largest() * static_cast<std::size_t>(lane.size()) == chunks.total();
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
-    if (even)
-      nccl.reduce_scatter(enqueued.stream(), {in, output.data, mine, reduction.dtype},
-                          reduction.op);
-    else
-      reduce_each(nccl, enqueued.stream(), in, output.data, chunks, reduction);
+    reduce_scatter(nccl, enqueued.stream(), in, output.data, chunks, reduction);
   });
   co_await enqueued.nccl();
   scale(enqueued, scaling.after, output.data, output.data, mine);

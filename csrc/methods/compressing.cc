@@ -9,6 +9,11 @@ bool Compressing::takes_gpus(const Ranks& ranks) const {
   return ranks.on_one_machine() || compresses_on_gpu(ranks.lane(), *compressor_, false);
 }
 
+Task<bool> Compressing::reduces_on(Ranks& ranks, std::optional<Device> gpu) {
+  if (takes_gpus(ranks)) return Codec::reduces_on(ranks, gpu);
+  return sums_on_gpus(ranks.lane(), ranks.operation, *compressor_, gpu);
+}
+
 Task<> Compressing::reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                            std::uint64_t step) {
   const auto pieces = ranks.lend(bucket);

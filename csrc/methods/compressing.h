@@ -18,6 +18,7 @@ class Compressing final : public Codec {
 
   bool draws_alike() const override { return compressor_->summable_offset().has_value(); }
   bool takes_gpus(const Ranks& ranks) const override;
+  Task<bool> reduces_on(Ranks& ranks, std::optional<Device> gpu) override;
   using Codec::reduce;
   Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                 std::uint64_t step) override;

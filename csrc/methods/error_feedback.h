@@ -24,6 +24,9 @@ class ErrorFeedback final : public Method {
   bool feeds_back(const Communicator&, std::span<const Parameters>) const override { return true; }
   std::string position(const Communicator& set, std::span<const Parameters> buckets) const override;
   bool takes_gpus(const Ranks& ranks) const override { return codec_->takes_gpus(ranks); }
+  Task<bool> reduces_on(Ranks& ranks, std::optional<Device> gpu) override {
+    return codec_->reduces_on(ranks, gpu);
+  }
   Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) override;
 
   Steps steps() const;

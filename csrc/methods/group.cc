@@ -112,7 +112,9 @@ std::vector<Piece> staged(Staging& staging, std::vector<Piece> arrays, const Pla
 Task<> reduce_by_method(Ranks& ranks, const GroupedCall& group, const Plan::Way& way,
                         Method& method) {
   const auto held = ranks.operation.held();
-  if (const auto gpu = gpu_of(group, way); gpu && method.takes_gpus(ranks)) {
+  const auto gpu = gpu_of(group, way);
+  const bool there = co_await method.reduces_on(ranks, gpu);
+  if (there) {
     const auto orders = orders_of(some(group.arrays, way.members));
     const auto begun = until_begun(orders);
     co_await begun;

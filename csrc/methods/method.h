@@ -18,6 +18,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -154,6 +155,12 @@ class Method {
 
   /// Whether it takes buckets of a GPU, all of whose arrays are on one. Of the host it takes all.
   virtual bool takes_gpus(const Ranks& /*ranks*/) const { return false; }
+  /// Whether the arrays of a call are reduced on `gpu`, which holds all of this rank, if one does.
+  /// Ranks that must do it alike agree on it. All ranks of a machine ask, once they have agreed on
+  /// the call.
+  virtual Task<bool> reduces_on(Ranks& ranks, std::optional<Device> gpu) {
+    co_return gpu&& takes_gpus(ranks);
+  }
 
   /// All ranks get the same bits.
   virtual Task<> reduce(Ranks& ranks, std::vector<Bucket> buckets) = 0;

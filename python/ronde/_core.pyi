@@ -962,6 +962,9 @@ class Communicator:
     def share_memory(self, machines: Sequence[int] = ()) -> builtins.bool: ...
     def use_nccl(self) -> None:
         """From now on arrays of GPUs go over NCCL. All ranks must have it, and call this."""
+    def use_nccl_inside(self) -> None:
+        """From now on the ranks of this machine add up arrays of GPUs over NCCL that are compressed between
+        the machines. All of this machine must have it, and call this; others need not."""
     def know_link(self) -> None:
         """Measures the link together with the other ranks, unless it is known."""
     def end(self, call: Call, sets: Sequence[Communicator] = ()) -> None:

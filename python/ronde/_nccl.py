@@ -1,5 +1,9 @@
-"""Which process sets NCCL connects. It is settled when a set is made, alike on all its ranks: then arrays of
-GPUs go over NCCL where it can do what is called, and all ranks must have theirs on GPUs."""
+"""Which process sets NCCL connects, and on which machines the ranks of a set: settled when a set is made.
+
+In a set that NCCL connects, arrays of GPUs go over it where it can do what is called, and all ranks must have
+theirs on GPUs. On a machine where it connects the ranks, they add up by it what is compressed between the
+machines, if all of them have it on GPUs; other machines may do that otherwise.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ def found(setting: str) -> Found:
 
 
 def connect(communicator: _core.Communicator, members: Sequence[Equipped]) -> None:
-    """Connects the ranks of a set by NCCL, if they can be."""
+    """Connects the ranks of a set by NCCL, if they can be, and those of this machine."""
     if not any(member.gpus for member in members):
         return
     why = objection(members)
@@ -64,6 +68,11 @@ def connect(communicator: _core.Communicator, members: Sequence[Equipped]) -> No
     else:
         communicator.use_nccl()
         text = f"arrays of GPUs go over NCCL {members[0].nccl}"
+    here = [member for member in members if member.host == members[communicator.rank].host]
+    if 1 < len(here) < len(members) and not objection(here):
+        communicator.use_nccl_inside()
+        if why:
+            text += f"; compressed ones go over NCCL {here[0].nccl} inside this machine"
     if communicator.rank == 0:
         _log.info("%s", text)
 

@@ -1,4 +1,4 @@
-// The arrays of a rank of compressed_test.cc, on a GPU or on the host.
+// The arrays of a rank of compressed_test.cc and slices_test.cc, on a GPU or on the host.
 #pragma once
 
 #include <list>
@@ -86,8 +86,9 @@ class HostArrays final : public Arrays {
 /// What is copied there is not waited for: only the order says when it is there.
 class GpuArrays final : public Arrays {
  public:
-  explicit GpuArrays(const Case& c)
-      : residual_(device_, stream_, bytes_of(c.feedback ? c.count() : 0), 4) {
+  explicit GpuArrays(const Case& c, int ordinal = 0)
+      : device_(cuda::Device::get(ordinal)),
+        residual_(device_, stream_, bytes_of(c.feedback ? c.count() : 0), 4) {
     device_.fill(stream_, residual_.data(), 0, bytes_of(c.feedback ? c.count() : 0));
     count_ = c.feedback ? c.count() : 0;
     stream_.synchronise();
@@ -107,7 +108,7 @@ class GpuArrays final : public Arrays {
                          ? input
                          : memory_.emplace_back(device_, stream_, bytes_of(count), 4 * below(4));
       if (orders_.empty() || below(2)) orders_.emplace_back(device_);
-      const ronde::Device there{MemoryKind::cuda, 0, &orders_.back()};
+      const ronde::Device there{MemoryKind::cuda, device_.ordinal(), &orders_.back()};
       pieces.push_back({ConstBuffer{input.data(), bytes_of(count), there},
                         Buffer{output.data(), bytes_of(count), there}});
       outputs_.push_back({output.data(), count, &orders_.back()});
@@ -152,7 +153,7 @@ class GpuArrays final : public Arrays {
   }
   std::size_t below(std::size_t limit) { return random_() % limit; }
 
-  cuda::Device& device_ = cuda::Device::get(0);
+  cuda::Device& device_;
   const cuda::Stream stream_{device_};
   std::minstd_rand random_{static_cast<unsigned>(cuda::seed())};
   OnDevice residual_;

@@ -11,6 +11,7 @@
 #include "compress/cast.h"
 #include "compress/table.h"
 #include "compress/top_k.h"
+#include "cuda/nccl.h"
 #include "cuda/order.h"
 #include "methods/compressing.h"
 #include "methods/dgc.h"
@@ -35,6 +36,7 @@ struct Job {
   std::vector<int> machines;  // of the ranks, if those of one share memory
   bool shared;
   std::vector<int> methods;
+  bool nccl = false;  // connects the ranks of each machine
 };
 
 void run_ranks(const Job& job, const std::function<void(Communicator&)>& program) {
@@ -53,6 +55,7 @@ void run_ranks(const Job& job, const std::function<void(Communicator&)>& program
   for (auto& rank : ranks) {
     threads.emplace_back([&] {
       if (job.shared) CHECK(rank->share_memory(job.machines));
+      if (job.nccl) rank->use_nccl_inside();
       program(*rank);
     });
   }
@@ -138,7 +141,10 @@ std::shared_ptr<Method> method_of(int number, const std::shared_ptr<Residuals>& 
 /// One of a call, on the host or on a GPU. What is copied there is not waited for.
 class Array {
  public:
-  Array(const Bytes& values, bool on_gpu, bool in_place) : values_(values), result_(values.size()) {
+  Array(const Bytes& values, bool on_gpu, bool in_place, int rank)
+      : device_(cuda::Device::get(rank % cuda::Driver::get().devices())),
+        values_(values),
+        result_(values.size()) {
     if (in_place) result_ = values;
     if (!on_gpu || values.empty()) {
       piece_ = {{values_.data(), values_.size()}, {result_.data(), result_.size(), {}}};
@@ -165,7 +171,7 @@ class Array {
   }
 
  private:
-  cuda::Device& device_ = cuda::Device::get(0);
+  cuda::Device& device_;
   const cuda::Stream stream_{device_};
   const Bytes values_;
   Bytes result_;
@@ -208,7 +214,7 @@ std::vector<Bytes> gradients(const Plan& plan, int rank, int step, Spoilt spoilt
 
 // Runs --------------------------------------------------------------------------------------------
 
-enum class Side { host, gpu, both, in_turn };
+enum class Side { host, gpu, both, in_turn, machines_in_turn };
 
 bool is_on_gpu(Side side, int rank, int step, std::size_t array) {
   switch (side) {
@@ -220,6 +226,8 @@ bool is_on_gpu(Side side, int rank, int step, std::size_t array) {
       return rank != 0 || array % 2;
     case Side::in_turn:
       return (rank + step) % 2;
+    case Side::machines_in_turn:  // of two ranks
+      return (rank / 2 + step) % 2;
   }
   return false;
 }
@@ -256,7 +264,7 @@ class Rank {
           plan, set_, {}, {method_, nullptr}, method_->feeds_back(set_, buckets), false, {}});
       for (std::size_t i = 0; i < values.size(); ++i) {
         arrays.emplace_back(values[i], is_on_gpu(side_, set_.rank(), number, i),
-                            (number + static_cast<int>(i)) % 2 == 0);
+                            (number + static_cast<int>(i)) % 2 == 0, set_.rank());
         call->arrays.push_back(arrays.back().piece());
       }
       const auto begin = [&](Routes& routes, Operation& operation) {
@@ -324,19 +332,23 @@ std::vector<Outcome> outcomes(const Job& job, const Case& c, Side side) {
 }  // namespace
 
 int main() {
+  setenv("FAKE_CUDA_DEVICES", "4", 1);
   int cases = 0;
   // Where all share memory nothing is compressed, whatever the method.
   const Job jobs[] = {{1, {}, false, {0, 3, 4}},
                       {3, {}, false, {0, 1, 2, 3, 4, 5, 6}},
                       {2, {}, true, {1, 4}},
-                      {4, {0, 0, 1, 1}, true, {0, 2, 6}}};
+                      {4, {0, 0, 1, 1}, true, {0, 2, 6}},
+                      {4, {0, 0, 1, 1}, true, {0, 2, 3, 5, 6}, cuda::Nccl::missing().empty()}};
   for (const auto& job : jobs) {
     for (const int method : job.methods) {
       const Case c{method, method % 2 ? 0.75 : 1.0, method % 3 ? std::size_t{6000} : 1 << 20};
       const auto expected = outcomes(job, c, Side::host);
       CHECK(expected[0].exactly[2] == (method != kWithoutFeedback) && expected[0].exactly[4]);
       CHECK(!expected[0].exactly[0] && !expected[0].exactly[5]);
-      for (const auto side : {Side::gpu, method % 2 ? Side::both : Side::in_turn}) {
+      std::vector<Side> sides = {Side::gpu, method % 2 ? Side::both : Side::in_turn};
+      if (job.nccl) sides.push_back(Side::machines_in_turn);
+      for (const auto side : sides) {
         CHECK(outcomes(job, c, side) == expected);
         ++cases;
       }

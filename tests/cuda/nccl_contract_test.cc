@@ -265,15 +265,28 @@ void check_lost_rank() {
   });
 }
 
-/// An array on another GPU than before.
+/// Arrays on another GPU than before are copied where all ranks have them there; where one has not,
+/// all say so. Work goes on.
 void check_other_gpu() {
   Job{}.run(2, [](Member& me) {
     add_up(me);
-    Array array(device_of(me.rank + 2), filled(me.rank));
-    const Piece piece{array.buffer(), array.buffer()};
-    const auto error =
-        thrown_by([&] { allreduce(*me.set, named("allreduce"), {&piece, 1}, kSum); });
-    CHECK(contains(error, "over NCCL a rank uses one GPU"));
+    Array other(device_of(me.rank + 2), filled(me.rank + 1));
+    auto usual = me.array(filled(me.rank + 1));
+    const Piece elsewhere{other.buffer(), other.buffer()}, here{usual.buffer(), usual.buffer()};
+    CHECK(!allreduce(*me.set, named("allreduce"), {&elsewhere, 1}, kSum));
+    const Piece both[] = {here, elsewhere};
+    CHECK(!allreduce(*me.set, named("allreduce"), both, kSum));
+    Call call = named("allreduce");
+    me.set->describe_gpus(call, {&elsewhere, 1});
+    allreduce_by_route(*me.set, call, elsewhere, kSum);
+    CHECK(other.bytes() == filled(3));
+
+    call = named("allreduce");
+    const Piece mine = me.rank ? elsewhere : here;
+    me.set->describe_gpus(call, {&mine, 1});
+    const auto error = thrown_by([&] { allreduce_by_route(*me.set, call, mine, kSum); });
+    CHECK(contains(error, "rank 1: allreduce (on GPUs, not on the first that this rank used"));
+    add_up(me);
   });
 }
 

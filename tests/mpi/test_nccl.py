@@ -67,3 +67,12 @@ def test_no_stream_waits_for_a_rank_that_was_given_up() -> None:
     job = run(2, "nccl_trouble.py", "silent", **haste, **variables(2))
     assert job.status != 0
     assert "stalled [1. 1. 1.]" in job.output
+
+
+@pytest.mark.parametrize("kind", ["gpus", "mixed", "pairs"])
+def test_machines_of_several_ranks(kind: str) -> None:
+    job = run(4, "machines.py", kind, RONDE_LOG="debug", **variables(4))
+    assert job.status == 0, job.output
+    assert f"as with NumPy arrays {kind}" in job.output
+    inside = "over NCCL in this machine first, among its 2 ranks" in job.output
+    assert inside == (kind != "pairs")

@@ -219,7 +219,7 @@ def training() -> None:
         device = ronde.DistributedOptimizer(Descent(), compression=compression, name="device")
         for step in range(3):
             random = np.random.default_rng(10 * step + ronde.rank())
-            grads = [random.standard_normal(size, np.float32) for size in (3000, 17)]
+            grads = [random.standard_normal(shape, np.float32) for shape in ((75, 40), (17, 3))]
             plain.update_params([], [each.copy() for each in grads])
             device.update_params([], [on_device(each) for each in grads])
             for one, other in zip(plain.seen, device.seen, strict=True):
