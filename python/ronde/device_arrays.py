@@ -210,8 +210,8 @@ def _taken(
     gpu: int | None,
     together: OnDevice | None,
 ) -> OnDevice:
-    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU; `gpu`: its
-    own, where that is known."""
+    """`dtype`: of its copies on the host; `new`: makes an array of its kind, of any shape, on a GPU; `gpu`:
+    its own, where that is known."""
 
     def make(shape: list[int], device: int) -> OnDevice:  # (knows no OnDevice, which holds it)
         made = on_device(new(tuple(shape), device))
