@@ -51,9 +51,6 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
   /// Whether they have found that they cannot be.
   bool refused() const { return state_ == State::refused; }
 
-  /// Whether they have found that they cannot be.
-  bool refused() const { return state_ == State::refused; }
-
   // Once connected.
 
   cuda::Device& device() const { return *device_; }
