@@ -48,7 +48,7 @@ endfunction()
 # Runs each program against the fakes of a folder, once for each order of the threads of a block. (Those of
 # collectives once: on the order depend only kernels, which have tests of their own.)
 function(add_cuda_tests folder preload)
-  set(of_collectives "nccl|groups|compressed")
+  set(of_collectives "nccl|groups|compressed|slices")
   if(folder STREQUAL "fake-thread")
     list(FILTER cuda_tests EXCLUDE REGEX ${of_collectives})
   endif()
