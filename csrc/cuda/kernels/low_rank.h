@@ -43,6 +43,8 @@ struct Reconstruct {
   float factor, share;
   float* residual;  // or null
   float* out;
+  const u32* finite;    // or null; if it is 0, all of the sum is given up:
+  const float* matrix;  // what a low_rank_project has added to the residual; may be `out`
 };
 
 /// Rows that a thread has at once in a low_rank_reconstruct.
@@ -50,11 +52,13 @@ inline constexpr u32 kThreadRows = 8;
 
 /// orthogonalise_vectors, of one block
 struct Orthogonalise {
-  float* vectors;
+  const float* from;
+  float* to;  // may be the same
   u32 count;
   u64 length;
   double* scratch;  // of that length
-  u32* finite;      // becomes whether they are; otherwise nothing changes
+  u32* finite;      // becomes whether they are; otherwise nothing else changes
+  u32* zeros;       // bit k becomes whether vector k is now zero
 };
 
 }  // namespace ronde::cuda
