@@ -59,11 +59,10 @@ void LowRank::reconstruct(StreamHandle stream, const Sum& sum, float* out, float
   if (rows == 0 || columns == 0) return;
   const std::size_t wide = std::clamp<std::size_t>(std::bit_ceil(columns), 32, kThreads);
   const std::size_t across = (columns + wide - 1) / wide, tall = kThreads / wide * kThreadRows;
-  device_.launch(
-      stream, "low_rank_reconstruct", blocks_of(rows, tall) * across,
-      Reconstruct{rows, columns, static_cast<u32>(rank), static_cast<u32>(wide), sum.left,
-                  sum.right, sum.factor, 1.0f / static_cast<float>(sum.ranks), residual, out,
-                  sum.finite, sum.matrix});
+  device_.launch(stream, "low_rank_reconstruct", blocks_of(rows, tall) * across,
+                 Reconstruct{rows, columns, static_cast<u32>(rank), static_cast<u32>(wide),
+                             sum.left, sum.right, sum.factor, 1.0f / static_cast<float>(sum.ranks),
+                             residual, out, sum.finite, sum.matrix});
 }
 
 void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors,

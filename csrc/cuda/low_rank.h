@@ -45,7 +45,8 @@ class LowRank {
   LowRankShape shape_;
 };
 
-/// Vectors of one length, one after another, and where they are stored; that may be the same memory.
+/// Vectors of one length, one after another, and where they are stored; that may be the same
+/// memory.
 struct Vectors {
   const float* from;
   float* to;

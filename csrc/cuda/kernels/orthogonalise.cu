@@ -106,7 +106,8 @@ DEVICE bool orthogonalise_vector(const Orthogonalise& a, u32 k, double norm) {
   const auto vector = [&](u32 number) { return a.to + number * a.length; };
   double share = 0;
   for (u32 j = 0; j <= 2 * k; ++j) {
-    const Pass pass{j == 0 ? a.from + k * a.length : nullptr, j == 0 ? nullptr : vector((j - 1) % k), share,
+    const Pass pass{j == 0 ? a.from + k * a.length : nullptr,
+                    j == 0 ? nullptr : vector((j - 1) % k), share,
                     j == 2 * k ? nullptr : vector(j % k)};
     share = dot(a, pass);
   }
