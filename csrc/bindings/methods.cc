@@ -114,7 +114,7 @@ void load(Residuals& self, const py::dict& dict) {
 void bind_residuals(py::module_& module) {
   py::class_<Residuals, std::shared_ptr<Residuals>>(module, "Residuals",
                                                     "What payloads have left out, by parameters.")
-      .def(py::init<>())
+      .def(py::init([] { return freed_without_gil(std::make_unique<Residuals>()); }))
       .def_property_readonly("names",
                              [](const Residuals& self) {
                                py::list names;
@@ -244,7 +244,10 @@ void load_factors(PowerSgd& self, const py::dict& factors, const py::dict& steps
 void bind_power_sgd(py::module_& module) {
   py::class_<PowerSgd, Codec, std::shared_ptr<PowerSgd>>(module, "PowerSgd",
                                                          "Sums of matrices of a low rank.")
-      .def(py::init<std::size_t, std::string>(), "rank"_a, "seed"_a)
+      .def(py::init([](std::size_t rank, std::string seed) {
+             return freed_without_gil(std::make_unique<PowerSgd>(rank, std::move(seed)));
+           }),
+           "rank"_a, "seed"_a)
       .def(
           "worth_it",
           [](const PowerSgd& self, const std::vector<std::int64_t>& shape) {

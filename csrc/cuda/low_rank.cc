@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "cuda/kernels/low_rank.h"
+#include "cuda/layout.h"
 #include "cuda/scratch.h"
 
 namespace ronde::cuda {
@@ -68,16 +69,27 @@ void LowRank::reconstruct(StreamHandle stream, const Sum& sum, float* out, float
 void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors,
                    Orthogonalised* found) {
   check_rank(vectors.count);
-  const auto scratch =
-      ScratchPool::of(device, Memory::Kind::device).take(stream, vectors.length * sizeof(double));
-  const Orthogonalise arguments{vectors.from,
-                                vectors.to,
-                                static_cast<u32>(vectors.count),
-                                vectors.length,
-                                reinterpret_cast<double*>(scratch.data()),
-                                &found->finite,
-                                &found->zeros};
+  const auto count = static_cast<unsigned>(vectors.count);
+  const std::size_t bytes = vectors.count * vectors.length * sizeof(float);
+  double* scratch = nullptr;
+  float* there = nullptr;
+  const auto layout = [&](std::byte* begin) {
+    Layout layout(begin);
+    scratch = layout.take<double>(vectors.length);
+    there = layout.take<float>(vectors.count * vectors.length);
+    return layout.bytes();
+  };
+  const auto memory = ScratchPool::of(device, Memory::Kind::device).take(stream, layout(nullptr));
+  layout(memory.data());
+  if (vectors.from == vectors.to)
+    there = vectors.to;
+  else
+    device.copy(stream, there, vectors.from, bytes);
+  device.fill(stream, found, 0, sizeof *found);
+  const Orthogonalise arguments{there, count, vectors.length, scratch, &found->finite};
   device.launch_blocks(stream, "orthogonalise_vectors", 1, &arguments, sizeof arguments);
+  const Keep kept{there, vectors.to, vectors.length, &found->finite, &found->zeros};
+  device.launch_blocks(stream, "low_rank_keep", count, &kept, sizeof kept);
 }
 
 }  // namespace ronde::cuda

@@ -308,10 +308,25 @@ DEVICE void reconstruct(const Reconstruct& a) {
     reconstruct_tile(a, u64{tile / across} * tall, u64{tile % across} * a.wide, factors);
 }
 
+// Keep --------------------------------------------------------------------------------------------
+
+DEVICE void keep(const Keep& a) {
+  if (*a.finite == 0) return;
+  const u64 begin = blockIdx.x * a.length;
+  bool any = false;
+  for (u64 i = begin + threadIdx.x; i < begin + a.length; i += kThreads) {
+    const float x = a.from[i];
+    any |= x != 0;
+    a.to[i] = x;
+  }
+  if (!__syncthreads_or(any) && threadIdx.x == 0) atomicOr(a.zeros, 1u << blockIdx.x);
+}
+
 }  // namespace
 
 KERNEL(low_rank_project, Project, a) { project(a); }
 KERNEL(low_rank_back_project, BackProject, a) { back_project(a); }
 KERNEL(low_rank_reconstruct, Reconstruct, a) { reconstruct(a); }
+KERNEL(low_rank_keep, Keep, a) { keep(a); }
 
 }  // namespace ronde::cuda

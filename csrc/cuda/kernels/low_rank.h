@@ -52,13 +52,20 @@ inline constexpr u32 kThreadRows = 8;
 
 /// orthogonalise_vectors, of one block
 struct Orthogonalise {
-  const float* from;
-  float* to;  // may be the same
+  float* vectors;
   u32 count;
   u64 length;
   double* scratch;  // of that length
-  u32* finite;      // becomes whether they are; otherwise nothing else changes
-  u32* zeros;       // bit k becomes whether vector k is now zero
+  u32* finite;      // becomes whether they are; otherwise nothing changes
+};
+
+/// low_rank_keep, of a block for each vector: stores them, if they are finite
+struct Keep {
+  const float* from;
+  float* to;  // may be the same
+  u64 length;
+  const u32* finite;
+  u32* zeros;  // bit k becomes 1 where vector k is zero
 };
 
 }  // namespace ronde::cuda

@@ -25,7 +25,7 @@ DEVICE bool is_finite(double x) {
 DEVICE double norm_of(const Orthogonalise& a) {
   constexpr u32 kLoads = 16;
   const u32 k = threadIdx.x / kSums;
-  const float* const vector = a.from + k * a.length;
+  const float* const vector = a.vectors + k * a.length;
   double sum = 0;
   ROLLED for (u64 i = threadIdx.x % kSums; i < a.length && k < a.count; i += kLoads * kSums) {
     float x[kLoads];
@@ -101,22 +101,19 @@ DEVICE double dot(const Orthogonalise& a, const Pass& pass) {
   return result;
 }
 
-/// Modified Gram-Schmidt, twice. Returns whether something is left.
-DEVICE bool orthogonalise_vector(const Orthogonalise& a, u32 k, double norm) {
-  const auto vector = [&](u32 number) { return a.to + number * a.length; };
+/// Modified Gram-Schmidt, twice.
+DEVICE void orthogonalise_vector(const Orthogonalise& a, u32 k, double norm) {
+  const auto vector = [&](u32 number) { return a.vectors + number * a.length; };
   double share = 0;
   for (u32 j = 0; j <= 2 * k; ++j) {
-    const Pass pass{j == 0 ? a.from + k * a.length : nullptr,
-                    j == 0 ? nullptr : vector((j - 1) % k), share,
+    const Pass pass{j == 0 ? vector(k) : nullptr, j == 0 ? nullptr : vector((j - 1) % k), share,
                     j == 2 * k ? nullptr : vector(j % k)};
     share = dot(a, pass);
   }
   const double left = sqrt(share), scale = left > 0x1p-20 * norm ? 1 / left : 0;
-  if (threadIdx.x >= kWarp) {
-    for (u64 i = threadIdx.x - kWarp; i < a.length; i += kMakers)
-      vector(k)[i] = static_cast<float>(a.scratch[i] * scale);
-  }
-  return scale != 0;
+  if (threadIdx.x < kWarp) return;
+  for (u64 i = threadIdx.x - kWarp; i < a.length; i += kMakers)
+    vector(k)[i] = static_cast<float>(a.scratch[i] * scale);
 }
 
 DEVICE void orthogonalise(const Orthogonalise& a) {
@@ -126,11 +123,7 @@ DEVICE void orthogonalise(const Orthogonalise& a) {
   const bool finite = !__syncthreads_or(!is_finite(norm));
   if (threadIdx.x == 0) *a.finite = finite;
   if (!finite) return;
-  u32 zeros = 0;
-  for (u32 k = 0; k < a.count; ++k) {
-    if (!orthogonalise_vector(a, k, norms[k])) zeros |= 1u << k;
-  }
-  if (threadIdx.x == 0) *a.zeros = zeros;
+  for (u32 k = 0; k < a.count; ++k) orthogonalise_vector(a, k, norms[k]);
 }
 
 }  // namespace
