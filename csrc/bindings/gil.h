@@ -9,6 +9,8 @@
 #include <cxxabi.h>
 #include <unistd.h>
 
+#include <memory>
+
 namespace ronde {
 
 /// `take()`, whose thread stops for good if the interpreter is ending.
@@ -40,6 +42,19 @@ template <class Body>
 auto without_gil(Body body) {
   const WithoutGil release;
   return body();
+}
+
+/// A T that is destroyed while other threads run, whoever lets go of it last: it may wait for a
+/// GPU.
+template <class T>
+std::shared_ptr<T> freed_without_gil(std::unique_ptr<T> object) {
+  return {object.release(), [](T* last) {
+            if (PyGILState_Check()) {
+              without_gil([last] { delete last; });
+            } else {
+              delete last;
+            }
+          }};
 }
 
 /// For a hook of the core, which runs while the GIL is free.

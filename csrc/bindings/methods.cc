@@ -114,7 +114,7 @@ void load(Residuals& self, const py::dict& dict) {
 void bind_residuals(py::module_& module) {
   py::class_<Residuals, std::shared_ptr<Residuals>>(module, "Residuals",
                                                     "What payloads have left out, by parameters.")
-      .def(py::init<>())
+      .def(py::init([] { return freed_without_gil(std::make_unique<Residuals>()); }))
       .def_property_readonly("names",
                              [](const Residuals& self) {
                                py::list names;
@@ -161,8 +161,8 @@ std::span<float> written(py::array& array, const char* what) {
 }
 
 /// A matrix of a call, as an array has it.
-PowerSgd::Term term_of(const PowerSgd& self, const py::array& matrix, py::array& residual,
-                       std::string name, py::array& output) {
+Term term_of(const PowerSgd& self, const py::array& matrix, py::array& residual, std::string name,
+             py::array& output) {
   for (const auto& array : {matrix, py::array(output)}) {
     if (array.ndim() < 2 || !(array.flags() & py::array::c_style))
       throw ArgumentError("a contiguous array of two or more dimensions is needed");
@@ -177,7 +177,7 @@ PowerSgd::Term term_of(const PowerSgd& self, const py::array& matrix, py::array&
                         std::to_string(count) + ", the output " + std::to_string(out.size()));
   const auto shape = self.shape_of(shape_of(matrix));
   const std::span<const float> values(static_cast<const float*>(matrix.data()), count);
-  return {std::move(name), shape, values, left, out, {}, {}};
+  return {std::move(name), shape, values, left, out, {}, {}, {}};
 }
 
 /// `allreduce` sums the arrays of a list over the ranks, in place; it is called twice.
@@ -185,7 +185,10 @@ void reduce(PowerSgd& self, const std::vector<py::array>& matrices,
             std::vector<py::array> residuals, const std::vector<std::string>& names,
             const py::function& allreduce, int ranks, double factor,
             std::vector<py::array> outputs) {
-  std::vector<PowerSgd::Term> terms;
+  HostFactoring on;
+  std::vector<Term> terms;
+  std::vector<Orthogonalised> found(matrices.size());
+  std::vector<std::vector<float>> lasts(matrices.size());
   py::list lefts, rights;
   for (std::size_t i = 0; i < matrices.size(); ++i) {
     terms.push_back(term_of(self, matrices[i], residuals.at(i), names.at(i), outputs.at(i)));
@@ -197,21 +200,24 @@ void reduce(PowerSgd& self, const std::vector<py::array>& matrices,
     };
     term.left = room(lefts, term.shape.rows);
     term.right = room(rights, term.shape.columns);
+    lasts[i].resize(term.right.size());
+    term.last = lasts[i];
+    term.found = &found[i];
   }
   const auto pass = [](auto work) {
     WithoutGil release;
     work();
   };
-  pass([&] { self.project(terms); });
+  pass([&] { self.project(on, terms); });
   allreduce(lefts);
-  pass([&] { self.back_project(terms); });
+  pass([&] { self.back_project(on, terms); });
   allreduce(rights);
-  pass([&] { self.reconstruct(terms, ranks, factor); });
+  pass([&] { self.reconstruct(on, terms, found, ranks, factor); });
 }
 
-py::tuple factors_of(const PowerSgd& self) {
+py::tuple factors_of(PowerSgd& self) {
   py::dict factors, steps;
-  for (const auto& [name, known] : self.state()) {
+  for (const auto& [name, known] : without_gil([&] { return self.state(); })) {
     steps[to_python(name)] = known.step;
     if (known.rank == 0) continue;
     py::array_t<float> right({known.rank, known.columns});
@@ -232,13 +238,16 @@ void load_factors(PowerSgd& self, const py::dict& factors, const py::dict& steps
     known.columns = static_cast<std::size_t>(right.shape(1));
     known.right = floats_of(right);
   }
-  self.load(std::move(state));
+  without_gil([&] { self.load(std::move(state)); });
 }
 
 void bind_power_sgd(py::module_& module) {
   py::class_<PowerSgd, Codec, std::shared_ptr<PowerSgd>>(module, "PowerSgd",
                                                          "Sums of matrices of a low rank.")
-      .def(py::init<std::size_t, std::string>(), "rank"_a, "seed"_a)
+      .def(py::init([](std::size_t rank, std::string seed) {
+             return freed_without_gil(std::make_unique<PowerSgd>(rank, std::move(seed)));
+           }),
+           "rank"_a, "seed"_a)
       .def(
           "worth_it",
           [](const PowerSgd& self, const std::vector<std::int64_t>& shape) {

@@ -48,20 +48,20 @@ SharedScale::SharedScale(int bits, std::size_t block, Rounding rounding, const K
   levels_ = static_cast<float>((1 << (bits - 1)) - 1);
 }
 
+int SharedScale::bits() const { return std::bit_width(static_cast<unsigned>(levels_)) + 1; }
+
 DType SharedScale::integer(int ranks) const {
   constexpr int kMost = std::numeric_limits<std::int16_t>::max();
   const auto levels = static_cast<int>(levels_);
   if (ranks <= std::numeric_limits<std::int8_t>::max() / levels) return DType::int8;
   if (ranks <= kMost / levels) return DType::int16;
   std::string instead;
-  for (int bits = std::bit_width(static_cast<unsigned>(levels)); bits >= 2 && instead.empty();
-       --bits) {
-    if (ranks <= kMost / ((1 << (bits - 1)) - 1))
-      instead = "; " + std::to_string(bits) + " bits fit";
+  for (int fewer = bits() - 1; fewer >= 2 && instead.empty(); --fewer) {
+    if (ranks <= kMost / ((1 << (fewer - 1)) - 1))
+      instead = "; " + std::to_string(fewer) + " bits fit";
   }
-  throw ArgumentError("integers of " +
-                      std::to_string(std::bit_width(static_cast<unsigned>(levels)) + 1) +
-                      " bits of " + std::to_string(ranks) +
+  throw ArgumentError("integers of " + std::to_string(bits()) + " bits of " +
+                      std::to_string(ranks) +
                       " ranks do not fit int16 when they are added; those of " +
                       std::to_string(kMost / levels) + " ranks fit" + instead);
 }

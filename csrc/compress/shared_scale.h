@@ -33,6 +33,8 @@ class SharedScale final : public Compressor {
   /// neither.
   DType integer(int ranks) const;
 
+  int bits() const;
+  Rounding rounding() const { return rounding_; }
   std::size_t blocks(std::size_t count) const { return (count + block_ - 1) / block_; }
 
   /// The greatest |value + residual| of each block, of a residual that may be empty; infinite or

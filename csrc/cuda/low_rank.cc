@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "cuda/kernels/low_rank.h"
+#include "cuda/layout.h"
+#include "cuda/scratch.h"
 
 namespace ronde::cuda {
 namespace {
@@ -52,25 +54,42 @@ void LowRank::back_project(StreamHandle stream, const float* matrix, const float
                  BackProject{rows, columns, static_cast<u32>(rank), matrix, left, right});
 }
 
-void LowRank::reconstruct(StreamHandle stream, const Factors& factors, float* out, float factor,
-                          float* residual, std::size_t ranks) const {
-  if (ranks == 0) throw ArgumentError("there is at least one rank");
+void LowRank::reconstruct(StreamHandle stream, const Sum& sum, float* out, float* residual) const {
+  if (sum.ranks == 0) throw ArgumentError("there is at least one rank");
   const auto [rows, columns, rank] = shape_;
   if (rows == 0 || columns == 0) return;
   const std::size_t wide = std::clamp<std::size_t>(std::bit_ceil(columns), 32, kThreads);
   const std::size_t across = (columns + wide - 1) / wide, tall = kThreads / wide * kThreadRows;
-  device_.launch(
-      stream, "low_rank_reconstruct", blocks_of(rows, tall) * across,
-      Reconstruct{rows, columns, static_cast<u32>(rank), static_cast<u32>(wide), factors.left,
-                  factors.right, factor, 1.0f / static_cast<float>(ranks), residual, out});
+  device_.launch(stream, "low_rank_reconstruct", blocks_of(rows, tall) * across,
+                 Reconstruct{rows, columns, static_cast<u32>(rank), static_cast<u32>(wide),
+                             sum.left, sum.right, sum.factor, 1.0f / static_cast<float>(sum.ranks),
+                             residual, out, sum.finite, sum.matrix});
 }
 
-void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors, double* scratch,
-                   std::uint32_t* finite) {
+void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors,
+                   Orthogonalised* found) {
   check_rank(vectors.count);
-  const Orthogonalise arguments{vectors.data, static_cast<u32>(vectors.count), vectors.length,
-                                scratch, finite};
+  const auto count = static_cast<unsigned>(vectors.count);
+  const std::size_t bytes = vectors.count * vectors.length * sizeof(float);
+  double* scratch = nullptr;
+  float* there = nullptr;
+  const auto layout = [&](std::byte* begin) {
+    Layout layout(begin);
+    scratch = layout.take<double>(vectors.length);
+    there = layout.take<float>(vectors.count * vectors.length);
+    return layout.bytes();
+  };
+  const auto memory = ScratchPool::of(device, Memory::Kind::device).take(stream, layout(nullptr));
+  layout(memory.data());
+  if (vectors.from == vectors.to)
+    there = vectors.to;
+  else
+    device.copy(stream, there, vectors.from, bytes);
+  device.fill(stream, found, 0, sizeof *found);
+  const Orthogonalise arguments{there, count, vectors.length, scratch, &found->finite};
   device.launch_blocks(stream, "orthogonalise_vectors", 1, &arguments, sizeof arguments);
+  const Keep kept{there, vectors.to, vectors.length, &found->finite, &found->zeros};
+  device.launch_blocks(stream, "low_rank_keep", count, &kept, sizeof kept);
 }
 
 }  // namespace ronde::cuda

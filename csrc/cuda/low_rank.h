@@ -26,31 +26,36 @@ class LowRank {
   void back_project(StreamHandle stream, const float* matrix, const float* left,
                     float* right) const;
 
-  struct Factors {
+  struct Sum {
     const float* left;
     const float* right;
+    float factor;
+    std::size_t ranks;
+    const std::uint32_t* finite = nullptr;  // whether there is a sum, where that must be asked
+    const float* matrix = nullptr;          // that was projected, if so; may be the output
   };
 
   /// Enqueues: stores factor * left right to `out`, and takes left right / ranks from the residual,
-  /// unless it is null.
-  void reconstruct(StreamHandle stream, const Factors& factors, float* out, float factor,
-                   float* residual, std::size_t ranks) const;
+  /// unless it is null. If there is no sum, `out` becomes NaN, and the residual what it was before
+  /// the matrix was added to it, but for rounding; zero where that is not finite.
+  void reconstruct(StreamHandle stream, const Sum& sum, float* out, float* residual) const;
 
  private:
   Device& device_;
   LowRankShape shape_;
 };
 
-/// Vectors of one length, one after another.
+/// Vectors of one length, one after another, and where they are stored; that may be the same
+/// memory.
 struct Vectors {
-  float* data;
+  const float* from;
+  float* to;
   std::size_t count, length;
 };
 
-/// Enqueues: makes 1 to kMaxRank vectors orthonormal, as ronde::orthogonalise does. *finite becomes
-/// 1, or 0 if there is NaN or infinity, and then nothing changes. `scratch` has the length of a
-/// vector.
-void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors, double* scratch,
-                   std::uint32_t* finite);
+/// Enqueues: makes 1 to kMaxRank vectors orthonormal, as ronde::orthogonalise does. *found says
+/// what has become of them; if there is NaN or infinity, nothing is stored but that.
+void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors,
+                   Orthogonalised* found);
 
 }  // namespace ronde::cuda

@@ -77,9 +77,26 @@ ScratchPool& ScratchPool::of(const Device& device, Memory::Kind kind) {
   return *pool;
 }
 
+template <class Allocated>
+std::unique_ptr<Allocated> ScratchPool::allocate(std::size_t bytes) {
+  try {
+    return std::make_unique<Allocated>(device_, kind_, bytes);
+  } catch (const Error&) {  // most likely the memory is out; anything else is thrown again below
+  }
+  const auto before = usage();
+  trim();
+  try {
+    return std::make_unique<Allocated>(device_, kind_, bytes);
+  } catch (const Error& error) {
+    throw Error(std::string(error.what()) + "; " + std::to_string(before.in_use) +
+                " bytes of scratch are in use, and " + std::to_string(before.cached) +
+                " that were cached have been freed first");
+  }
+}
+
 Scratch ScratchPool::take(StreamHandle stream, std::size_t bytes) {
   auto block = find(stream, size_class(bytes));
-  if (!block) block = allocate(size_class(bytes));
+  if (!block) block = allocate<Block>(size_class(bytes));
   block->stream = stream;
   const std::lock_guard lock(mutex_);
   usage_.in_use += block->memory.size();
@@ -105,21 +122,7 @@ std::unique_ptr<Scratch::Block> ScratchPool::find(StreamHandle stream, std::size
   return idle != blocks.end() ? take(idle) : nullptr;
 }
 
-std::unique_ptr<Scratch::Block> ScratchPool::allocate(std::size_t bytes) {
-  try {
-    return std::make_unique<Block>(device_, kind_, bytes);
-  } catch (const Error&) {  // most likely the memory is out; anything else is thrown again below
-  }
-  const auto before = usage();
-  trim();
-  try {
-    return std::make_unique<Block>(device_, kind_, bytes);
-  } catch (const Error& error) {
-    throw Error(std::string(error.what()) + "; " + std::to_string(before.in_use) +
-                " bytes of scratch are in use, and " + std::to_string(before.cached) +
-                " that were cached have been freed first");
-  }
-}
+std::unique_ptr<Memory> ScratchPool::memory(std::size_t bytes) { return allocate<Memory>(bytes); }
 
 void ScratchPool::give_back(std::unique_ptr<Block> block, bool idle) noexcept {
   const bool recorded = idle || record(*block, block->stream);

@@ -82,6 +82,9 @@ class ScratchPool {
   /// that does not help.
   Scratch take(StreamHandle stream, std::size_t bytes);
 
+  /// The same as memory of its own, which does not come back.
+  std::unique_ptr<Memory> memory(std::size_t bytes);
+
   /// In bytes.
   struct Usage {
     std::size_t in_use, cached;
@@ -97,7 +100,8 @@ class ScratchPool {
   using Blocks = std::vector<std::unique_ptr<Block>>;
 
   std::unique_ptr<Block> find(StreamHandle stream, std::size_t bytes);
-  std::unique_ptr<Block> allocate(std::size_t bytes);
+  template <class Allocated>
+  std::unique_ptr<Allocated> allocate(std::size_t bytes);
   void give_back(std::unique_ptr<Block> block, bool idle) noexcept;
   void give_back(std::unique_ptr<Block> block, StreamHandle callers) noexcept;
   static bool record(Block& block, StreamHandle stream) noexcept;

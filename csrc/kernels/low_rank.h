@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/codec.h"
 
@@ -23,6 +24,12 @@ struct LowRankShape {
   std::size_t rows, columns, rank;  // rank: 1 to kMaxRank
 
   std::size_t stride() const { return (columns + kRow - 1) / kRow * kRow; }
+};
+
+/// What has become of vectors that were to be made orthonormal.
+struct Orthogonalised {
+  std::uint32_t finite;  // 1, or 0 if there was NaN or infinity: then nothing has become of them
+  std::uint32_t zeros;   // bit k: vector k is zero, as those before it span it
 };
 
 /// left = matrix right. With a residual, which may be null, the matrix is the sum of both, and

@@ -16,15 +16,15 @@ Task<bool> Compressing::reduces_on(Ranks& ranks, std::optional<Device> gpu) {
 
 Task<> Compressing::reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                            std::uint64_t step) {
-  const auto pieces = ranks.lend(bucket);
   if (ranks.on_one_machine()) {
-    co_await ranks.allreduce(pieces, bucket.reduction);
-  } else {
-    const Compression compression{
-        .compressor = compressor_, .residual = residual, .key = key_of(seed_, step, bucket.name())};
-    co_await allreduce_compressed(ranks.lane(), ranks.operation, pieces, bucket.reduction,
-                                  compression);
+    co_await ranks.allreduce(bucket);
+    co_return;
   }
+  const Compression compression{
+      .compressor = compressor_, .residual = residual, .key = key_of(seed_, step, bucket.name())};
+  const auto pieces = ranks.lend(bucket.pieces());
+  co_await allreduce_compressed(ranks.lane(), ranks.operation, pieces, bucket.reduction,
+                                compression);
   ranks.take_back(pieces);
 }
 

@@ -71,7 +71,7 @@ Task<> reduce_in_floats(Ranks& ranks, const Plan& plan, const Plan::Way& way,
         auto* const out = reinterpret_cast<float*>(output.data);
         bucket.arrays.push_back({&parameter, {in, parameter.elements}, {out, parameter.elements}});
       } else {
-        const auto floats = ranks.floats(where, parameter.elements);
+        const auto floats = ranks.room<float>(where, parameter.elements);
         to_floats(ranks, input, parameter.dtype, floats);
         bucket.arrays.push_back({&parameter, floats, floats});
         others.emplace_back(i, floats);

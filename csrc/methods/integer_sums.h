@@ -6,14 +6,15 @@
 //   q = round((gradient + residual) / step)
 //   sum = step * (sum of q over the ranks)
 //
-// Maxima and integers are reduced by exact allreduces, as in SwitchML (Sapio et al. 2021) and
-// IntSGD (Mishchenko et al. 2022), whose steps are found in other ways. compress/shared_scale.h has
-// the arithmetic.
+// All of it happens where the bucket is, on a GPU too. Maxima and integers are reduced by exact
+// allreduces, as in SwitchML (Sapio et al. 2021) and IntSGD (Mishchenko et al. 2022), whose steps
+// are found in other ways. compress/shared_scale.h has the arithmetic.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "compress/shared_scale.h"
 #include "methods/method.h"
@@ -26,13 +27,15 @@ class IntegerSums final : public Codec {
       : Codec(true), scale_(std::move(scale)), seed_(std::move(seed)) {}
 
   Held enter(const Communicator& set, std::span<const Parameters> buckets) override;
+  bool takes_gpus(const Ranks&) const override { return true; }
   using Codec::reduce;
   Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                 std::uint64_t step) override;
 
  private:
   template <class Integer>
-  Task<> sum(Ranks& ranks, Bucket bucket, std::span<float> residual, std::uint64_t step);
+  Task<> sum(Ranks& ranks, Bucket bucket, std::vector<std::span<float>> residuals,
+             std::uint64_t step);
 
   const std::shared_ptr<const SharedScale> scale_;
   const std::string seed_;

@@ -63,6 +63,8 @@ struct Bucket {
   const std::string& name() const { return arrays.front().parameter->name; }
   std::size_t elements() const;
   std::vector<Piece> pieces() const;
+  /// The parts of a vector, which may be empty, that belong to the arrays.
+  std::vector<std::span<float>> split(std::span<float> vector) const;
   /// What a sum of contributions becomes.
   double factor() const { return reduction.postscale / reduction.divisor; }
 };
@@ -88,20 +90,26 @@ class Ranks {
   /// A kept vector, where that is.
   std::span<float> values_of(Vector& vector, const Device& where);
 
-  /// The arrays of a bucket, for others to reduce: on a GPU when the queue has come so far.
-  std::vector<Piece> lend(const Bucket& bucket);
+  /// What is queued on a GPU, for others to reduce when the queue has come so far.
+  std::vector<Piece> lend(std::vector<Piece> pieces);
   /// What is queued from now on comes after all that they have done with these.
   void take_back(std::span<const Piece> lent);
 
   /// Exactly, as one vector.
   Task<> allreduce(std::vector<Piece> pieces, Reduction reduction);
+  Task<> allreduce(const Bucket& bucket);
 
   /// The same in place, of arrays that belong to the operation.
   template <class T>
-  Task<> combine(const std::vector<std::span<T>>& arrays, DType dtype, ReduceOp op) {
+  Task<> combine(const std::vector<std::span<T>>& arrays, const Device& where, DType dtype,
+                 ReduceOp op) {
     std::vector<Piece> pieces;
-    for (const auto& array : arrays) pieces.push_back({buffer_of(array), buffer_of(array)});
-    return allreduce(std::move(pieces), {.dtype = dtype, .op = op});
+    for (const auto& array : arrays) {
+      Buffer buffer = buffer_of(array);
+      buffer.device = where;
+      pieces.push_back({buffer, buffer});
+    }
+    return allreduce_lent(std::move(pieces), {.dtype = dtype, .op = op});
   }
 
   template <class T>
@@ -109,15 +117,28 @@ class Ranks {
     return {operation.allocate(count * sizeof(T)).template as<T>(), count};
   }
   /// The same on the host or on a GPU, for what is queued.
-  std::span<float> floats(const Device& where, std::size_t count);
+  template <class T>
+  std::span<T> room(const Device& where, std::size_t count) {
+    if (!where.is_gpu()) return room<T>(count);
+    return {reinterpret_cast<T*>(room_on(where, count * sizeof(T))), count};
+  }
+  std::span<float> zeros(const Device& where, std::size_t count);
 
  private:
+  std::byte* room_on(const Device& gpu, std::size_t bytes);
+  Task<> allreduce_lent(std::vector<Piece> pieces, Reduction reduction);
+
   std::map<int, cuda::StreamHandle> streams_;  // by devices
 };
 
 /// The same bucket with its factor before applied, and something added to each input, or nothing
 /// where that is empty.
 Bucket scaled(Ranks& ranks, const Bucket& bucket, std::span<const std::vector<float>> added = {});
+
+/// The same with the residuals of the arrays, each of which may be empty, added to the inputs:
+/// nothing is left of them.
+Bucket with_residuals(Ranks& ranks, const Bucket& bucket,
+                      std::span<const std::span<float>> residuals);
 
 /// What all ranks end a call with, after which they go on.
 struct Refused : Error {

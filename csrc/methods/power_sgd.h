@@ -9,16 +9,21 @@
 // allreduces do it, at a cost that does not grow with the number of ranks. compress/low_rank.h has
 // the arithmetic.
 //
+// All of it happens where the matrices are, on a GPU too: then nobody on the host waits to see what
+// a step has found, which the next step looks at.
+//
 // What is too small to gain anything is reduced exactly with its residual, and so is everything
 // within one machine.
 #pragma once
 
 #include <map>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "compress/low_rank.h"
+#include "methods/factoring.h"
 #include "methods/method.h"
 
 namespace ronde {
@@ -32,29 +37,20 @@ class PowerSgd final : public Codec {
   /// The first dimension and the rest, and the rank of the result.
   LowRankShape shape_of(std::span<const std::int64_t> shape) const;
 
+  bool takes_gpus(const Ranks&) const override { return true; }
   using Codec::reduce;
   Task<> reduce(Ranks& ranks, Bucket bucket, std::span<float> residual,
                 std::uint64_t step) override;
 
-  /// A matrix in a call.
-  struct Term {
-    std::string name;
-    LowRankShape shape;
-    std::span<const float> matrix;
-    std::span<float> residual;
-    std::span<float> out;          // may be the matrix
-    std::span<float> left;         // P, with room for as many as the shape says; so is right
-    std::span<float> right;        // Q
-    std::vector<float> last = {};  // Q of the last step
-    bool finite = true;
-  };
   // The three passes over all matrices. Between them the lefts, then the rights are summed over the
   // ranks.
-  void project(std::span<Term> terms);
-  void back_project(std::span<Term> terms) const;
+  void project(Factoring& on, std::span<Term> terms);
+  void back_project(Factoring& on, std::span<Term> terms) const;
   /// Stores about `factor` times the sums. What they leave out is, but for rounding, what the
   /// residuals of all ranks add up to. Where there is NaN or infinity all of a matrix becomes NaN.
-  void reconstruct(std::span<Term> terms, int ranks, double factor);
+  /// `found`: of all terms, which point to it.
+  void reconstruct(Factoring& on, std::span<Term> terms, std::span<const Orthogonalised> found,
+                   int ranks, double factor);
 
   /// The right vectors of a first step, orthonormal, the same on every machine: of uniform numbers,
   /// which need no functions that libraries compute differently.
@@ -67,18 +63,36 @@ class PowerSgd final : public Codec {
     std::vector<float> right;           // orthonormal
     std::int64_t step = 0;
   };
-  std::map<std::string, Factors> state() const;
+  /// On the host. Waits for the last steps, if they are under way on a GPU.
+  std::map<std::string, Factors> state();
   void load(std::map<std::string, Factors> state);
 
  private:
+  /// The same, where it was last used.
+  struct Known {
+    std::size_t rank = 0, columns = 0;
+    std::shared_ptr<Vector> right;
+    std::int64_t step = 0;
+    std::uint32_t zeros = 0;  // vectors that others are to replace (bit k: vector k)
+
+    /// The last step, until somebody has looked at what it has found.
+    struct Latest {
+      LowRankShape shape;
+      std::shared_ptr<const Outcomes> outcomes;
+      std::size_t number;
+    };
+    std::optional<Latest> latest = {};
+  };
+
   Task<> reduce_matrices(Ranks& ranks, Bucket bucket, std::vector<std::span<float>> residuals);
-  std::vector<float> right_of(const Term& term);
-  void warm_start(const Term& term);
+  std::shared_ptr<Work> last_steps(std::span<const Term> terms);
+  static void finish(Known& known);
+  std::span<float> right_of(Factoring& on, const std::string& name, Known& known) const;
 
   const std::size_t rank_;
   const std::string seed_;
-  mutable std::mutex mutex_;
-  std::map<std::string, Factors> known_;
+  std::mutex mutex_;
+  std::map<std::string, Known> known_;
 };
 
 }  // namespace ronde

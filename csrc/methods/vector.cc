@@ -2,7 +2,6 @@
 
 #include <cstring>
 
-#include "cuda/scratch.h"
 #include "cuda/upload.h"
 
 namespace ronde {
@@ -21,10 +20,10 @@ std::span<float> Vector::on_host() {
     const auto& [device, memory, stream] = *there_;
     std::vector<float> values(count_);
     auto& pool = cuda::ScratchPool::of(device, cuda::Memory::Kind::pinned);
-    const auto pinned = pool.take(stream, memory.size());
-    device.copy(stream, pinned.data(), memory.data(), memory.size());
+    const auto pinned = pool.take(stream, memory->size());
+    device.copy(stream, pinned.data(), memory->data(), memory->size());
     device.synchronise(stream);
-    std::memcpy(values.data(), pinned.data(), memory.size());
+    std::memcpy(values.data(), pinned.data(), memory->size());
     values_ = std::move(values);
     there_.reset();
   }
@@ -37,7 +36,7 @@ std::span<float> Vector::on_device(cuda::Device& device, cuda::StreamHandle stre
     const auto values = std::as_bytes(on_host());
     auto& there = there_.emplace(device, stream, values.size());
     try {
-      cuda::upload(device, stream, there.memory.data(), values);
+      cuda::upload(device, stream, there.memory->data(), values);
     } catch (...) {
       there_.reset();  // the values are on the host still
       throw;
@@ -49,7 +48,7 @@ std::span<float> Vector::on_device(cuda::Device& device, cuda::StreamHandle stre
     used.order_before(stream);
     there_->stream = stream;
   }
-  return {reinterpret_cast<float*>(there_->memory.data()), count_};
+  return {reinterpret_cast<float*>(there_->memory->data()), count_};
 }
 
 }  // namespace ronde

@@ -6,11 +6,12 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
-#include "cuda/device.h"
+#include "cuda/scratch.h"
 
 namespace ronde {
 
@@ -32,10 +33,12 @@ class Vector {
  private:
   struct There {
     There(cuda::Device& on, cuda::StreamHandle last, std::size_t bytes)
-        : device(on), memory(on, cuda::Memory::Kind::device, bytes), stream(last) {}
+        : device(on),
+          memory(cuda::ScratchPool::of(on, cuda::Memory::Kind::device).memory(bytes)),
+          stream(last) {}
 
     cuda::Device& device;
-    const cuda::Memory memory;
+    const std::unique_ptr<cuda::Memory> memory;
     cuda::StreamHandle stream;  // of the last use
   };
 

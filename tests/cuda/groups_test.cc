@@ -18,6 +18,7 @@
 #include "methods/error_feedback.h"
 #include "methods/group.h"
 #include "methods/integer_sums.h"
+#include "methods/power_sgd.h"
 #include "on_device.h"
 #include "transport/inproc.h"
 
@@ -77,13 +78,15 @@ struct Case {
   int method;
   double prescale = 1;
   std::size_t bytes = 1 << 20;  // of a bucket
+  double postscale = 1;
 };
 
 std::shared_ptr<Plan> plan_of(const Communicator& set, const std::shared_ptr<Method>& method,
                               const Case& c) {
   auto plan = std::make_shared<Plan>();
   plan->call.kind = "grouped_allreduce";
-  plan->in_floats = {.prescale = c.prescale, .divisor = static_cast<double>(set.size())};
+  plan->in_floats = {
+      .prescale = c.prescale, .divisor = static_cast<double>(set.size()), .postscale = c.postscale};
   plan->averages = true;
   plan->growth = 2.0 * set.size();
   Plan::Indices members;
@@ -102,10 +105,18 @@ std::shared_ptr<Plan> plan_of(const Communicator& set, const std::shared_ptr<Met
   return plan;
 }
 
-constexpr int kWithoutFeedback = 4;  // of the methods
+constexpr int kWithoutFeedback = 4, kPowerSgd = 7;  // of the methods: with feedback, from 7 to 9
+
+bool feeds_back(int method) { return method != kWithoutFeedback && method != 10; }
+
+std::shared_ptr<PowerSgd> power_sgd_of(int number) {
+  if (number < kPowerSgd) return nullptr;
+  return std::make_shared<PowerSgd>(number == 10 ? 2 : std::size_t{1} << (number - kPowerSgd), "3");
+}
 
 /// `residuals`: one or two.
-std::shared_ptr<Method> method_of(int number, const std::shared_ptr<Residuals>& residuals,
+std::shared_ptr<Method> method_of(int number, const std::shared_ptr<PowerSgd>& power_sgd,
+                                  const std::shared_ptr<Residuals>& residuals,
                                   const std::shared_ptr<Residuals>& more) {
   const auto compressing = [](std::shared_ptr<const Compressor> compressor) {
     return std::make_shared<Compressing>(std::move(compressor), "5");
@@ -130,8 +141,16 @@ std::shared_ptr<Method> method_of(int number, const std::shared_ptr<Residuals>& 
     case 5:
       codec = compressing(make_compressor("bf16"));
       break;
-    default:
+    case 6:
       return std::make_shared<Dgc>(Dgc::Settings{0.1, 0.9, 3.0, 3}, residuals, more);
+    case 10:
+      return power_sgd;
+    case 11:
+      codec = std::make_shared<IntegerSums>(
+          std::make_shared<SharedScale>(8, 128, Rounding::nearest), "1");
+      break;
+    default:
+      codec = power_sgd;
   }
   return std::make_shared<ErrorFeedback>(codec, residuals);
 }
@@ -195,8 +214,8 @@ Bytes bytes_of(DType dtype, const std::vector<float>& values) {
   return bytes;
 }
 
-/// What spoils a step on the last rank.
-enum class Spoilt { no, nan, too_large };
+/// What spoils a step on the last rank. Of `sums` all values are finite.
+enum class Spoilt { no, nan, too_large, sums };
 
 std::vector<Bytes> gradients(const Plan& plan, int rank, int step, Spoilt spoilt) {
   Random random(cuda::seed() + 1000 * rank + step);
@@ -204,6 +223,13 @@ std::vector<Bytes> gradients(const Plan& plan, int rank, int step, Spoilt spoilt
   for (const auto& parameter : plan.parameters) {
     std::vector<float> values(parameter.elements);
     for (auto& x : values) x = value_of(random);
+    if (parameter.shape == kShapes[3].shape) {  // of a low rank
+      const auto columns = static_cast<std::size_t>(parameter.shape[1]);
+      for (std::size_t i = columns; i < values.size(); ++i)
+        values[i] = values[i % columns] * static_cast<float>(i / columns);
+    }
+    if (spoilt == Spoilt::sums && parameter.shape == kShapes[0].shape)
+      std::ranges::fill(values, 3e38f);
     all.push_back(bytes_of(parameter.dtype, values));
   }
   if (spoilt == Spoilt::nan) std::memset(&all[random() % 3][20], 0xff, 4);
@@ -237,6 +263,7 @@ struct Outcome {
   std::vector<Bytes> results;
   std::vector<bool> exactly;
   std::vector<std::vector<float>> residuals;
+  std::vector<std::int64_t> steps;  // of PowerSGD, as are the last vectors
   bool operator==(const Outcome&) const = default;
 };
 
@@ -246,6 +273,18 @@ void add_residuals(Outcome& outcome, const Residuals& residuals) {
     outcome.residuals.emplace_back(kept.begin(), kept.end());
     outcome.residuals.push_back(each.unplaced.value_or(std::vector<float>()));
   }
+}
+
+void add_factors(Outcome& outcome, PowerSgd& power_sgd) {
+  for (const auto& [name, factors] : power_sgd.state()) {
+    outcome.residuals.push_back(factors.right);
+    outcome.steps.push_back(factors.step);
+  }
+}
+
+/// Of the matrices, in the end.
+std::vector<std::int64_t> steps_of(const Outcome& outcome) {
+  return {outcome.steps.end() - 3, outcome.steps.end()};
 }
 
 class Rank {
@@ -293,11 +332,15 @@ class Rank {
       residuals->load(std::move(state));
     }
     residuals_->rescale(0.5f);
+    if (!power_sgd_) return;
+    add_factors(outcome, *power_sgd_);
+    power_sgd_->load(power_sgd_->state());
   }
 
   void end() {
     add_residuals(outcome, *residuals_);
     add_residuals(outcome, *velocity_);
+    if (power_sgd_) add_factors(outcome, *power_sgd_);
   }
 
   Outcome outcome;
@@ -308,7 +351,10 @@ class Rank {
   const Side side_;
   const std::shared_ptr<Residuals> residuals_ = std::make_shared<Residuals>(),
                                    velocity_ = std::make_shared<Residuals>();
-  const std::shared_ptr<Method> method_ = method_of(case_.method, residuals_, velocity_);
+  const std::shared_ptr<PowerSgd> power_sgd_ =
+      case_.method <= 10 ? power_sgd_of(case_.method) : nullptr;
+  const std::shared_ptr<Method> method_ =
+      method_of(case_.method, power_sgd_, residuals_, velocity_);
 };
 
 std::vector<Outcome> outcomes(const Job& job, const Case& c, Side side) {
@@ -321,6 +367,9 @@ std::vector<Outcome> outcomes(const Job& job, const Case& c, Side side) {
       if (number == 2) rank.restart(false);
       if (number == 4) rank.restart(true);
     }
+    // What a NaN of others becomes depends on the hardware.
+    const bool whole = c.method >= kPowerSgd && c.method <= 9;
+    rank.step(number++, whole ? Spoilt::sums : Spoilt::no);
     rank.step(number++, Spoilt::no);
     rank.step(number, Spoilt::no);
     rank.end();
@@ -335,17 +384,21 @@ int main() {
   setenv("FAKE_CUDA_DEVICES", "4", 1);
   int cases = 0;
   // Where all share memory nothing is compressed, whatever the method.
-  const Job jobs[] = {{1, {}, false, {0, 3, 4}},
-                      {3, {}, false, {0, 1, 2, 3, 4, 5, 6}},
-                      {2, {}, true, {1, 4}},
-                      {4, {0, 0, 1, 1}, true, {0, 2, 6}},
-                      {4, {0, 0, 1, 1}, true, {0, 2, 3, 5, 6}, cuda::Nccl::missing().empty()}};
+  const Job jobs[] = {{1, {}, false, {0, 3, 4, 8}},
+                      {3, {}, false, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}},
+                      {2, {}, true, {1, 3, 4, 7}},
+                      {4, {0, 0, 1, 1}, true, {0, 2, 3, 6, 8, 9}},
+                      {4, {0, 0, 1, 1}, true, {0, 2, 3, 5, 6, 8}, cuda::Nccl::missing().empty()}};
   for (const auto& job : jobs) {
     for (const int method : job.methods) {
-      const Case c{method, method % 2 ? 0.75 : 1.0, method % 3 ? std::size_t{6000} : 1 << 20};
+      const Case c{method, method % 2 ? 0.75 : 1.0, method % 3 ? std::size_t{6000} : 1 << 20,
+                   method == 10 ? 0.0 : 1.0};
       const auto expected = outcomes(job, c, Side::host);
-      CHECK(expected[0].exactly[2] == (method != kWithoutFeedback) && expected[0].exactly[4]);
+      CHECK(expected[0].exactly[2] == feeds_back(method) && expected[0].exactly[4]);
       CHECK(!expected[0].exactly[0] && !expected[0].exactly[5]);
+      const bool has_matrices = job.size > 2 && method >= kPowerSgd && method <= 9;
+      // Two steps were exact, and one matrix was given up once.
+      if (has_matrices) CHECK(steps_of(expected[0]) == (std::vector<std::int64_t>{5, 6, 6}));
       std::vector<Side> sides = {Side::gpu, method % 2 ? Side::both : Side::in_turn};
       if (job.nccl) sides.push_back(Side::machines_in_turn);
       for (const auto side : sides) {

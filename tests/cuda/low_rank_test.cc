@@ -53,10 +53,26 @@ class Checks {
     const float factor = random_() % 2 ? 1.0f : 0.3f;
     const std::size_t ranks = 1 + random_() % 5;
     here.reconstruct(left, right, out, factor, residual, ranks);
-    there.reconstruct(stream_, {at(p), at(q)}, at(o), factor, residual_there, ranks);
+    there.reconstruct(stream_, {at(p), at(q), factor, ranks}, at(o), residual_there);
     CHECK(alike(o, out));
     CHECK(alike(e, residual));
     CHECK(alike(p, left) && alike(q, right));
+
+    const std::uint32_t yes = 1, no = 0;
+    const OnDevice finite(device_, stream_, std::as_bytes(std::span(&yes, 1)));
+    const OnDevice infinite(device_, stream_, std::as_bytes(std::span(&no, 1)));
+    here.reconstruct(left, right, out, factor, residual, ranks);
+    there.reconstruct(stream_, {at(p), at(q), factor, ranks, flag(finite), at(m)}, at(o),
+                      residual_there);
+    CHECK(alike(o, out) && alike(e, residual) && alike(m, matrix));
+    for (std::size_t i = 0; i < residual.size(); ++i) {
+      residual[i] -= matrix[i];
+      if (!std::isfinite(residual[i])) residual[i] = 0;
+    }
+    // In place.
+    there.reconstruct(stream_, {at(p), at(q), factor, ranks, flag(infinite), at(m)}, at(m),
+                      residual_there);
+    CHECK(alike(m, Floats(matrix.size(), std::nanf(""))) && alike(e, residual));
     ++cases;
   }
 
@@ -72,18 +88,28 @@ class Checks {
       const float wrong[] = {std::numeric_limits<float>::infinity(), std::nanf("")};
       vectors[random_() % vectors.size()] = wrong[random_() % 2];
     }
-    const OnDevice v(device_, stream_, bytes_of(vectors), random_() % 4 * sizeof(float));
-    const OnDevice scratch(device_, stream_, length * sizeof(double));
-    const OnDevice finite(device_, stream_, sizeof(std::uint32_t));
+    const auto before = vectors;
     const bool expected = ronde::orthogonalise(vectors, count);
-    cuda::orthogonalise(device_, stream_, {at(v), count, length},
-                        reinterpret_cast<double*>(scratch.data()),
-                        reinterpret_cast<std::uint32_t*>(finite.data()));
-    std::uint32_t found = 0;
-    std::memcpy(&found, finite.bytes().data(), sizeof(found));
-    CHECK(found == (expected ? 1 : 0));
-    CHECK(alike(v, vectors));
-    ++cases;
+    std::uint32_t zeros = 0;
+    for (std::size_t k = 0; k < count; ++k) {
+      const std::span vector(vectors.data() + k * length, length);
+      if (std::ranges::all_of(vector, [](float x) { return x == 0; })) zeros |= 1u << k;
+    }
+    for (const bool in_place : {false, true}) {
+      const OnDevice from(device_, stream_, bytes_of(before), random_() % 4 * sizeof(float));
+      const OnDevice elsewhere(device_, stream_, bytes_of(Floats(before.size(), 7)));
+      const OnDevice& to = in_place ? from : elsewhere;
+      const OnDevice found(device_, stream_, sizeof(Orthogonalised));
+      cuda::orthogonalise(device_, stream_, {at(from), at(to), count, length},
+                          reinterpret_cast<Orthogonalised*>(found.data()));
+      Orthogonalised said;
+      std::memcpy(&said, found.bytes().data(), sizeof(said));
+      CHECK(said.finite == (expected ? 1 : 0));
+      CHECK(!expected || said.zeros == zeros);
+      CHECK(alike(to, expected || in_place ? vectors : Floats(before.size(), 7)));
+      CHECK(in_place || alike(from, before));
+      ++cases;
+    }
   }
 
   std::size_t below(std::size_t limit) { return random_() % limit; }
@@ -91,6 +117,10 @@ class Checks {
 
  private:
   static float* at(const OnDevice& on_device) { return reinterpret_cast<float*>(on_device.data()); }
+
+  static const std::uint32_t* flag(const OnDevice& on_device) {
+    return reinterpret_cast<const std::uint32_t*>(on_device.data());
+  }
 
   static bool alike(const OnDevice& there, const Floats& here) {
     return same(DType::float32, there.bytes(), bytes_of(here), true);

@@ -170,6 +170,10 @@ void out_of_memory() {
   CHECK(pool.usage().in_use == held.size() && pool.usage().cached == 0);
   stream.synchronise();
   CHECK(all_are(results[0], 1) && all_are(results[1], 2));
+
+  pool.take(stream, kMemory / 8 * 5);
+  const auto own = pool.memory(kMemory / 8 * 4);  // does not fit beside what is kept
+  CHECK(own->size() == kMemory / 8 * 4 && (!fake || pool.usage().cached == 0));
 }
 
 }  // namespace

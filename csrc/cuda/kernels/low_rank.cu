@@ -286,7 +286,20 @@ DEVICE void reconstruct_tile(const Reconstruct& a, u64 first, u64 begin,
   __syncthreads();
 }
 
+/// The sum is not known: the residual becomes what it was, but for rounding.
+DEVICE void give_up(const Reconstruct& a) {
+  for (u64 i = thread(); i < a.rows * a.columns; i += threads()) {
+    if (a.residual) {
+      const float before = a.residual[i] - a.matrix[i];
+      const bool finite = (__float_as_uint(before) & 0x7f800000) != 0x7f800000;
+      a.residual[i] = finite ? before : 0;
+    }
+    a.out[i] = __uint_as_float(0x7fc00000);
+  }
+}
+
 DEVICE void reconstruct(const Reconstruct& a) {
+  if (a.finite && *a.finite == 0) return give_up(a);
   __shared__ Four factors[kMostVectors][kMostFactors / 4];
   const u32 tall = kThreads / a.wide * kThreadRows;
   const u32 across = static_cast<u32>((a.columns + a.wide - 1) / a.wide);
@@ -295,10 +308,25 @@ DEVICE void reconstruct(const Reconstruct& a) {
     reconstruct_tile(a, u64{tile / across} * tall, u64{tile % across} * a.wide, factors);
 }
 
+// Keep --------------------------------------------------------------------------------------------
+
+DEVICE void keep(const Keep& a) {
+  if (*a.finite == 0) return;
+  const u64 begin = blockIdx.x * a.length;
+  bool any = false;
+  for (u64 i = begin + threadIdx.x; i < begin + a.length; i += kThreads) {
+    const float x = a.from[i];
+    any |= x != 0;
+    a.to[i] = x;
+  }
+  if (!__syncthreads_or(any) && threadIdx.x == 0) atomicOr(a.zeros, 1u << blockIdx.x);
+}
+
 }  // namespace
 
 KERNEL(low_rank_project, Project, a) { project(a); }
 KERNEL(low_rank_back_project, BackProject, a) { back_project(a); }
 KERNEL(low_rank_reconstruct, Reconstruct, a) { reconstruct(a); }
+KERNEL(low_rank_keep, Keep, a) { keep(a); }
 
 }  // namespace ronde::cuda

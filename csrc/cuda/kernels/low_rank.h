@@ -43,6 +43,8 @@ struct Reconstruct {
   float factor, share;
   float* residual;  // or null
   float* out;
+  const u32* finite;    // or null; if it is 0, all of the sum is given up:
+  const float* matrix;  // what a low_rank_project has added to the residual; may be `out`
 };
 
 /// Rows that a thread has at once in a low_rank_reconstruct.
@@ -55,6 +57,15 @@ struct Orthogonalise {
   u64 length;
   double* scratch;  // of that length
   u32* finite;      // becomes whether they are; otherwise nothing changes
+};
+
+/// low_rank_keep, of a block for each vector: stores them, if they are finite
+struct Keep {
+  const float* from;
+  float* to;  // may be the same
+  u64 length;
+  const u32* finite;
+  u32* zeros;  // bit k becomes 1 where vector k is zero
 };
 
 }  // namespace ronde::cuda
