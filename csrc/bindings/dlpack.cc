@@ -153,8 +153,9 @@ py::capsule lend(py::object owner, std::uintptr_t pointer, std::vector<std::int6
                     .byte_offset = 0};
   if constexpr (requires { managed.flags; }) managed.major = 1;
   managed.context = loan.get();
-  managed.end = [](T* self) {  // on any thread
-    const py::gil_scoped_acquire held;
+  managed.end = [](T* self) {         // on any thread
+    if (!Py_IsInitialized()) return;  // the process is ending
+    const WithGil held;
     delete static_cast<Loan<T>*>(self->context);
   };
   py::capsule capsule(&managed, T::kName, [](PyObject* ended) {

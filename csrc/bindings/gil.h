@@ -49,7 +49,7 @@ auto without_gil(Body body) {
 template <class T>
 std::shared_ptr<T> freed_without_gil(std::unique_ptr<T> object) {
   return {object.release(), [](T* last) {
-            if (PyGILState_Check()) {
+            if (PyGILState_GetThisThreadState() && PyGILState_Check()) {
               without_gil([last] { delete last; });
             } else {
               delete last;

@@ -80,6 +80,10 @@ void Lane::share(std::shared_ptr<Board> board, Neighbours neighbours) {
   inside_ = std::make_shared<Group>(transport_, neighbours_.here);
 }
 
+cuda::StreamHandle Lane::stream_on(cuda::Device& gpu) {
+  return streams_.try_emplace(gpu.ordinal(), gpu).first->second;
+}
+
 void Lane::use_nccl() { use_nccl(std::make_shared<NcclConnection>(NcclConnection::Ranks::all)); }
 
 void Lane::use_nccl_inside() {

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -22,6 +23,7 @@
 #include "collective/shared.h"
 #include "collective/task.h"
 #include "core/extremes.h"
+#include "cuda/order.h"
 #include "node/board.h"
 #include "trace/recorder.h"
 #include "transport/transport.h"
@@ -98,6 +100,9 @@ class Lane {
     int first = kNoGpu;
     return own_gpu_->compare_exchange_strong(first, gpu) || first == gpu;
   }
+  /// Where the call that is under way enqueues on a GPU what may have to wait for other ranks: in
+  /// the order of calls, which is the same on all ranks.
+  cuda::StreamHandle stream_on(cuda::Device& gpu);
   /// A call was given up: nothing of NCCL's waits for its peers any more.
   void abandon_nccl() const;
   /// Ends that. No call is under way.
@@ -185,6 +190,7 @@ class Lane {
   std::shared_ptr<std::atomic<int>> own_gpu_ = std::make_shared<std::atomic<int>>(kNoGpu);
   bool uses_nccl_ = false;
   std::shared_ptr<NcclConnection> nccl_, nccl_inside_;
+  std::map<cuda::Ordinal, cuda::OwnStream> streams_;
   std::uint64_t sequence_ = 0;
   const bool explains_;
   std::set<std::string> explained_;

@@ -19,6 +19,7 @@
 #include "collective/task.h"
 #include "cuda/device.h"
 #include "cuda/nccl.h"
+#include "cuda/order.h"
 
 namespace ronde {
 
@@ -39,7 +40,6 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
     made->warned_ = warned_;
     return made;
   }
-  ~NcclConnection() override;
   NcclConnection(const NcclConnection&) = delete;
   NcclConnection& operator=(const NcclConnection&) = delete;
 
@@ -76,7 +76,7 @@ class NcclConnection final : public Work, public std::enable_shared_from_this<Nc
   const Ranks ranks_;
   State state_ = State::unknown;
   cuda::Device* device_ = nullptr;
-  std::optional<cuda::Stream> stream_;
+  std::optional<cuda::OwnStream> stream_;
   std::mutex mutex_;  // another thread may give up
   std::optional<cuda::NcclCommunicator> communicator_;
   bool abandoned_ = false;

@@ -71,20 +71,18 @@ void orthogonalise(Device& device, StreamHandle stream, const Vectors& vectors,
   check_rank(vectors.count);
   const auto count = static_cast<unsigned>(vectors.count);
   const std::size_t bytes = vectors.count * vectors.length * sizeof(float);
+  const bool in_place = vectors.from == vectors.to;
   double* scratch = nullptr;
   float* there = nullptr;
   const auto layout = [&](std::byte* begin) {
     Layout layout(begin);
     scratch = layout.take<double>(vectors.length);
-    there = layout.take<float>(vectors.count * vectors.length);
+    there = in_place ? vectors.to : layout.take<float>(vectors.count * vectors.length);
     return layout.bytes();
   };
   const auto memory = ScratchPool::of(device, Memory::Kind::device).take(stream, layout(nullptr));
   layout(memory.data());
-  if (vectors.from == vectors.to)
-    there = vectors.to;
-  else
-    device.copy(stream, there, vectors.from, bytes);
+  if (!in_place) device.copy(stream, there, vectors.from, bytes);
   device.fill(stream, found, 0, sizeof *found);
   const Orthogonalise arguments{there, count, vectors.length, scratch, &found->finite};
   device.launch_blocks(stream, "orthogonalise_vectors", 1, &arguments, sizeof arguments);

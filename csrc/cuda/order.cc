@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "core/error.h"
+
 namespace ronde::cuda {
 namespace {
 
@@ -64,6 +66,46 @@ void Order::wait() {
   told_ = true;  // who ends something meanwhile is not waited for
   lock.unlock();
   for (const auto& [ours, event] : done) event->synchronise();
+}
+
+namespace {
+
+/// Streams that nobody has. Never destroyed, as the driver may be gone by then.
+struct Free {
+  static Free& get() {
+    static auto& free = *new Free;
+    return free;
+  }
+  std::mutex mutex;
+  std::map<Ordinal, std::vector<std::unique_ptr<Stream>>> streams;
+};
+
+}  // namespace
+
+OwnStream::OwnStream(Device& device) : device_(device) {
+  auto& [mutex, streams] = Free::get();
+  const std::lock_guard lock(mutex);
+  auto& free = streams[device.ordinal()];
+  if (free.empty()) {
+    stream_ = std::make_unique<Stream>(device);
+  } else {
+    stream_ = std::move(free.back());
+    free.pop_back();
+  }
+}
+
+OwnStream::~OwnStream() {
+  try {
+    Event last(device_);
+    last.record(*stream_);
+    if (last.reached()) {
+      auto& [mutex, streams] = Free::get();
+      const std::lock_guard lock(mutex);
+      streams[device_.ordinal()].push_back(std::move(stream_));
+    }
+  } catch (const Error&) {  // the device is lost, or the driver has ended
+  }
+  static_cast<void>(stream_.release());  // it may never come to its end
 }
 
 StreamHandle stream_for_call(Device& device) {

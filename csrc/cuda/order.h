@@ -67,4 +67,22 @@ struct Queue {
 /// turn, so that one does not wait for the other.
 StreamHandle stream_for_call(Device& device);
 
+/// A stream that nobody else is given until this ends. What is enqueued there may wait for other
+/// ranks: calls in streams that they share would wait for each other, on each rank for another. It
+/// is never destroyed, as memory may be in its order; somebody else is given it if all on it has
+/// run.
+class OwnStream {
+ public:
+  explicit OwnStream(Device& device);
+  ~OwnStream();
+  OwnStream(const OwnStream&) = delete;
+  OwnStream& operator=(const OwnStream&) = delete;
+
+  operator StreamHandle() const { return *stream_; }
+
+ private:
+  Device& device_;
+  std::unique_ptr<Stream> stream_;
+};
+
 }  // namespace ronde::cuda

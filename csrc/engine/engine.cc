@@ -294,10 +294,11 @@ void Engine::drain(Communicator& set, const std::string& why) {
 }
 
 bool Engine::close(const Communicator& set, const std::string& why) {
+  std::unique_ptr<Queue> queue;  // ends without the lock: it may wait for NCCL, and others go on
   const Holding lock(*this);
   const auto found = queues_.find(&set);
   if (found == queues_.end()) return true;
-  const auto queue = std::move(found->second);
+  queue = std::move(found->second);
   queues_.erase(found);
   queue->close(std::make_exception_ptr(Error(why)));
   return !queue->gave_up();

@@ -49,9 +49,7 @@ std::vector<std::span<float>> Bucket::split(std::span<float> vector) const {
 
 cuda::Queue Ranks::queue(const Device& gpu) {
   auto& device = cuda::Device::get(gpu.number);
-  auto& stream = streams_[gpu.number];
-  if (!stream) stream = cuda::stream_for_call(device);
-  return {device, stream};
+  return {device, lane().stream_on(device)};
 }
 
 std::span<float> Ranks::values_of(Vector& vector, const Device& where) {

@@ -127,8 +127,6 @@ class Ranks {
  private:
   std::byte* room_on(const Device& gpu, std::size_t bytes);
   Task<> allreduce_lent(std::vector<Piece> pieces, Reduction reduction);
-
-  std::map<int, cuda::StreamHandle> streams_;  // by devices
 };
 
 /// The same bucket with its factor before applied, and something added to each input, or nothing

@@ -117,13 +117,11 @@ def on_device(x: Any, together: OnDevice | None = None) -> OnDevice | None:
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(x, cupy.ndarray):
         return _of_cupy(x, cupy, together)
-    jax = sys.modules.get("jax")
-    if jax is None or not isinstance(x, jax.Array):  # whose interface does not name a stream
-        interface = getattr(x, "__cuda_array_interface__", None)
-        if interface is not None:
-            return _of_interface(x, interface, together)
-    if hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] == _DLPACK_CUDA:
-        return _of_dlpack(x)
+    interface = _interface_of(x)
+    if interface is not None:
+        return _of_interface(x, interface, together)
+    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        return _of_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CUDA else None
     return None
 
 
@@ -173,9 +171,17 @@ def _stream_of(x: Any) -> int | None:
     if cupy is not None and isinstance(x, cupy.ndarray):
         with x.device:  # whose stream is meant
             return int(cupy.cuda.get_current_stream().ptr)
-    interface = getattr(x, "__cuda_array_interface__", {})
-    stream: int | None = interface.get("stream")
+    interface = _interface_of(x)
+    stream: int | None = interface.get("stream") if interface else None
     return stream
+
+
+def _interface_of(x: Any) -> dict[str, Any] | None:
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(x, jax.Array):
+        return None  # it names no stream, and DLPack orders them
+    interface: dict[str, Any] | None = getattr(x, "__cuda_array_interface__", None)
+    return interface
 
 
 def _of_torch(x: Any, torch: Any, together: OnDevice | None) -> OnDevice:

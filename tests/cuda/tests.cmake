@@ -61,7 +61,8 @@ function(add_cuda_tests folder preload)
       add_test(NAME cuda_${name}_${folder}_${order} COMMAND cuda_${name})
       set_tests_properties(cuda_${name}_${folder}_${order} PROPERTIES ENVIRONMENT
         "LD_LIBRARY_PATH=${CMAKE_CURRENT_BINARY_DIR}/${folder};LD_PRELOAD=${preload};\
-ASAN_OPTIONS=detect_leaks=0;EMULATION_ORDER=${order};FAKE_CUDA_DELAYS=1")
+ASAN_OPTIONS=detect_leaks=0;TSAN_OPTIONS=suppressions=${CMAKE_CURRENT_SOURCE_DIR}/tests/cuda/thread.supp;\
+EMULATION_ORDER=${order};FAKE_CUDA_DELAYS=1")
     endforeach()
   endforeach()
 endfunction()

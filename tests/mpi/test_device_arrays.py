@@ -20,7 +20,7 @@ FAKE = {"LD_LIBRARY_PATH": str(NATIVE / "fake"), "FAKE_CUDA_DELAYS": "7"}
     [
         (2, "interface", "1"),
         (2, "mixed", "0"),
-        (3, "dlpack", "1"),
+        (3, "dlpack", "0"),
         (4, "interface", "0"),
         (4, "mixed", "1"),
         (8, "mixed", "0"),

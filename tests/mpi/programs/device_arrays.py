@@ -107,14 +107,16 @@ def same(device: Any, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def values(dtype: str, shape: tuple[int, ...], below: int = 100) -> np.ndarray:
+def values(dtype: str, shape: tuple[int, ...], least: int = 0, below: int = 100) -> np.ndarray:
     random = np.random.default_rng(ronde.rank())
-    return random.integers(0, 2 if dtype == "bool" else below, shape).astype(dtype)
+    if dtype == "bool":
+        least, below = 0, 2
+    return random.integers(least, below, shape).astype(dtype)
 
 
 def collectives(dtype: str, shape: tuple[int, ...]) -> None:
     x = values(dtype, shape)
-    few = values(dtype, shape, 3)  # whose product is exact in every order
+    few = values(dtype, shape, 1, 3)  # whose product is exact in every order
     for op in (ronde.Sum, ronde.Max, ronde.Min, ronde.Product):
         each = few if op == ronde.Product else x
         same(ronde.allreduce(on_device(each), op), ronde.allreduce(each, op))
