@@ -39,7 +39,8 @@ Task<> GpuSlices::reduce() {
 Task<> GpuSlices::spread() {
   lane_.next(operation_);
   nccl_->call([this](cuda::NcclCommunicator& nccl) {
-    all_gather(nccl, nccl_->stream(), vector_.result().data(), slices_, DType::float32);
+    all_gather(nccl, nccl_->stream(), own().data(), vector_.result().data(), slices_,
+               DType::float32);
   });
   co_await nccl_;
   vector_.unpack();

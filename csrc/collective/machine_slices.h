@@ -20,7 +20,7 @@ class MachineSlices {
   MachineSlices(const MachineSlices&) = delete;
   MachineSlices& operator=(const MachineSlices&) = delete;
 
-  /// Phase 0, and the sum in the machine.
+  /// The sum in the machine, and before it phase 0, unless the ranks have agreed on the call.
   virtual Task<> reduce() = 0;
   /// This rank's slice of it, once reduced, and where it stands in the vector.
   virtual std::span<float> own() const = 0;

@@ -36,17 +36,16 @@ void reduce_scatter(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, con
   });
 }
 
-void all_gather(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, void* vector,
+void all_gather(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const void* in, void* out,
                 const Chunks& chunks, DType dtype) {
-  auto* const bytes = static_cast<std::byte*>(vector);
+  if (chunks.total() == 0) return;
   if (are_even(chunks)) {
-    const auto own = chunks[nccl.rank()];
-    nccl.all_gather(stream, {bytes + own.offset * size_of(dtype), vector, own.count, dtype});
+    nccl.all_gather(stream, {in, out, chunks.count(nccl.rank()), dtype});
     return;
   }
   for_each_chunk(chunks, [&](int rank, std::size_t offset, std::size_t count) {
-    auto* const part = bytes + offset * size_of(dtype);
-    nccl.broadcast(stream, {part, part, count, dtype}, rank);
+    auto* const part = static_cast<std::byte*>(out) + offset * size_of(dtype);
+    nccl.broadcast(stream, {rank == nccl.rank() ? in : part, part, count, dtype}, rank);
   });
 }
 

@@ -13,8 +13,8 @@ namespace ronde {
 void reduce_scatter(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const void* in,
                     void* out, const Chunks& chunks, const Reduction& reduction);
 
-/// In place: a vector of which each rank has its chunk.
-void all_gather(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, void* vector,
+/// `out` gets the chunks of all ranks, of which `in` is this rank's, maybe where it is to stand.
+void all_gather(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, const void* in, void* out,
                 const Chunks& chunks, DType dtype);
 
 }  // namespace ronde

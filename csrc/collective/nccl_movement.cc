@@ -1,25 +1,11 @@
 #include "collective/nccl_movement.h"
 
-#include <algorithm>
-#include <functional>
-
 #include "collective/memory.h"
+#include "collective/nccl_chunks.h"
 #include "collective/nccl_enqueued.h"
 
 namespace ronde {
 namespace {
-
-void broadcast_each(cuda::NcclCommunicator& nccl, cuda::StreamHandle stream, ConstBuffer mine,
-                    std::byte* out, const Chunks& chunks) {
-  cuda::NcclGroup group;
-  for (int rank = 0; rank < chunks.size(); ++rank) {
-    const Range chunk = chunks[rank];
-    auto* const part = out + chunk.offset;
-    const void* const in = rank == nccl.rank() ? mine.data : part;
-    if (chunk.count > 0) nccl.broadcast(stream, {in, part, chunk.count, DType::uint8}, rank);
-  }
-  group.end();
-}
 
 /// What goes to each rank, and what comes from each; either may be empty.
 struct Exchange {
@@ -45,10 +31,6 @@ Chunks only(int size, int rank, std::size_t bytes) {
   return Chunks::of(all);
 }
 
-bool are_even(const Chunks& chunks) {
-  return chunks.largest() * static_cast<std::size_t>(chunks.size()) == chunks.total();
-}
-
 /// The result, of so many bytes; null where nothing comes.
 std::byte* receive(Enqueued& enqueued, Gathered& all, std::size_t bytes) {
   if (bytes == 0) return nullptr;
@@ -72,11 +54,7 @@ Task<bool> allgather_over_nccl(Lane& lane, Operation& operation, Contribution mi
   const Chunks chunks = bytes_of(all.rows, mine.row_bytes);
   auto* const out = receive(enqueued, all, chunks.total());
   enqueued.nccl()->call([&](cuda::NcclCommunicator& nccl) {
-    if (chunks.total() == 0) return;
-    if (are_even(chunks))
-      nccl.all_gather(enqueued.stream(), {mine.data.data, out, mine.data.bytes, DType::uint8});
-    else
-      broadcast_each(nccl, enqueued.stream(), mine.data, out, chunks);
+    all_gather(nccl, enqueued.stream(), mine.data.data, out, chunks, DType::uint8);
   });
   co_await enqueued.nccl();
   enqueued.end();

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
+#include <iterator>
 #include <limits>
-#include <map>
 #include <string>
 #include <utility>
 
@@ -79,17 +80,20 @@ ScratchPool& ScratchPool::of(const Device& device, Memory::Kind kind) {
 
 template <class Allocated>
 std::unique_ptr<Allocated> ScratchPool::allocate(std::size_t bytes) {
-  try {
-    return std::make_unique<Allocated>(device_, kind_, bytes);
-  } catch (const Error&) {  // most likely the memory is out; anything else is thrown again below
-  }
   const auto before = usage();
-  trim();
+  for (const auto kept : {Kept::reached, Kept::on_our_streams}) {
+    try {
+      return std::make_unique<Allocated>(device_, kind_, bytes);
+    } catch (const Error&) {  // most likely the memory is out; anything else is thrown again below
+    }
+    trim(kept);
+  }
   try {
     return std::make_unique<Allocated>(device_, kind_, bytes);
   } catch (const Error& error) {
     throw Error(std::string(error.what()) + "; " + std::to_string(before.in_use) +
-                " bytes of scratch are in use, and " + std::to_string(before.cached) +
+                " bytes of scratch are in use, and " +
+                std::to_string(before.cached - usage().cached) +
                 " that were cached have been freed first");
   }
 }
@@ -105,21 +109,21 @@ Scratch ScratchPool::take(StreamHandle stream, std::size_t bytes) {
 
 std::unique_ptr<Scratch::Block> ScratchPool::find(StreamHandle stream, std::size_t bytes) {
   const std::lock_guard lock(mutex_);
-  const auto found = cached_.find(bytes);
-  if (found == cached_.end()) return nullptr;
-  auto& blocks = found->second;
-  const auto take = [&](auto at) {
-    auto block = std::move(*at);
-    blocks.erase(at);
-    usage_.cached -= bytes;
+  for (auto of_size = cached_.lower_bound(bytes);
+       of_size != cached_.end() && of_size->first / 2 <= bytes; ++of_size) {
+    auto& blocks = of_size->second;
+    auto found = blocks.end();
+    if (kind_ == Memory::Kind::device)
+      found = std::ranges::find_if(blocks, [&](auto& b) { return b->stream == stream; });
+    if (found == blocks.end())
+      found = std::ranges::find_if(blocks, [](auto& b) { return b->released.reached(); });
+    if (found == blocks.end()) continue;
+    auto block = std::move(*found);
+    blocks.erase(found);
+    usage_.cached -= block->memory.size();
     return block;
-  };
-  if (kind_ == Memory::Kind::device) {
-    const auto same = std::ranges::find_if(blocks, [&](auto& b) { return b->stream == stream; });
-    if (same != blocks.end()) return take(same);
   }
-  const auto idle = std::ranges::find_if(blocks, [](auto& b) { return b->released.reached(); });
-  return idle != blocks.end() ? take(idle) : nullptr;
+  return nullptr;
 }
 
 std::unique_ptr<Memory> ScratchPool::memory(std::size_t bytes) { return allocate<Memory>(bytes); }
@@ -158,16 +162,22 @@ ScratchPool::Usage ScratchPool::usage() const {
   return usage_;
 }
 
-void ScratchPool::trim() {
-  decltype(cached_) freed;
+void ScratchPool::trim(Kept which) {
+  Blocks freed;
   {
     const std::lock_guard lock(mutex_);
-    freed.swap(cached_);
-    usage_.cached = 0;
+    for (auto& [bytes, blocks] : cached_) {
+      const auto goes = [&](const auto& block) {
+        return which == Kept::all || (which == Kept::on_our_streams && block->stream) ||
+               block->released.reached();
+      };
+      const auto kept = std::ranges::stable_partition(blocks, std::not_fn(goes));
+      usage_.cached -= kept.size() * bytes;
+      std::ranges::move(kept, std::back_inserter(freed));
+      blocks.erase(kept.begin(), kept.end());
+    }
   }
-  for (const auto& [bytes, blocks] : freed) {
-    for (const auto& block : blocks) block->released.synchronise();
-  }
+  for (const auto& block : freed) block->released.synchronise();
 }
 
 }  // namespace ronde::cuda

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -71,15 +71,16 @@ class ScratchPool {
   /// The one of this device, which all share.
   static ScratchPool& of(const Device& device, Memory::Kind kind);
 
-  /// So many bytes, aligned to 256, for use on `stream`. Before a stream is destroyed, its scratch
-  /// is given back and it is synchronised.
+  /// So many bytes, aligned to 256, for use on `stream`, in a block of up to twice the size. Before
+  /// a stream is destroyed, its scratch is given back and it is synchronised.
   ///
   /// Memory of the device that was given back on the same stream can be reused at once. Memory that
   /// was given back on another one can as soon as that stream has come so far, and so can all
   /// pinned memory, as the host waits for no stream before it touches it.
   ///
-  /// If the driver has no more, what is kept is freed, and it is asked again. Throws its error if
-  /// that does not help.
+  /// If the driver has no more, what is kept is freed, and it is asked again: at first what nothing
+  /// uses any more, then all, but for what a stream of the caller's still uses, which may wait for
+  /// this thread. Throws the driver's error if that does not help.
   Scratch take(StreamHandle stream, std::size_t bytes);
 
   /// The same as memory of its own, which does not come back.
@@ -92,12 +93,16 @@ class ScratchPool {
   Usage usage() const;
 
   /// Waits until nothing uses what is kept, and frees it.
-  void trim();
+  void trim() { trim(Kept::all); }
 
  private:
   friend class Scratch;
   using Block = Scratch::Block;
   using Blocks = std::vector<std::unique_ptr<Block>>;
+
+  enum class Kept { reached, on_our_streams, all };
+  /// What the streams have not come to is waited for.
+  void trim(Kept which);
 
   std::unique_ptr<Block> find(StreamHandle stream, std::size_t bytes);
   template <class Allocated>
@@ -110,7 +115,7 @@ class ScratchPool {
   const Device& device_;
   const Memory::Kind kind_;
   mutable std::mutex mutex_;
-  std::unordered_map<std::size_t, Blocks> cached_;  // by their size
+  std::map<std::size_t, Blocks> cached_;  // by their size
   Usage usage_{};
 };
 

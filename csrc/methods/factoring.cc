@@ -22,7 +22,7 @@ Outcomes::Outcomes(const cuda::Queue& queue, std::span<const Orthogonalised> the
 
 Orthogonalised Outcomes::of(std::size_t number) const {
   if (!come_) return here_[number];
-  come_->synchronise();
+  wait();
   return reinterpret_cast<const Orthogonalised*>(pinned_.data())[number];
 }
 

@@ -38,6 +38,9 @@ class Outcomes {
   Outcomes(const cuda::Queue& queue, std::span<const Orthogonalised> there);
 
   bool known() const { return !come_ || come_->reached(); }
+  void wait() const {
+    if (come_) come_->synchronise();
+  }
   /// Of one of them. Waits, unless it is known.
   Orthogonalised of(std::size_t number) const;
 

@@ -91,6 +91,15 @@ std::shared_ptr<Work> PowerSgd::last_steps(std::span<const Term> terms) {
   });
 }
 
+std::vector<std::shared_ptr<const Outcomes>> PowerSgd::latest() {
+  std::vector<std::shared_ptr<const Outcomes>> all;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, known] : known_) {
+    if (known.latest) all.push_back(known.latest->outcomes);
+  }
+  return all;
+}
+
 void PowerSgd::project(Factoring& on, std::span<Term> terms) {
   for (auto& term : terms) {
     {
@@ -167,6 +176,7 @@ std::vector<float> PowerSgd::random(const LowRankShape& shape, std::uint64_t ste
 }
 
 std::map<std::string, PowerSgd::Factors> PowerSgd::state() {
+  for (const auto& outcomes : latest()) outcomes->wait();  // not with the lock, which calls need
   const std::lock_guard lock(mutex_);
   HostFactoring on;
   std::map<std::string, Factors> state;

@@ -86,6 +86,7 @@ class PowerSgd final : public Codec {
 
   Task<> reduce_matrices(Ranks& ranks, Bucket bucket, std::vector<std::span<float>> residuals);
   std::shared_ptr<Work> last_steps(std::span<const Term> terms);
+  std::vector<std::shared_ptr<const Outcomes>> latest();
   static void finish(Known& known);
   std::span<float> right_of(Factoring& on, const std::string& name, Known& known) const;
 

@@ -115,6 +115,38 @@ void moved() {
   CHECK(&ScratchPool::of(device(), Kind::device) != &ScratchPool::of(device(), Kind::pinned));
 }
 
+/// A block serves all sizes down to half of its own, in which an alltoall may receive.
+void many_sizes() {
+  ScratchPool pool(device(), Kind::device);
+  const Stream stream(device());
+  pool.take(stream, 200000);
+  const auto first = pool.usage().cached;
+  for (std::size_t i = 0; i < 200; ++i) {
+    const std::size_t bytes = 120000 + i * 7919 % 80000;
+    const auto scratch = pool.take(stream, bytes);
+    CHECK(scratch.size() == bytes);
+    CHECK(pool.usage().in_use == first && pool.usage().cached == 0);
+  }
+  CHECK(pool.usage().cached == first);
+  pool.trim();
+  CHECK(pool.usage().cached == 0);
+}
+
+/// What a stream of the caller's has used last is used again, or freed, when that has come so far.
+void used_by_a_caller() {
+  ScratchPool pool(device(), Kind::device);
+  const Stream ours(device()), callers(device());
+  auto late = pool.take(ours, kMemory / 2);
+  late.end_use();
+  std::vector<std::byte> result(late.size());
+  device().copy(callers, result.data(), late.data(), late.size());
+  late.give_back_after(callers);
+  CHECK(pool.usage().cached >= kMemory / 2);
+  callers.synchronise();
+  const auto more = pool.take(ours, kMemory / 2 + kMemory / 4);  // for which that is freed
+  CHECK(pool.usage().cached == 0);
+}
+
 /// Threads with streams of their own, and with one that they share.
 void threads() {
   ScratchPool pool(device(), Kind::device);
@@ -184,6 +216,8 @@ int main() {
   other_stream();
   pinned();
   moved();
+  many_sizes();
+  used_by_a_caller();
   threads();
   out_of_memory();
   std::printf("scratch is reused in order\n");
