@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -21,51 +22,6 @@ using namespace py::literals;
 namespace ronde {
 namespace {
 
-std::optional<DType> dtype_of(const dlpack::DataType& type) {
-  if (type.lanes != 1) return {};
-  switch (type.code) {
-    case dlpack::kBool:
-      return type.bits == 8 ? std::optional(DType::boolean) : std::nullopt;
-    case dlpack::kBfloat:
-      return type.bits == 16 ? std::optional(DType::bfloat16) : std::nullopt;
-    case dlpack::kInt:
-      switch (type.bits) {
-        case 8:
-          return DType::int8;
-        case 16:
-          return DType::int16;
-        case 32:
-          return DType::int32;
-        case 64:
-          return DType::int64;
-      }
-      return {};
-    case dlpack::kUint:
-      switch (type.bits) {
-        case 8:
-          return DType::uint8;
-        case 16:
-          return DType::uint16;
-        case 32:
-          return DType::uint32;
-        case 64:
-          return DType::uint64;
-      }
-      return {};
-    case dlpack::kFloat:
-      switch (type.bits) {
-        case 16:
-          return DType::float16;
-        case 32:
-          return DType::float32;
-        case 64:
-          return DType::float64;
-      }
-      return {};
-  }
-  return {};
-}
-
 dlpack::DataType type_of(DType dtype) {
   const auto code = [&] {
     if (dtype == DType::boolean) return dlpack::kBool;
@@ -74,6 +30,14 @@ dlpack::DataType type_of(DType dtype) {
     return dtype >= DType::uint8 ? dlpack::kUint : dlpack::kInt;
   }();
   return {code, static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
+}
+
+std::optional<DType> dtype_of(const dlpack::DataType& type) {
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto dtype = static_cast<DType>(i);
+    if (type_of(dtype) == type) return dtype;
+  }
+  return {};
 }
 
 /// An array that another library lends, until this ends.

@@ -19,6 +19,8 @@ struct DataType {
   std::uint8_t code;
   std::uint8_t bits;
   std::uint16_t lanes;
+
+  bool operator==(const DataType&) const = default;
 };
 
 struct Tensor {

@@ -3,6 +3,7 @@
 
 #include <list>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <span>
 #include <utility>
@@ -18,6 +19,31 @@ namespace ronde::cuda {
 
 using Floats = std::vector<float>;
 using Compressed = std::shared_ptr<const Compressor>;
+
+inline std::mt19937_64 draws(seed());
+inline std::size_t below(std::size_t limit) { return draws() % limit; }
+
+/// Of several pieces, maybe empty ones.
+inline std::vector<std::size_t> pieces_of(std::size_t count) {
+  std::vector<std::size_t> counts;
+  for (std::size_t left = count; left && counts.size() < below(4); left -= counts.back())
+    counts.push_back(below(left + 1));
+  counts.push_back(count - std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
+  return counts;
+}
+
+inline Reduction reduction_of(int size) {
+  switch (below(4)) {
+    case 0:
+      return {};
+    case 1:
+      return {.divisor = static_cast<double>(size)};
+    case 2:
+      return {.prescale = 0.3, .divisor = static_cast<double>(size), .postscale = 1.7};
+    default:
+      return {.postscale = 0.0};
+  }
+}
 
 struct Case {
   Compressed compressor;

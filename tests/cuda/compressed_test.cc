@@ -27,9 +27,6 @@ namespace {
 using namespace ronde;
 using namespace ronde::cuda;
 
-std::mt19937_64 draws(seed());
-std::size_t below(std::size_t limit) { return draws() % limit; }
-
 /// What each rank has after each step.
 struct Outcome {
   std::vector<Floats> results, residuals;
@@ -158,30 +155,6 @@ std::vector<Compressed> codes() {
   }
   all.push_back(std::make_shared<Threshold>(1.5f));
   return all;
-}
-
-/// Of several pieces, maybe empty ones.
-std::vector<std::size_t> pieces_of(std::size_t count) {
-  std::vector<std::size_t> counts;
-  for (std::size_t left = count; left && counts.size() < below(4); left -= counts.back())
-    counts.push_back(below(left + 1));
-  std::size_t rest = count;
-  for (const auto each : counts) rest -= each;
-  counts.push_back(rest);
-  return counts;
-}
-
-Reduction reduction_of(int size) {
-  switch (below(4)) {
-    case 0:
-      return {};
-    case 1:
-      return {.divisor = static_cast<double>(size)};
-    case 2:
-      return {.prescale = 0.3, .divisor = static_cast<double>(size), .postscale = 1.7};
-    default:
-      return {.postscale = 0.0};
-  }
 }
 
 void check_codes() {

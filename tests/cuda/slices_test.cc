@@ -37,9 +37,6 @@ using namespace ronde;
 using namespace ronde::cuda;
 using namespace ronde::cuda::testing;
 
-std::mt19937_64 draws(seed());
-std::size_t below(std::size_t limit) { return draws() % limit; }
-
 /// Ranks follow one another on the machines: 0 and 1 on the first of two, say.
 struct Machines {
   int count = 2, ranks = 2;
@@ -234,28 +231,6 @@ std::vector<Compressed> codes() {
 
 bool has_gpu_coding(const Compressor& compressor) {
   return compressor.block_code() || compressor.gpu_selection();
-}
-
-/// Of several pieces, maybe empty ones.
-std::vector<std::size_t> pieces_of(std::size_t count) {
-  std::vector<std::size_t> counts;
-  for (std::size_t left = count; left && counts.size() < below(4); left -= counts.back())
-    counts.push_back(below(left + 1));
-  counts.push_back(count - std::accumulate(counts.begin(), counts.end(), std::size_t{0}));
-  return counts;
-}
-
-Reduction reduction_of(int size) {
-  switch (below(4)) {
-    case 0:
-      return {};
-    case 1:
-      return {.divisor = static_cast<double>(size)};
-    case 2:
-      return {.prescale = 0.3, .divisor = static_cast<double>(size), .postscale = 1.7};
-    default:
-      return {.postscale = 0.0};
-  }
 }
 
 /// With two ranks on a machine sums have one order.
