@@ -45,10 +45,19 @@ def _launched_by(launcher: str) -> launch.Mpi:
 def started(
     ranks: int, program: str, *arguments: str, launcher: str = "", **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
+    """A job of programs/`program` under way."""
+    command = [sys.executable, str(PROGRAMS / program), *arguments]
+    with started_command(ranks, command, launcher=launcher, **variables) as process:
+        yield process
+
+
+@contextmanager
+def started_command(
+    ranks: int, command: list[str], *, launcher: str = "", **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """A job under way, in a session of its own so that nothing of it can be missed in the end."""
-    path = str(PROGRAMS / program)
     command, extra = launch.command(
-        ranks, [sys.executable, path, *arguments], mpi=_launched_by(launcher) if launcher else mpi()
+        ranks, command, mpi=_launched_by(launcher) if launcher else mpi()
     )
     process = subprocess.Popen(
         command,
