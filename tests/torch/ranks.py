@@ -1,5 +1,6 @@
-"""Tests whose bodies run on all ranks of a job. All tests of a file share one job for each number of ranks, as
-to import torch takes longer than most of them.
+"""Tests whose bodies run on all ranks of a job.
+
+All tests of a file share one job for each number of ranks, as to import torch takes longer than most of them.
 
     @on_ranks(1, 2, 4)
     def test_a_sum() -> None:
@@ -82,9 +83,8 @@ def load(file: str) -> ModuleType:
 def main(file: str, *wanted: str) -> None:
     """Runs the tests for this number of ranks in the order of the file, until one fails. `begin()` of the
     file is called before the first, and `end()` after the last."""
-    import torch
-
     import ronde
+    import torch
 
     torch.set_num_threads(1)
     ronde.init()
