@@ -6,9 +6,9 @@
 // and not plain it is for the caller to see what it is: the result is None, and nothing was done.
 // Roots come as ranks of the set, and are shown as ranks of the job.
 //
-// Two arguments have defaults. `algorithm` names one for schedules, for tests. `call` is another
+// Three arguments have defaults. `algorithm` names one for schedules, for tests. `call` is another
 // description than that of the collective itself, where it is a part of something larger: of a
-// broadcast of an object, say.
+// broadcast of an object, say. `needs_all`: no rank may have joined.
 
 #include "bindings/operations.h"
 
@@ -142,11 +142,13 @@ py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::
 }
 
 py::object broadcast(const Caller& caller, py::handle x, int root, py::handle name,
-                     py::handle given, const std::string& algorithm, py::handle described) {
+                     py::handle given, const std::string& algorithm, py::handle described,
+                     bool needs_all) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   Call call = call_on("broadcast", name, *operand, caller.set);
   call.root = caller.set.members().at(root);
+  call.needs_all = needs_all;
   if (!described.is_none()) call = described.cast<Call>();
   const auto begin = [data = operand->output(), root, algorithm](Route& route,
                                                                  Operation& operation) {
@@ -198,12 +200,13 @@ Task<> keep_result(std::shared_ptr<T> result, Task<T> task) {
 }
 
 py::object allgather(const Caller& caller, py::handle x, py::handle name, py::handle given,
-                     const std::string& algorithm, py::handle described) {
+                     const std::string& algorithm, py::handle described, bool needs_all) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& mine = *operand;
-  Call call = described.is_none() ? contribution("allgather", name, mine, caller.set)
-                                  : described.cast<Call>();
+  Call call = contribution("allgather", name, mine, caller.set);
+  call.needs_all = needs_all;
+  if (!described.is_none()) call = described.cast<Call>();
   const Contribution rows{mine.part(), rows_of(mine), row_bytes(mine)};
   const auto all = std::make_shared<Gathered>();
   const auto begin = [all, rows, algorithm](Route& route, Operation& operation) {
@@ -324,6 +327,7 @@ void bind_collectives(Class& calls, const Set&... set) {
   const auto plain = "dtype"_a = py::none();
   const auto chosen = "algorithm"_a = "";
   const auto as_it_is = "call"_a = py::none();
+  const auto of_all = "needs_all"_a = false;
   const auto before = "prescale"_a = 1.0, after = "postscale"_a = 1.0;
   calls
       .def("allreduce", method(of, &allreduce), set..., "x"_a, "output"_a, "op"_a, no_name, before,
@@ -333,8 +337,9 @@ void bind_collectives(Class& calls, const Set&... set) {
       .def("reducescatter", method(of, &reducescatter), set..., "x"_a, "op"_a, no_name, before,
            after, plain, chosen)
       .def("broadcast", method(of, &broadcast), set..., "x"_a, "root"_a, no_name, plain, chosen,
-           as_it_is)
-      .def("allgather", method(of, &allgather), set..., "x"_a, no_name, plain, chosen, as_it_is)
+           as_it_is, of_all)
+      .def("allgather", method(of, &allgather), set..., "x"_a, no_name, plain, chosen, as_it_is,
+           of_all)
       .def("gather", method(of, &gather), set..., "x"_a, "root"_a, no_name, plain, chosen)
       .def("scatter", method(of, &scatter), set..., "x"_a, "rows"_a, "row_bytes"_a, "header"_a,
            "root"_a, no_name, chosen)

@@ -1016,6 +1016,7 @@ class Communicator:
         dtype: DType | None = None,
         algorithm: str = "",
         call: Call | None = None,
+        needs_all: builtins.bool = False,
     ) -> _T | None: ...
 
     # What is gathered comes with the number of rows from each rank.
@@ -1026,6 +1027,7 @@ class Communicator:
         dtype: DType | None = None,
         algorithm: str = "",
         call: Call | None = None,
+        needs_all: builtins.bool = False,
     ) -> tuple[_T, list[int]] | Any: ...
     def gather(
         self,
@@ -1167,6 +1169,7 @@ class Engine:
         dtype: DType | None = None,
         algorithm: str = "",
         call: Call | None = None,
+        needs_all: builtins.bool = False,
     ) -> Any: ...
     def allgather(
         self,
@@ -1176,6 +1179,7 @@ class Engine:
         dtype: DType | None = None,
         algorithm: str = "",
         call: Call | None = None,
+        needs_all: builtins.bool = False,
     ) -> Any: ...
     def gather(
         self,

@@ -1,0 +1,60 @@
+"""Sums of sparse tensors: all ranks gather the elements of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..process_set import ProcessSet
+from ..reductions import Average, Op, Sum
+from . import _submit
+from ._checks import communicator_in
+from .process_sets import global_process_set
+
+__all__ = ["sparse_allreduce_async"]
+
+Tensor = Any
+
+
+def sparse_allreduce_async(
+    tensor: Tensor, name: str, op: Op, process_set: ProcessSet = global_process_set
+) -> Callable[[], Tensor]:
+    """Submit an allreduce of a sparse tensor.
+
+    Args:
+        tensor: in layout `torch.sparse_coo`, of the same shape and dtype on all ranks. Which elements it
+            has may differ.
+        name: by which the ranks know the call.
+        op: `Average` or `Sum`.
+        process_set: the ranks that take part.
+
+    Returns:
+        A function that waits for the result, a sparse tensor; `synchronize` calls it. Positions that
+        several ranks have occur several times, until it is coalesced.
+
+    Raises:
+        ValueError: an argument is wrong, a call of this name is under way, or before `init`.
+    """
+    size = communicator_in(process_set).size
+    if not isinstance(tensor, torch.Tensor) or tensor.layout is not torch.sparse_coo:
+        raise ValueError("sparse_allreduce_async needs a tensor of layout torch.sparse_coo")
+    if op not in (Average, Sum):
+        raise ValueError(f"sparse_allreduce_async can do hvd.Average and hvd.Sum, not {op}")
+    if op is Average and tensor.dtype not in _submit.FLOATING:
+        raise ValueError(f"sparse_allreduce_async can average floating types, not {tensor.dtype}")
+    mine = tensor.detach().coalesce()
+    indices, values = _submit.names(name, 2)
+    calls = [
+        _submit.allgather(mine.indices().t(), indices, process_set),
+        _submit.allgather(mine.values(), values, process_set),
+    ]
+
+    def result() -> Tensor:
+        [indices, _], [values, _] = (call.wait() for call in calls)
+        if op is Average:
+            values = values / size
+        return torch.sparse_coo_tensor(indices.t(), values, tensor.shape)
+
+    return result

@@ -1,0 +1,202 @@
+"""What all ranks begin with: parameters, the state of an optimizer, objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from .. import _core, context
+from .._calls import root_of
+from ..objects import pack, unpack
+from ..process_set import ProcessSet
+from . import _submit
+from ._checks import communicator_in, require_tensor
+from .process_sets import global_process_set
+
+__all__ = [
+    "allgather_object",
+    "broadcast_object",
+    "broadcast_object_fn",
+    "broadcast_optimizer_state",
+    "broadcast_parameters",
+]
+
+T = TypeVar("T")
+Tensor = Any
+
+
+def broadcast_parameters(
+    params: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], root_rank: int
+) -> None:
+    """Give all ranks the parameters of `root_rank`, in place.
+
+    Args:
+        params: `model.state_dict()`, `model.named_parameters()`, or other names and tensors. Names,
+            shapes and dtypes must be the same on all ranks.
+        root_rank: a rank of the job.
+
+    Raises:
+        ValueError: what is given are no names and tensors, or before `init`.
+        HorovodInternalError: names, shapes or dtypes differ between the ranks.
+    """
+    named = dict(_pairs(params))
+    listed = (f"{name!r}: {x.dtype}{list(x.shape)}" for name, x in sorted(named.items()))
+    _agree("broadcast_parameters", root_rank, f"{len(named)} parameters: {', '.join(listed)}")
+    _broadcast_all(named, root_rank)
+
+
+def _pairs(params: Any) -> list[tuple[str, Tensor]]:
+    if isinstance(params, Mapping):
+        params = params.items()
+    try:
+        pairs = [(name, tensor) for name, tensor in params]
+    except (TypeError, ValueError):
+        raise ValueError(
+            "params must be a dictionary of tensors, or pairs of names and tensors, as of "
+            f"model.named_parameters(), not {type(params).__name__}"
+        ) from None
+    for name, tensor in pairs:
+        require_tensor(tensor, f"params[{name!r}]")
+    return pairs
+
+
+def _agree(kind: str, root_rank: int, detail: str) -> None:
+    """Raises on all ranks if they have not come to the same."""
+    communicator = communicator_in(global_process_set)
+    root_of(root_rank, global_process_set)
+    call = _core.Call(kind, root=root_rank, detail=detail, needs_all=True)
+    context.world().engine.barrier(communicator, call=call).wait()
+
+
+def _broadcast_all(named: Mapping[str, Tensor], root_rank: int) -> None:
+    calls = [
+        _submit.broadcast(tensor, True, root_rank, f"parameter {name}", global_process_set)
+        for name, tensor in named.items()
+    ]
+    for call in calls:
+        call.wait()
+
+
+class _Sent(NamedTuple):
+    """Stands for a tensor, in an object that is sent."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: str  # "cpu", "cuda"
+
+
+def broadcast_optimizer_state(
+    optimizer: torch.optim.Optimizer, root_rank: int, model: Any = None
+) -> None:
+    """Give the optimizers of all ranks the state of that of `root_rank`: what it has learned, and its options.
+
+    It works for all optimizers of `torch.optim`, before the first step or after, and whatever state the
+    others have. No step is made.
+
+    Args:
+        optimizer: one of as many parameters on all ranks. Where it is on GPUs the state is, too.
+        root_rank: a rank of the job.
+        model: without meaning; Horovod has it.
+
+    Raises:
+        ValueError: this is no optimizer, or before `init`.
+        HorovodInternalError: the optimizers of the ranks have other classes or numbers of parameters.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"optimizer must be one of torch, not {type(optimizer).__name__}")
+    groups = [group["params"] for group in optimizer.param_groups]
+    detail = f"{type(optimizer).__name__} of {list(map(len, groups))} parameters"
+    _agree("broadcast_optimizer_state", root_rank, detail)
+    is_root = context.rank() == root_rank
+    tensors: list[Tensor] = []
+    sent = (
+        _mapped(optimizer.state_dict(), torch.Tensor, partial(_sent, tensors)) if is_root else None
+    )
+    sent = broadcast_object(sent, root_rank)
+    parameters = [parameter for group in groups for parameter in group]
+    if not is_root:
+        devices = {parameter.device.type: parameter.device for parameter in parameters}
+        state = _mapped(sent, _Sent, partial(_like, tensors, devices))
+    _broadcast_all({f"{i} of the state": tensor for i, tensor in enumerate(tensors)}, root_rank)
+    if not is_root:
+        optimizer.load_state_dict(state)
+        # Loading converts some to the type and device of their parameter, which they need not have.
+        for key, values in state["state"].items():
+            optimizer.state[parameters[key] if isinstance(key, int) else key] = values
+
+
+def _sent(tensors: list[Tensor], tensor: Tensor) -> _Sent:
+    tensors.append(tensor)
+    return _Sent(tuple(tensor.shape), tensor.dtype, tensor.device.type)
+
+
+def _like(tensors: list[Tensor], devices: Mapping[str, torch.device], sent: _Sent) -> Tensor:
+    device = devices.get(sent.device, torch.device("cpu"))
+    tensors.append(torch.empty(sent.shape, dtype=sent.dtype, device=device))
+    return tensors[-1]
+
+
+def _mapped(value: Any, kind: type[T], replace: Callable[[T], Any]) -> Any:
+    """A copy of what lists, tuples and dictionaries hold, with other leaves for those of a kind."""
+    if isinstance(value, kind):
+        return replace(value)
+    if isinstance(value, dict):
+        return {key: _mapped(each, kind, replace) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(each, kind, replace) for each in value)
+    return value
+
+
+def broadcast_object(
+    obj: Any = None,
+    root_rank: int = 0,
+    name: str | None = None,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """Return the object of `root_rank` on all ranks.
+
+    It is pickled there and unpickled elsewhere, which runs code of the sender; `RONDE_OBJECTS` can forbid it.
+    The root gets its own object back.
+
+    Args:
+        obj: any object that can be pickled. Only the root's counts.
+        root_rank: a rank of the job, in the process set.
+        name: by which the ranks know the call.
+        process_set: the ranks that take part.
+    """
+    communicator_in(process_set)
+    is_root = context.rank() == root_rank
+    data = _packed(obj) if is_root else torch.empty(0)
+    length = torch.tensor([data.numel()])
+    _submit.broadcast(length, True, root_rank, name and f"{name}, its length", process_set).wait()
+    if not is_root:
+        data = torch.empty(int(length), dtype=torch.uint8)
+    _submit.broadcast(data, True, root_rank, name, process_set).wait()
+    if is_root and context.world().settings.objects == "pickle":
+        return obj
+    return unpack(data.numpy())
+
+
+def broadcast_object_fn(
+    root_rank: int = 0, name: str | None = None, process_set: ProcessSet = global_process_set
+) -> Callable[[Any], Any]:
+    """Return a function of an object that calls `broadcast_object` with these arguments."""
+    return lambda obj: broadcast_object(obj, root_rank, name, process_set)
+
+
+def allgather_object(
+    obj: Any, name: str | None = None, process_set: ProcessSet = global_process_set
+) -> list[Any]:
+    """Return the objects of all ranks, as a list in the order of the ranks.
+
+    They travel as in `broadcast_object`, whose arguments these are.
+    """
+    rows, counts = _submit.allgather(_packed(obj), name, process_set).wait()
+    return [unpack(part.numpy()) for part in rows.split(counts)]
+
+
+def _packed(obj: Any) -> Tensor:
+    return torch.from_numpy(pack(obj).copy())
