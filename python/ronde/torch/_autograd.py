@@ -51,7 +51,7 @@ def allreduce(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
     return tuple(call.wait() for call in calls)
 
 
-class Allreduce(torch.autograd.Function):  # type: ignore[misc]
+class Allreduce(torch.autograd.Function):
     """Its gradient is reduced in the same way."""
 
     @staticmethod
@@ -73,7 +73,7 @@ def reducescatter(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
     return tuple(call.wait() for call in calls)
 
 
-class Reducescatter(torch.autograd.Function):  # type: ignore[misc]
+class Reducescatter(torch.autograd.Function):
     """Its gradient is gathered, times the factors, and times the number of ranks for a sum."""
 
     @staticmethod
@@ -107,7 +107,7 @@ def _gathered(
     return tuple(rows for rows, _ in results), [counts for _, counts in results]
 
 
-class Allgather(torch.autograd.Function):  # type: ignore[misc]
+class Allgather(torch.autograd.Function):
     """Its gradient is averaged, and each rank takes that of its rows."""
 
     @staticmethod
@@ -134,7 +134,7 @@ def broadcast(tensor: Tensor, root_rank: int, name: str | None, process_set: Pro
     return _submit.broadcast(tensor, False, root_rank, name, process_set).wait()
 
 
-class Broadcast(torch.autograd.Function):  # type: ignore[misc]
+class Broadcast(torch.autograd.Function):
     """Its gradient is averaged, and goes to the root."""
 
     @staticmethod
@@ -160,7 +160,7 @@ def alltoall(
     return _submit.alltoall(tensor, splits, name, process_set).wait()
 
 
-class Alltoall(torch.autograd.Function):  # type: ignore[misc]
+class Alltoall(torch.autograd.Function):
     """Its gradient goes back by the splits that were received. Rows that went nowhere have none."""
 
     @staticmethod

@@ -10,7 +10,7 @@ import torch
 from ..process_set import ProcessSet
 from ..reductions import Average, Op, Sum
 from . import _submit
-from ._checks import communicator_in
+from ._checks import FLOATING, communicator_in
 from .process_sets import global_process_set
 
 __all__ = ["sparse_allreduce_async"]
@@ -42,7 +42,7 @@ def sparse_allreduce_async(
         raise ValueError("sparse_allreduce_async needs a tensor of layout torch.sparse_coo")
     if op not in (Average, Sum):
         raise ValueError(f"sparse_allreduce_async can do hvd.Average and hvd.Sum, not {op}")
-    if op is Average and tensor.dtype not in _submit.FLOATING:
+    if op is Average and tensor.dtype not in FLOATING:
         raise ValueError(f"sparse_allreduce_async can average floating types, not {tensor.dtype}")
     mine = tensor.detach().coalesce()
     indices, values = _submit.names(name, 2)

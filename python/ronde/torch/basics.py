@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from .. import _mpi as mpi
-from .. import context, cuda, observing, process_set, settings
+from .. import _mpi, context, cuda, observing, process_set, settings
 from . import _handles
 from ._checks import require_initialized
 from ._variables import from_horovod
@@ -62,8 +61,14 @@ def init(
             asks for something else than there is.
         HorovodInternalError: MPI is missing or does not fit the launcher, or the ranks differ.
     """
-    wanted = [] if process_sets is None or process_sets == "dynamic" else list(process_sets)
-    sets = [each if hasattr(each, "ranks") else ProcessSet(each) for each in wanted]
+    if process_sets is None or process_sets == "dynamic":
+        process_sets = []
+    if isinstance(process_sets, str):
+        raise ValueError(f'process_sets must be a list or "dynamic", not {process_sets!r}')
+    sets = [
+        each if isinstance(each, process_set.ProcessSet) else ProcessSet(each)
+        for each in process_sets
+    ]
     taken = {} if context.is_initialized() else from_horovod()
     os.environ.update({name: value for name, (value, _) in taken.items()})
     try:
@@ -86,7 +91,7 @@ def _communicator_of(comm: Any) -> Any:
         return None
     ranks = ProcessSet(comm).ranks
     core = settings.load().core
-    world = mpi.start(core.stall_warning, core.stall_timeout).COMM_WORLD
+    world = _mpi.start(core.stall_warning, core.stall_timeout).COMM_WORLD
     if ranks[-1] >= world.Get_size() or world.Get_rank() not in ranks:
         raise ValueError(
             f"comm: this is rank {world.Get_rank()} of {world.Get_size()}, and must be one of {ranks}, "

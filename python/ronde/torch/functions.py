@@ -91,7 +91,7 @@ class _Sent(NamedTuple):
 def broadcast_optimizer_state(
     optimizer: torch.optim.Optimizer, root_rank: int, model: Any = None
 ) -> None:
-    """Give the optimizers of all ranks the state of that of `root_rank`: what it has learned, and its options.
+    """Give the optimizers of all ranks the state and the options of that of `root_rank`.
 
     It works for all optimizers of `torch.optim`, before the first step or after, and whatever state the
     others have. No step is made.
