@@ -17,7 +17,7 @@ import ronde.torch as hvd  # noqa: E402
 
 def weights(rank: int, *shape: int) -> Any:
     generator = torch.Generator().manual_seed(rank)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+    return torch.randn(shape, dtype=torch.float64, generator=generator)
 
 
 def leaf(*shape: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import MismatchError
 from ..process_set import ProcessSet
 from ..reductions import Average, Op, Sum
 from . import _submit
@@ -45,16 +46,20 @@ def sparse_allreduce_async(
     if op is Average and tensor.dtype not in FLOATING:
         raise ValueError(f"sparse_allreduce_async can average floating types, not {tensor.dtype}")
     mine = tensor.detach().coalesce()
-    indices, values = _submit.names(name, 2)
-    calls = [
-        _submit.allgather(mine.indices().t(), indices, process_set),
-        _submit.allgather(mine.values(), values, process_set),
-    ]
+    sent = mine.indices().t(), mine.values(), torch.tensor([tensor.shape])
+    named = zip(sent, _submit.names(name, len(sent)), strict=True)
+    calls = [_submit.allgather(part, label, process_set) for part, label in named]
 
     def result() -> Tensor:
-        [indices, _], [values, _] = (call.wait() for call in calls)
+        indices, values, shapes = (call.wait()[0] for call in calls)
+        if (shapes != shapes[0]).any():
+            raise MismatchError(
+                f"sparse_allreduce_async {name!r}: the ranks of the set have tensors of the shapes "
+                f"{shapes.tolist()}"
+            )
         if op is Average:
             values = values / size
-        return torch.sparse_coo_tensor(indices.t(), values, tensor.shape)
+        # Positions have been checked where they come from.
+        return torch.sparse_coo_tensor(indices.t(), values, tensor.shape, check_invariants=False)
 
     return result

@@ -51,13 +51,12 @@ def broadcast_parameters(
 def _pairs(params: Any) -> list[tuple[str, Tensor]]:
     if isinstance(params, Mapping):
         params = params.items()
-    try:
-        pairs = [(name, tensor) for name, tensor in params]
-    except (TypeError, ValueError):
+    pairs = list(params) if isinstance(params, Iterable) else [params]
+    if not all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs):
         raise ValueError(
             "params must be a dictionary of tensors, or pairs of names and tensors, as of "
             f"model.named_parameters(), not {type(params).__name__}"
-        ) from None
+        )
     for name, tensor in pairs:
         require_tensor(tensor, f"params[{name!r}]")
     return pairs
