@@ -4,6 +4,7 @@
 #include <frameobject.h>
 
 #include <map>
+#include <string_view>
 #include <utility>
 
 namespace ronde {
@@ -27,6 +28,8 @@ std::string text_of(PyObject* text) {
   return bytes ? bytes : "?";
 }
 
+constexpr std::string_view kTorch = "-packages/torch/";  // in the paths of its files
+
 /// The folder of the package, from the module that is being used: it is in sys.modules.
 std::string find_package() {
   std::string folder;
@@ -43,20 +46,22 @@ std::string find_package() {
 /// instruction takes longer than a short call.
 struct Sites {
   const std::string package = find_package();
-  std::map<PyCodeObject*, bool> of_ronde;
+  std::map<PyCodeObject*, bool> of_libraries;
   std::map<std::pair<PyCodeObject*, int>, std::string> texts;
 
   void forget() {
     texts.clear();
-    for (const auto& [code, own] : std::exchange(of_ronde, {})) Py_DECREF(code);
+    for (const auto& [code, own] : std::exchange(of_libraries, {})) Py_DECREF(code);
   }
 
-  bool in_ronde(PyCodeObject* code) {
-    if (const auto found = of_ronde.find(code); found != of_ronde.end()) return found->second;
-    if (of_ronde.size() >= kMostSites) forget();
+  bool in_library(PyCodeObject* code) {
+    if (const auto found = of_libraries.find(code); found != of_libraries.end())
+      return found->second;
+    if (of_libraries.size() >= kMostSites) forget();
     Py_INCREF(code);
-    const bool own = !package.empty() && text_of(code->co_filename).starts_with(package);
-    return of_ronde[code] = own;
+    const auto file = text_of(code->co_filename);
+    const bool own = !package.empty() && file.starts_with(package);
+    return of_libraries[code] = own || file.find(kTorch) != std::string::npos;
   }
 
   const std::string& text(PyCodeObject* code, PyFrameObject* frame) {
@@ -77,7 +82,7 @@ const std::string& call_site() {
   const std::string* found = &nowhere;
   while (frame && found == &nowhere) {
     PyCodeObject* const code = PyFrame_GetCode(frame);
-    if (!sites.in_ronde(code)) found = &sites.text(code, frame);
+    if (!sites.in_library(code)) found = &sites.text(code, frame);
     Py_DECREF(code);
     PyFrameObject* const caller = PyFrame_GetBack(frame);
     Py_DECREF(frame);

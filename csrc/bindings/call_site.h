@@ -5,8 +5,8 @@
 
 namespace ronde {
 
-/// "train.py:42": the innermost line of this thread's Python stack that is not in Ronde; empty if
-/// there is none. Needs the GIL.
+/// "train.py:42": the innermost line of this thread's Python stack that is neither in Ronde nor in
+/// torch, which calls back; empty if there is none. Needs the GIL.
 const std::string& call_site();
 
 }  // namespace ronde

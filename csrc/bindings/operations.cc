@@ -6,9 +6,10 @@
 // and not plain it is for the caller to see what it is: the result is None, and nothing was done.
 // Roots come as ranks of the set, and are shown as ranks of the job.
 //
-// Three arguments have defaults. `algorithm` names one for schedules, for tests. `call` is another
+// Four arguments have defaults. `algorithm` names one for schedules, for tests. `call` is another
 // description than that of the collective itself, where it is a part of something larger: of a
 // broadcast of an object, say. `needs_all`: no rank may have joined.
+// `detail`: what else the ranks must have in common, in words.
 
 #include "bindings/operations.h"
 
@@ -43,8 +44,10 @@ void describe_place(Call& call, const Operand& operand, ConstBuffer memory,
   set.describe_gpus(call, {&whole, 1});
 }
 
-Call call_on(const char* kind, py::handle name, const Operand& operand, const Communicator& set) {
+Call call_on(const char* kind, py::handle name, const Operand& operand, const Communicator& set,
+             std::string detail = {}) {
   Call call = call_of(kind, name, operand);
+  call.detail = std::move(detail);
   describe_place(call, operand, operand.input(), set);
   return call;
 }
@@ -58,12 +61,12 @@ Operand result_of(const Operand& input, py::handle output) {
 
 py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale, py::handle given,
-                     const std::string& algorithm) {
+                     const std::string& algorithm, std::string detail) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& input = *operand;
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
-  Call call = call_on("allreduce", name, input, caller.set);
+  Call call = call_on("allreduce", name, input, caller.set, std::move(detail));
   reducing.describe(call);
   const auto result = result_of(input, output);
   const Fusable whole{{input.input(), result.output()}, reducing.reduction};
@@ -122,7 +125,7 @@ std::size_t row_bytes(const Operand& array) { return row_elements(array) * array
 
 py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::handle name,
                          py::handle prescale, py::handle postscale, py::handle given,
-                         const std::string& algorithm) {
+                         const std::string& algorithm, std::string detail) {
   const auto operand = operand_of(x, given);
   if (!operand) return py::none();
   const auto& input = *operand;
@@ -130,7 +133,7 @@ py::object reducescatter(const Caller& caller, py::handle x, py::handle op, py::
   if (shape.empty()) throw py::type_error("reducescatter needs an array of at least one dimension");
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   reducing.require_elementwise("reducescatter");
-  Call call = call_on("reducescatter", name, input, caller.set);
+  Call call = call_on("reducescatter", name, input, caller.set, std::move(detail));
   reducing.describe(call);
   auto counts = even_rows(static_cast<std::size_t>(shape[0]), caller.set.size());
   shape[0] = static_cast<std::int64_t>(counts[caller.set.rank()]);
@@ -340,14 +343,15 @@ void bind_collectives(Class& calls, const Set&... set) {
   const auto chosen = "algorithm"_a = "";
   const auto as_it_is = "call"_a = py::none();
   const auto of_all = "needs_all"_a = false;
+  const auto more = "detail"_a = "";
   const auto before = "prescale"_a = 1.0, after = "postscale"_a = 1.0;
   calls
       .def("allreduce", method(of, &allreduce), set..., "x"_a, "output"_a, "op"_a, no_name, before,
-           after, plain, chosen)
+           after, plain, chosen, more)
       .def("reduce", method(of, &reduce), set..., "x"_a, "root"_a, "op"_a, no_name, before, after,
            plain, chosen)
       .def("reducescatter", method(of, &reducescatter), set..., "x"_a, "op"_a, no_name, before,
-           after, plain, chosen)
+           after, plain, chosen, more)
       .def("broadcast", method(of, &broadcast), set..., "x"_a, "root"_a, no_name, plain, chosen,
            as_it_is, of_all)
       .def("allgather", method(of, &allgather), set..., "x"_a, no_name, plain, chosen, as_it_is,

@@ -1002,6 +1002,7 @@ class Communicator:
         postscale: float = 1.0,
         dtype: DType | None = None,
         algorithm: str = "",
+        detail: str = "",
     ) -> _T | Any: ...
     def reduce(
         self,
@@ -1023,6 +1024,7 @@ class Communicator:
         postscale: float = 1.0,
         dtype: DType | None = None,
         algorithm: str = "",
+        detail: str = "",
     ) -> _T | Any: ...
     def broadcast(
         self,
@@ -1144,6 +1146,7 @@ class Engine:
         postscale: float = 1.0,
         dtype: DType | None = None,
         algorithm: str = "",
+        detail: str = "",
     ) -> Any: ...
     def grouped_allreduce(
         self,
@@ -1175,6 +1178,7 @@ class Engine:
         postscale: float = 1.0,
         dtype: DType | None = None,
         algorithm: str = "",
+        detail: str = "",
     ) -> Any: ...
     def broadcast(
         self,

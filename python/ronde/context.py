@@ -281,10 +281,15 @@ def _share_memory(
     return shares
 
 
+def _in_library(file: str) -> bool:
+    return file.startswith(_PACKAGE) or "-packages/torch/" in file
+
+
 def where() -> str:
-    """The call site, as `train.py:42`: the innermost line of this thread's stack that is not in Ronde."""
+    """The call site, as `train.py:42`: the innermost line of this thread's stack that is neither in Ronde
+    nor in torch, which calls back."""
     frame: FrameType | None = sys._getframe()
-    while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
+    while frame is not None and _in_library(os.path.abspath(frame.f_code.co_filename)):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
 

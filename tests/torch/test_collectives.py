@@ -389,6 +389,7 @@ def test_a_name_that_is_under_way() -> None:
 def test_ranks_that_differ_fail_that_call_alone() -> None:
     rank = hvd.rank()
     other = hvd.allreduce_async(torch.ones(3), name="other")
+    whole = torch.ones(2, dtype=torch.int32)
     wrong = [
         hvd.allreduce_async(torch.ones(2 + rank), name="shape"),
         hvd.allreduce_async(torch.ones(2, dtype=FLOATING[2 + rank]), name="type"),
@@ -399,6 +400,10 @@ def test_ranks_that_differ_fail_that_call_alone() -> None:
         hvd.alltoall_async(torch.ones(2, 2 + rank), name="all"),
         hvd.reducescatter_async(torch.ones(2, 2 + rank), name="part"),
         hvd.allreduce_async(torch.ones(2 + rank, dtype=torch.int32), name="integers"),
+        hvd.allreduce_async(whole, name="rounded", op=[hvd.Sum, hvd.Average][rank]),
+        hvd.allreduce_async(whole, name="both", prescale_factor=1.0 + rank),
+        hvd.reducescatter_async(whole, name="scaled", op=hvd.Sum, postscale_factor=2.0 - rank),
+        hvd.allreduce_async(whole.to([torch.int32, torch.bool][rank]), name="wide"),
     ]
     for handle in wrong:
         raises(hvd.HorovodInternalError, lambda handle=handle: hvd.synchronize(handle), "rank")

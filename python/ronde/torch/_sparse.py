@@ -46,17 +46,17 @@ def sparse_allreduce_async(
     if op is Average and tensor.dtype not in FLOATING:
         raise ValueError(f"sparse_allreduce_async can average floating types, not {tensor.dtype}")
     mine = tensor.detach().coalesce()
-    sent = mine.indices().t(), mine.values(), torch.tensor([tensor.shape])
+    sent = mine.indices().t(), mine.values(), torch.tensor([[*tensor.shape, int(op)]])
     named = zip(sent, _submit.names(name, len(sent)), strict=True)
     calls = [_submit.allgather(part, label, process_set) for part, label in named]
 
     def result() -> Tensor:
-        indices, values, shapes = (call.wait()[0] for call in calls)
-        if (shapes != shapes[0]).any():
-            raise MismatchError(
-                f"sparse_allreduce_async {name!r}: the ranks of the set have tensors of the shapes "
-                f"{shapes.tolist()}"
-            )
+        indices, values, all_shapes = (call.wait()[0] for call in calls)
+        if (all_shapes != all_shapes[0]).any():
+            different = [
+                (f"{Op(op)} of shape {tuple(shape)}") for *shape, op in all_shapes.tolist()
+            ]
+            raise MismatchError(f"sparse_allreduce_async {name!r}: the ranks call {different}")
         if op is Average:
             values = values / size
         # Positions have been checked where they come from.

@@ -5,26 +5,25 @@ Synchronous functions submit too, and wait: so calls with a name may come in any
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch.autograd.graph import increment_version
 
-from .. import context, handles
 from .._calls import name_of, root_of
-from ..arrays import view
-from ..handles import Handle
+from ..handles import Handle, allreduce_async, allreduce_async_, alltoall_async, reducescatter_async
+from ..handles import _submit as submit
+from ..handles import _written as written
 from ..process_set import ProcessSet
-from ..reductions import Adasum, Average, Op, Sum
-from ._checks import FLOATING, communicator_in, require_tensor, rows_for_ranks
+from ..reductions import Adasum, Op
+from ._checks import communicator_in, require_tensor, rows_for_ranks
 from ._handles import converted
+from ._rounded import Factors, is_rounded, rounded
 
 __all__ = ["allgather", "allreduce", "alltoall", "broadcast", "names", "reducescatter"]
 
 Tensor = Any
-Factors = tuple[float, float]  # before the reduction, and after it
 NONE: Factors = (1.0, 1.0)
 
 
@@ -46,20 +45,14 @@ def allreduce(
 ) -> Handle[Tensor]:
     communicator = communicator_in(process_set)
     require_tensor(tensor)
-    if tensor.dtype not in FLOATING and (op is Average or op is Adasum or factors != NONE):
-        reduced = _in_integers(
-            tensor,
-            op,
-            factors,
-            communicator.size,
-            lambda x, op: handles.allreduce_async(x, op, name, process_set=process_set),
-        )
-        return converted(reduced, partial(_copy, tensor)) if in_place else reduced
-    submit = handles.allreduce_async
+    if is_rounded(tensor, op, factors):
+        call = rounded(tensor, op, name, factors, communicator, scatters=False)
+        return converted(call, partial(_copy_to, tensor)) if in_place else call
+    reduce = allreduce_async
     if in_place:
         increment_version(tensor)
-        submit = handles.allreduce_async_
-    return submit(
+        reduce = allreduce_async_
+    return reduce(
         tensor,
         op,
         name,
@@ -68,6 +61,11 @@ def allreduce(
         compression=compression,
         process_set=process_set,
     )
+
+
+def _copy_to(tensor: Tensor, values: Tensor) -> Tensor:
+    tensor.detach().copy_(values)
+    return tensor
 
 
 def reducescatter(
@@ -82,15 +80,9 @@ def reducescatter(
         )
     if tensor.dim() == 0:
         raise ValueError("reducescatter needs a tensor of at least one dimension")
-    if tensor.dtype not in FLOATING and (op is Average or factors != NONE):
-        return _in_integers(
-            tensor,
-            op,
-            factors,
-            communicator.size,
-            lambda x, op: handles.reducescatter_async(x, op, name, process_set=process_set),
-        )
-    return handles.reducescatter_async(
+    if is_rounded(tensor, op, factors):
+        return rounded(tensor, op, name, factors, communicator, scatters=True)
+    return reducescatter_async(
         tensor,
         op,
         name,
@@ -100,85 +92,40 @@ def reducescatter(
     )
 
 
-def _in_integers(
-    tensor: Tensor,
-    op: Op,
-    factors: Factors,
-    size: int,
-    submit: Callable[[Tensor, Op], Handle[Tensor]],
-) -> Handle[Tensor]:
-    """A reduction whose results have to be rounded, of integers or bools: toward zero."""
-    if op is Adasum:
-        raise ValueError(f"Adasum needs a floating type, not {tensor.dtype}")
-    before, after = factors
-    counts = tensor.detach()
-    if counts.dtype is torch.bool:
-        counts = counts.to(torch.int32)  # in which ranks are counted; in the end 0 is false
-
-    def finish(reduced: Tensor) -> Tensor:
-        if op is Average:
-            if after == 1.0:
-                reduced = torch.div(reduced, size, rounding_mode="trunc")
-            else:
-                reduced = (reduced.double() * after / size).to(reduced.dtype)
-        else:
-            reduced = _times(reduced, after)
-        return reduced.to(tensor.dtype)
-
-    return converted(submit(_times(counts, before), Sum if op is Average else op), finish)
-
-
-def _copy(tensor: Tensor, values: Tensor) -> Tensor:
-    tensor.detach().copy_(values)
-    return tensor
-
-
-def _times(integers: Tensor, factor: float) -> Tensor:
-    if factor == 1.0:
-        return integers
-    return (integers.double() * factor).to(integers.dtype)
-
-
 # While a rank has joined, the next two raise an error, as they do in Horovod.
 
 
 def broadcast(
     tensor: Tensor, in_place: bool, root_rank: int, name: str | None, process_set: ProcessSet
 ) -> Handle[Tensor]:
-    communicator = communicator_in(process_set)
+    communicator_in(process_set)
     require_tensor(tensor)
     root = root_of(root_rank, process_set)
     if in_place:
         increment_version(tensor)
     else:
         tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
-    engine = context.world().engine
-    call = engine.broadcast(communicator, tensor, root, name, needs_all=True)
-    if call is not None:
-        return Handle(call)
-    seen = view(tensor, "tensor", writable=True)
-    call = engine.broadcast(communicator, seen.operand, root, name, seen.dtype, needs_all=True)
-
-    def written(_: Any) -> Tensor:
-        seen.write_back()
-        return tensor
-
-    return Handle(call, written)
+    return submit(
+        tensor,
+        lambda engine, to, x, dtype: engine.broadcast(to, x, root, name, dtype, needs_all=True),
+        lambda _, seen: written(tensor, seen),
+        process_set,
+        writable=True,
+    )
 
 
 def allgather(
     tensor: Tensor, name: str | None, process_set: ProcessSet
 ) -> Handle[tuple[Tensor, list[int]]]:
     """Its result are the rows of all ranks, and how many came from each."""
-    communicator = communicator_in(process_set)
+    communicator_in(process_set)
     require_tensor(tensor)
-    engine = context.world().engine
-    call = engine.allgather(communicator, tensor, name, needs_all=True)
-    if call is not None:
-        return Handle(call)
-    seen = view(tensor, "tensor")
-    call = engine.allgather(communicator, seen.operand, name, seen.dtype, needs_all=True)
-    return Handle(call, lambda done: (seen.wrap(done[0]), done[1]))
+    return submit(
+        tensor,
+        lambda engine, to, x, dtype: engine.allgather(to, x, name, dtype, needs_all=True),
+        lambda result, seen: (seen.wrap(result[0]), result[1]),
+        process_set,
+    )
 
 
 def alltoall(
@@ -189,5 +136,5 @@ def alltoall(
     require_tensor(tensor)
     rows = rows_for_ranks(tensor, splits, communicator.size)
     sent = tensor.detach()[: sum(rows)]
-    call = handles.alltoall_async(sent, rows, name, process_set=process_set)
+    call = alltoall_async(sent, rows, name, process_set=process_set)
     return converted(call, lambda done: (done[0], torch.tensor(done[1], dtype=torch.int32)))
