@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ronde
 from ranks import on_ranks
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -211,6 +212,29 @@ def test_objects() -> None:
         hvd.broadcast_object(1, root_rank=size)
 
 
+@on_ranks(1)
+def test_one_rank_by_itself() -> None:
+    x = torch.tensor([1, -3, 5])
+    for y in [
+        hvd.allreduce(x),
+        hvd.allreduce(x, op=hvd.Sum),
+        hvd.allreduce(x.double(), op=hvd.Adasum).long(),
+        hvd.allreduce_(x.clone(), op=hvd.Max),
+        hvd.synchronize(hvd.allreduce_async(x, name="x")),
+        hvd.grouped_allreduce([x])[0],
+        hvd.allgather(x),
+        hvd.broadcast(x, 0),
+        hvd.alltoall(x),
+        hvd.alltoall(x, [3])[0],
+        hvd.reducescatter(x),
+    ]:
+        equal(y, x)
+    assert hvd.join() == 0
+    weights = torch.ones(2, requires_grad=True)
+    hvd.allgather(hvd.allreduce(weights)).sum().backward()
+    equal(weights.grad, torch.ones(2))
+
+
 @on_ranks(1, 2)
 def test_who_is_who() -> None:
     size = hvd.size()
@@ -264,7 +288,8 @@ def test_a_second_job() -> None:
     hvd.shutdown()
     os.environ.update(HOROVOD_FUSION_THRESHOLD="1024", HOROVOD_STALL_CHECK_TIME_SECONDS="30")
     hvd.init([0, 1], process_sets="dynamic")
-    assert hvd.size() == 2 and os.environ["RONDE_FUSION_BYTES"] == "1024"
+    assert hvd.size() == 2 and ronde.context.world().settings.fusion_bytes == 1024
+    assert "RONDE_FUSION_BYTES" not in os.environ
 
 
 # --- in one process, without a launcher
@@ -327,32 +352,36 @@ def test_before_init_all_raise_an_error() -> None:
     alone(BEFORE)
 
 
-def test_variables_of_horovod(tmp_path: Path) -> None:
-    program = """
+VARIABLES = """
+import os
 import ronde
 import ronde.torch as hvd
+os.environ["HOROVOD_FUSION_THRESHOLD"] = "much"
+try:
+    hvd.init()
+except ValueError as error:
+    print(error)
+os.environ["HOROVOD_FUSION_THRESHOLD"] = "2048"
 hvd.init()
 settings = ronde.context.world().settings
 print(settings.fusion_bytes, settings.core.stall_warning, settings.core.stall_timeout)
 print(settings.timeline)
 """
+
+
+def test_variables_of_horovod(tmp_path: Path) -> None:
     file = str(tmp_path / "trace.json")
     said = alone(
-        program,
-        HOROVOD_FUSION_THRESHOLD="2048",
+        VARIABLES,
         HOROVOD_STALL_CHECK_TIME_SECONDS="7",
         HOROVOD_STALL_SHUTDOWN_TIME_SECONDS="70",
         RONDE_STALL_TIMEOUT="90",
         HOROVOD_TIMELINE=file,
     )
+    assert "RONDE_FUSION_BYTES is from HOROVOD_FUSION_THRESHOLD" in said
     assert "2048 7.0 90.0" in said and file in said
     assert said.count("HOROVOD_FUSION_THRESHOLD is taken as RONDE_FUSION_BYTES=2048") == 1
-    assert "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS" not in said
-    said = alone(
-        "import ronde.torch as hvd\ntry: hvd.init()\nexcept ValueError as error: print(error)",
-        HOROVOD_FUSION_THRESHOLD="much",
-    )
-    assert "HOROVOD_FUSION_THRESHOLD" in said and "much" in said
+    assert "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS" not in said  # RONDE_STALL_TIMEOUT is set
 
 
 def test_without_torch() -> None:

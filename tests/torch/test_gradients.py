@@ -38,7 +38,7 @@ def close(a: Any, b: Any) -> None:
     torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_of_allreduce() -> None:
     total = of_all(3, 2).sum(0)
     x = leaf(3, 2)
@@ -84,7 +84,7 @@ def test_of_compressed() -> None:
     assert x.grad.tolist() == [2.0, 2.0] and x.grad.dtype == torch.float32
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_of_allgather() -> None:
     size, rank = hvd.size(), hvd.rank()
     rows = [r + 1 for r in range(size)]
@@ -106,7 +106,7 @@ def test_of_broadcast() -> None:
     close(found, of_all(3).mean(0) * (hvd.rank() == root))
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_of_alltoall() -> None:
     size, rank = hvd.size(), hvd.rank()
     # Rank r sends r + 1 rows to each, so each gets 1 of rank 0, 2 of rank 1 and so on.
@@ -124,7 +124,7 @@ def test_of_alltoall() -> None:
     )
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_of_reducescatter() -> None:
     size = hvd.size()
     parts = [weights(r, 1 + (r == 0), 2) for r in range(size)]
@@ -174,3 +174,10 @@ def test_only_where_asked_for() -> None:
     x = torch.ones(2, requires_grad=True)
     assert not hvd.synchronize(hvd.broadcast_async(x, 0)).requires_grad
     assert hvd.broadcast_(x, 0) is x and x.is_leaf
+
+
+@on_ranks(2)
+def test_errors_show_the_line_of_the_program() -> None:
+    x = torch.ones(2 + hvd.rank(), requires_grad=True)
+    with pytest.raises(hvd.HorovodInternalError, match=r"test_gradients\.py"):
+        hvd.allreduce(x)

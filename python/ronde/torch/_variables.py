@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["from_horovod"]
+__all__ = ["from_horovod", "in_environment", "note"]
 
+_log = logging.getLogger("ronde")
+_noted: set[str] = set()
 _LEVELS = {"trace": "debug", "fatal": "error"}
 
 
@@ -42,12 +46,38 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], str]]] = {
 }
 
 
-def from_horovod(environment: Mapping[str, str] = os.environ) -> dict[str, tuple[str, str]]:
-    """What Horovod's variables say, for Ronde's that are not set: each with the value and where it is
-    from."""
-    found: dict[str, tuple[str, str]] = {}
+Taken = dict[str, tuple[str, str]]  # a variable of Ronde's, its value, and where it is from
+
+
+def from_horovod() -> Taken:
+    """What Horovod's variables say, for those of Ronde's that are not set."""
+    taken: Taken = {}
     for theirs, (ours, written) in _VARIABLES.items():
-        value = written(environment.get(theirs, "").strip())
-        if value and not environment.get(ours, "").strip() and ours not in found:
-            found[ours] = value, theirs
-    return found
+        value = written(os.environ.get(theirs, "").strip())
+        if value and not os.environ.get(ours, "").strip():
+            taken.setdefault(ours, (value, theirs))
+    return taken
+
+
+@contextmanager
+def in_environment(taken: Taken) -> Iterator[None]:
+    """While Ronde reads its variables. Errors say where these are from."""
+    os.environ.update({name: value for name, (value, _) in taken.items()})
+    try:
+        yield
+    except ValueError as error:
+        if not taken:
+            raise
+        said = ", ".join(f"{name} is from {theirs}" for name, (_, theirs) in taken.items())
+        raise ValueError(f"{error} ({said})") from None
+    finally:
+        for name in taken:
+            del os.environ[name]
+
+
+def note(taken: Taken) -> None:
+    """Says in the log what was taken, once."""
+    for name, (value, theirs) in taken.items():
+        if theirs not in _noted:
+            _noted.add(theirs)
+            _log.warning("%s is taken as %s=%s", theirs, name, value)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from .. import _mpi, context, cuda, observing, process_set, settings
-from . import _handles
+from . import _handles, _variables
 from ._checks import require_initialized
-from ._variables import from_horovod
 from .process_sets import ProcessSet
 
 __all__ = [
@@ -38,8 +35,6 @@ __all__ = [
     "start_timeline",
     "stop_timeline",
 ]
-
-_log = logging.getLogger("ronde")
 
 
 def init(
@@ -69,20 +64,14 @@ def init(
         each if isinstance(each, process_set.ProcessSet) else ProcessSet(each)
         for each in process_sets
     ]
-    taken = {} if context.is_initialized() else from_horovod()
-    os.environ.update({name: value for name, (value, _) in taken.items()})
-    try:
+    taken = {} if context.is_initialized() else _variables.from_horovod()
+    with _variables.in_environment(taken):
         own = _communicator_of(comm)
         context.init(comm if own is None else own, process_sets=sets)
-    except ValueError as error:
-        if not taken:
-            raise
-        said = ", ".join(f"{name} from {theirs}" for name, (_, theirs) in taken.items())
-        raise ValueError(f"{error} ({said})") from None
     if own is not None:
         own.Free()  # Ronde has made a duplicate
-    for name, (value, theirs) in taken.items() if context.rank() == 0 else ():
-        _log.warning("%s is taken as %s=%s", theirs, name, value)
+    if context.rank() == 0:
+        _variables.note(taken)
 
 
 def _communicator_of(comm: Any) -> Any:
