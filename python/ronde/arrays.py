@@ -262,6 +262,10 @@ def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any
         array = x.resolve_conj().resolve_neg().numpy()
     except TypeError:
         raise no_dtype(f"tensors of {x.dtype}") from None
+    if (
+        x.is_neg()
+    ):  # a view whose values are those of its memory with the other sign: this is a copy
+        array.flags.writeable = False
     return array, _dtype_of(array), torch.from_numpy
 
 

@@ -73,6 +73,11 @@ def test_averages_of_integers_are_rounded_toward_zero() -> None:
         same(hvd.allreduce_(x.clone()), expected)
     large = torch.tensor([2**62 - 1, -(2**62) + 1]) * (hvd.rank() == 0)  # beyond 53 bits
     assert hvd.allreduce(large).tolist() == [(2**62 - 1) // size, -((2**62 - 1) // size)]
+    for dtype in [torch.uint8, torch.int8, torch.int16, torch.int32]:  # whose sums do not fit
+        most = torch.tensor([torch.iinfo(dtype).max, torch.iinfo(dtype).min], dtype=dtype)
+        same(hvd.allreduce(most), most)
+        same(hvd.reducescatter(most.repeat(size))[:2], most)
+    raises(ValueError, lambda: hvd.allreduce(torch.ones(1, dtype=torch.uint64)), "uint64")
     own = torch.tensor([True, hvd.rank() == 0, False])
     same(hvd.allreduce(own), torch.tensor([True, False, False]))
     same(hvd.allreduce(own, op=hvd.Sum), torch.tensor([True, True, False]))
@@ -188,6 +193,9 @@ def test_views_scalars_and_empty_tensors() -> None:
     hvd.allreduce_(whole[:, 1].fill_(1.0), op=hvd.Sum)
     assert whole[:, 1].tolist() == [size] * 4 and whole.sum() == 4 * size
     same(hvd.allreduce(torch.ones(2, dtype=torch.complex64).real), torch.ones(2))
+    negative = torch.full((2,), 1j).conj().imag  # a view with the other sign
+    same(hvd.allreduce(negative, op=hvd.Sum), torch.full((2,), -1.0 * size))
+    raises(ValueError, lambda: hvd.allreduce_(negative), "read only")
     same(hvd.allgather(torch.tensor(1.5)), torch.full((size,), 1.5))
 
 

@@ -34,9 +34,11 @@ class Reducing(NamedTuple):
 
 
 def _differentiable(tensors: Tensors) -> bool:
-    return torch.is_grad_enabled() and any(
-        getattr(each, "requires_grad", False) for each in tensors
-    )
+    if torch.is_grad_enabled():
+        for each in tensors:
+            if getattr(each, "requires_grad", False):
+                return True
+    return False
 
 
 def _unnamed(tensors: Tensors) -> Names:
@@ -48,7 +50,7 @@ def allreduce(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
         return Allreduce.apply(how, names, *tensors)  # type: ignore[no-any-return]
     named = zip(tensors, names, strict=True)
     calls = [_submit.allreduce(x, False, how.op, name, *how[1:]) for x, name in named]
-    return tuple(call.wait() for call in calls)
+    return [call.wait() for call in calls]
 
 
 class Allreduce(torch.autograd.Function):
@@ -57,7 +59,7 @@ class Allreduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, how: Reducing, names: Names, *tensors: Tensor) -> Tensors:
         ctx.how = how
-        return allreduce(tensors, names, how)
+        return tuple(allreduce(tensors, names, how))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensors:
@@ -70,7 +72,7 @@ def reducescatter(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
     named = zip(tensors, names, strict=True)
     op, factors, process_set, _ = how
     calls = [_submit.reducescatter(x, op, name, factors, process_set) for x, name in named]
-    return tuple(call.wait() for call in calls)
+    return [call.wait() for call in calls]
 
 
 class Reducescatter(torch.autograd.Function):
@@ -81,7 +83,7 @@ class Reducescatter(torch.autograd.Function):
         if how.op not in (Average, Sum):
             raise ValueError(f"reducescatter with op={how.op} has no gradient; detach the tensor")
         ctx.how = how
-        return reducescatter(tensors, names, how)
+        return tuple(reducescatter(tensors, names, how))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensors:

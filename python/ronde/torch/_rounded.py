@@ -21,6 +21,13 @@ __all__ = ["Factors", "is_rounded", "rounded"]
 Tensor = Any
 Factors = tuple[float, float]  # before the reduction, and after it
 
+# In which they are added, so that the sum fits where the average does. Bools are counted: in the end 0 is
+# false.
+_WIDE = {
+    **dict.fromkeys((torch.bool, torch.int8, torch.int16, torch.uint8, torch.uint16), torch.int32),
+    **dict.fromkeys((torch.int32, torch.int64, torch.uint32), torch.int64),
+}
+
 
 def is_rounded(tensor: Tensor, op: Op, factors: Factors) -> bool:
     return tensor.dtype not in FLOATING and (op is Average or op is Adasum or factors != (1.0, 1.0))
@@ -35,13 +42,13 @@ def rounded(
     scatters: bool,
 ) -> Handle[Tensor]:
     """An allreduce, or a reducescatter."""
+    if tensor.dtype not in _WIDE:
+        raise ValueError(f"torch does not compute with {tensor.dtype}; convert the tensor first")
     if op is Adasum:
         raise ValueError(f"Adasum needs a floating type, not {tensor.dtype}")
     before, after = factors
     size = communicator.size if op is Average else 1
-    counts = tensor.detach()
-    if counts.dtype is torch.bool:
-        counts = counts.to(torch.int32)  # in which ranks are counted: in the end 0 is false
+    counts = tensor.detach().to(_WIDE[tensor.dtype])
     if before != 1.0:
         counts = (counts.double() * before).to(counts.dtype)
 
