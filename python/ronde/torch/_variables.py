@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["from_horovod", "in_environment", "note"]
+from .. import context
 
-_log = logging.getLogger("ronde")
-_noted: set[str] = set()
+__all__ = ["from_horovod"]
 _LEVELS = {"trace": "debug", "fatal": "error"}
 
 
@@ -46,38 +44,22 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], str]]] = {
 }
 
 
-Taken = dict[str, tuple[str, str]]  # a variable of Ronde's, its value, and where it is from
-
-
-def from_horovod() -> Taken:
-    """What Horovod's variables say, for those of Ronde's that are not set."""
-    taken: Taken = {}
-    for theirs, (ours, written) in _VARIABLES.items():
+@contextmanager
+def from_horovod() -> Iterator[dict[str, tuple[str, str]]]:
+    """Sets variables of Ronde that are not set to what Horovod's say, before a job begins; until the end of
+    the process, if it begins in this context. Gives the value of each, and where it is from."""
+    taken: dict[str, tuple[str, str]] = {}
+    for theirs, (ours, written) in () if context.is_initialized() else _VARIABLES.items():
         value = written(os.environ.get(theirs, "").strip())
         if value and not os.environ.get(ours, "").strip():
-            taken.setdefault(ours, (value, theirs))
-    return taken
-
-
-@contextmanager
-def in_environment(taken: Taken) -> Iterator[None]:
-    """While Ronde reads its variables. Errors say where these are from."""
-    os.environ.update({name: value for name, (value, _) in taken.items()})
+            taken[ours] = value, theirs
+            os.environ[ours] = value
     try:
-        yield
-    except ValueError as error:
-        if not taken:
+        yield taken
+    except BaseException as error:
+        for name in taken:
+            del os.environ[name]
+        if not taken or not isinstance(error, ValueError):
             raise
         said = ", ".join(f"{name} is from {theirs}" for name, (_, theirs) in taken.items())
         raise ValueError(f"{error} ({said})") from None
-    finally:
-        for name in taken:
-            del os.environ[name]
-
-
-def note(taken: Taken) -> None:
-    """Says in the log what was taken, once."""
-    for name, (value, theirs) in taken.items():
-        if theirs not in _noted:
-            _noted.add(theirs)
-            _log.warning("%s is taken as %s=%s", theirs, name, value)

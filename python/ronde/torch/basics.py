@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from .. import _mpi, context, cuda, observing, process_set, settings
-from . import _handles, _variables
+from . import _handles
 from ._checks import require_initialized
+from ._variables import from_horovod
 from .process_sets import ProcessSet
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "start_timeline",
     "stop_timeline",
 ]
+
+_log = logging.getLogger("ronde")
 
 
 def init(
@@ -64,14 +68,13 @@ def init(
         each if isinstance(each, process_set.ProcessSet) else ProcessSet(each)
         for each in process_sets
     ]
-    taken = {} if context.is_initialized() else _variables.from_horovod()
-    with _variables.in_environment(taken):
+    with from_horovod() as taken:
         own = _communicator_of(comm)
         context.init(comm if own is None else own, process_sets=sets)
     if own is not None:
         own.Free()  # Ronde has made a duplicate
-    if context.rank() == 0:
-        _variables.note(taken)
+    for name, (value, theirs) in taken.items() if context.rank() == 0 else ():
+        _log.warning("%s is taken as %s=%s", theirs, name, value)
 
 
 def _communicator_of(comm: Any) -> Any:

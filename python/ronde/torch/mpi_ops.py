@@ -38,7 +38,7 @@ from ._reductions import (
     reducescatter,
     reducescatter_async,
 )
-from ._sparse import sparse_allreduce_async
+from ._sparse_allreduce import sparse_allreduce_async
 from .basics import (
     ccl_built,
     cross_rank,
