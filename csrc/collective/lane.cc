@@ -3,10 +3,9 @@
 #include <utility>
 
 #include "collective/exchange.h"
-#include "collective/memory.h"
 #include "collective/nccl_connection.h"
 #include "core/keep.h"
-#include "node/shared_reduction.h"
+#include "node/shared_round.h"
 #include "trace/clock.h"
 #include "trace/timeline.h"
 #include "transport/group.h"
@@ -159,19 +158,18 @@ Task<> Lane::agree_by_messages(Operation& operation, Extremes said,
   if (!agreement->agreed()) co_await raise_mismatch(*this, operation);
 }
 
-Task<> Lane::agree_on_least(Operation& operation, std::span<std::uint64_t> words) {
-  constexpr Reduction kLeast{.dtype = DType::uint64, .op = ReduceOp::min};
+Task<> Lane::agree_on_least(Operation& operation, std::span<std::uint64_t> words, Pieces pieces,
+                            Reduction reduction) {
   next(operation);
   const auto mine = fingerprint(operation);
   auto said = Extremes::of(mine);
   if (board_) {
-    const std::vector<Piece> piece{{buffer_of(words), buffer_of(words)}};
-    const auto reduce = shared<SharedAllreduce>(mine, Pieces(piece), kLeast);
+    const auto round = shared<SharedRound>(mine, words, std::move(pieces), reduction);
     if (!across_) {
-      co_await run_in_memory(operation, reduce);
+      co_await run_in_memory(operation, round);
       co_return;
     }
-    said = co_await agree_in_memory(operation, reduce);
+    said = co_await agree_in_memory(operation, round);
   }
   co_await agree_by_messages(operation, said, std::make_shared<Least>(words));
 }

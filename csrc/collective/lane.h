@@ -23,6 +23,8 @@
 #include "collective/shared.h"
 #include "collective/task.h"
 #include "core/extremes.h"
+#include "core/pieces.h"
+#include "core/reduction.h"
 #include "cuda/order.h"
 #include "node/board.h"
 #include "trace/recorder.h"
@@ -136,8 +138,11 @@ class Lane {
   /// exchanged also where the ranks have agreed before.
   Task<> agree_by_messages(Operation& operation, Extremes said,
                            std::shared_ptr<Piggyback> piggyback = nullptr);
-  /// Phase 0 that leaves in each of `words` the least of all ranks.
-  Task<> agree_on_least(Operation& operation, std::span<std::uint64_t> words);
+  /// Phase 0 that leaves in each of `words` the least of all ranks. The `pieces` are reduced by the
+  /// way, if the first two words are the same on all ranks (shared_round.h); there can be some only
+  /// where all ranks share memory.
+  Task<> agree_on_least(Operation& operation, std::span<std::uint64_t> words, Pieces pieces,
+                        Reduction reduction);
   /// A shared collective of the ranks of this machine.
   template <class Collective, class... Arguments>
   std::shared_ptr<SharedWork> shared(Arguments&&... arguments) const {

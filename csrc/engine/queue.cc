@@ -8,6 +8,7 @@
 #include "collective/share.h"
 #include "collective/wait.h"
 #include "core/error.h"
+#include "node/shared_round.h"
 #include "trace/clock.h"
 #include "trace/timeline.h"
 
@@ -269,19 +270,45 @@ Task<> Queue::open(Operation& operation) {
 /// A round in which the ranks find out what runs. `slots`: those that this rank goes for.
 Task<> Queue::agree(Track& track, Operation& operation, std::vector<Calls> slots) {
   if (!open_) co_await open(operation);
-  const std::size_t alike = co_await count_alike(track, operation, slots);
+  Short first = short_part(track, slots);
+  const bool is_short = !first.pieces.empty();
+  const std::size_t alike = co_await count_alike(track, operation, slots, std::move(first));
   recorder().count(Counter::slots_replayed, alike);
   if (alike == 0) co_await negotiate(track, operation);
   for (std::size_t i = 0; i < alike; ++i) commit(slots[i]);
+  if (alike > 0 && is_short) {
+    const auto calls = take_due();
+    track.lane.takes(operation, Counter::bytes_in_shared_memory, bytes_of(calls));
+    finish(calls);
+  }
   co_await know_link(track, operation);
   agreeing_ = false;
   if (!due_.empty()) co_await run(track, operation, take_due());
 }
 
+/// Of the first slot, if it is one group of calls in the memory of this machine.
+Queue::Short Queue::short_part(const Track& track, const std::vector<Calls>& slots) const {
+  Short part;
+  const auto& lane = track.lane;
+  if (slots.empty() || !lane.board() || lane.across() || !slots[0][0]->fusable()) return part;
+  const auto& calls = slots[0];
+  const auto& reduction = calls[0]->fusable()->reduction;
+  if (reduction.adaptive || calls[0]->scheduled() || !SharedRound::fits(kWords, bytes_of(calls)) ||
+      grouped(calls).size() > 1)
+    return part;
+  for (const auto& call : calls) {
+    const auto& piece = call->fusable()->piece;
+    if (on_gpu(piece.input)) return {};
+    part.pieces.push_back(piece);
+  }
+  part.reduction = reduction;
+  return part;
+}
+
 /// How many of the slots, from the first, all ranks go for.
 Task<std::size_t> Queue::count_alike(Track& track, Operation& operation,
-                                     const std::vector<Calls>& slots) {
-  std::array<std::uint64_t, 2 * kMostSlots> mine{};
+                                     const std::vector<Calls>& slots, Short first) {
+  std::array<std::uint64_t, kWords> mine{};
   for (std::size_t i = 0; i < kMostSlots; ++i) {
     mine[2 * i] = i < slots.size() ? fingerprint(slots[i]) : kNone;
     mine[2 * i + 1] = ~mine[2 * i];
@@ -289,7 +316,7 @@ Task<std::size_t> Queue::count_alike(Track& track, Operation& operation,
   // Where the least of all ranks is that of this one both times, it is the greatest too.
   const auto least = operation.zeros<std::uint64_t>(mine.size());
   std::ranges::copy(mine, least.begin());
-  co_await track.lane.agree_on_least(operation, least);
+  co_await track.lane.agree_on_least(operation, least, Pieces(first.pieces), first.reduction);
   const auto differs = std::ranges::mismatch(mine, least).in1 - mine.begin();
   co_return std::min(slots.size(), static_cast<std::size_t>(differs) / 2);
 }
@@ -344,6 +371,10 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   }
   operation.release();
   track.round->running.clear();
+  finish(calls);
+}
+
+void Queue::finish(const Calls& calls) {
   submitted_.end(calls);
   count(calls);  // before anybody who waits for them goes on
   for (const auto& call : calls) call->finish();

@@ -5,7 +5,7 @@
 // calls that can be fused, up to some bytes. The ranks remember which slot came after which. So the
 // next time a rank goes into a slot as soon as it has all of it, and they only compare, in a phase
 // 0, whether they are all in the same slot. If one is not, as it waits for another call, they
-// negotiate: before any data has moved.
+// negotiate: before any data has moved. Inside a machine a short slot is reduced in that phase 0.
 //
 // Rounds use the lanes in turn, so several are under way: while one crosses the network the next
 // reduces in the memory of the machine. A round begins when the one before has found out what runs,
@@ -94,8 +94,9 @@ class Queue {
   static constexpr char kBySize = static_cast<char>(Join::size);
   static constexpr char kByContributing = static_cast<char>(Join::contributing);
 
-  static constexpr std::size_t kMostSlots = 4;  // that ranks go for at once
-  static constexpr std::size_t kShown = 5;      // pending calls that a report names
+  static constexpr std::size_t kMostSlots = 4;           // that ranks go for at once
+  static constexpr std::size_t kWords = 2 * kMostSlots;  // by which they know which these are
+  static constexpr std::size_t kShown = 5;               // pending calls that a report names
 
   static double seconds(Clock::duration time) {
     return std::chrono::duration<double>(time).count();
@@ -133,8 +134,14 @@ class Queue {
 
   Task<> open(Operation& operation);
   Task<> agree(Track& track, Operation& operation, std::vector<Calls> slots);
-  Task<std::size_t> count_alike(Track& track, Operation& operation,
-                                const std::vector<Calls>& slots);
+  /// Of a slot: what is so short that it can be reduced while the ranks agree on it.
+  struct Short {
+    std::vector<Piece> pieces;
+    Reduction reduction;
+  };
+  Short short_part(const Track& track, const std::vector<Calls>& slots) const;
+  Task<std::size_t> count_alike(Track& track, Operation& operation, const std::vector<Calls>& slots,
+                                Short first);
   Task<> negotiate(Track& track, Operation& operation);
   Task<> refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call);
   Task<Calls> matched(Track& track, Operation& operation, std::vector<Match> found,
@@ -144,6 +151,7 @@ class Queue {
 
   void commit(const Calls& calls);
   void note(Submission& submission);
+  void finish(const Calls& calls);
   void count(const Calls& calls);
   void fail(const Calls& calls, const std::exception_ptr& error, bool touched = false);
   Calls take_due();
