@@ -469,7 +469,8 @@ def test_process_sets() -> None:
         x = torch.ones(2)
         if rank < 2:
             assert pair.rank() == rank
-            same(hvd.allreduce(x, op=hvd.Sum, process_set=pair, name="x"), 2 * x)
+            both = hvd.allreduce_async(x, name="x", process_set=pair)  # another key
+            same(hvd.allreduce(x, op=hvd.Sum, process_set=pair), 2 * x)
             same(hvd.allreduce(x.int(), process_set=pair), x.int())
             same(hvd.broadcast(x * rank, 1, process_set=pair), x)
             assert hvd.allgather(x, process_set=pair).shape == (4,)
@@ -477,6 +478,7 @@ def test_process_sets() -> None:
             assert hvd.reducescatter(x, process_set=pair).shape == (1,)
             assert hvd.broadcast_object(rank, 1, process_set=pair) == 1
             hvd.barrier(pair)
+            same(hvd.synchronize(both), x)
         else:
             for call in (hvd.allreduce, hvd.allgather, hvd.alltoall, hvd.reducescatter):
                 raises(ValueError, lambda call=call: call(x, process_set=pair), "not a member")
@@ -486,6 +488,7 @@ def test_process_sets() -> None:
         hvd.allreduce(x, name="x")
         assert hvd.remove_process_set(pair)
     assert not hvd.remove_process_set(pair)
+    raises(TypeError, lambda: hvd.remove_process_set([0, 1]))
     assert (pair.rank(), pair.size(), pair.included()) == (None, None, None)
     raises(ValueError, lambda: hvd.add_process_set(range(size)), "already")
     raises(ValueError, lambda: hvd.add_process_set([size]), f"rank {size}")

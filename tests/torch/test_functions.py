@@ -85,6 +85,9 @@ def test_parameters_that_differ() -> None:
             hvd.broadcast_parameters(wrong, 0)
     with pytest.raises(ValueError, match="root_rank"):
         hvd.broadcast_parameters({"a": torch.ones(2)}, 2)
+    with pytest.raises(ValueError, match="'weight'"):
+        net = model(0)
+        hvd.broadcast_parameters([*net[0].named_parameters(), *net[2].named_parameters()], 0)
 
 
 def optimizers() -> list[Any]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from .. import context
 
 __all__ = ["from_horovod"]
+
 _LEVELS = {"trace": "debug", "fatal": "error"}
 
 

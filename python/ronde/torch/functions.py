@@ -39,16 +39,16 @@ def broadcast_parameters(
         root_rank: a rank of the job.
 
     Raises:
-        ValueError: what is given are no names and tensors, or before `init`.
+        ValueError: what is given are no names and tensors, two have one name, or before `init`.
         HorovodInternalError: names, shapes or dtypes differ between the ranks.
     """
-    named = dict(_pairs(params))
+    named = _named(params)
     listed = (f"{name!r}: {x.dtype}{list(x.shape)}" for name, x in sorted(named.items()))
     _agree("broadcast_parameters", root_rank, f"{len(named)} parameters: {', '.join(listed)}")
     _broadcast_all(named, root_rank)
 
 
-def _pairs(params: Any) -> list[tuple[str, Tensor]]:
+def _named(params: Any) -> dict[str, Tensor]:
     if isinstance(params, Mapping):
         params = params.items()
     pairs = list(params) if isinstance(params, Iterable) else [params]
@@ -57,9 +57,12 @@ def _pairs(params: Any) -> list[tuple[str, Tensor]]:
             "params must be a dictionary of tensors, or pairs of names and tensors, as of "
             f"model.named_parameters(), not {type(params).__name__}"
         )
+    named: dict[str, Tensor] = {}
     for name, tensor in pairs:
         require_tensor(tensor, f"params[{name!r}]")
-    return pairs
+        if named.setdefault(name, tensor) is not tensor:
+            raise ValueError(f"params: two tensors have the name {name!r}")
+    return named
 
 
 def _agree(kind: str, root_rank: int, detail: str) -> None:
@@ -109,22 +112,26 @@ def broadcast_optimizer_state(
     groups = [group["params"] for group in optimizer.param_groups]
     detail = f"{type(optimizer).__name__} of {list(map(len, groups))} parameters"
     _agree("broadcast_optimizer_state", root_rank, detail)
-    is_root = context.rank() == root_rank
     tensors: list[Tensor] = []
-    sent = (
-        _mapped(optimizer.state_dict(), torch.Tensor, partial(_sent, tensors)) if is_root else None
-    )
-    sent = broadcast_object(sent, root_rank)
+    if context.rank() == root_rank:
+        broadcast_object(
+            _mapped(optimizer.state_dict(), torch.Tensor, partial(_sent, tensors)), root_rank
+        )
+        _broadcast_state(tensors, root_rank)
+        return
     parameters = [parameter for group in groups for parameter in group]
-    if not is_root:
-        devices = {parameter.device.type: parameter.device for parameter in parameters}
-        state = _mapped(sent, _Sent, partial(_like, tensors, devices))
+    devices = {parameter.device.type: parameter.device for parameter in parameters}
+    sent = broadcast_object(None, root_rank)
+    state = _mapped(sent, _Sent, partial(_like, tensors, devices))
+    _broadcast_state(tensors, root_rank)
+    optimizer.load_state_dict(state)
+    # Loading converts some to the type and device of their parameter, which they need not have.
+    for key, values in state["state"].items():
+        optimizer.state[parameters[key] if isinstance(key, int) else key] = values
+
+
+def _broadcast_state(tensors: list[Tensor], root_rank: int) -> None:
     _broadcast_all({f"{i} of the state": tensor for i, tensor in enumerate(tensors)}, root_rank)
-    if not is_root:
-        optimizer.load_state_dict(state)
-        # Loading converts some to the type and device of their parameter, which they need not have.
-        for key, values in state["state"].items():
-            optimizer.state[parameters[key] if isinstance(key, int) else key] = values
 
 
 def _sent(tensors: list[Tensor], tensor: Tensor) -> _Sent:

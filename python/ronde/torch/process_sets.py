@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .. import context, process_set
+from .. import context
+from .. import process_set as sets
 from ._checks import require_initialized
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
 ]
 
 
-class ProcessSet(process_set.ProcessSet):
+class ProcessSet(sets.ProcessSet):
     """Some of the ranks, for the argument `process_set` of the collectives.
 
     It can be used after `hvd.add_process_set`, or after `hvd.init(process_sets=[...])`.
@@ -53,9 +54,7 @@ class ProcessSet(process_set.ProcessSet):
 
 global_process_set = ProcessSet([0])
 """All ranks. Its `ranks` are set by `hvd.init`."""
-global_process_set.__dict__ = (
-    process_set.global_process_set.__dict__
-)  # one set, seen by two classes
+global_process_set.__dict__ = sets.global_process_set.__dict__  # one set, seen by two classes
 
 
 def _ranks_of(comm: Any) -> list[int]:
@@ -70,7 +69,7 @@ def _ranks_of(comm: Any) -> list[int]:
     return ranks
 
 
-def add_process_set(process_set: process_set.ProcessSet | Iterable[int]) -> process_set.ProcessSet:
+def add_process_set(process_set: sets.ProcessSet | Iterable[int]) -> sets.ProcessSet:
     """Make a process set usable. All ranks of the job must call it with the same ranks, members or
     not.
 
@@ -86,12 +85,12 @@ def add_process_set(process_set: process_set.ProcessSet | Iterable[int]) -> proc
         HorovodInternalError: the ranks of the job gave different sets.
     """
     require_initialized()
-    if not hasattr(process_set, "process_set_id"):
+    if not isinstance(process_set, sets.ProcessSet):
         process_set = ProcessSet(process_set)
     return context.add_process_set(process_set)
 
 
-def remove_process_set(process_set: process_set.ProcessSet) -> bool:
+def remove_process_set(process_set: sets.ProcessSet) -> bool:
     """End the use of a process set. All ranks of the job must call it.
 
     Returns:
@@ -99,10 +98,11 @@ def remove_process_set(process_set: process_set.ProcessSet) -> bool:
 
     Raises:
         ValueError: before `init`.
+        TypeError: this is no `ProcessSet`.
         HorovodInternalError: the ranks of the job gave different sets.
     """
     require_initialized()
-    if process_set.process_set_id in (None, 0):
+    if isinstance(process_set, sets.ProcessSet) and process_set.process_set_id in (None, 0):
         return False
     context.remove_process_set(process_set)
     return True
@@ -114,5 +114,5 @@ def get_process_set_ids_and_ranks() -> dict[int, list[int]]:
     Raises:
         ValueError: before `init`.
     """
-    sets = require_initialized().sets
-    return {number: list(known.ranks) for number, (known, _) in sets.items()}
+    known = require_initialized().sets
+    return {number: list(each.ranks) for number, (each, _) in known.items()}
