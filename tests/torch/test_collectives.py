@@ -184,6 +184,16 @@ def test_what_is_changed_in_place_is_not_used_by_backward() -> None:
 
 
 @on_ranks(2)
+def test_inference_mode() -> None:
+    with torch.inference_mode():
+        x = torch.ones(2)
+    for call in [lambda: hvd.allreduce(x), lambda: hvd.allreduce_(x), lambda: hvd.broadcast_(x, 0)]:
+        same(call(), torch.ones(2))
+        with torch.inference_mode():
+            same(call(), torch.ones(2))
+
+
+@on_ranks(2)
 def test_views_scalars_and_empty_tensors() -> None:
     size = hvd.size()
     same(hvd.allreduce(torch.tensor(2.0), op=hvd.Sum), torch.tensor(2.0 * size))

@@ -48,10 +48,9 @@ def allreduce(
     if is_rounded(tensor, op, factors):
         call = rounded(tensor, op, name, factors, communicator, scatters=False)
         return converted(call, partial(_copy_to, tensor)) if in_place else call
-    reduce = allreduce_async
     if in_place:
-        increment_version(tensor)
-        reduce = allreduce_async_
+        _note_change(tensor)
+    reduce = allreduce_async_ if in_place else allreduce_async
     return reduce(
         tensor,
         op,
@@ -61,6 +60,12 @@ def allreduce(
         compression=compression,
         process_set=process_set,
     )
+
+
+def _note_change(tensor: Tensor) -> None:
+    """Backward raises an error then, if it needs what the tensor was."""
+    if not tensor.is_inference():
+        increment_version(tensor)
 
 
 def _copy_to(tensor: Tensor, values: Tensor) -> Tensor:
@@ -102,7 +107,7 @@ def broadcast(
     require_tensor(tensor)
     root = root_of(root_rank, process_set)
     if in_place:
-        increment_version(tensor)
+        _note_change(tensor)
     else:
         tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
     return submit(
