@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from .. import context
 from ..process_set import ProcessSet
@@ -19,7 +20,6 @@ from ._checks import communicator_in
 
 __all__ = ["Reducing", "allgather", "allreduce", "alltoall", "broadcast", "reducescatter"]
 
-Tensor = Any
 Tensors = Sequence[Any]
 Names = Sequence[str | None]
 

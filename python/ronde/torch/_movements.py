@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import Tensor
+
 from .. import handles, joining
 from ..handles import Handle
 from ..process_set import ProcessSet
@@ -27,8 +29,6 @@ __all__ = [
     "grouped_allgather_async",
     "join",
 ]
-
-Tensor = Any
 
 
 def allgather(

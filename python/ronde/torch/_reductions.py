@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from ..compression._method import Method
 from ..handles import Handle
 from ..process_set import ProcessSet
@@ -36,8 +38,6 @@ __all__ = [
     "reducescatter",
     "reducescatter_async",
 ]
-
-Tensor = Any
 
 
 def allreduce(

@@ -6,9 +6,8 @@ and after it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch import Tensor
 
 from .. import _core, context
 from ..arrays import view
@@ -18,7 +17,6 @@ from ._checks import FLOATING
 
 __all__ = ["Factors", "is_rounded", "rounded"]
 
-Tensor = Any
 Factors = tuple[float, float]  # before the reduction, and after it
 
 # In which they are added, so that the sum fits where the average does. Bools are counted: in the end 0 is

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import MismatchError
 from ..process_set import ProcessSet
@@ -15,8 +15,6 @@ from ._checks import FLOATING, communicator_in
 from .process_sets import global_process_set
 
 __all__ = ["sparse_allreduce_async"]
-
-Tensor = Any
 
 
 def sparse_allreduce_async(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from .._calls import name_of, root_of
@@ -23,7 +24,6 @@ from ._rounded import Factors, is_rounded, rounded
 
 __all__ = ["allgather", "allreduce", "alltoall", "broadcast", "names", "reducescatter"]
 
-Tensor = Any
 NONE: Factors = (1.0, 1.0)
 
 

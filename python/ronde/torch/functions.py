@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from .. import _core, context
 from .._calls import root_of
@@ -25,7 +26,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Tensor = Any
 
 
 def broadcast_parameters(
