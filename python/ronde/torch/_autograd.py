@@ -69,8 +69,10 @@ class Allreduce(torch.autograd.Function):
 def reducescatter(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
     if _differentiable(tensors):
         return Reducescatter.apply(how, names, *tensors)  # type: ignore[no-any-return]
+    op, factors, process_set, compression = how
+    if compression is not None:
+        raise ValueError("reducescatter takes no compression of Ronde; use hvd.Compression")
     named = zip(tensors, names, strict=True)
-    op, factors, process_set, _ = how
     calls = [_submit.reducescatter(x, op, name, factors, process_set) for x, name in named]
     return [call.wait() for call in calls]
 

@@ -72,12 +72,8 @@ def allreduce(
         ValueError: an argument is wrong, a call of this name is under way, or before `init`.
         HorovodInternalError: the ranks describe the call differently, or one has failed.
     """
-    return _allreduce_all(
-        [tensor],
-        [name],
-        compression,
-        Reducing(op_of(op, average), (prescale_factor, postscale_factor), process_set),
-    )[0]
+    how = Reducing(op_of(op, average), (prescale_factor, postscale_factor), process_set)
+    return _reduced(_autograd.allreduce, [tensor], [name], compression, how)[0]
 
 
 def allreduce_(
@@ -147,30 +143,25 @@ def grouped_allreduce(
         name: becomes `name[0]`, `name[1]` and so on. The other arguments are those of `allreduce`.
     """
     found = listed(tensors)
-    return _allreduce_all(
-        found,
-        _submit.names(name, len(found)),
-        compression,
-        Reducing(op_of(op, average), (prescale_factor, postscale_factor), process_set),
-    )
+    names = _submit.names(name, len(found))
+    how = Reducing(op_of(op, average), (prescale_factor, postscale_factor), process_set)
+    return _reduced(_autograd.allreduce, found, names, compression, how)
 
 
-def _allreduce_all(
-    tensors: list[Tensor], names: list[str | None], compression: Any, how: Reducing
+def _reduced(
+    reduce: Callable[[Sequence[Tensor], _autograd.Names, Reducing], Sequence[Tensor]],
+    tensors: list[Tensor],
+    names: list[str | None],
+    compression: Any,
+    how: Reducing,
 ) -> list[Tensor]:
-    if isinstance(compression, (str, Method)):  # of Ronde, which is part of the reduction
-        return list(_autograd.allreduce(tensors, names, how._replace(compression=compression)))
-    return _converting(tensors, compression, lambda each: _autograd.allreduce(each, names, how))
-
-
-def _converting(
-    tensors: list[Tensor], compression: Any, reduce: Callable[[list[Tensor]], Sequence[Tensor]]
-) -> list[Tensor]:
-    """A reduction of tensors that are converted before and after it."""
+    """All of them. Compression of Ronde is a part of the reduction; other comes before it and after it."""
     if compression is Compression.none:
-        return list(reduce(tensors))
+        return list(reduce(tensors, names, how))
+    if isinstance(compression, (str, Method)):
+        return list(reduce(tensors, names, how._replace(compression=compression)))
     pairs = [compression.compress(tensor) for tensor in tensors]
-    reduced = reduce([tensor for tensor, _ in pairs])
+    reduced = reduce([tensor for tensor, _ in pairs], names, how)
     return [compression.decompress(x, ctx) for x, (_, ctx) in zip(reduced, pairs, strict=True)]
 
 
@@ -256,7 +247,7 @@ def reducescatter(
         HorovodInternalError: the ranks describe the call differently, or one has failed.
     """
     how = Reducing(op, (prescale_factor, postscale_factor), process_set)
-    return _reducescatter_all([tensor], [name], compression, how)[0]
+    return _reduced(_autograd.reducescatter, [tensor], [name], compression, how)[0]
 
 
 def reducescatter_async(
@@ -292,16 +283,9 @@ def grouped_reducescatter(
         name: becomes `name[0]`, `name[1]` and so on. The other arguments are those of `reducescatter`.
     """
     found = listed(tensors)
+    names = _submit.names(name, len(found))
     how = Reducing(op, (prescale_factor, postscale_factor), process_set)
-    return _reducescatter_all(found, _submit.names(name, len(found)), compression, how)
-
-
-def _reducescatter_all(
-    tensors: list[Tensor], names: list[str | None], compression: Any, how: Reducing
-) -> list[Tensor]:
-    if isinstance(compression, (str, Method)):
-        raise ValueError("reducescatter takes no compression of Ronde; use hvd.Compression")
-    return _converting(tensors, compression, lambda each: _autograd.reducescatter(each, names, how))
+    return _reduced(_autograd.reducescatter, found, names, compression, how)
 
 
 def grouped_reducescatter_async(
