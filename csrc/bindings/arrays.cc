@@ -79,12 +79,11 @@ std::vector<std::int64_t> shape_of(const py::array& array) {
   return {array.shape(), array.shape() + array.ndim()};
 }
 
-py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, const py::array& like) {
+py::array new_array(const py::dtype& dtype, std::vector<py::ssize_t> shape, ConstBuffer like) {
   const auto count =
       std::accumulate(shape.begin(), shape.end(), py::ssize_t{1}, std::multiplies<>());
   const auto bytes = static_cast<std::size_t>(count * dtype.itemsize());
-  if (const auto operand = input_of(like);
-      operand.bytes && Heap::instance().find(operand.data, operand.bytes)) {
+  if (like.bytes && Heap::instance().find(like.data, like.bytes)) {
     try {
       const auto memory = shared_array(bytes);
       return py::array(dtype, std::move(shape), memory.data(), memory);

@@ -31,7 +31,7 @@ std::vector<std::int64_t> shape_of(const pybind11::array& array);
 
 /// A new array of a dtype; in memory that all ranks of the machine can reach where `like` is.
 pybind11::array new_array(const pybind11::dtype& dtype, std::vector<pybind11::ssize_t> shape,
-                          const pybind11::array& like);
+                          ConstBuffer like);
 
 /// Bytes in memory that the ranks of this machine can reach, in one dimension.
 pybind11::array shared_array(std::size_t bytes);

@@ -15,6 +15,7 @@ const KernelTable& table(const std::string& simd);
 void bind_core(pybind11::module_& module);
 void bind_kernels(pybind11::module_& module);
 void bind_cuda(pybind11::module_& module);
+void bind_tensor(pybind11::module_& module);
 void bind_on_device(pybind11::module_& module);
 void bind_dlpack(pybind11::module_& module);
 void bind_compress(pybind11::module_& module);

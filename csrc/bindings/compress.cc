@@ -124,7 +124,7 @@ void bind_shared_scale(py::module_& module) {
             const auto input = floats_of(values, "values");
             const auto most = floats_of(maxima, "the maxima");
             const auto left = residual_of(residual, input.size());
-            auto integers = new_array(dtype, {values.size()}, values);
+            auto integers = new_array(dtype, {values.size()}, input_of(values));
             with_integers(integers, [&](auto out) {
               WithoutGil release;
               self.quantise(input, most, left, key, out);

@@ -114,9 +114,8 @@ std::shared_ptr<Plan> make_plan(const Communicator& set, const std::string& kind
 /// The array, if it is what the plan says. `given`: what it is, unless it is plain.
 std::optional<Operand> planned(py::handle x, const Parameter& parameter,
                                std::optional<DType> given) {
-  if (given ? *given != parameter.dtype : plain_dtype(x) != parameter.dtype) return {};
-  Operand array(py::reinterpret_borrow<py::object>(x), parameter.dtype);
-  if (array.shape() != parameter.shape) return {};
+  auto array = operand_of(x, given);
+  if (!array || array->dtype != parameter.dtype || array->shape() != parameter.shape) return {};
   return array;
 }
 

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, module) {
   ronde::bind_core(module);
   ronde::bind_kernels(module);
   ronde::bind_cuda(module);
+  ronde::bind_tensor(module);
   ronde::bind_on_device(module);
   ronde::bind_dlpack(module);
   ronde::bind_compress(module);

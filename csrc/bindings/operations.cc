@@ -49,6 +49,13 @@ Call call_on(const char* kind, py::handle name, const Operand& operand, const Co
   return call;
 }
 
+/// In place, in another array, or in a new one for None.
+Operand result_of(const Operand& input, py::handle output) {
+  if (output.is_none()) return input.like();
+  if (output.is(input.array)) return input;
+  return {py::reinterpret_borrow<py::object>(output), input.dtype};
+}
+
 py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::handle op,
                      py::handle name, py::handle prescale, py::handle postscale, py::handle given,
                      const std::string& algorithm) {
@@ -58,9 +65,7 @@ py::object allreduce(const Caller& caller, py::handle x, py::handle output, py::
   const Reducing reducing(caller.set, op, input.dtype, prescale, postscale);
   Call call = call_on("allreduce", name, input, caller.set);
   reducing.describe(call);
-  const auto result = output.is_none()
-                          ? input.like()
-                          : Operand(py::reinterpret_borrow<py::object>(output), input.dtype);
+  const auto result = result_of(input, output);
   const Fusable whole{{input.input(), result.output()}, reducing.reduction};
   if (whole.piece.output.bytes != whole.piece.input.bytes)
     throw ArgumentError("the output is not of the size of the input");
@@ -163,7 +168,7 @@ py::object rows_like(const Operand& mine, std::size_t rows, Gathered& gathered) 
   shape[0] = static_cast<std::int64_t>(rows);
   if (gathered.there) return mine.like(shape, *gathered.there);
   const auto bytes = array_of(std::move(gathered.data));
-  return py::array(mine.numpy_dtype(), shape, bytes.data(), bytes);
+  return mine.over(py::array(mine.numpy_dtype(), shape, bytes.data(), bytes));
 }
 
 std::size_t sum(const std::vector<std::size_t>& rows) {
@@ -301,7 +306,14 @@ py::object barrier(const Caller& caller, py::handle name, py::handle described) 
   return caller(call, Collective::broadcast, {}, {}, begin, finish);
 }
 
+/// Whether a call takes it as it is.
+bool is_plain(py::handle x, bool writable) {
+  const auto array = operand_of(x, py::none());
+  return array && (array->writable() || !writable);
+}
+
 void bind_call(py::module_& module) {
+  module.def("is_plain", &is_plain, "x"_a, "writable"_a = false);
   py::class_<Call>(module, "Call", "What the ranks must have in common, and how to speak of it.")
       .def(py::init([](std::string kind, std::string name, std::optional<DType> dtype,
                        std::optional<std::vector<std::int64_t>> shape, std::string op, int root,

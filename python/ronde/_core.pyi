@@ -84,6 +84,19 @@ def release_kept() -> int:
     """Gives the memory that is kept for large results to come back to the system. Returns how many
     bytes that was."""
 
+# --- torch
+
+def know_torch(
+    tensor: type,
+    parameter: type,
+    strided: object,
+    from_numpy: Callable[[_Array], Any],
+    bfloat16: object,
+    types: dict[Any, DType],
+) -> None:
+    """From now on tensors of torch are taken as arrays of NumPy are, if they are dense, contiguous, of
+    these types and in the memory of the host."""
+
 # --- GPUs
 
 def cuda_architectures() -> set[int]:
@@ -862,6 +875,9 @@ class Settings:
     spin: bool
     algorithm: dict[str, str]
 
+def is_plain(x: Any, writable: builtins.bool = False) -> builtins.bool:
+    """Whether collectives take it as it is: a contiguous array of NumPy, or tensor, of one of our types."""
+
 def piggyback_seconds(bytes: int, ranks: int, link: Link) -> float:
     """How long an allreduce takes whose data goes with phase 0; infinite where it is too long for that."""
 
@@ -973,7 +989,7 @@ class Communicator:
     def close(self, why: str) -> bool:
         """Refuses all calls from now on. Whether none was given up."""
 
-    # An array comes with the dtype of its bytes, or plain and without; of one that is neither nothing is
+    # An array comes with the dtype of its bytes; or without, if `is_plain`. Without and not plain nothing is
     # done, and the result is None ("| Any"). Roots are ranks of the set. `algorithm` names one for
     # schedules, and `call` describes the call, where it is a part of something else.
     def allreduce(

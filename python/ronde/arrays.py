@@ -36,6 +36,7 @@ __all__ = [
     "View",
     "is_floating",
     "is_torch",
+    "know_torch",
     "listed",
     "make",
     "view",
@@ -235,7 +236,21 @@ def _dtype_of(array: Array) -> DType:
         raise no_dtype(f"arrays of {array.dtype}") from None
 
 
+def know_torch(torch: Any) -> None:
+    """From now on the core takes dense tensors of the host as they are."""
+    types = {getattr(torch, name): dtype for name, dtype in _DTYPES.items() if hasattr(torch, name)}
+    _core.know_torch(
+        torch.Tensor,
+        torch.nn.Parameter,
+        torch.strided,
+        torch.from_numpy,
+        torch.bfloat16,
+        types,
+    )
+
+
 def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any]]:
+    know_torch(torch)
     if x.device.type != "cpu":  # and no GPU of CUDA
         raise UnavailableError(f"this tensor is on {x.device}; copy it to the CPU first")
     if x.layout is not torch.strided:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from . import _core, context
 from ._calls import communicator_of, name_of, root_of
 from ._groups import Way, key_of, submit_group
-from .arrays import View, listed, view, views
+from .arrays import View, listed, view
 from .movements import checked_splits
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op, alone, labelled, what_x, what_xs
@@ -130,7 +131,7 @@ def allreduce_async(
     factors = prescale_factor, postscale_factor
     if compression is not None:
         return _compressed(x, False, op, name, factors, compression, process_set)
-    return _allreduce(x, False, op, name, factors, process_set)
+    return _allreduce(x, None, False, op, name, factors, process_set)
 
 
 def allreduce_async_(
@@ -147,7 +148,7 @@ def allreduce_async_(
     factors = prescale_factor, postscale_factor
     if compression is not None:
         return _compressed(x, True, op, name, factors, compression, process_set)
-    return _allreduce(x, True, op, name, factors, process_set)
+    return _allreduce(x, None, True, op, name, factors, process_set)
 
 
 def grouped_allreduce_async(
@@ -199,11 +200,12 @@ def reduce_async(
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[T | None]:
     """Submit a reduction to one rank. Arguments and result are those of `reduce`."""
-    seen, root = view(x), root_of(root_rank, process_set)
+    root = root_of(root_rank, process_set)
     factors = prescale_factor, postscale_factor
     return _submit(
-        lambda engine, to: engine.reduce(to, seen.operand, root, op, name, *factors, seen.dtype),
-        lambda result: seen.give_back() if result is None else seen.wrap(result),
+        x,
+        lambda engine, to, array, dtype: engine.reduce(to, array, root, op, name, *factors, dtype),
+        lambda result, seen: seen.give_back() if result is None else seen.wrap(result),
         process_set,
     )
 
@@ -220,11 +222,11 @@ def reducescatter_async(
     """Submit a reduction that leaves each rank a part. Arguments and result are those of
     `reducescatter`.
     """
-    seen = view(x)
     factors = prescale_factor, postscale_factor
     return _submit(
-        lambda engine, to: engine.reducescatter(to, seen.operand, op, name, *factors, seen.dtype),
-        seen.wrap,
+        x,
+        lambda engine, to, array, dtype: engine.reducescatter(to, array, op, name, *factors, dtype),
+        lambda result, seen: seen.wrap(result),
         process_set,
     )
 
@@ -238,12 +240,10 @@ def broadcast_async(
 ) -> Handle[T]:
     """Submit a broadcast, whose result is a new array. The arguments are those of `broadcast`."""
     seen, root = view(x), root_of(root_rank, process_set)
-    output = seen.duplicate(copies=communicator_of(process_set).rank == root)
-    return _submit(
-        lambda engine, to: engine.broadcast(to, output, root, name, seen.dtype),
-        seen.wrap,
-        process_set,
-    )
+    communicator = communicator_of(process_set)
+    output = seen.duplicate(copies=communicator.rank == root)
+    call = context.world().engine.broadcast(communicator, output, root, name, seen.dtype)
+    return Handle(call, seen.wrap)
 
 
 def broadcast_async_(
@@ -254,11 +254,13 @@ def broadcast_async_(
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[T]:
     """Submit a broadcast in place. The arguments are those of `broadcast_`."""
-    seen, root = view(x, writable=True), root_of(root_rank, process_set)
+    root = root_of(root_rank, process_set)
     return _submit(
-        lambda engine, to: engine.broadcast(to, seen.operand, root, name, seen.dtype),
-        lambda _: _written(x, seen),
+        x,
+        lambda engine, to, array, dtype: engine.broadcast(to, array, root, name, dtype),
+        lambda _, seen: _written(x, seen),
         process_set,
+        writable=True,
     )
 
 
@@ -266,11 +268,12 @@ def allgather_async(
     x: T, name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> Handle[T]:
     """Submit an allgather. Arguments and result are those of `allgather`."""
-    seen = view(x)
     return _submit(
-        lambda engine, to: engine.allgather(to, seen.operand, name, seen.dtype),
-        lambda result: seen.wrap(result[0]),
+        x,
+        lambda engine, to, array, dtype: engine.allgather(to, array, name, dtype),
+        lambda result, seen: seen.wrap(result[0]),
         process_set,
+        operator.itemgetter(0),
     )
 
 
@@ -282,19 +285,21 @@ def alltoall_async(
     process_set: ProcessSet | None = global_process_set,
 ) -> Handle[Any]:
     """Submit an alltoall. Arguments and result are those of `alltoall`."""
-    seen = view(x)
     if splits is not None:
+        shape = view(x).shape
         size = communicator_of(process_set).size
-        splits = checked_splits(splits, seen.shape[0] if seen.shape else 0, size)
+        splits = checked_splits(splits, shape[0] if shape else 0, size)
 
-    def result_of(done: tuple[Any, list[int]]) -> Any:
-        joined, received = done
-        return seen.wrap(joined) if splits is None else (seen.wrap(joined), received)
+    def result_of(done: tuple[Any, list[int]], seen: View | None) -> Any:
+        joined = seen.wrap(done[0]) if seen else done[0]
+        return joined if splits is None else (joined, done[1])
 
     return _submit(
-        lambda engine, to: engine.alltoall(to, seen.operand, splits, name, seen.dtype),
+        x,
+        lambda engine, to, array, dtype: engine.alltoall(to, array, splits, name, dtype),
         result_of,
         process_set,
+        lambda done: result_of(done, None),
     )
 
 
@@ -302,51 +307,51 @@ def barrier_async(
     name: str | None = None, *, process_set: ProcessSet | None = global_process_set
 ) -> Handle[None]:
     """Submit a barrier: it ends when all ranks have submitted it."""
-    return _submit(lambda engine, to: engine.barrier(to, name), lambda _: None, process_set)
+    return Handle(context.world().engine.barrier(communicator_of(process_set), name))
 
 
 def _submit(
-    call: Callable[[_core.Engine, _core.Communicator], Any],
-    result_of: Callable[[Any], T],
+    x: Any,
+    call: Callable[[_core.Engine, _core.Communicator, Any, _core.DType | None], Any],
+    result_of: Callable[[Any, View], T],
     process_set: ProcessSet | None,
+    plain_result: Callable[[Any], T] | None = None,
+    *,
+    writable: bool = False,
 ) -> Handle[T]:
+    """Submits a call of `x` as it is, whose result is what `plain_result` makes of the core's; or of what it
+    is seen as."""
     communicator = communicator_of(process_set)
-    return Handle(call(context.world().engine, communicator), result_of)
+    engine = context.world().engine
+    pending = call(engine, communicator, x, None)
+    if pending is not None:
+        return Handle(pending, plain_result)
+    seen = view(x, writable=writable)
+    pending = call(engine, communicator, seen.operand, seen.dtype)
+    return Handle(pending, lambda result: result_of(result, seen))
 
 
 def _allreduce(
     x: T,
+    seen: View | None,
     in_place: bool,
     op: Op,
     name: str | None,
     factors: tuple[float, float],
     process_set: ProcessSet | None,
 ) -> Handle[T]:
+    """`seen`: what is known of `x` already."""
     communicator = communicator_of(process_set)
     engine = context.world().engine
-    call = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
-    if call is not None:
-        return Handle(call)
-    return _allreduce_seen(x, view(x, writable=in_place), in_place, op, name, factors, process_set)
-
-
-def _allreduce_seen(
-    x: T,
-    seen: View,
-    in_place: bool,
-    op: Op,
-    name: str | None,
-    factors: tuple[float, float],
-    process_set: ProcessSet | None,
-) -> Handle[T]:
-    output = seen.operand if in_place else None
-    return _submit(
-        lambda engine, to: engine.allreduce(
-            to, seen.operand, output, op, name, *factors, seen.dtype
-        ),
-        lambda result: _written(x, seen) if in_place else seen.wrap(result),
-        process_set,
-    )
+    if seen is None:
+        call = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
+        if call is not None:
+            return Handle(call)
+        seen = view(x, writable=in_place)
+    operand = seen.operand
+    output = operand if in_place else None
+    call = engine.allreduce(communicator, operand, output, op, name, *factors, seen.dtype)
+    return Handle(call, lambda result: _written(x, seen) if in_place else seen.wrap(result))
 
 
 def _grouped(
@@ -358,13 +363,16 @@ def _grouped(
     process_set: ProcessSet | None,
 ) -> Handle[list[T]]:
     arrays = listed(xs)
-    seen = views(arrays, writable=in_place)  # all of them, before anything is submitted
+    # All of them are looked at before anything is submitted.
+    seen = [
+        None if _core.is_plain(x, in_place) else view(x, f"xs[{i}]", writable=in_place)
+        for i, x in enumerate(arrays)
+    ]
     common = name_of(name)
+    names = [f"{common}[{i}]" if common else None for i in range(len(arrays))]
     handles = [
-        _allreduce_seen(
-            x, each, in_place, op, f"{common}[{i}]" if common else None, factors, process_set
-        )
-        for i, (x, each) in enumerate(zip(arrays, seen, strict=True))
+        _allreduce(x, each, in_place, op, name, factors, process_set)
+        for x, each, name in zip(arrays, seen, names, strict=True)
     ]
     calls = _core.PendingCall([handle._call for handle in handles])
     return Handle(calls, lambda _: [handle.result for handle in handles])

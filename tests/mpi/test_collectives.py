@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from pathlib import Path
 
 import jobs
@@ -73,12 +72,3 @@ def test_arrays_over_two_gigabytes() -> None:
     job = jobs.run(2, "large.py", timeout=280)
     assert job.status == 0, job.output
     assert "large arrays are right" in job.output
-
-
-@pytest.mark.frameworks
-@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-@pytest.mark.parametrize("ranks", [1, 3])
-def test_tensors_of_torch(ranks: int) -> None:
-    job = jobs.run(ranks, "torch_tensors.py")
-    assert job.status == 0, job.output
-    assert "tensors are right" in job.output
