@@ -8,7 +8,6 @@ longer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -115,7 +114,7 @@ def partition(
 
 
 def _bytes(gradient: Gradient) -> int:
-    return gradient.param.numel() * gradient.param.element_size()
+    return int(gradient.param.numel() * gradient.param.element_size())
 
 
 def _memory(length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -141,4 +140,4 @@ def _is_dense(x: torch.Tensor) -> bool:
             if stride != expected:
                 return False
             expected *= size
-    return math.prod(x.shape) > 0
+    return True

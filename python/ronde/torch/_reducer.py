@@ -66,7 +66,7 @@ class Reducer:
         self._final: dict[Gradient, torch.Tensor] = {}
 
     def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None:
-        """From now on their gradients are reduced as well. With each: its name, and its group if it has one."""
+        """From now on their gradients are reduced as well. Given are names, parameters, and groups."""
         this = weakref.ref(self)
         for name, param, group in params:
             gradient = Gradient(param, name, len(self.gradients), group)
@@ -199,7 +199,10 @@ class Reducer:
         self._make_buckets([each for each in came if kinds[each.number] == _DENSE])
         kept = self._start_rest(kinds)
         sparse = [
-            (each, start_sparse(each, kinds[each.number] - _DENSE, self._call(each), self.reduction))
+            (
+                each,
+                start_sparse(each, kinds[each.number] - _DENSE, self._call(each), self.reduction),
+            )
             for each in came
             if kinds[each.number] > _DENSE
         ]
@@ -226,9 +229,7 @@ class Reducer:
         first, last = self.gradients[0].name, self.gradients[-1].name
         name = f"{self.name}, which of the gradients of {first} to {last} there are"
         try:
-            handles.allreduce_async_(
-                mine, Max, name, process_set=self.reduction.process_set
-            ).wait()
+            handles.allreduce_async_(mine, Max, name, process_set=self.reduction.process_set).wait()
         except MismatchError:
             self._compare()  # says more, on all ranks
             raise
@@ -242,7 +243,7 @@ class Reducer:
         if gradient.passes == 0 or grad is None:
             return _NONE
         if grad.is_sparse and not self.sparse_as_dense:
-            return _DENSE + grad.sparse_dim()
+            return _DENSE + int(grad.sparse_dim())
         return _DENSE
 
     def _compare(self) -> None:
@@ -264,9 +265,7 @@ class Reducer:
         order = [self.gradients[number] for number in numbers]
         self.buckets += map(Bucket, partition(order, self.groups, limit))
 
-    def _start_rest(
-        self, kinds: npt.NDArray[np.uint8]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _start_rest(self, kinds: npt.NDArray[np.uint8]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Submits the buckets of which some rank has a gradient. Returns the views that must stay the same,
         as no rank has a new gradient there, with their values."""
         kept = []

@@ -48,7 +48,7 @@ class _Converted(Compressor):
     dtype: torch.dtype
 
     @classmethod
-    def compress(cls, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:  # type: ignore[override]
+    def compress(cls, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
         compressed = tensor.to(cls.dtype) if tensor.is_floating_point() else tensor
         return compressed, tensor.dtype
 

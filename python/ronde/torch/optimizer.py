@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from .. import context, handles
+from .. import context
 from .._calls import set_of
 from ..process_set import ProcessSet, global_process_set
 from ..reductions import Adasum, Average, Op, Sum
@@ -234,7 +234,8 @@ class _Distributed:
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """A copy is an ordinary optimizer: hooks of parameters cannot be copied."""
-        function, arguments, state, *rest = super().__reduce_ex__(protocol)
+        reduced: Any = super().__reduce_ex__(protocol)
+        function, arguments, state, *rest = reduced
         plain = type(self).__mro__[2]
         arguments = tuple(plain if each is type(self) else each for each in arguments)
         if isinstance(state, dict):
@@ -278,7 +279,9 @@ class _Names:
     def of(self, groups: list[dict[str, Any]], first: int) -> Iterator[tuple[str, torch.Tensor]]:
         """The parameters of groups, of which the first has this number, with their names."""
         for number, group in enumerate(groups, first):
-            names = group.get("param_names") or [f"{number}.{i}" for i in range(len(group["params"]))]
+            names = group.get("param_names") or [
+                f"{number}.{i}" for i in range(len(group["params"]))
+            ]
             for name, param in zip(names, group["params"], strict=True):
                 if param.dtype not in _DTYPES:
                     raise ValueError(
@@ -312,7 +315,9 @@ def _groups(groups: int | list[list[torch.Tensor]], params: list[torch.Tensor]) 
         lists: list[Any] = groups
     elif isinstance(groups, int) and groups >= 0:
         count = min(groups, len(params))
-        lists = [params[i * len(params) // count : (i + 1) * len(params) // count] for i in range(count)]
+        lists = [
+            params[i * len(params) // count : (i + 1) * len(params) // count] for i in range(count)
+        ]
     else:
         raise ValueError(
             "groups should be a non-negative integer or a list of list of torch.Tensor, not "
@@ -322,7 +327,9 @@ def _groups(groups: int | list[list[torch.Tensor]], params: list[torch.Tensor]) 
     for number, group in enumerate(lists):
         for param in group:
             if numbers.setdefault(id(param), number) != number:
-                raise ValueError(f"groups: a parameter is in groups {numbers[id(param)]} and {number}")
+                raise ValueError(
+                    f"groups: a parameter is in groups {numbers[id(param)]} and {number}"
+                )
     return numbers
 
 
