@@ -23,7 +23,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import _core, context, handles
 from .._calls import communicator_of
-from ..errors import MismatchError
+from ..errors import MismatchError, RondeError
 from ..reductions import Average, Max
 from ._buckets import Bucket, Gradient, partition
 from ._carriers import Carrier, Reduction
@@ -184,6 +184,12 @@ class Reducer:
         try:
             with torch.no_grad():
                 self._reduce()
+        except RondeError as error:
+            first, last = self.gradients[0].name, self.gradients[-1].name
+            raise type(error)(
+                f"{error}\nGradients of the {len(self.gradients)} parameters {first} to {last} were "
+                "being reduced."
+            ) from error
         finally:
             for gradient in self.gradients:
                 gradient.passes = 0
@@ -226,8 +232,7 @@ class Reducer:
         mine = np.array(
             [self._known != len(self.gradients), step, 255 - step, *kinds], dtype=np.uint8
         )
-        first, last = self.gradients[0].name, self.gradients[-1].name
-        name = f"{self.name}, which of the gradients of {first} to {last} there are"
+        name = f"{self.name}, which gradients there are"
         try:
             handles.allreduce_async_(mine, Max, name, process_set=self.reduction.process_set).wait()
         except MismatchError:

@@ -235,12 +235,11 @@ class _Distributed:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """A copy is an ordinary optimizer: hooks of parameters cannot be copied."""
         reduced: Any = super().__reduce_ex__(protocol)
-        function, arguments, state, *rest = reduced
+        _, _, state, *rest = reduced
         plain = type(self).__mro__[2]
-        arguments = tuple(plain if each is type(self) else each for each in arguments)
         if isinstance(state, dict):
             state = {key: value for key, value in state.items() if key != "_ronde"}
-        return (function, arguments, state, *rest)
+        return (plain.__new__, (plain,), state, *rest)
 
 
 def _become_distributed(optimizer: torch.optim.Optimizer, state: _State) -> None:
