@@ -609,26 +609,33 @@ def test_ranks_that_have_stepped_more_often() -> None:
     if ronde.rank() == 1:
         optimizer.step()
         optimizer.zero_grad()
-    with pytest.raises(ronde.MismatchError, match=r"(?s)before step 1.*before step 2"):
+    with pytest.raises(
+        ronde.MismatchError, match=r"(?s)rank 0: before step 1\n.*rank 1: before step 2"
+    ):
         give(b, 1.0)
 
 
-@on_ranks(2)
+@on_ranks(2, 3)
 def test_other_parameters_on_a_rank() -> None:
     """All ranks raise, and can go on."""
+    odd = ronde.rank() == 1
+    others = "ranks 0, 2" if ronde.size() == 3 else "rank 0"
     for shape in ((4,), (4, 1), (2, 2), (3,)):
-        weights = params((3,), shape if ronde.rank() else (4,))
+        weights = params((3,), shape if odd else (4,))
         optimizer = distributed(weights)
         loss = weights[0].sum() + weights[1].sum()
         if shape == (4,):
             loss.backward()
         else:
-            shown = rf"(?s)0\.1: float32\[4\].*0\.1: float32\[{shape[0]}"
+            shown = rf"(?s){others}: 0\.1: float32\[4\]\n.*rank 1: 0\.1: float32\[{shape[0]}"
             with pytest.raises(ronde.MismatchError, match=shown):
                 loss.backward()
-    weights = params((3,), (4,), *([(5,)] * ronde.rank()))
+    weights = params((3,), (4,), *([(5,)] * odd))
     optimizer = distributed(weights)
-    with pytest.raises(ronde.MismatchError, match=r"(?s)2 parameters.*3 parameters.*0\.2"):
+    with pytest.raises(
+        ronde.MismatchError,
+        match=rf"(?s){others}: 2 parameters\n.*rank 1: 3 parameters, 0\.2: float32\[5\]",
+    ):
         sum(param.sum() for param in weights).backward()
     [w] = params((3,))
     optimizer = distributed([w])

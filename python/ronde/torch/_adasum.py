@@ -9,7 +9,7 @@ import torch
 
 from ._buckets import Bucket, Gradient
 from ._carriers import Carrier, Reduction
-from ._reducer import compare_parameters
+from ._comparison import compare_parameters
 
 __all__ = ["Deltas"]
 

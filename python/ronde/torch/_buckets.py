@@ -51,7 +51,7 @@ class Gradient:
 
     def describe(self) -> str:
         param = self.param
-        text = f"{self.name}: {str(param.dtype).removeprefix('torch.')}{list(param.shape)}"
+        text = f"{str(param.dtype).removeprefix('torch.')}{list(param.shape)}"
         return text if param.is_contiguous() else f"{text} of strides {list(param.stride())}"
 
 

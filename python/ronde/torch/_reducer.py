@@ -21,15 +21,15 @@ import numpy.typing as npt
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .. import _core, context, handles
-from .._calls import communicator_of
+from .. import context, handles
 from ..errors import MismatchError, RondeError
 from ..reductions import Average, Max
 from ._buckets import Bucket, Gradient, partition
 from ._carriers import Carrier, Reduction
+from ._comparison import compare_parameters
 from ._sparse import start_sparse
 
-__all__ = ["Reducer", "compare_parameters"]
+__all__ = ["Reducer"]
 
 _NONE, _DENSE = 0, 1  # kinds; sparse in k dimensions is _DENSE + k
 _HEADER = 3  # bytes before the kinds: whether parameters are new, the step, and 255 less it
@@ -189,7 +189,7 @@ class Reducer:
             raise type(error)(
                 f"{error}\nGradients of the {len(self.gradients)} parameters {first} to {last} were "
                 "being reduced."
-            ) from error
+            ) from None
         finally:
             for gradient in self.gradients:
                 gradient.passes = 0
@@ -300,16 +300,6 @@ class Reducer:
 
     def _call(self, gradient: Gradient) -> str:
         return f"{self.name}, sparse gradient of {gradient.name}"
-
-
-def compare_parameters(
-    name: str, step: int, gradients: list[Gradient], reduction: Reduction
-) -> None:
-    """Raises `MismatchError` on all ranks where they have others, or are at another step."""
-    listed = ", ".join(each.describe() for each in gradients)
-    detail = f"before step {step}, {len(gradients)} parameters: {listed}"
-    call = _core.Call("DistributedOptimizer", name, detail=detail)
-    communicator_of(reduction.process_set).barrier(call=call)
 
 
 def _came(reducer: weakref.ref[Reducer], gradient: Gradient, _: torch.Tensor) -> None:
