@@ -425,6 +425,48 @@ def test_a_parameter_without_elements() -> None:
 
 
 @on_ranks(2)
+def test_long_gradients() -> None:
+    """They are copied in another way, and a parameter may be larger than a bucket."""
+    weights = params((3 << 20,), (3 << 20, 3), (5,))
+    optimizer = distributed(weights)
+    for _ in range(2):
+        sum(w.sum() * (ronde.rank() + 1) for w in weights).backward()  # expanded, not contiguous
+        for w in weights:
+            require(w, mean(1.0))
+        optimizer.step()
+        optimizer.zero_grad()
+        sum((w * w).sum() * (ronde.rank() + 1) for w in weights).backward()
+        for w in weights:
+            require(w, 2.0 * w.detach().flatten()[0].item() * mean(1.0))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
+def test_an_error_in_backward_that_is_caught() -> None:
+    """On all ranks alike: what is under way is finished, and training goes on."""
+    a, b = params((3,), (4,))
+    optimizer = distributed([a, b], groups=2)
+
+    def fail(_: torch.Tensor) -> None:
+        raise ArithmeticError
+
+    for step in range(3):
+        if step == 1:
+            x = a * 1.0
+            x.register_hook(fail)
+            with pytest.raises(ArithmeticError):
+                (x.sum() + b.exp().log().sum()).backward()
+            optimizer.synchronize()
+            optimizer.zero_grad()
+        give(torch.cat([a, b]), 1.0)
+        require(a, mean(1.0))
+        require(b, mean(1.0))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
 def test_types_do_not_mix() -> None:
     kinds = torch.float16, torch.bfloat16, torch.float32, torch.float64
     weights = [nn.Parameter(torch.zeros(5, dtype=dtype)) for dtype in kinds]

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
+from .. import _core
 from ..memory import empty
 
 __all__ = ["Bucket", "Gradient", "partition"]
 
 _ALIGNMENT = 64  # bytes
+_LONG = 1 << 20
 
 Finish = Callable[[], None]  # waits for a reduction, whose result is then in the bucket
 
@@ -46,7 +48,7 @@ class Gradient:
         if grad is None:
             view.zero_()
         elif grad is not view:
-            view.copy_(grad.detach())
+            _copy(grad.detach(), view)
             self.param.grad = view
 
     def describe(self) -> str:
@@ -123,6 +125,16 @@ def _memory(length: int, dtype: torch.dtype, device: torch.device) -> torch.Tens
         return torch.zeros(length, dtype=dtype, device=device)
     shared = torch.from_numpy(empty(length * dtype.itemsize, "uint8"))
     return shared.view(dtype).zero_()
+
+
+def _copy(grad: torch.Tensor, view: torch.Tensor) -> None:
+    """A long gradient goes around the caches, which would have to read the bucket first."""
+    is_long = grad.nbytes >= _LONG and grad.device.type == "cpu" and grad.dtype == view.dtype
+    if is_long and grad.is_contiguous() and view.is_contiguous():
+        source, to = (x.view(-1).view(torch.uint8).numpy() for x in (grad, view))
+        _core.copy_bytes(to, source, streaming=True)
+    else:
+        view.copy_(grad)
 
 
 def _view_like(part: torch.Tensor, param: torch.Tensor) -> torch.Tensor:

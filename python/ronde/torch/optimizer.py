@@ -223,6 +223,7 @@ class _Distributed:
     def zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """As of the optimizer. `AssertionError` between `backward()` and `step()`."""
         self._ronde.way.before_zero_grad()
+        self._ronde.is_synchronized = False
         super().zero_grad(*args, **kwargs)  # type: ignore[misc]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
