@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import jobs
 import pytest
 from ranks import on_ranks
 
@@ -341,3 +344,13 @@ def test_compression_by_ronde() -> None:
     feedback = ronde.compression.ErrorFeedback("int4")
     for compression in ("int4", "auto", feedback, {"0.weight": "int8"}, ronde.compression.bf16()):
         check(sgd, 1e-5, compression=compression)
+
+
+def test_between_machines() -> None:
+    """In deterministic mode buckets change no bit; compressors keep what they leave out, over restarts."""
+    command = [sys.executable, str(Path(__file__).parent / "programs" / "between_machines.py")]
+    variables = {"OMP_NUM_THREADS": "1", "RONDE_DETERMINISTIC": "1", "RONDE_SHARED_MEMORY": "0"}
+    with jobs.started_command(3, command, **variables) as process:
+        output, _ = process.communicate(timeout=200)
+    for rank in range(3):
+        assert f"rank {rank} is done" in output, output

@@ -72,9 +72,8 @@ class Converting(Carrier):
 class Compressing(Carrier):
     """Gradients are compressed by one of `ronde.compression`, each under the name of its parameter."""
 
-    def __init__(self, compression: Any, prefix: str) -> None:
+    def __init__(self, compression: Any) -> None:
         self.choice = Choice(compression)
-        self.prefix = prefix
 
     def start(self, bucket: Bucket, name: str, reduction: Reduction) -> Finish:
         names = [each.name for each in bucket.gradients]
@@ -82,8 +81,7 @@ class Compressing(Carrier):
 
         def label(_: list[View]) -> Labelled:
             return [
-                (self.choice.of(each, view), f"{self.prefix}[{each}]")
-                for each, view in zip(names, views, strict=True)
+                (self.choice.of(each, view), each) for each, view in zip(names, views, strict=True)
             ]
 
         factors = reduction.prescale_factor, reduction.postscale_factor
@@ -99,15 +97,15 @@ class Compressing(Carrier):
         return lambda: void(results_of(call.wait(None)))
 
 
-def carrier_of(compression: Any, prefix: str) -> Carrier:
+def carrier_of(compression: Any) -> Carrier:
     """Raises `TypeError` or `ValueError` for what is no compression."""
     if compression is None or compression is Compression.none:
         return Carrier()
     if isinstance(compression, (str, Method, Mapping)):
-        return Compressing(compression, prefix)
+        return Compressing(compression)
     if hasattr(compression, "compress") and hasattr(compression, "decompress"):
         return Converting(compression)
-    return Compressing(compression, prefix)
+    return Compressing(compression)
 
 
 def void(_: Any) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import context, handles
+from .._calls import communicator_of
 from ..errors import MismatchError, RondeError
 from ..reductions import Average, Max
 from ._buckets import Bucket, Gradient, partition
@@ -33,6 +34,8 @@ __all__ = ["Reducer"]
 
 _NONE, _DENSE = 0, 1  # kinds; sparse in k dimensions is _DENSE + k
 _HEADER = 3  # bytes before the kinds: whether parameters are new, the step, and 255 less it
+
+_BETWEEN_MACHINES = 4 << 20  # bytes of a bucket
 
 _hooks = WeakTensorKeyDictionary()  # that of each parameter: there is one optimizer for each
 
@@ -266,9 +269,16 @@ class Reducer:
         name = f"{self.name}, the order of the gradients"
         process_set = self.reduction.process_set
         handles.broadcast_async_(numbers, root, name, process_set=process_set).wait()
-        limit = context.world().settings.fusion_bytes
         order = [self.gradients[number] for number in numbers]
-        self.buckets += map(Bucket, partition(order, self.groups, limit))
+        self.buckets += map(Bucket, partition(order, self.groups, self._bucket_bytes()))
+
+    def _bucket_bytes(self) -> int:
+        """Between machines smaller buckets keep the wire busy while others are computed. Inside a machine
+        there is no wire, and large ones cost the processors least."""
+        limit = context.world().settings.fusion_bytes
+        communicator = communicator_of(self.reduction.process_set)
+        one_machine = communicator.local_size == communicator.size
+        return limit if one_machine else min(limit, _BETWEEN_MACHINES)
 
     def _start_rest(self, kinds: npt.NDArray[np.uint8]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Submits the buckets of which some rank has a gradient. Returns the views that must stay the same,

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import torch
 
-from .. import context
 from .._calls import set_of
 from ..process_set import ProcessSet, global_process_set
 from ..reductions import Adasum, Average, Op, Sum
@@ -102,9 +101,9 @@ def DistributedOptimizer(
     name = f"DistributedOptimizer {number}" if number else "DistributedOptimizer"
     factors = 1.0 / gradient_predivide_factor, float(gradient_predivide_factor)
     reduction = Reduction(op, *factors, members)
-    carrier = carrier_of(compression, name)
+    carrier = carrier_of(compression)
     passes = _passes(backward_passes_per_step)
-    context.world()
+    members._require()
     way: _Way
     if not members.included():
         way = _Alone()
