@@ -248,6 +248,37 @@ def test_frozen_parameters() -> None:
 
 
 @on_ranks(2)
+def test_a_parameter_of_a_bucket_is_unfrozen() -> None:
+    """The bucket waits for its gradient again."""
+    a, b = params((3,), (4,))
+    optimizer = distributed([a, b], groups=1)
+    for frozen in (False, True, False, False):
+        a.requires_grad_(not frozen)
+        x = (a * 1.0) * 1.0  # so that the gradient of b comes first
+        ((x.sum() + b.sum()) * (ronde.rank() + 1)).backward()
+        require(b, mean(1.0))
+        if not frozen:
+            require(a, mean(1.0))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
+def test_gradients_that_are_dropped_between_passes() -> None:
+    """As those that the loss of a generator leaves in its critic: passes are counted from None on."""
+    [w] = params((3,))
+    optimizer = distributed([w], backward_passes_per_step=2)
+    for _ in range(3):
+        give(w, 1.0)
+        give(w, 1.0)
+        require(w, mean(2.0))
+        optimizer.step()
+        w.grad = None
+        give(w, 5.0)
+        w.grad = None
+
+
+@on_ranks(2)
 def test_parameters_that_are_added() -> None:
     a, b = params((3,), (4,))
     optimizer = distributed([a])

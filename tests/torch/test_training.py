@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jobs
 import pytest
 from ranks import on_ranks
 
@@ -348,6 +347,8 @@ def test_compression_by_ronde() -> None:
 
 def test_between_machines() -> None:
     """In deterministic mode buckets change no bit; compressors keep what they leave out, over restarts."""
+    import jobs
+
     command = [sys.executable, str(Path(__file__).parent / "programs" / "between_machines.py")]
     variables = {"OMP_NUM_THREADS": "1", "RONDE_DETERMINISTIC": "1", "RONDE_SHARED_MEMORY": "0"}
     with jobs.started_command(3, command, **variables) as process:

@@ -62,6 +62,7 @@ class Bucket:
 
     def __init__(self, gradients: list[Gradient]) -> None:
         self.gradients = gradients
+        self.awaited: set[Gradient] = set()  # those that are to come in this pass
         self.finish: Finish | None = None  # while it is being reduced
         first = gradients[0].param
         pad = _ALIGNMENT // first.element_size()
@@ -72,11 +73,12 @@ class Bucket:
             gradient.bucket = self
             gradient.view = _view_like(self.flat[start : start + size], gradient.param)
             start += size
-        self.await_all()
 
-    def await_all(self) -> None:
-        """From now on `missing` counts the gradients that have not come."""
-        self.missing = sum(each.param.requires_grad for each in self.gradients)
+    def await_all(self, passes: int) -> None:
+        """At the beginning of a pass: those that have not come so many times are to come."""
+        self.awaited = {
+            each for each in self.gradients if each.param.requires_grad and each.passes < passes
+        }
 
     @property
     def views(self) -> list[torch.Tensor]:

@@ -86,41 +86,38 @@ class Reducer:
         self.await_end()
         grad = gradient.param.grad
         assert grad is not None
-        final = self._final.get(gradient)
-        if final is not None:
-            if grad is final or grad.requires_grad:
-                raise self._too_many(gradient)
-            del self._final[gradient]  # the caller has begun anew
+        before = self._final.get(gradient, gradient.view)
+        if before is not None and grad is not before and not grad.requires_grad:
+            self._final.pop(gradient, None)  # the caller has begun anew
+            gradient.passes = 0
         gradient.passes += 1
-        if gradient.passes < self.passes_per_step:
-            return
-        if gradient.passes > self.passes_per_step:
-            raise self._too_many(gradient)
         bucket = gradient.bucket
+        is_under_way = bucket is not None and bucket.finish is not None
+        if gradient in self._final or gradient.passes > self.passes_per_step or is_under_way:
+            raise _too_many(gradient)
+        is_last = gradient.passes == self.passes_per_step
         if bucket is None:
-            self._order.append(gradient)
+            if is_last:
+                self._order.append(gradient)
             return
         if grad.is_sparse:
             if not self.sparse_as_dense:
                 return
             gradient.param.grad = grad.to_dense()
         gradient.fill()
-        bucket.missing -= 1
-        if bucket.missing == 0 and self._known == len(self.gradients):
+        if not is_last:
+            return
+        bucket.awaited.discard(gradient)
+        if not bucket.awaited and self._known == len(self.gradients):
             self._start(bucket)
-
-    def _too_many(self, gradient: Gradient) -> AssertionError:
-        self._graph_task = -1
-        return AssertionError(
-            f"the gradient of {gradient.name} was computed more than backward_passes_per_step times "
-            "before call to step(): increase backward_passes_per_step to accumulate gradients locally"
-        )
 
     def await_end(self) -> None:
         """Called in a backward pass: autograd will call `_at_end` at its end."""
         graph_task = torch._C._current_graph_task_id()
         if graph_task != self._graph_task:
             self._graph_task = graph_task
+            for bucket in self.buckets:
+                bucket.await_all(self.passes_per_step)
             torch.autograd.Variable._execution_engine.queue_callback(self._at_end)
 
     def _at_end(self) -> None:
@@ -173,8 +170,6 @@ class Reducer:
         self._final.clear()
         for gradient in self.gradients:
             gradient.passes = 0
-        for bucket in self.buckets:
-            bucket.await_all()
 
     def mean_loss(self, loss: Any) -> Any:
         """What a closure has returned, averaged."""
@@ -198,7 +193,6 @@ class Reducer:
                 gradient.passes = 0
             for bucket in self.buckets:
                 bucket.finish = None
-                bucket.await_all()
             self._order.clear()
         self._is_reduced = True
 
@@ -316,6 +310,13 @@ def _came(reducer: weakref.ref[Reducer], gradient: Gradient, _: torch.Tensor) ->
     alive = reducer()
     if alive is not None:
         alive.came(gradient)
+
+
+def _too_many(gradient: Gradient) -> AssertionError:
+    return AssertionError(
+        f"the gradient of {gradient.name} was computed more than backward_passes_per_step times "
+        "before call to step(): increase backward_passes_per_step to accumulate gradients locally"
+    )
 
 
 def _hook(param: torch.Tensor, function: Callable[[torch.Tensor], None]) -> Any:
