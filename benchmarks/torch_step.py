@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -29,8 +28,8 @@ import numpy as np
 import ronde
 import ronde.torch as hvd
 import torch
-import torch.distributed as dist
 from torch import nn
+from training.trainers import start_gloo
 
 Step = Callable[[], None]
 
@@ -122,17 +121,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     ronde.init()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = ronde.broadcast_object(folder)
-        if "gloo" in options.sides:
-            dist.init_process_group(
-                "gloo", f"file://{folder}/store", rank=ronde.rank(), world_size=ronde.size()
-            )
-        times = measure(options)
-        ronde.barrier()
-        if "gloo" in options.sides:
-            dist.destroy_process_group()
-        ronde.barrier()
+    if "gloo" in options.sides:
+        start_gloo()
+    times = measure(options)
+    ronde.barrier()
     if ronde.rank() != 0:
         return
     for kind, each in times.items():
