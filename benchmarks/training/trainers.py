@@ -66,7 +66,7 @@ class TorchTrainer:
 
         from .torch_model import Model
 
-        _start_gloo()
+        start_gloo()
         self._torch = torch
         self.params = new_parameters()
         self._model = DistributedDataParallel(Model(self.params))
@@ -86,7 +86,8 @@ class TorchTrainer:
         self._optimizer.step()
 
 
-def _start_gloo() -> None:
+def start_gloo() -> None:
+    """Connects torch.distributed, on all ranks."""
     import torch
     from mpi4py import MPI
     from torch import distributed

@@ -325,8 +325,7 @@ def _comes_from(*packages: str) -> Callable[[Any], bool]:
 _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         _comes_from("torch"),
-        "its step takes the gradients from the parameters. Average them before it: ronde.grouped_allreduce_("
-        "[p.grad for p in model.parameters() if p.grad is not None])",
+        "its step takes the gradients from the parameters; use ronde.torch.DistributedOptimizer",
     ),
     (
         _comes_from("keras", "tf_keras", "tensorflow"),

@@ -16,7 +16,8 @@ except ModuleNotFoundError as error:
         'ronde.torch needs torch, which is not installed: pip install "ronde[torch]"'
     ) from None
 
-from . import mpi_ops
+from . import elastic, mpi_ops
+from .comm_hook import CommHookState, comm_hook
 from .compression import Compression
 from .functions import (
     allgather_object,
@@ -26,13 +27,20 @@ from .functions import (
     broadcast_parameters,
 )
 from .mpi_ops import *  # noqa: F403
+from .optimizer import DistributedOptimizer
+from .sync_batch_norm import SyncBatchNorm
 
 __all__ = [
+    "CommHookState",
     "Compression",
+    "DistributedOptimizer",
+    "SyncBatchNorm",
     "allgather_object",
     "broadcast_object",
     "broadcast_object_fn",
     "broadcast_optimizer_state",
     "broadcast_parameters",
+    "comm_hook",
+    "elastic",
     *mpi_ops.__all__,
 ]
