@@ -11,6 +11,8 @@ pytest.importorskip("accelerate", reason="Accelerate is not installed")
 import ronde.torch.distributed  # noqa: E402, F401
 import torch.distributed as dist  # noqa: E402
 
+pytestmark = pytest.mark.frameworks
+
 
 def begin() -> None:
     dist.init_process_group("ronde")

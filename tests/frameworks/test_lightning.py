@@ -17,6 +17,8 @@ import torch.distributed as dist  # noqa: E402
 from lightning.pytorch.plugins.environments import ClusterEnvironment  # noqa: E402
 from lightning.pytorch.strategies import DDPStrategy  # noqa: E402
 
+pytestmark = pytest.mark.frameworks
+
 
 class Ranks(ClusterEnvironment):
     """Those of Ronde."""
