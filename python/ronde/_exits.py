@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import io
 import os
 import re
 import sys
@@ -99,6 +100,8 @@ def _install_excepthook() -> None:
         if job is None or hasattr(sys, "ps1") or sys.flags.interactive:
             previous(kind, error, trace)
             return
+        if isinstance(sys.stderr, io.StringIO) and sys.__stderr__:  # torch would print it later
+            sys.stderr = sys.__stderr__
         reason = _reason(error)
         with contextlib.suppress(Exception):  # standard error may be closed
             if previous is not sys.__excepthook__:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _core
 from ._text import printable_lines
-from .errors import RondeError, StalledError, UnavailableError
+from .errors import RankFailedError, RondeError, StalledError, UnavailableError
 
 __all__ = [
+    "FREE_TAG",
+    "Messages",
     "duplicate",
     "library",
     "name",
@@ -22,6 +24,9 @@ __all__ = [
     "require_launcher",
     "start",
 ]
+
+FREE_TAG = 1 << 15
+"""The first tag that the native core does not use (csrc/transport/transport.h)."""
 
 # How many ranks a launcher promises, and what to call it. Slurm's batch step counts itself as one.
 _LAUNCHERS = {
@@ -143,3 +148,44 @@ def _wait_for_all(
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.01)
+
+
+_LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 50, 1e-5, 1e-3  # without a pause; seconds
+
+
+class Messages:
+    """Messages under way to or from one rank each, and the arrays that they use."""
+
+    def __init__(self, requests: Sequence[tuple[Any, int]], *arrays: Any) -> None:
+        """`requests`: of MPI, each with the rank of the job at the other end."""
+        self._requests, self._arrays = list(requests), arrays
+
+    def done(self) -> bool:
+        self._requests = [each for each in self._requests if not each[0].Test()]
+        return not self._requests
+
+    def wait(self, control: _core.Control, what: str, timeout: float) -> None:
+        """Until all have arrived.
+
+        Raises `RankFailedError` if a rank has failed meanwhile, and `TimeoutError` after so many seconds,
+        which says whose messages are missing. Then MPI may use the arrays until the process ends.
+        """
+        looks, pause, start = 0, _FIRST_PAUSE, time.monotonic()
+        while not self.done():
+            looks += 1
+            if looks < _LOOKS:
+                continue
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if failure := control.listen():
+                self._abandon()
+                raise RankFailedError(f"{what}: {failure}")
+            if timeout and time.monotonic() - start > timeout:
+                ranks = ", ".join(
+                    str(rank) for rank in sorted({rank for _, rank in self._requests})
+                )
+                self._abandon()
+                raise TimeoutError(f"{what}: no answer of rank {ranks} within {timeout:.6g} s")
+
+    def _abandon(self) -> None:
+        _abandoned.append(self)

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger("ronde")
+FIRST_OWN = 1 << 20
+"""The number of the first set that its members make alone. Those that all ranks make count from 0."""
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -60,7 +62,11 @@ class World:
     sets: dict[int, tuple[ProcessSet, Any]] = field(
         default_factory=dict
     )  # with its MPI communicator
-    next_set: int = 0
+    next_set: int = 0  # of those that all ranks make
+    own_sets: int = 0  # those that this rank has given a number (own_sets.py)
+    removed: dict[int, tuple[Any, bool]] = field(
+        default_factory=dict
+    )  # of those; as in _close_sets
     sent: int = 0  # bytes, by communicators that were closed
     counting: threading.RLock = field(default_factory=threading.RLock)  # while `sent` changes
     timeline: str | None = None  # the file of the one that is under way
@@ -155,7 +161,7 @@ def _require_same(state: World, comm: Any, wanted: list[ProcessSet | list[int]])
             raise ValueError(
                 "comm: ronde.init was called before, with other ranks; call ronde.shutdown() first"
             )
-    there = [process_set for process_set, _ in state.sets.values()]
+    there = [each for number, (each, _) in state.sets.items() if number < FIRST_OWN]
     for each in wanted:
         known = there if isinstance(each, ProcessSet) else [known.ranks for known in there]
         if (each if isinstance(each, ProcessSet) else ProcessSet(each).ranks) not in known:
@@ -369,8 +375,8 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
     members = process_set.ranks
     if members[-1] >= size():
         raise ValueError(f"there is no rank {members[-1]}: the job has {size()} ranks")
-    for known, _ in state.sets.values():
-        if known is process_set or known.ranks == members:
+    for number, (known, _) in state.sets.items():
+        if known is process_set or (known.ranks == members and number < FIRST_OWN):
             raise ValueError(f"there is a process set of these ranks already: {known}")
     communicator = global_process_set._member()
     set_id = state.next_set
@@ -380,19 +386,22 @@ def _add_process_set(state: World, process_set: ProcessSet) -> ProcessSet:
     included = rank() in members
     with _monitored(state, "add_process_set"):
         comm = state.comm.Split(0 if included else state.job.MPI.UNDEFINED, rank())
-    own = None
-    if included:
-        comm.Set_errhandler(state.job.MPI.ERRORS_RETURN)
-        transport = state.library.transport(
-            state.job.MPI._handleof(comm), comm.Get_rank(), comm.Get_size()
-        )
+    _attach(state, process_set, set_id, comm)
+    state.next_set += 1
+    return process_set
+
+
+def _attach(state: World, process_set: ProcessSet, set_id: int, comm: Any) -> None:
+    """Makes a set usable over its MPI communicator, which is null where this rank is no member."""
+    own, MPI, members = None, state.job.MPI, process_set.ranks
+    if comm != MPI.COMM_NULL:
+        comm.Set_errhandler(MPI.ERRORS_RETURN)
+        transport = state.library.transport(MPI._handleof(comm), comm.Get_rank(), comm.Get_size())
         own = _core.Communicator(state.control, transport, set_id, members, state.settings.core)
         _share_memory(own, members, state.homes, state.settings)
         _nccl.connect(own, [state.homes[member] for member in members])
-    state.next_set += 1
     state.sets[set_id] = (process_set, comm)
     process_set._attach(set_id, own)
-    return process_set
 
 
 def remove_process_set(process_set: ProcessSet) -> None:
@@ -424,24 +433,36 @@ def remove_process_set(process_set: ProcessSet) -> None:
         _close_sets(state, [set_id], f"process set {set_id} was removed")
 
 
-def _close_sets(state: World, set_ids: list[int], why: str, *others: tuple[Any, bool]) -> None:
+def _close_sets(
+    state: World,
+    set_ids: Iterable[int],
+    why: str,
+    others: dict[int, tuple[Any, bool]] | None = None,
+) -> None:
     """Ends their use by all threads of this rank. All ranks of the job do so together, and free the
-    communicators of which no rank still has messages under way; `others` are such, and whether this rank
-    is done with them.
+    communicators of which no rank still has messages under way. `others` are such by numbers, and whether
+    this rank is done with them.
     """
-    closed: list[tuple[Any, bool]] = []
+    closed = dict(others or {})
     for set_id in set_ids:
         process_set, comm = state.sets.pop(set_id)
         communicator = _detach(state, process_set)
-        closed.append((comm, communicator is None or _close(state, communicator, why)))
-    closed += others
+        closed[set_id] = comm, communicator is None or _close(state, communicator, why)
     # Not by MPI's own collectives: Open MPI's fail where it takes two hosts for one.
-    done = global_process_set._member().allreduce(
-        np.array([done for _, done in closed], np.uint8), None, _core.Op.Min
-    )
-    for (comm, _), all_done in zip(closed, done, strict=True):
-        if all_done and comm != state.job.MPI.COMM_NULL:
+    open_still = _anywhere({number: not done for number, (_, done) in closed.items()})
+    for number, (comm, _) in sorted(closed.items()):
+        if not open_still[number] and comm != state.job.MPI.COMM_NULL:
             comm.Free()
+
+
+def _anywhere(here: dict[int, int]) -> Counter[int]:
+    """Of each number, what any rank of the job says, as bits; ranks may have different ones."""
+    rows = np.array(list(here.items()), np.int64).reshape(-1, 2)
+    found: Counter[int] = Counter()
+    everywhere, _ = global_process_set._member().allgather(rows)
+    for number, bits in everywhere.tolist():
+        found[number] |= bits
+    return found
 
 
 def _detach(state: World, process_set: ProcessSet) -> _core.Communicator | None:
@@ -464,21 +485,28 @@ def _pending(why: str) -> str:
     return f"the call was pending when {why}"
 
 
+_BUSY, _GAVE_UP = 1, 2
+_CONTROL = -1  # instead of the number of a set
+
+
 def _drain(state: World, why: str) -> bool:
     """Runs the asynchronous calls that are pending on all members of a set, at the end of all calls.
     Returns, alike on all ranks, whether no messages of the global set can be under way.
     """
-    ids = sorted(state.sets)
-    members = [state.sets[set_id][0]._communicator for set_id in ids]
-    own = [
-        (state.engine.busy(each), state.engine.gave_up(each)) if each else (False, False)
-        for each in members
-    ]
-    anywhere = global_process_set._member().allreduce(np.array(own, np.uint8), None, _core.Op.Max)
-    for communicator, (busy, gave_up) in zip(members, anywhere, strict=True):
-        if busy and not gave_up and communicator is not None:
+    members = {
+        set_id: process_set._communicator
+        for set_id, (process_set, _) in sorted(state.sets.items())
+        if process_set._communicator is not None
+    }
+    here = {
+        set_id: state.engine.busy(each) * _BUSY | state.engine.gave_up(each) * _GAVE_UP
+        for set_id, each in members.items()
+    }
+    anywhere = _anywhere({**here, **dict.fromkeys(state.removed, _GAVE_UP)})
+    for set_id, communicator in members.items():
+        if anywhere[set_id] == _BUSY:
             state.engine.drain(communicator, _pending(why))
-    return not anywhere[0][1]
+    return not anywhere[0] & _GAVE_UP
 
 
 @contextmanager
@@ -582,7 +610,8 @@ def _leave(state: World) -> None:
     clean = _drain(state, why)
     _stop_observing(state)
     set_ids = sorted(state.sets, reverse=True)[:-1]
-    _close_sets(state, set_ids, why, (state.control_comm, state.control.close()))
+    control = state.control_comm, state.control.close()
+    _close_sets(state, set_ids, why, {_CONTROL: control, **state.removed})
     process_set, comm = state.sets[0]
     communicator = process_set._member()
     _detach(state, process_set)

@@ -1,0 +1,162 @@
+"""Collectives that compute. Each submits a call, and returns what to wait for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributed import ReduceOp
+
+from ronde import Average, Max, Min, Op, Product, Sum, handles
+from ronde.process_set import ProcessSet
+
+from .operands import KNOWN, numbers, put
+from .work import Pending, Then
+
+__all__ = ["allreduce", "reduce", "reduce_scatter", "reduce_scatter_parts"]
+
+
+class _Reduction(NamedTuple):
+    """How a reduction of torch is made of one of Ronde."""
+
+    op: Op
+    prescale: Any = 1.0  # a factor
+    divisor: int = 1  # of integers, toward zero
+
+    def finished(self, reduced: Tensor) -> Tensor:
+        """What the reduced numbers become, in place."""
+        return reduced if self.divisor == 1 else reduced.div_(self.divisor, rounding_mode="trunc")
+
+
+# By the numbers of torch's operations, as these are found faster.
+_OPS = {
+    int(ReduceOp.SUM): Sum,
+    int(ReduceOp.AVG): Average,
+    int(ReduceOp.MIN): Min,
+    int(ReduceOp.MAX): Max,
+    int(ReduceOp.PRODUCT): Product,
+    int(ReduceOp.PREMUL_SUM): Sum,
+}
+_BITWISE = {
+    int(ReduceOp.BAND): torch.bitwise_and,
+    int(ReduceOp.BOR): torch.bitwise_or,
+    int(ReduceOp.BXOR): torch.bitwise_xor,
+}
+_PREMULTIPLIED = int(ReduceOp.PREMUL_SUM)
+
+
+def _number(op: Any) -> int:
+    return int(getattr(op, "op", op))  # without the factor of PREMUL_SUM
+
+
+def _name(number: int) -> str:
+    name: str = ReduceOp.RedOpType(number).name
+    return name
+
+
+def _reduction(given: Any, dtype: torch.dtype, size: int) -> _Reduction:
+    """What a `ReduceOp` stands for, of tensors of this type on so many ranks.
+
+    Raises `RuntimeError` for what Ronde cannot reduce.
+    """
+    number = _number(given)
+    op = _OPS.get(number)
+    if dtype.is_complex and op not in (Sum, Average):
+        raise RuntimeError(f"complex numbers are reduced by SUM or AVG, not by {_name(number)}")
+    if not dtype.is_complex and dtype not in KNOWN:
+        raise RuntimeError(f"the backend ronde can move tensors of {dtype}, but not reduce them")
+    if op is None:
+        raise RuntimeError(f"the backend ronde has no {_name(number)} here, only in all_reduce")
+    if number == _PREMULTIPLIED:
+        return _Reduction(op, _factor(given))
+    if op is Average and not (dtype.is_floating_point or dtype.is_complex):
+        return _Reduction(Sum, divisor=size)
+    return _Reduction(op)
+
+
+def _factor(given: Any) -> float:
+    factor = getattr(given, "factor", None)
+    if factor is None:
+        raise RuntimeError("this version of torch does not show the factor of PREMUL_SUM")
+    return float(factor)
+
+
+def allreduce(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
+    combine = _BITWISE.get(_number(op))
+    if combine is not None:
+        return _bitwise(process_set, tensor, combine)
+    how = _reduction(op, tensor.dtype, process_set.size())
+    x = numbers(tensor)
+    handle = handles.allreduce_async_(
+        x, how.op, prescale_factor=how.prescale, process_set=process_set
+    )
+    if how.divisor == 1 and x.data_ptr() == tensor.data_ptr():
+        return handle
+    return Then(handle, lambda _: put(how.finished(x), tensor))
+
+
+def _bitwise(
+    process_set: ProcessSet, tensor: Tensor, combine: Callable[[Tensor, Tensor], Tensor]
+) -> Pending:
+    """Every rank combines the tensors of all."""
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
+        raise RuntimeError(f"BAND, BOR and BXOR are for integers and bool, not for {tensor.dtype}")
+    handle = handles.allgather_async(numbers(tensor).unsqueeze(0), process_set=process_set)
+    return Then(handle, lambda parts: put(functools.reduce(combine, parts), tensor))
+
+
+def reduce(process_set: ProcessSet, tensor: Tensor, root: int, op: Any) -> Pending:
+    how = _reduction(op, tensor.dtype, process_set.size())
+    handle = handles.reduce_async(
+        numbers(tensor),
+        process_set.ranks[root],
+        how.op,
+        prescale_factor=how.prescale,
+        process_set=process_set,
+    )
+
+    def finish(reduced: Tensor | None) -> None:
+        if reduced is not None:
+            put(how.finished(reduced), tensor)
+
+    return Then(handle, finish)
+
+
+def reduce_scatter(process_set: ProcessSet, output: Tensor, whole: Tensor, op: Any) -> Pending:
+    """`whole` divides into equal parts, one for each rank."""
+    size = process_set.size()
+    how = _reduction(op, output.dtype, size)
+    if whole.numel() != size * output.numel() or whole.dtype != output.dtype:
+        raise ValueError(
+            f"reduce_scatter gives each of {size} ranks an equal part of {whole.numel()} elements of "
+            f"{whole.dtype}, which an output of {output.numel()} of {output.dtype} does not fit"
+        )
+    x = numbers(whole)
+    handle = handles.reducescatter_async(
+        x.view(size, x.numel() // size),
+        how.op,
+        prescale_factor=how.prescale,
+        process_set=process_set,
+    )
+    return Then(handle, lambda part: put(how.finished(part), output))
+
+
+def reduce_scatter_parts(
+    process_set: ProcessSet, output: Tensor, parts: Sequence[Tensor], op: Any
+) -> Pending:
+    """The same of a part for each rank."""
+    rank, size = process_set.rank(), process_set.size()
+    if len(parts) != size or parts[rank].shape != output.shape:
+        raise ValueError(
+            f"reduce_scatter needs a tensor for each of {size} ranks, this rank's of the shape "
+            f"{tuple(output.shape)} of the output, not {[tuple(each.shape) for each in parts]}"
+        )
+    flat = torch.cat([each.reshape(-1) for each in parts])
+    sizes = [each.numel() for each in parts]
+    if len(set(sizes)) == 1:
+        return reduce_scatter(process_set, output, flat, op)
+    # Of the reduced whole each rank takes its own.
+    return Then(allreduce(process_set, flat, op), lambda _: put(flat.split(sizes)[rank], output))

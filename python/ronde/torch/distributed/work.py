@@ -1,0 +1,126 @@
+"""Works: collectives of `torch.distributed` that are under way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, Protocol
+
+import torch.distributed as dist
+
+from .futures import future_of
+
+__all__ = ["Pending", "Then", "Together", "Work"]
+
+_NO_TIMEOUT = timedelta(0)
+
+
+class Pending(Protocol):
+    """What a Work waits for: a `ronde.Handle`, a message, or several of them."""
+
+    def done(self) -> bool: ...
+    def wait(self, timeout: float | None = None) -> Any: ...
+
+
+class Together:
+    """Several, as one."""
+
+    def __init__(self, pending: Sequence[Pending]) -> None:
+        self._pending = pending
+
+    def done(self) -> bool:
+        return all(each.done() for each in self._pending)
+
+    def wait(self, timeout: float | None = None) -> None:
+        for each in self._pending:
+            each.wait(timeout)
+
+
+class Then:
+    """A call, and what is done with its result, once."""
+
+    def __init__(self, pending: Pending, finish: Callable[[Any], object]) -> None:
+        self._pending, self._finish = pending, finish
+        self._lock = threading.Lock()
+        self._finished = False
+
+    def done(self) -> bool:
+        return self._pending.done()
+
+    def wait(self, timeout: float | None = None) -> None:
+        result = self._pending.wait(timeout)
+        with self._lock:
+            if not self._finished:
+                self._finish(result)
+                self._finished = True
+
+
+class Work(dist.Work):
+    """A call under way. Its tensors hold the result once `wait` has returned.
+
+    Args:
+        pending: what has been submitted.
+        tensors: those of its result.
+        seconds: how long `wait` waits if it is not told: the timeout of the process group.
+    """
+
+    def __init__(self, pending: Pending, tensors: Any, seconds: float | None) -> None:
+        super().__init__()
+        self._pending, self._tensors, self._seconds = pending, tensors, seconds
+        self._future: Any = None
+
+    def wait(self, timeout: timedelta = _NO_TIMEOUT) -> bool:
+        """Return True once the call has ended.
+
+        Raises:
+            DistBackendError: it has not ended within `timeout`. It goes on.
+            RondeError: it failed. This is a `RuntimeError` too.
+        """
+        seconds = self._seconds if timeout is _NO_TIMEOUT else timeout.total_seconds()
+        try:
+            self._pending.wait(seconds or self._seconds)
+        except TimeoutError as error:
+            raise dist.DistBackendError(str(error)) from None
+        return True
+
+    def synchronize(self) -> None:
+        """Wait, as `wait` does."""
+        self.wait()
+
+    def is_completed(self) -> bool:
+        """Return whether the call has ended, with a result or an error. It does not wait."""
+        return self._pending.done()
+
+    def exception(self) -> BaseException | None:
+        """Return the error of a call that has ended with one; None otherwise."""
+        if self.is_completed():
+            try:
+                self.wait()
+            except Exception as error:
+                return error
+        return None
+
+    def is_success(self) -> bool:
+        """Return whether the call has ended without an error."""
+        return self.is_completed() and self.exception() is None
+
+    def result(self) -> Any:
+        """Return the tensors of the result. It waits for them."""
+        self.wait()
+        return self._tensors
+
+    def source_rank(self) -> int:
+        """Return the rank in the group that the message of a receive came from."""
+        source: int | None = getattr(self._pending, "source", None)
+        if source is None:
+            raise RuntimeError("only a receive that has ended has a source rank")
+        return source
+
+    _source_rank = source_rank
+
+    def get_future(self) -> Any:
+        """Return a `torch.futures.Future` that completes with the tensors when the call ends."""
+        if self._future is None:
+            self._future = future_of(self.result, self.is_completed)
+        return self._future
