@@ -1,0 +1,7 @@
+"""Horovod's API for torch."""
+
+from __future__ import annotations
+
+from .sync_batch_norm import SyncBatchNorm
+
+__all__ = ["SyncBatchNorm"]
