@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -21,10 +22,8 @@ import ronde
 
 __all__ = ["SyncBatchNorm"]
 
-Tensor = torch.Tensor
 
-
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):  # type: ignore[misc]
     """Normalise over the joined batch of all ranks, as `torch.nn.BatchNorm1d` to `3d` do over their own.
 
     In training, outputs, running statistics and gradients are those of one process with the batches of
@@ -71,7 +70,7 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError("SyncBatchNorm needs the other ranks in training: call init() first")
         if ronde.size() == 1:
             return super().forward(input)
-        local = _local_moments(input)
+        local = _local_moments(input.detach())
         rows = ronde.allgather_async(local, "SyncBatchNorm.forward").wait()
         count, mean, variance = _merged(rows)
         if count < 2:
@@ -85,7 +84,6 @@ class SyncBatchNorm(_BatchNorm):
         )
         return output
 
-    @torch.no_grad()
     def _update_running(self, count: float, mean: Tensor, variance: Tensor) -> None:
         if self.running_mean is None or self.running_var is None:
             return
@@ -113,7 +111,6 @@ def _per_channel(values: Tensor, input: Tensor) -> Tensor:
     return values.reshape(1, -1, *(1,) * (input.dim() - 2))
 
 
-@torch.no_grad()
 def _local_moments(input: Tensor) -> Tensor:
     """One row of count, means and sums of squared deviations, in float64: counts stay exact."""
     channels = input.shape[1]
@@ -139,7 +136,7 @@ def _merged(rows: Tensor) -> tuple[float, Tensor, Tensor]:
     return float(counts.sum()), mean, variance
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalise(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any,
