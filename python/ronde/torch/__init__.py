@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import elastic
 from .sync_batch_norm import SyncBatchNorm
 
-__all__ = ["SyncBatchNorm"]
+__all__ = ["SyncBatchNorm", "elastic"]
