@@ -11,13 +11,10 @@ an optimizer. Each kind has an adapter that offers that way alone, and `_KINDS` 
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import context
-from ._calls import factor_of, name_of, set_of
-from ._gradients import Choice, Reducer, zeros_like
+from ._gradients import Reducer, reducer, zeros_like
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op
 
@@ -95,35 +92,10 @@ def DistributedOptimizer(
             between the ranks.
     """
     adapter = _adapter(optimizer)
-    context.world()
-    if not isinstance(op, Op):
-        raise TypeError(
-            f"op must be one of ronde.Sum, Average, Min, Max, Product and Adasum, not {op!r}"
-        )
-    members = set_of(process_set)
-    members.rank()  # raises where this rank is not a member
-    reducer = Reducer(
-        op,
-        _passes(backward_passes_per_step),
-        factor_of("prescale_factor", prescale_factor),
-        factor_of("postscale_factor", postscale_factor),
-        members,
-        name_of(name) or "DistributedOptimizer",
-        Choice(compression),
+    factors = prescale_factor, postscale_factor
+    return adapter(
+        optimizer, reducer(op, backward_passes_per_step, factors, process_set, name, compression)
     )
-    return adapter(optimizer, reducer)
-
-
-def _passes(per_step: int) -> int:
-    try:
-        passes = operator.index(per_step)
-    except TypeError:
-        raise TypeError(
-            f"backward_passes_per_step must be a whole number, not {per_step!r}"
-        ) from None
-    if passes < 1:
-        raise ValueError(f"backward_passes_per_step must be at least 1, not {per_step}")
-    return passes
 
 
 class _Adapter:
