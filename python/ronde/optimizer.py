@@ -46,8 +46,9 @@ def DistributedOptimizer(
     function. Further arguments are passed on. All other attributes, read, set or deleted, are those
     of the wrapped optimizer, which is `wrapped_optimizer`. `communication_seconds` is the time that
     this rank has spent in reductions, waiting for slower ranks included. Optimizers of torch and
-    Keras, and estimators of scikit-learn, which do not take gradients as arguments, cannot be
-    wrapped; the `TypeError` says what to do instead.
+    Keras do not take gradients as arguments: `ronde.torch` and `ronde.keras` have a
+    `DistributedOptimizer` for each, and `ronde.optax.distributed` works while JAX traces. Estimators
+    of scikit-learn cannot be wrapped; the `TypeError` says what to do instead.
 
     `grads` is a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes), or one
     array, or such structures in each other (where JAX is imported, all that it knows). They are not
@@ -297,12 +298,18 @@ def _comes_from(*packages: str) -> Callable[[Any], bool]:
 _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         _comes_from("torch"),
-        "its step takes the gradients from the parameters. Average them before it: ronde.grouped_allreduce_("
-        "[p.grad for p in model.parameters() if p.grad is not None])",
+        "its step takes the gradients from the parameters. Use ronde.torch.DistributedOptimizer, or "
+        "average them before it: ronde.grouped_allreduce_([p.grad for p in model.parameters() if p.grad "
+        "is not None])",
     ),
     (
-        _comes_from("keras", "tf_keras", "tensorflow"),
-        "it takes gradients together with variables. Average them before apply_gradients: "
+        _comes_from("keras"),
+        "it takes gradients together with variables. Use ronde.keras.DistributedOptimizer",
+    ),
+    (
+        _comes_from("tf_keras", "tensorflow"),
+        "it takes gradients together with variables. Use an optimizer of Keras 3 with "
+        "ronde.keras.DistributedOptimizer, or average them before apply_gradients: "
         "ronde.grouped_allreduce([g.numpy() for g in gradients])",
     ),
     (
