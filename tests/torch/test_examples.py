@@ -38,7 +38,7 @@ def test_training_does_not_depend_on_the_number_of_ranks() -> None:
 
 
 def test_the_language_model_learns_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    options = "--steps", 30, "--checkpoint", tmp_path / "model.pt", "--rows", 4
+    options = "--steps", 20, "--checkpoint", tmp_path / "model.pt", "--rows", 2, "--width", 32
     first = table_of(2, "torch_language_model.py", *options)
     assert first["loss"] < 4.5  # of 5.5 at the start
     assert table_of(2, "torch_language_model.py", *options)["loss"] < first["loss"]

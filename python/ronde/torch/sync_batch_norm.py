@@ -41,7 +41,8 @@ class SyncBatchNorm(_BatchNorm):  # type: ignore[misc]
         momentum: the share of the new statistics in the running ones; None for the mean of all.
         affine: whether there are `weight` and `bias`.
         track_running_stats: whether there are running statistics for `eval()`.
-        device, dtype: of parameters and statistics.
+        device: of parameters and statistics.
+        dtype: of parameters and statistics.
 
     Shape:
         `(rows, num_features, *)` with any number of further dimensions, in any memory format; the
@@ -52,6 +53,18 @@ class SyncBatchNorm(_BatchNorm):  # type: ignore[misc]
             two values per channel, or `init` has not been called.
         RondeError: what `ronde.allgather` raises.
     """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2 or input.shape[1] != self.num_features:

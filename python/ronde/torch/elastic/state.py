@@ -114,7 +114,8 @@ class ObjectState(State):
         state.epoch += 1
 
     Args:
-        bcast_object, get_rank: as for `State`.
+        bcast_object: as for `State`.
+        get_rank: as for `State`.
         kwargs: names and first values: what can be copied and pickled.
     """
 
