@@ -37,7 +37,7 @@ def values(model: Any, optimizer: Any) -> list[Any]:
     return [torch.as_tensor(each).tolist() for each in tensors]
 
 
-@on_ranks(1, 2)
+@on_ranks(2)
 def test_attributes_are_saved_and_restored() -> None:
     state = elastic.ObjectState(epoch=1, losses=[0.5])
     state.epoch += 1
@@ -68,7 +68,7 @@ def test_sync_gives_the_values_of_rank_0() -> None:
     assert state.epoch == 4 and values(model, optimizer) == before
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_a_model_and_an_optimizer_are_restored_in_place() -> None:
     model, optimizer = model_and_optimizer()
     state = elastic.TorchState(model=model, optimizer=optimizer)
@@ -87,7 +87,7 @@ def test_a_model_and_an_optimizer_are_restored_in_place() -> None:
     assert state.model is other and other.weight.tolist() == weight
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_schedulers_and_scalers_keep_to_their_optimizer() -> None:
     model, optimizer = model_and_optimizer()
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
@@ -100,13 +100,13 @@ def test_schedulers_and_scalers_keep_to_their_optimizer() -> None:
     assert scheduler.last_epoch == 0 and optimizer.param_groups[0]["lr"] == 0.1
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_names_that_a_state_has_itself_are_refused() -> None:
     with pytest.raises(ValueError, match="commit, save"):
         elastic.TorchState(save=1, commit=2)
 
 
-@on_ranks(1, 2)
+@on_ranks(2)
 def test_run_starts_again_from_the_last_commit() -> None:
     model, optimizer = model_and_optimizer()
     state = elastic.TorchState(model, optimizer, step=0)
@@ -178,7 +178,7 @@ def test_run_survives_a_late_rank_with_its_process_sets() -> None:
             assert ronde.allreduce(1.0, ronde.Sum, process_set=mine) == 1.0
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_an_error_that_comes_again_and_again_is_raised() -> None:
     starts: list[int] = []
 
@@ -195,7 +195,7 @@ def test_an_error_that_comes_again_and_again_is_raised() -> None:
     assert starts == [0, 0, 1, 1]
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_other_errors_are_raised_at_once() -> None:
     @elastic.run
     def train(state: Any) -> None:
@@ -225,7 +225,7 @@ def test_one_rank_can_ask_all_for_a_new_start() -> None:
     assert starts == [0, -1, 2]
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_an_interrupt_may_leave_the_states_as_they_are() -> None:
     class Counted(elastic.ObjectState):
         def sync(self) -> None:
@@ -248,7 +248,7 @@ def sampler_of(length: int, **options: Any) -> Any:
     return elastic.ElasticSampler(range(length), **options)
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_the_samples_of_all_ranks_are_the_dataset() -> None:
     for length in (0, 1, 2, 12, 13):
         for shuffle in (False, True):
@@ -275,7 +275,7 @@ def test_each_epoch_and_seed_has_an_order_of_its_own() -> None:
     assert list(sampler) == orders[0]
 
 
-@on_ranks(1, 2)
+@on_ranks(2)
 def test_what_was_processed_before_a_new_start_does_not_come_again() -> None:
     sampler = sampler_of(20)
     state = elastic.TorchState(sampler=sampler)
@@ -295,7 +295,7 @@ def test_what_was_processed_before_a_new_start_does_not_come_again() -> None:
     assert torch.cat(list(loaded)).tolist() == list(sampler)
 
 
-@on_ranks(1)
+@on_ranks(2)
 def test_the_state_of_a_sampler_is_a_copy() -> None:
     sampler = sampler_of(6, shuffle=False)
     saved = sampler.state_dict()
