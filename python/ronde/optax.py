@@ -32,8 +32,8 @@ def distributed(
 
     It can be called as it is and in functions that `jax.jit` compiles, on one device of each rank.
     All ranks call it with gradients of the same structure, shapes and dtypes. What is None, or masked by
-    `optax.masked`, stays away. To communicate in every k-th step only, wrap the result:
-    `optax.MultiSteps(ronde.optax.distributed(tx), k)`.
+    `optax.masked`, stays away. Under `optax.MultiSteps` every pass is reduced, as that computes an update
+    in each.
 
         tx = ronde.optax.distributed(optax.adamw(1e-3))
 

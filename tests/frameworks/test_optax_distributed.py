@@ -84,7 +84,7 @@ def test_training_is_that_of_one_process_on_the_same_batches() -> None:
 
 
 @on_ranks(2)
-def test_steps_of_several_passes_are_those_of_one_process() -> None:
+def test_accumulated_passes_are_those_of_one_process() -> None:
     alone, _ = trained(optax.MultiSteps(optax.adam(0.1), 2), lambda x: x, compiled=True)
     for compiled in (False, True):
         params, _ = trained(optax.MultiSteps(distributed(optax.adam(0.1)), 2), mine, compiled)

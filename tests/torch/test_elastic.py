@@ -303,7 +303,8 @@ def test_the_state_of_a_sampler_is_a_copy() -> None:
     assert saved == {"epoch": 0, "processed_indices": set()}
     other = sampler_of(6, shuffle=False)
     other.load_state_dict(sampler.state_dict())
-    assert list(other) == [2, 3, 4, 5] and other.remaining_indices == [2, 3, 4, 5]
+    assert other.remaining_indices == [2, 3, 4, 5]
+    assert list(other) == [2, 3, 4, 5][ronde.rank() :: 2]
 
 
 def test_run_needs_a_job() -> None:

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
     """Give all ranks the variables of one, those of the optimizer included, before the first step.
 
     So all ranks begin alike, whatever each has drawn or loaded.
@@ -47,7 +47,7 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
         self.broadcast_done = True
 
 
-class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class MetricAverageCallback(keras.callbacks.Callback):
     """Average metrics over the ranks at the end of each epoch.
 
     Put it before callbacks that use metrics, such as `ReduceLROnPlateau`: they see the averages, the same
@@ -63,7 +63,7 @@ class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         logs.update(zip(names, average.tolist(), strict=True))
 
 
-class LearningRateWarmupCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class LearningRateWarmupCallback(keras.callbacks.Callback):
     """Raise the learning rate from `initial_lr / size` to `initial_lr`, step by step.
 
     With n ranks the batch of a step is n times as large, and a learning rate of n times that of one

@@ -124,7 +124,8 @@ def _on_tensorflow(reduce: Reducer, arrays: Arrays) -> Arrays:
         return list(done.values())
 
     dense = [tf.convert_to_tensor(each) for each in arrays.values()]  # embeddings give slices
-    done = tf.numpy_function(on_host, dense, [each.dtype for each in dense])
+    # Of one tensor it makes no list.
+    done = tf.nest.flatten(tf.numpy_function(on_host, dense, [each.dtype for each in dense]))
     for tensor, before in zip(done, dense, strict=True):
         tensor.set_shape(before.shape)
     return dict(zip(arrays, done, strict=True))

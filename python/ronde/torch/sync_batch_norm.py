@@ -23,7 +23,7 @@ import ronde
 __all__ = ["SyncBatchNorm"]
 
 
-class SyncBatchNorm(_BatchNorm):  # type: ignore[misc]
+class SyncBatchNorm(_BatchNorm):
     """Normalise over the joined batch of all ranks, as `torch.nn.BatchNorm1d` to `3d` do over their own.
 
     In training, outputs, running statistics and gradients are those of one process with the batches of
@@ -149,7 +149,7 @@ def _merged(rows: Tensor) -> tuple[float, Tensor, Tensor]:
     return float(counts.sum()), mean, variance
 
 
-class _Normalise(torch.autograd.Function):  # type: ignore[misc]
+class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -172,7 +172,7 @@ class _Normalise(torch.autograd.Function):  # type: ignore[misc]
         return output.to(input.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         input, weight, mean, inverse_std = ctx.saved_tensors
         gradient = gradient.to(mean.dtype)

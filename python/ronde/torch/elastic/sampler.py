@@ -13,7 +13,7 @@ import ronde
 __all__ = ["ElasticSampler"]
 
 
-class ElasticSampler(torch.utils.data.Sampler):  # type: ignore[misc]
+class ElasticSampler(torch.utils.data.Sampler):
     """Give each rank its share of the samples that no rank has processed in this epoch.
 
     Put it into a `TorchState`, and record each batch: when training starts again in the middle of an
