@@ -18,6 +18,10 @@ PAGES = {  # source: page
     "README.md": "index.md",
     "examples/train.py": "example.md",
     "examples/gpu_train.py": "gpu_example.md",
+    **{
+        f"examples/{name}.py": f"{name}.md"
+        for name in ("torch_train", "torch_language_model", "torch_ddp", "torch_lightning")
+    },
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "CODE_OF_CONDUCT.md": "code_of_conduct.md",

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import context, handles
-from ._groups import Way, reduce_group
+from ._calls import factor_of, name_of, set_of
+from ._groups import Way, reduce_group, submit_group
 from ._ready import Ready
 from .arrays import View, is_floating, is_torch, view
 from .compression import feeding_back, is_function, method_of
@@ -27,7 +28,7 @@ from .errors import RondeError
 from .process_set import ProcessSet, global_process_set
 from .reductions import Op
 
-__all__ = ["Choice", "Reducer", "zeros_like"]
+__all__ = ["Choice", "Reducer", "reducer", "zeros_like"]
 
 
 class Choice:
@@ -94,6 +95,7 @@ class Reducer:
     process_set: ProcessSet
     name: str
     choice: Choice
+    asynchronous: bool = False  # of no order with the calls of other threads
     early: Ready = field(default_factory=Ready)  # of this step
     passes: int = 0  # since the last step
     sums: _Gradients | None = None  # of those passes; never modified, so copies may share it
@@ -187,17 +189,21 @@ class Reducer:
             self.postscale_factor,
             weakref.ref(self.choice),  # which no other will ever be equal to
         )
+
+        def label(_: list[View]) -> list[tuple[Method | None, str]]:
+            return [
+                (self.choice.of(label, array), f"{self.name}[{label!r}]")
+                for label, array in zip(structure.labels, arrays, strict=True)
+            ]
+
+        def what(i: int) -> str:
+            return f"grads[{structure.labels[i]!r}]"
+
         try:
-            return reduce_group(
-                arrays,
-                way,
-                self.process_set,
-                lambda _: [
-                    (self.choice.of(label, array), f"{self.name}[{label!r}]")
-                    for label, array in zip(structure.labels, arrays, strict=True)
-                ],
-                lambda i: f"grads[{structure.labels[i]!r}]",
-            )
+            if not self.asynchronous:
+                return reduce_group(arrays, way, self.process_set, label, what)
+            call, results_of = submit_group(arrays, way, self.process_set, label, what)
+            return results_of(call.wait(None))
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -211,6 +217,48 @@ class Reducer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, process_set=_find_process_set(state["process_set"]))
+
+
+def reducer(
+    op: Op,
+    passes_per_step: int,
+    factors: tuple[float, float],
+    process_set: ProcessSet | None,
+    name: str | None,
+    compression: Any,
+    *,
+    asynchronous: bool = False,
+) -> Reducer:
+    """Of the arguments of a DistributedOptimizer, whose errors it raises."""
+    context.world()
+    if not isinstance(op, Op):
+        raise TypeError(
+            f"op must be one of ronde.Sum, Average, Min, Max, Product and Adasum, not {op!r}"
+        )
+    members = set_of(process_set)
+    members.rank()  # raises where this rank is not a member
+    return Reducer(
+        op,
+        _passes(passes_per_step),
+        factor_of("prescale_factor", factors[0]),
+        factor_of("postscale_factor", factors[1]),
+        members,
+        name_of(name) or "DistributedOptimizer",
+        Choice(compression),
+        asynchronous,
+    )
+
+
+def _passes(per_step: int) -> int:
+    try:
+        passes = operator.index(per_step)
+    except TypeError:
+        raise TypeError(
+            f"backward_passes_per_step must be a whole number, not {per_step!r}"
+        ) from None
+    if passes < 1:
+        raise ValueError(f"backward_passes_per_step must be at least 1, not {per_step}")
+    return passes
 
 
 def _find_process_set(ranks: list[int] | None) -> ProcessSet:

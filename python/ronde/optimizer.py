@@ -11,13 +11,10 @@ an optimizer. Each kind has an adapter that offers that way alone, and `_KINDS` 
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import context
-from ._calls import factor_of, name_of, set_of
-from ._gradients import Choice, Reducer, zeros_like
+from ._gradients import Reducer, reducer, zeros_like
 from .process_set import ProcessSet, global_process_set
 from .reductions import Average, Op
 
@@ -49,8 +46,9 @@ def DistributedOptimizer(
     function. Further arguments are passed on. All other attributes, read, set or deleted, are those
     of the wrapped optimizer, which is `wrapped_optimizer`. `communication_seconds` is the time that
     this rank has spent in reductions, waiting for slower ranks included. Optimizers of torch and
-    Keras, and estimators of scikit-learn, which do not take gradients as arguments, cannot be
-    wrapped; the `TypeError` says what to do instead.
+    Keras do not take gradients as arguments: `ronde.torch` and `ronde.keras` have a
+    `DistributedOptimizer` for each, and `ronde.optax.distributed` works while JAX traces. Estimators
+    of scikit-learn cannot be wrapped; the `TypeError` says what to do instead.
 
     `grads` is a list, tuple or dictionary of arrays (of what `ronde.allreduce` takes), or one
     array, or such structures in each other (where JAX is imported, all that it knows). They are not
@@ -95,35 +93,10 @@ def DistributedOptimizer(
             between the ranks.
     """
     adapter = _adapter(optimizer)
-    context.world()
-    if not isinstance(op, Op):
-        raise TypeError(
-            f"op must be one of ronde.Sum, Average, Min, Max, Product and Adasum, not {op!r}"
-        )
-    members = set_of(process_set)
-    members.rank()  # raises where this rank is not a member
-    reducer = Reducer(
-        op,
-        _passes(backward_passes_per_step),
-        factor_of("prescale_factor", prescale_factor),
-        factor_of("postscale_factor", postscale_factor),
-        members,
-        name_of(name) or "DistributedOptimizer",
-        Choice(compression),
+    factors = prescale_factor, postscale_factor
+    return adapter(
+        optimizer, reducer(op, backward_passes_per_step, factors, process_set, name, compression)
     )
-    return adapter(optimizer, reducer)
-
-
-def _passes(per_step: int) -> int:
-    try:
-        passes = operator.index(per_step)
-    except TypeError:
-        raise TypeError(
-            f"backward_passes_per_step must be a whole number, not {per_step!r}"
-        ) from None
-    if passes < 1:
-        raise ValueError(f"backward_passes_per_step must be at least 1, not {per_step}")
-    return passes
 
 
 class _Adapter:
@@ -325,11 +298,18 @@ def _comes_from(*packages: str) -> Callable[[Any], bool]:
 _REFUSED: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (
         _comes_from("torch"),
-        "its step takes the gradients from the parameters; use ronde.torch.DistributedOptimizer",
+        "its step takes the gradients from the parameters. Use ronde.torch.DistributedOptimizer, or "
+        "average them before it: ronde.grouped_allreduce_([p.grad for p in model.parameters() if p.grad "
+        "is not None])",
     ),
     (
-        _comes_from("keras", "tf_keras", "tensorflow"),
-        "it takes gradients together with variables. Average them before apply_gradients: "
+        _comes_from("keras"),
+        "it takes gradients together with variables. Use ronde.keras.DistributedOptimizer",
+    ),
+    (
+        _comes_from("tf_keras", "tensorflow"),
+        "it takes gradients together with variables. Use an optimizer of Keras 3 with "
+        "ronde.keras.DistributedOptimizer, or average them before apply_gradients: "
         "ronde.grouped_allreduce([g.numpy() for g in gradients])",
     ),
     (

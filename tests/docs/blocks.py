@@ -24,7 +24,18 @@ _BLOCK = re.compile(
 )
 _COMMENT = re.compile(r"<!--\s*([a-z ]+?)\s*(?::[ ]?(.*?))?\s*-->", re.DOTALL)
 _COMMENTS = {
-    *("not run", "without", "ranks", "file", "before", "output", "of", "figures vary", "status")
+    *(
+        "not run",
+        "needs",
+        "without",
+        "ranks",
+        "file",
+        "before",
+        "output",
+        "of",
+        "figures vary",
+        "status",
+    )
 }
 _HIDDEN_FILE = re.compile(r"^<!-- hidden file ([\w.]+):\n(.*?)-->$", re.MULTILINE | re.DOTALL)
 

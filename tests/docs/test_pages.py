@@ -49,7 +49,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=[page.name for page in PROGRAMS])
 def test_python(page: Path, folder: Path) -> None:
-    ranks = max(int(block.comments.get("ranks", 1)) for block in blocks.read(page))
+    found = blocks.read(page)
+    for needed in {block.comments["needs"] for block in found if "needs" in block.comments}:
+        pytest.importorskip(needed, reason=f"{needed} is not installed")
+    ranks = max(int(block.comments.get("ranks", 1)) for block in found)
     command = [sys.executable, blocks.__file__, str(page)]
     if ranks > 1:
         command = launch.command(ranks, command, mpi=jobs.mpi())[0]

@@ -11,7 +11,12 @@ import ronde
 optax = pytest.importorskip("optax", reason="Optax is not installed")
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 
-ronde.init()
+pytestmark = pytest.mark.frameworks
+
+
+@pytest.fixture(autouse=True, scope="module")
+def job() -> None:
+    ronde.init()
 
 
 def parameters() -> dict[str, Any]:

@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 from . import elastic, mpi_ops
 from .comm_hook import CommHookState, comm_hook
 from .compression import Compression
+from .elastic import HostsUpdatedInterrupt
 from .functions import (
     allgather_object,
     broadcast_object,
@@ -34,6 +35,7 @@ __all__ = [
     "CommHookState",
     "Compression",
     "DistributedOptimizer",
+    "HostsUpdatedInterrupt",
     "SyncBatchNorm",
     "allgather_object",
     "broadcast_object",
