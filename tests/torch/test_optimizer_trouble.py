@@ -39,6 +39,7 @@ def run(kind: str) -> str:
         ("exits", "RankFailedError", "rank 1 has left"),
         ("sleeps", "StalledError", "  1      in no call"),
     ],
+    ids=["raises", "exits", "sleeps"],
 )
 def test_the_others_say_who_and_what(kind: str, error: str, reason: str) -> None:
     output = run(kind)

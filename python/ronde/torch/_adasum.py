@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 
 from ._buckets import Bucket, Gradient
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
+from ._way import Way
 
 __all__ = ["Deltas"]
 
 
-class Deltas:
+class Deltas(Way):
     """Each rank steps by its own gradients; the changes of each parameter are combined by Adasum."""
-
-    passes_per_step = 1  # a pass more or less changes nothing here
 
     def __init__(self, name: str, reduction: Reduction, carrier: Carrier) -> None:
         self.name = name
@@ -55,12 +53,3 @@ class Deltas:
                 torch.add(before, delta.views[0], out=delta.gradients[0].param.detach())
         self._before = []
         self.step += 1
-
-    def finish(self) -> None: ...
-
-    def synchronize(self) -> None: ...
-
-    def before_zero_grad(self) -> None: ...
-
-    def mean_loss(self, loss: Any) -> Any:
-        return loss  # each rank steps by its own

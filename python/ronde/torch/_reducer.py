@@ -29,6 +29,7 @@ from ._buckets import Bucket, Gradient, partition
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
 from ._sparse import start_sparse
+from ._way import Way
 
 __all__ = ["Reducer"]
 
@@ -40,7 +41,7 @@ _BETWEEN_MACHINES = 4 << 20  # bytes of a bucket
 _hooks = WeakTensorKeyDictionary()  # that of each parameter: there is one optimizer for each
 
 
-class Reducer:
+class Reducer(Way):
     """Reduces the gradients of the parameters of one optimizer."""
 
     def __init__(
@@ -69,7 +70,6 @@ class Reducer:
         self._final: dict[Gradient, torch.Tensor] = {}
 
     def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None:
-        """From now on their gradients are reduced as well. Given are names, parameters, and groups."""
         this = weakref.ref(self)
         for name, param, group in params:
             gradient = Gradient(param, name, len(self.gradients), group)

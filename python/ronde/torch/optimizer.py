@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -18,6 +18,7 @@ from ..reductions import Adasum, Average, Op, Sum
 from ._adasum import Deltas
 from ._carriers import Reduction, carrier_of
 from ._reducer import Reducer
+from ._way import Way
 from .compression import Compression
 
 __all__ = ["DistributedOptimizer"]
@@ -54,7 +55,8 @@ def DistributedOptimizer(
     A parameter without gradient on this rank contributes zeros where another rank has one; where none has,
     `.grad` stays None. Parameters may be frozen, unfrozen, and added by `add_param_group`, on all ranks
     alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`. With `op=Adasum` each rank steps
-    by its own gradients, and the changes of the parameters are combined.
+    by its own gradients, and the changes of the parameters are combined; a `GradScaler` would skip steps on
+    some ranks only then.
 
         optimizer = hvd.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1))
 
@@ -66,8 +68,8 @@ def DistributedOptimizer(
             `ronde.compression`, its name, a dictionary from the names of parameters or a function, as of
             `ronde.DistributedOptimizer`. To save what is left out, pass a
             `ronde.compression.ErrorFeedback` and save its `state_dict()`.
-        backward_passes_per_step: passes to a reduction. A pass more before `step()` is an
-            AssertionError.
+        backward_passes_per_step: passes to a reduction, which is of their sum. A pass more of a parameter
+            before `step()` is an AssertionError, so passes of several losses of a step count too.
         op: Average, Sum or Adasum.
         gradient_predivide_factor: of an average: gradients are divided by it before the sum, and by
             size over it after it.
@@ -104,51 +106,22 @@ def DistributedOptimizer(
     carrier = carrier_of(compression)
     passes = _passes(backward_passes_per_step)
     members._require()
-    way: _Way
-    if not members.included():
-        way = _Alone()
-    elif op is Adasum:
-        way = Deltas(name, reduction, carrier)
-    else:
-        way = Reducer(name, reduction, carrier, passes, sparse_as_dense)
+    way = Way()
+    if members.included():
+        way = (
+            Deltas(name, reduction, carrier)
+            if op is Adasum
+            else Reducer(name, reduction, carrier, passes, sparse_as_dense)
+        )
     way.add((label, param, grouped.get(id(param))) for label, param in found)
     _become_distributed(optimizer, _State(way, names))
     return optimizer
 
 
-class _Way(Protocol):
-    """How the ranks work together: what happens when."""
-
-    passes_per_step: int
-
-    def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None: ...
-    def finish(self) -> None: ...
-    def synchronize(self) -> None: ...
-    def before_step(self) -> None: ...
-    def after_step(self) -> None: ...
-    def before_zero_grad(self) -> None: ...
-    def mean_loss(self, loss: Any) -> Any: ...
-
-
-class _Alone:
-    """On a rank that is not in the process set nothing happens."""
-
-    passes_per_step = 1
-
-    def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None: ...
-    def finish(self) -> None: ...
-    def synchronize(self) -> None: ...
-    def before_step(self) -> None: ...
-    def after_step(self) -> None: ...
-    def before_zero_grad(self) -> None: ...
-    def mean_loss(self, loss: Any) -> Any:
-        return loss
-
-
 class _State:
     """What a distributed optimizer has besides its own."""
 
-    def __init__(self, way: _Way, names: _Names) -> None:
+    def __init__(self, way: Way, names: _Names) -> None:
         self.way = way
         self.names = names
         self.synchronizes = True  # in `step`
@@ -186,7 +159,7 @@ class _State:
 class _Mean:
     """A closure whose loss is that of all ranks."""
 
-    def __init__(self, closure: Callable[[], Any], way: _Way) -> None:
+    def __init__(self, closure: Callable[[], Any], way: Way) -> None:
         self.closure = closure
         self.way = way
 
