@@ -161,14 +161,14 @@ def stall_timeout(seconds: str, **arguments: Any) -> Iterator[None]:
 @on_ranks(2)
 def test_run_survives_a_late_rank_with_its_process_sets() -> None:
     mine = ronde.ProcessSet([1])
-    with stall_timeout("2", process_sets=[mine]):
+    with stall_timeout("4", process_sets=[mine]):
         starts: list[int] = []
 
         @elastic.run
         def train(state: Any) -> float:
             starts.append(state.step)
             if len(starts) == 1 and ronde.rank() == 1:
-                time.sleep(3)
+                time.sleep(6)  # rank 0 waits for 4 s, and for 4 s more where it starts again
             return ronde.allreduce(1.0, ronde.Sum)
 
         assert train(elastic.ObjectState(step=7)) == 2.0

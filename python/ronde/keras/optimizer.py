@@ -32,7 +32,7 @@ def DistributedOptimizer(
     It stays the same object of the same class, whose `apply` does more. So `fit`, schedules, clipping,
     `gradient_accumulation_steps` and loss scaling go on as before: with accumulation each pass is reduced,
     and the accumulated gradients are those of all ranks. What is saved of it loads as the plain optimizer,
-    with or without Ronde; wrap it again before training goes on.
+    with or without Ronde, and a copy is one; wrap it again before training goes on.
 
     Wrap a `LossScaleOptimizer` from the outside, not what is in it: ranks would skip different steps.
 

@@ -224,7 +224,8 @@ class TorchState(ObjectState):
 
     Modules, optimizers, samplers, and all that has `state_dict` and `load_state_dict`, such as schedulers
     and `GradScaler`, are restored in place; `optimizer` may be a `DistributedOptimizer`. Other values are
-    copied, as in an `ObjectState`.
+    copied, as in an `ObjectState`. What is a rank's own, such as the residuals of an `ErrorFeedback`, must
+    not be in it, as all ranks get the state of rank 0.
 
     Args:
         model: a module, or None.
