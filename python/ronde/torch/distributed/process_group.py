@@ -124,11 +124,19 @@ class ProcessGroup(dist.ProcessGroup):
         return self._work(_one(calls), tensors)
 
     def allgather(self, outputs: Any, tensors: Any, opts: Any = None, timeout: Any = None) -> Work:
-        return self.allgather_coalesced(_listed_twice(outputs), _listed(tensors))
+        return self._allgather(_listed_twice(outputs), _listed(tensors))
 
     def allgather_coalesced(
         self, outputs: Sequence[Tensors], tensors: Tensors, opts: Any = None
     ) -> Work:
+        """Gather several tensors. `outputs` has a list for each rank."""
+        if len(outputs) != self.size() or any(len(each) != len(tensors) for each in outputs):
+            raise ValueError(
+                f"all_gather_coalesced needs {len(tensors)} outputs for each of {self.size()} ranks"
+            )
+        return self._allgather(list(zip(*outputs, strict=True)), tensors)
+
+    def _allgather(self, outputs: Sequence[Tensors], tensors: Tensors) -> Work:
         calls = [
             movements.allgather(self.process_set, each, tensor)
             for each, tensor in zip(outputs, tensors, strict=True)

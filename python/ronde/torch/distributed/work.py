@@ -81,7 +81,9 @@ class Work(dist.Work):
         try:
             self._pending.wait(seconds or self._seconds)
         except TimeoutError as error:
-            raise dist.DistBackendError(str(error)) from None
+            raise dist.DistBackendError(
+                f"{error} (the timeout of the call or of its group)"
+            ) from None
         return True
 
     def synchronize(self) -> None:
