@@ -17,7 +17,7 @@ from ronde import handles, own_sets
 from ronde.process_set import ProcessSet
 
 from . import movements, reductions
-from .point_to_point import Receive, Send
+from .point_to_point import Receive, Send, give_up
 from .work import Pending, Together, Work
 
 __all__ = ["ProcessGroup"]
@@ -72,6 +72,7 @@ class ProcessGroup(dist.ProcessGroup):
 
     def shutdown(self) -> None:
         """End the use of this group by this rank. Calls that are pending on it fail."""
+        give_up(self.process_set)
         if self.process_set is not ronde.global_process_set:
             own_sets.remove(self.process_set)
 
