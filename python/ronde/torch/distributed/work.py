@@ -56,8 +56,8 @@ class Then:
                 self._finished = True
 
 
-# Works that nobody has waited for. Code in C++ of torch 2.4 does not keep the part in Python of a work that it
-# has got, and waits for ever without.
+# Works that nobody has waited for. Code in C++ of torch 2.4 does not keep the part in Python of a work that
+# it has got, and waits for ever without.
 _kept: set[Work] = set()
 _MOST = 256
 
