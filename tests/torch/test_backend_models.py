@@ -19,6 +19,13 @@ import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
 
+try:
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+except ImportError:  # torch 2.4
+    from torch.distributed._composable.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed._tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
 STEPS, BATCH = 4, 8
 
 
@@ -151,8 +158,6 @@ def test_hooks_of_torch() -> None:
 
 @on_ranks(2)
 def test_fully_sharded_training_is_like_one_process() -> None:
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-
     model = Model()
     mesh = init_device_mesh("cpu", (size(),))
     fully_shard(model.first, mesh=mesh)
@@ -167,16 +172,12 @@ def test_fully_sharded_training_is_like_one_process() -> None:
 
 @on_ranks(4)
 def test_shards_and_replicas() -> None:
-    from torch.distributed.fsdp import fully_shard
-
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
     require_like_one_process(trained(fully_shard(Model(), mesh=mesh), rank()))
 
 
 @on_ranks(2)
 def test_distributed_tensors() -> None:
-    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
-
     mesh = init_device_mesh("cpu", (size(),))
     for dtype in (torch.float32, torch.bfloat16):
         whole = torch.arange(24).reshape(6, 4).to(dtype)
@@ -255,7 +256,6 @@ def test_the_zero_redundancy_optimizer() -> None:
 @on_ranks(2)
 def test_distributed_checkpoints() -> None:
     from torch.distributed import checkpoint
-    from torch.distributed.fsdp import fully_shard
 
     folder = ronde.broadcast_object(tempfile.mkdtemp())
     mesh = init_device_mesh("cpu", (size(),))

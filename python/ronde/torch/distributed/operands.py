@@ -19,19 +19,22 @@ KNOWN = {
 
 def numbers(tensor: Tensor) -> Tensor:
     """Its elements to reduce: contiguous, of a type that Ronde knows. It may be a copy."""
-    if tensor.layout is not torch.strided:
-        raise TypeError(f"a dense tensor is needed, not one of layout {tensor.layout}")
-    tensor = tensor.detach()
-    if tensor.dtype.is_complex:
-        tensor = torch.view_as_real(tensor.resolve_conj())
-    return tensor.contiguous()
+    tensor = _dense(tensor)
+    return (torch.view_as_real(tensor) if tensor.dtype.is_complex else tensor).contiguous()
 
 
 def bits(tensor: Tensor) -> Tensor:
     """Its elements to move: contiguous, in one dimension, as bytes if Ronde does not know them. It may be a
     copy."""
-    tensor = tensor.detach().resolve_conj().resolve_neg().reshape(-1).contiguous()
+    tensor = _dense(tensor).reshape(-1).contiguous()
     return tensor if tensor.dtype in KNOWN else as_bytes(tensor)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Without gradient, and with the values that it shows in memory."""
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"a dense tensor is needed, not one of layout {tensor.layout}")
+    return tensor.detach().resolve_conj().resolve_neg()
 
 
 def as_bytes(flat: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ronde.process_set import ProcessSet
 
 from .operands import as_bytes, bits, put
 
-__all__ = ["Receive", "Send"]
+__all__ = ["Receive", "Send", "give_up"]
 
 _FIRST_TAG = FREE_TAG + 1  # after that of own_sets.py
 _LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 50, 1e-5, 1e-3  # of who waits: without a pause; seconds
@@ -124,6 +124,8 @@ class Receive(Message):
         _under_way.add(self)
 
     def begins(self, blocked: set[tuple[int, int]]) -> bool:
+        if self.comm == self.MPI.COMM_NULL:
+            raise RondeError(f"{self.what}: Ronde was shut down")
         stream = self.set_id, self.tag
         if self.request is None and stream not in blocked:
             status = self.MPI.Status()
@@ -175,6 +177,15 @@ class _UnderWay:
             self._step()
         return message.ended
 
+    def give_up(self, process_set: ProcessSet) -> None:
+        """Ends the receives of a set whose messages have not come."""
+        with self._changed:
+            for each in self._messages:
+                if each.set_id == process_set.process_set_id and each.request is None:
+                    each.error = RondeError(f"{each.what}: the process group was destroyed")
+                    each.ended = True
+            self._messages = [each for each in self._messages if not each.ended]
+
     def _step(self) -> None:
         blocked: set[tuple[int, int]] = set()
         self._messages = [each for each in self._messages if not each.step(blocked)]
@@ -188,3 +199,4 @@ class _UnderWay:
 
 
 _under_way = _UnderWay()
+give_up = _under_way.give_up

@@ -17,7 +17,7 @@ from ronde import handles, own_sets
 from ronde.process_set import ProcessSet
 
 from . import movements, reductions
-from .point_to_point import Receive, Send
+from .point_to_point import Receive, Send, give_up
 from .work import Pending, Together, Work
 
 __all__ = ["ProcessGroup"]
@@ -67,11 +67,16 @@ class ProcessGroup(dist.ProcessGroup):
     def setGroupDesc(self, description: str) -> None:
         self._description = description
 
+    # In torch 2.4 the above are not asked.
+    _set_group_name, _set_group_desc = setGroupName, setGroupDesc
+    group_name, group_desc = property(getGroupName), property(getGroupDesc)
+
     def set_timeout(self, timeout: timedelta) -> None:
         self._seconds = timeout.total_seconds()
 
     def shutdown(self) -> None:
         """End the use of this group by this rank. Calls that are pending on it fail."""
+        give_up(self.process_set)
         if self.process_set is not ronde.global_process_set:
             own_sets.remove(self.process_set)
 
@@ -124,11 +129,19 @@ class ProcessGroup(dist.ProcessGroup):
         return self._work(_one(calls), tensors)
 
     def allgather(self, outputs: Any, tensors: Any, opts: Any = None, timeout: Any = None) -> Work:
-        return self.allgather_coalesced(_listed_twice(outputs), _listed(tensors))
+        return self._allgather(_listed_twice(outputs), _listed(tensors))
 
     def allgather_coalesced(
         self, outputs: Sequence[Tensors], tensors: Tensors, opts: Any = None
     ) -> Work:
+        """Gather several tensors. `outputs` has a list for each rank."""
+        if len(outputs) != self.size() or any(len(each) != len(tensors) for each in outputs):
+            raise ValueError(
+                f"all_gather_coalesced needs {len(tensors)} outputs for each of {self.size()} ranks"
+            )
+        return self._allgather(list(zip(*outputs, strict=True)), tensors)
+
+    def _allgather(self, outputs: Sequence[Tensors], tensors: Tensors) -> Work:
         calls = [
             movements.allgather(self.process_set, each, tensor)
             for each, tensor in zip(outputs, tensors, strict=True)

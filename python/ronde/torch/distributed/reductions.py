@@ -14,7 +14,7 @@ from ronde import Average, Max, Min, Op, Product, Sum, handles
 from ronde.process_set import ProcessSet
 
 from .operands import KNOWN, numbers, put
-from .work import Pending, Then
+from .work import Pending, Then, Together
 
 __all__ = ["allreduce", "reduce", "reduce_scatter", "reduce_scatter_parts"]
 
@@ -85,6 +85,8 @@ def _factor(given: Any) -> float:
 
 
 def allreduce(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
+    if tensor.is_sparse:
+        return _sparse(process_set, tensor, op)
     combine = _BITWISE.get(_number(op))
     if combine is not None:
         return _bitwise(process_set, tensor, combine)
@@ -106,6 +108,24 @@ def _bitwise(
         raise RuntimeError(f"BAND, BOR and BXOR are for integers and bool, not for {tensor.dtype}")
     handle = handles.allgather_async(numbers(tensor).unsqueeze(0), process_set=process_set)
     return Then(handle, lambda parts: put(functools.reduce(combine, parts), tensor))
+
+
+def _sparse(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
+    """Every rank adds up the elements that there are anywhere, of tensors of one shape."""
+    if _number(op) != int(ReduceOp.SUM):
+        raise RuntimeError(f"sparse tensors are reduced by SUM only, not by {_name(_number(op))}")
+    own = tensor.detach().coalesce()
+    positions = handles.allgather_async(own.indices().t().contiguous(), process_set=process_set)
+    values = handles.allgather_async(own.values().contiguous(), process_set=process_set)
+
+    def finish(_: Any) -> None:
+        everywhere = torch.sparse_coo_tensor(
+            positions.result.t(), values.result, tensor.shape, check_invariants=True
+        )
+        with torch.no_grad():
+            tensor.copy_(everywhere.coalesce())
+
+    return Then(Together([positions, values]), finish)
 
 
 def reduce(process_set: ProcessSet, tensor: Tensor, root: int, op: Any) -> Pending:

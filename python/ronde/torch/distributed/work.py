@@ -56,6 +56,18 @@ class Then:
                 self._finished = True
 
 
+# Works that nobody has waited for. Code in C++ of torch 2.4 does not keep the part in Python of a work that
+# it has got, and waits for ever without.
+_kept: set[Work] = set()
+_MOST = 256
+
+
+def _keep(work: Work) -> None:
+    if len(_kept) >= _MOST:  # such that were dropped
+        _kept.difference_update([each for each in _kept.copy() if each.is_completed()])
+    _kept.add(work)
+
+
 class Work(dist.Work):
     """A call under way. Its tensors hold the result once `wait` has returned.
 
@@ -69,6 +81,7 @@ class Work(dist.Work):
         super().__init__()
         self._pending, self._tensors, self._seconds = pending, tensors, seconds
         self._future: Any = None
+        _keep(self)
 
     def wait(self, timeout: timedelta = _NO_TIMEOUT) -> bool:
         """Return True once the call has ended.
@@ -77,11 +90,14 @@ class Work(dist.Work):
             DistBackendError: it has not ended within `timeout`. It goes on.
             RondeError: it failed. This is a `RuntimeError` too.
         """
+        _kept.discard(self)
         seconds = self._seconds if timeout is _NO_TIMEOUT else timeout.total_seconds()
         try:
             self._pending.wait(seconds or self._seconds)
         except TimeoutError as error:
-            raise dist.DistBackendError(str(error)) from None
+            raise dist.DistBackendError(
+                f"{error} (the timeout of the call or of its group)"
+            ) from None
         return True
 
     def synchronize(self) -> None:
@@ -121,6 +137,7 @@ class Work(dist.Work):
 
     def get_future(self) -> Any:
         """Return a `torch.futures.Future` that completes with the tensors when the call ends."""
+        _kept.discard(self)
         if self._future is None:
             self._future = future_of(self.result, self.is_completed)
         return self._future
