@@ -74,7 +74,7 @@ def require_same_bits(module: Any) -> None:
     assert all(torch.equal(each, everywhere[0]) for each in everywhere)
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_exact_gradients_are_those_of_ddp() -> None:
     for group in GROUPS:
         for options in ({}, {"bucket_cap_mb": 0.01}, {"static_graph": True}):

@@ -32,8 +32,8 @@ def table_of(ranks: int, example: str, *options: object) -> dict[str, float]:
 
 
 def test_training_does_not_depend_on_the_number_of_ranks() -> None:
-    alone, four = (table_of(ranks, "torch_train.py", "--epochs", 5) for ranks in (1, 4))
-    assert alone["accuracy"] > 0.9 and four["ranks"] == 4
+    alone, four = (table_of(ranks, "torch_train.py", "--epochs", 3) for ranks in (1, 4))
+    assert alone["accuracy"] > 0.85 and four["ranks"] == 4
     assert four["loss"] == pytest.approx(alone["loss"], rel=0.02)
 
 

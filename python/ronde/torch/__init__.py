@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from . import elastic, mpi_ops
-from .comm_hook import CommHookState, comm_hook
+from ._comm_hook import CommHookState, comm_hook
 from .compression import Compression
 from .elastic import HostsUpdatedInterrupt
 from .functions import (

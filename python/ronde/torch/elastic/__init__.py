@@ -14,6 +14,7 @@ import ronde
 from ronde import context
 from ronde.errors import RondeError
 
+from .. import basics
 from .sampler import ElasticSampler
 from .state import HostsUpdatedInterrupt, ObjectState, State, TorchState
 
@@ -85,6 +86,8 @@ def _restart() -> None:
     world = context.world()
     if not world.control.failure:
         return
-    comm, sets = world.comm, [world.sets[number][0] for number in sorted(world.sets) if number]
-    ronde.shutdown()
+    # Those that their members have made alone are for them to make again.
+    numbers = [number for number in sorted(world.sets) if 0 < number < context.FIRST_OWN]
+    comm, sets = world.comm, [world.sets[number][0] for number in numbers]
+    basics.shutdown()
     ronde.init(comm, process_sets=sets)
