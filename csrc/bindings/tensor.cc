@@ -89,6 +89,7 @@ std::optional<Tensor> Tensor::of(py::handle x) {
   }
   const auto address = Torch::call(x, torch->data_ptr);
   auto* const data = static_cast<std::byte*>(PyLong_AsVoidPtr(address.ptr()));
+  if (!data && bytes) throw py::type_error("the memory of this tensor has been freed");
   return Tensor(*type, std::move(shape), {data, bytes, {}});
 }
 

@@ -270,14 +270,14 @@ Task<> Queue::open(Operation& operation) {
 /// A round in which the ranks find out what runs. `slots`: those that this rank goes for.
 Task<> Queue::agree(Track& track, Operation& operation, std::vector<Calls> slots) {
   if (!open_) co_await open(operation);
-  Short first = short_part(track, slots);
-  const bool is_short = !first.pieces.empty();
-  const std::size_t alike = co_await count_alike(track, operation, slots, std::move(first));
-  recorder().count(Counter::slots_replayed, alike);
-  if (alike == 0) co_await negotiate(track, operation);
-  for (std::size_t i = 0; i < alike; ++i) commit(slots[i]);
-  if (alike > 0 && is_short) {
+  Alike alike;
+  co_await find_alike(track, operation, slots, alike);
+  recorder().count(Counter::slots_replayed, alike.slots);
+  if (alike.slots == 0) co_await negotiate(track, operation);
+  for (std::size_t i = 0; i < alike.slots; ++i) commit(slots[i]);
+  if (alike.first_is_reduced) {
     const auto calls = take_due();
+    const auto span = begun(track, calls);
     track.lane.takes(operation, Counter::bytes_in_shared_memory, bytes_of(calls));
     finish(calls);
   }
@@ -305,20 +305,24 @@ Queue::Short Queue::short_part(const Track& track, const std::vector<Calls>& slo
   return part;
 }
 
-/// How many of the slots, from the first, all ranks go for.
-Task<std::size_t> Queue::count_alike(Track& track, Operation& operation,
-                                     const std::vector<Calls>& slots, Short first) {
-  std::array<std::uint64_t, kWords> mine{};
+/// Which of the slots, from the first, all ranks go for.
+Task<> Queue::find_alike(Track& track, Operation& operation, const std::vector<Calls>& slots,
+                         Alike& alike) {
+  const Short first = short_part(track, slots);
+  const bool is_short = !first.pieces.empty();
+  std::array<std::uint64_t, kWords> mine{is_short};
   for (std::size_t i = 0; i < kMostSlots; ++i) {
-    mine[2 * i] = i < slots.size() ? fingerprint(slots[i]) : kNone;
-    mine[2 * i + 1] = ~mine[2 * i];
+    mine[1 + 2 * i] = i < slots.size() ? fingerprint(slots[i]) : kNone;
+    mine[2 + 2 * i] = ~mine[1 + 2 * i];
   }
   // Where the least of all ranks is that of this one both times, it is the greatest too.
   const auto least = operation.zeros<std::uint64_t>(mine.size());
   std::ranges::copy(mine, least.begin());
   co_await track.lane.agree_on_least(operation, least, Pieces(first.pieces), first.reduction);
-  const auto differs = std::ranges::mismatch(mine, least).in1 - mine.begin();
-  co_return std::min(slots.size(), static_cast<std::size_t>(differs) / 2);
+  const auto differs = std::mismatch(mine.begin() + 1, mine.end(), least.begin() + 1).first;
+  const auto same = static_cast<std::size_t>(differs - (mine.begin() + 1)) / 2;
+  alike.slots = std::min(slots.size(), same);
+  alike.first_is_reduced = alike.slots > 0 && is_short && least[0] == mine[0];
 }
 
 /// Before anything runs that goes by what the link costs: all lanes go by the same, and a rank that
@@ -353,11 +357,7 @@ Calls Queue::take_due() {
 
 Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   track.round->running = calls;
-  for (const auto& call : calls) call->entry.begin();
-  const auto fused =
-      calls.size() == 1 ? calls[0]->call().name : "of " + std::to_string(calls.size()) + " arrays";
-  const Span span(track.lane.recorder(), calls[0]->call().kind,
-                  {.bytes = known_bytes(calls), .of = fused});
+  const auto span = begun(track, calls);
   operation.agreed = true;
   operation.joined = calls[0]->joined();
   const auto& fusable = calls[0]->fusable();
@@ -372,6 +372,15 @@ Task<> Queue::run(Track& track, Operation& operation, Calls calls) {
   operation.release();
   track.round->running.clear();
   finish(calls);
+}
+
+/// They run from now on.
+Span Queue::begun(const Track& track, const Calls& calls) const {
+  for (const auto& call : calls) call->entry.begin();
+  const auto fused =
+      calls.size() == 1 ? calls[0]->call().name : "of " + std::to_string(calls.size()) + " arrays";
+  return Span(track.lane.recorder(), calls[0]->call().kind,
+              {.bytes = known_bytes(calls), .of = fused});
 }
 
 void Queue::finish(const Calls& calls) {

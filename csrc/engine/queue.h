@@ -36,6 +36,7 @@
 #include "engine/statement.h"
 #include "engine/submission.h"
 #include "engine/submitted.h"
+#include "trace/timeline.h"
 
 namespace ronde {
 
@@ -94,9 +95,9 @@ class Queue {
   static constexpr char kBySize = static_cast<char>(Join::size);
   static constexpr char kByContributing = static_cast<char>(Join::contributing);
 
-  static constexpr std::size_t kMostSlots = 4;           // that ranks go for at once
-  static constexpr std::size_t kWords = 2 * kMostSlots;  // by which they know which these are
-  static constexpr std::size_t kShown = 5;               // pending calls that a report names
+  static constexpr std::size_t kMostSlots = 4;               // that ranks go for at once
+  static constexpr std::size_t kWords = 1 + 2 * kMostSlots;  // by which they know which these are
+  static constexpr std::size_t kShown = 5;                   // pending calls that a report names
 
   static double seconds(Clock::duration time) {
     return std::chrono::duration<double>(time).count();
@@ -140,8 +141,13 @@ class Queue {
     Reduction reduction;
   };
   Short short_part(const Track& track, const std::vector<Calls>& slots) const;
-  Task<std::size_t> count_alike(Track& track, Operation& operation, const std::vector<Calls>& slots,
-                                Short first);
+  /// Of the slots that ranks go for.
+  struct Alike {
+    std::size_t slots = 0;          // so many, from the first, are those of all ranks
+    bool first_is_reduced = false;  // as all ranks had it in their notes
+  };
+  Task<> find_alike(Track& track, Operation& operation, const std::vector<Calls>& slots,
+                    Alike& alike);
   Task<> negotiate(Track& track, Operation& operation);
   Task<> refuse(Track& track, Operation& operation, std::shared_ptr<Submission> call);
   Task<Calls> matched(Track& track, Operation& operation, std::vector<Match> found,
@@ -151,6 +157,7 @@ class Queue {
 
   void commit(const Calls& calls);
   void note(Submission& submission);
+  Span begun(const Track& track, const Calls& calls) const;
   void finish(const Calls& calls);
   void count(const Calls& calls);
   void fail(const Calls& calls, const std::exception_ptr& error, bool touched = false);

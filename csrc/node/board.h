@@ -21,7 +21,7 @@
 
 namespace ronde {
 
-/// What a rank writes in phase 0. All that a short call needs is in its first cache line.
+/// What a rank writes in phase 0. All that a short blocking call needs is in its first cache line.
 struct Note {
   std::uint64_t fingerprint;
   std::uint64_t rows;  // how much the rank has, where ranks may have different amounts

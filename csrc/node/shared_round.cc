@@ -1,6 +1,7 @@
 #include "node/shared_round.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -25,12 +26,12 @@ SharedRound::SharedRound(Board& board, std::uint64_t fingerprint, std::span<std:
 }
 
 bool SharedRound::round(std::size_t) {
-  const std::uint64_t first[] = {words_[0], words_[1]};
+  const std::array<std::uint64_t, 3> first{words_[0], words_[1], words_[2]};
   for (int rank = 0; rank < board_.size(); ++rank) {
     const auto* const theirs = reinterpret_cast<const std::uint64_t*>(board_.note(rank).payload);
     for (std::size_t i = 0; i < words_.size(); ++i) words_[i] = std::min(words_[i], theirs[i]);
   }
-  if (std::equal(first, first + 2, words_.begin())) reduce();
+  if (std::ranges::equal(first, words_.first<3>())) reduce();
   return true;
 }
 

@@ -17,8 +17,8 @@ namespace ronde {
 
 class SharedRound final : public SharedCollective {
  public:
-  /// `words` become the least of all ranks. The `pieces` are reduced if the first two of the words
-  /// are the same on all ranks, which then have pieces of the same length. There may be none.
+  /// `words` become the least of all ranks. The first is 1 where this rank has `pieces`, else 0.
+  /// They are reduced if the first three words are the same on all ranks, which then have as many.
   SharedRound(Board& board, std::uint64_t fingerprint, std::span<std::uint64_t> words,
               Pieces pieces, const Reduction& reduction);
 

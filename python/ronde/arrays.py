@@ -256,6 +256,8 @@ def _open_torch(x: Any, torch: Any) -> tuple[Array, DType, Callable[[Array], Any
     if x.layout is not torch.strided:
         raise TypeError(f"a dense tensor is needed, not one of layout {x.layout}")
     x = x.detach()
+    if x.numel() and not x.data_ptr():  # NumPy would read there
+        raise TypeError("the memory of this tensor has been freed")
     if x.dtype is torch.bfloat16:  # NumPy has no such type: its bits travel
         return x.view(torch.int16).numpy(), DType.bfloat16, _bfloat16_tensor
     try:

@@ -76,6 +76,34 @@ def test_any_order_on_any_rank_and_any_step(route: dict[str, Any]) -> None:
     run_all(4, program, **route)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_what_is_repeated_is_reduced_anew(ranks: int) -> None:
+    """Short calls that all ranks repeat are reduced while the ranks agree on them."""
+    dtypes = "float16", "float32", "float64", "int8", "uint16", "int64"
+
+    def program(me: Rank) -> None:
+        calls = Asynchronous(me)
+        for step in range(4):
+            for dtype in dtypes:
+                for count in (0, 1, 3, 500, 5000):  # the last is too long for it
+                    each = [(np.arange(count) * (r + 1) + step) % 5 for r in range(ranks)]
+                    stacked = np.stack(each).astype(dtype)
+                    for op, expected in (
+                        (Sum, stacked.sum(0, dtype=dtype)),
+                        (Max, stacked.max(0)),
+                        (_core.Op.Min, stacked.min(0)),
+                    ):
+                        handles = [
+                            calls.allreduce(stacked[me.rank], f"{dtype} {count} {op} {i}", op)
+                            for i in range(3)
+                        ]
+                        for handle in handles:
+                            np.testing.assert_array_equal(handle.wait(), expected)
+        calls.close()
+
+    run_all(ranks, program, shared=True)
+
+
 def test_calls_without_names_go_by_their_order(route: dict[str, Any]) -> None:
     def program(me: Rank) -> None:
         calls = Asynchronous(me)

@@ -148,7 +148,10 @@ def test_a_negative_view_is_not_taken_for_its_memory() -> None:
 
 @on_ranks(1, 3)
 def test_what_is_no_dense_tensor_of_the_host_is_refused() -> None:
+    freed = torch.ones(2)
+    freed.untyped_storage().resize_(0)
     for x, error in (
+        (freed, TypeError),
         (torch.ones(2).to_sparse(), TypeError),
         (torch.ones(2, device="meta"), ronde.UnavailableError),
         (torch.ones(2, dtype=torch.complex64), TypeError),

@@ -114,6 +114,14 @@ def values(dtype: str, shape: tuple[int, ...], least: int = 0, below: int = 100)
     return random.integers(least, below, shape).astype(dtype)
 
 
+def repeated() -> None:
+    """What is short and on the host might be reduced while the ranks agree to repeat it."""
+    for step in range(4):
+        x = values("float32", (5,)) + np.float32(step)
+        found = ronde.allreduce_async(on_device(x), ronde.Sum, "repeated").wait()
+        same(found, ronde.allreduce(x, ronde.Sum))
+
+
 def collectives(dtype: str, shape: tuple[int, ...]) -> None:
     x = values(dtype, shape)
     few = values(dtype, shape, 1, 3)  # whose product is exact in every order
@@ -294,6 +302,7 @@ def all_of_it() -> None:
     uneven("float64", (2, 0))
     empty = np.empty((0, 3), np.float32)
     same(ronde.allreduce(on_device(empty)), empty)
+    repeated()
     training()
 
 
