@@ -139,8 +139,8 @@ class Lane {
   Task<> agree_by_messages(Operation& operation, Extremes said,
                            std::shared_ptr<Piggyback> piggyback = nullptr);
   /// Phase 0 that leaves in each of `words` the least of all ranks. The `pieces` are reduced by the
-  /// way, if the first three words are the same on all ranks (shared_round.h); there can be some only
-  /// where all ranks share memory.
+  /// way, if the first three words are the same on all ranks (shared_round.h); there can be some
+  /// only where all ranks share memory.
   Task<> agree_on_least(Operation& operation, std::span<std::uint64_t> words, Pieces pieces,
                         Reduction reduction);
   /// A shared collective of the ranks of this machine.
