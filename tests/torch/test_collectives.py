@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from functools import reduce
 from typing import Any
@@ -316,7 +317,8 @@ def test_wrong_splits() -> None:
         ([1.5, 2.5], "whole numbers"),
         (3, "whole numbers"),
         ([3, 2], "4 rows"),
-        ([-1, 5], "4 rows"),
+        ([-1, 5], "negative"),
+        ([-1, 3], "negative"),
     ]:
         raises(ValueError, lambda splits=splits: hvd.alltoall(x, splits), text)
     raises(ValueError, lambda: hvd.alltoall(torch.ones(3)), "splits")
@@ -460,9 +462,63 @@ def test_wrong_arguments() -> None:
     x = torch.ones(2)
     raises(ValueError, lambda: hvd.broadcast(x, 2), "root_rank")
     raises(ValueError, lambda: hvd.broadcast(x, -1), "root_rank")
-    raises(TypeError, lambda: hvd.allreduce(x, op="sum"))
-    raises(TypeError, lambda: hvd.allreduce(x, name=3))
+    for call in (hvd.allreduce, hvd.reducescatter, hvd.allreduce_async_, hvd.reducescatter_async):
+        for wrong in ("sum", 0):
+            raises(ValueError, lambda call=call, wrong=wrong: call(x, op=wrong), "hvd.Sum")
+    raises(ValueError, lambda: hvd.reducescatter(x, op=None), "hvd.Sum")
+    raises(ValueError, lambda: hvd.allreduce(x, compression=3), "compression")
+    raises(ValueError, lambda: hvd.allreduce([1.0], compression=hvd.Compression.fp16), "Tensor")
+    for call in (hvd.allreduce, hvd.allgather, hvd.alltoall, hvd.reducescatter):
+        raises(ValueError, lambda call=call: call(x, name=3), "name")
+    raises(ValueError, lambda: hvd.broadcast(x, 0, name=3), "name")
+    raises(ValueError, lambda: hvd.grouped_allreduce([x], name=3), "name")
+    same(hvd.allreduce(x, compression=None), x)
     hvd.allreduce(x)  # nothing was sent
+
+
+@on_ranks(2)
+def test_a_wrong_tensor_of_a_group_keeps_all_of_it_back() -> None:
+    x = torch.ones(2)
+    wrong = torch.ones(2, dtype=torch.uint64)
+    raises(ValueError, lambda: hvd.grouped_allreduce_([x, wrong], name="g"), "uint64")
+    raises(ValueError, lambda: hvd.grouped_allreduce_async([x, wrong], name="g"), "uint64")
+    raises(ValueError, lambda: hvd.grouped_allreduce([x, x.int()], op=hvd.Adasum, name="g"))
+    negative = torch.full((2,), 1j).conj().imag
+    raises(ValueError, lambda: hvd.grouped_allreduce_([x, negative], name="g"), "read only")
+    for scatter in (hvd.grouped_reducescatter, hvd.grouped_reducescatter_async):
+        raises(ValueError, lambda scatter=scatter: scatter([x, x[0]], name="g"), "dimension")
+    # Nothing is under way that has one of these names.
+    hvd.grouped_allreduce_([x, 3 * x], name="g", op=hvd.Sum)
+    same(x, torch.full((2,), 2.0))
+    same(hvd.grouped_reducescatter([x, x], name="g")[1], x[:1])
+
+
+@on_ranks(2)
+def test_a_group_that_fails_has_completed() -> None:
+    rank = hvd.rank()
+    large = torch.ones(200_000)
+    x = torch.ones(2 + rank, 2 + rank)
+    raises(hvd.HorovodInternalError, lambda: hvd.grouped_allreduce([x, large], name="g"), "rank")
+    raises(hvd.HorovodInternalError, lambda: hvd.grouped_allgather([x, large], name="g"), "rank")
+    # So the names are free at once.
+    same(hvd.grouped_allreduce([large[:2], large], name="g")[1], large)
+    same(hvd.grouped_allgather([large[:2], large], name="g")[1], torch.ones(400_000))
+
+
+@on_ranks(2)
+def test_copies_of_operations() -> None:
+    average, total, adasum = (copy.deepcopy(op) for op in (hvd.Average, hvd.Sum, hvd.Adasum))
+    x = torch.tensor([3, 5])
+    same(hvd.allreduce(x, op=average), x)
+    same(hvd.reducescatter(x, op=average), x[hvd.rank() :][:1])
+    raises(RuntimeError, lambda: hvd.reducescatter(x.float(), op=adasum), "Adasum")
+    raises(ValueError, lambda: hvd.allreduce(x, op=adasum), "floating")
+    ones = torch.ones(2, 2)
+    mean = hvd.sparse_allreduce_async(ones.to_sparse(), "mean", average)
+    same(hvd.synchronize(mean).to_dense(), ones)
+    y = torch.ones(2, requires_grad=True)
+    hvd.reducescatter(y, op=total).sum().backward()
+    same(y.grad, torch.full((2,), 2.0))
 
 
 @on_ranks(2, 3)

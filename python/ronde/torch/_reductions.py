@@ -13,7 +13,7 @@ from ..process_set import ProcessSet
 from ..reductions import Adasum, Average, Max, Min, Op, Product, Sum
 from . import _autograd, _submit
 from ._autograd import Reducing
-from ._checks import listed, op_of
+from ._checks import listed, op_of, require_tensor
 from ._handles import enter, grouped
 from .compression import Compression
 from .process_sets import global_process_set
@@ -156,10 +156,16 @@ def _reduced(
     how: Reducing,
 ) -> list[Tensor]:
     """All of them. Compression of Ronde is a part of the reduction; other comes before it and after it."""
-    if compression is Compression.none:
+    if compression is None or compression is Compression.none:
         return list(reduce(tensors, names, how))
     if isinstance(compression, (str, Method)):
         return list(reduce(tensors, names, how._replace(compression=compression)))
+    if not hasattr(compression, "compress"):
+        raise ValueError(
+            f"compression must be one of hvd.Compression or of Ronde, not {compression!r}"
+        )
+    for tensor in tensors:
+        require_tensor(tensor)
     pairs = [compression.compress(tensor) for tensor in tensors]
     reduced = reduce([tensor for tensor, _ in pairs], names, how)
     return [compression.decompress(x, ctx) for x, (_, ctx) in zip(reduced, pairs, strict=True)]
@@ -218,8 +224,8 @@ def _grouped(
     tensors: Iterable[Tensor], in_place: bool, name: str | None, how: Reducing
 ) -> Handle[tuple[Tensor, ...]]:
     found = listed(tensors)
-    named = zip(found, _submit.names(name, len(found)), strict=True)
-    return grouped([_submit.allreduce(x, in_place, how.op, name, *how[1:]) for x, name in named])
+    names = _submit.names(name, len(found))
+    return grouped(_submit.allreduces(found, in_place, how.op, names, *how[1:]))
 
 
 def reducescatter(
@@ -302,8 +308,6 @@ def grouped_reducescatter_async(
         A handle, for which `synchronize` returns the tuple of the parts.
     """
     found = listed(tensors)
+    names = _submit.names(name, len(found))
     factors = prescale_factor, postscale_factor
-    named = zip(found, _submit.names(name, len(found)), strict=True)
-    return enter(
-        grouped([_submit.reducescatter(x, op, name, factors, process_set) for x, name in named])
-    )
+    return enter(grouped(_submit.reducescatters(found, op, names, factors, process_set)))
