@@ -170,14 +170,15 @@ def reducescatter(
 def broadcast(
     tensor: Tensor, in_place: bool, root_rank: int, name: str | None, process_set: ProcessSet
 ) -> Handle[Tensor]:
-    communicator_in(process_set)
+    communicator = communicator_in(process_set)
     require_name(name)
     require_tensor(tensor)
     root = root_of(root_rank, process_set)
     if in_place:
         _note_change(tensor)
     else:
-        tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+        fresh = torch.clone if communicator.rank == root else torch.empty_like
+        tensor = fresh(tensor.detach(), memory_format=torch.contiguous_format)
     return submit(
         tensor,
         lambda engine, to, x, dtype: engine.broadcast(to, x, root, name, dtype, needs_all=True),
