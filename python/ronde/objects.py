@@ -60,7 +60,7 @@ def _form() -> str:
 
 # A rank whose object cannot be packed takes part all the same: the others would wait, or take its next object
 # for this one. So what travels is a byte that says whether the rest is the object, or why there is none.
-_OBJECT, _TROUBLE = b"\0", b"\1"
+_OBJECT, _TROUBLE = 0, 1
 
 
 def _outgoing(obj: Any) -> tuple[npt.NDArray[np.uint8], Exception | None]:
@@ -68,15 +68,18 @@ def _outgoing(obj: Any) -> tuple[npt.NDArray[np.uint8], Exception | None]:
     _accepted_form()  # all ranks refuse before anything is sent
     trouble: Exception | None = None
     try:
-        message = _OBJECT + pack(obj).tobytes()
+        kind, content = _OBJECT, pack(obj)
     except Exception as error:
-        message, trouble = _TROUBLE + f"{type(error).__name__}: {error}".encode(), error
-    return np.frombuffer(bytearray(message), np.uint8), trouble
+        kind, trouble = _TROUBLE, error
+        content = np.frombuffer(f"{type(error).__name__}: {error}".encode(), np.uint8)
+    message = np.empty(1 + content.size, np.uint8)
+    message[0], message[1:] = kind, content
+    return message, trouble
 
 
 def _incoming(message: npt.NDArray[np.uint8], rank: int) -> Any:
     """The object of a rank. Raises `RondeError` if it could not be packed."""
-    if message[:1].tobytes() == _OBJECT:
+    if message[0] == _OBJECT:
         return unpack(message[1:])
     text = message[1:].tobytes().decode(errors="replace")
     raise RondeError(f"rank {rank} could not send its object: {text}")

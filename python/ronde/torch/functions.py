@@ -222,4 +222,4 @@ def allgather_object(
         rows, counts = _submit.allgather(torch.from_numpy(data), name, process_set).wait()
         return rows.numpy(), counts
 
-    return allgather_by(allgather, obj, process_set.ranks)
+    return allgather_by(allgather, obj, (process_set or global_process_set).ranks)
