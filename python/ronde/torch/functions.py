@@ -16,6 +16,7 @@ from ..objects import allgather_by, broadcast_by
 from ..process_set import ProcessSet
 from . import _submit
 from ._checks import communicator_in, require_initialized, require_tensor
+from ._handles import grouped
 from .process_sets import global_process_set
 
 __all__ = [
@@ -83,8 +84,7 @@ def _broadcast_all(named: Mapping[str, Tensor], root_rank: int) -> None:
         _submit.broadcast(tensor, True, root_rank, f"parameter {name}", global_process_set)
         for name, tensor in named.items()
     ]
-    for call in calls:
-        call.wait()
+    grouped(calls).wait()
 
 
 class _Sent(NamedTuple):
