@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -31,10 +31,7 @@ def pack(obj: Any) -> npt.NDArray[np.uint8]:
     Raises `RondeError` where `RONDE_OBJECTS` is "refuse", `TypeError` for what is not of JSON where it is
     "json".
     """
-    form = _form()
-    if form == "refuse":
-        raise RondeError("objects are refused: RONDE_OBJECTS is refuse on all ranks")
-    if form == "pickle":
+    if _accepted_form() == "pickle":
         return np.frombuffer(pickle.dumps(obj), np.uint8)
     try:
         return np.frombuffer(json.dumps(obj).encode(), np.uint8)
@@ -47,11 +44,81 @@ def unpack(data: npt.NDArray[np.uint8]) -> Any:
     return json.loads(data.tobytes()) if _form() == "json" else pickle.loads(data.tobytes())
 
 
+def _accepted_form() -> str:
+    form = _form()
+    if form == "refuse":
+        raise RondeError("objects are refused: RONDE_OBJECTS is refuse on all ranks")
+    return form
+
+
 def _form() -> str:
     if context.is_initialized():
         return context.world().settings.objects
     form: str = settings.VARIABLES["objects"].default
     return form
+
+
+# A rank whose object cannot be packed takes part all the same: the others would wait, or take its next object
+# for this one. So what travels is a byte that says whether the rest is the object, or why there is none.
+_OBJECT, _TROUBLE = 0, 1
+
+
+def _outgoing(obj: Any) -> tuple[npt.NDArray[np.uint8], Exception | None]:
+    """What travels, and why the object does not, to be raised when this rank has taken part."""
+    _accepted_form()  # all ranks refuse before anything is sent
+    trouble: Exception | None = None
+    try:
+        kind, content = _OBJECT, pack(obj)
+    except Exception as error:
+        kind, trouble = _TROUBLE, error
+        content = np.frombuffer(f"{type(error).__name__}: {error}".encode(), np.uint8)
+    message = np.empty(1 + content.size, np.uint8)
+    message[0], message[1:] = kind, content
+    return message, trouble
+
+
+def _incoming(message: npt.NDArray[np.uint8], rank: int) -> Any:
+    """The object of a rank. Raises `RondeError` if it could not be packed."""
+    if message[0] == _OBJECT:
+        return unpack(message[1:])
+    text = message[1:].tobytes().decode(errors="replace")
+    raise RondeError(f"rank {rank} could not send its object: {text}")
+
+
+def broadcast_by(
+    broadcast: Callable[[npt.NDArray[np.uint8 | np.int64], str], Any], obj: Any, root_rank: int
+) -> Any:
+    """The object of a rank of the job. `broadcast` gives an array of the root to all, in place; it is called
+    twice, and told what this is."""
+    is_root = context.rank() == root_rank
+    message, trouble = _outgoing(obj if is_root else None)
+    length = np.array([message.size], np.int64)
+    broadcast(length, "its length")
+    if not is_root:
+        message = np.empty(length[0], np.uint8)
+    broadcast(message, "the object")
+    if trouble:
+        raise trouble
+    return obj if is_root and _form() == "pickle" else _incoming(message, root_rank)
+
+
+def allgather_by(
+    allgather: Callable[[npt.NDArray[np.uint8]], tuple[npt.NDArray[np.uint8], list[int]]],
+    obj: Any,
+    ranks: Sequence[int],
+) -> list[Any]:
+    """The objects of these ranks of the job. `allgather` gives the rows of all, and how many are whose."""
+    message, trouble = _outgoing(obj)
+    rows, lengths = allgather(message)
+    if trouble:
+        raise trouble
+    ends = np.cumsum(lengths)
+    # A rank that has joined has none.
+    return [
+        _incoming(rows[end - n : end], rank)
+        for rank, n, end in zip(ranks, lengths, ends, strict=True)
+        if n
+    ]
 
 
 @overload
@@ -88,18 +155,19 @@ def broadcast_object(
         root_rank: a rank of the job.
         name: shown in errors, and compared between the ranks.
         process_set: the ranks that take part; None for all.
+
+    Raises:
+        RondeError: the root could not pack its object, and raises its own error; or `RONDE_OBJECTS` is
+            "refuse".
     """
     communicator = communicator_of(process_set)
-    root = root_of(root_rank, process_set)
-    is_root = communicator.rank == root
-    packed = pack(obj if is_root else None)
-    length = np.array([packed.size])
-    call = _core.Call("broadcast_object", name_of(name), root=int(root_rank))
-    communicator.broadcast(length, root, call=call)
-    data = packed.copy() if is_root else np.empty(length[0], np.uint8)
-    call = _core.Call("broadcast_object, the object", name_of(name))
-    communicator.broadcast(data, root, call=call)
-    return obj if is_root and _form() == "pickle" else unpack(data)
+    root, label = root_of(root_rank, process_set), name_of(name)
+
+    def broadcast(data: npt.NDArray[np.uint8 | np.int64], what: str) -> None:
+        call = _core.Call(f"broadcast_object, {what}", label, root=int(root_rank))
+        communicator.broadcast(data, root, call=call)
+
+    return broadcast_by(broadcast, obj, root_rank)
 
 
 def allgather_object(
@@ -109,14 +177,15 @@ def allgather_object(
 
     They travel as in `broadcast_object`, whose arguments these are. Ranks that are in `join` have
     none.
+
+    Raises:
+        RondeError: a rank could not pack its object, and raises its own error; or `RONDE_OBJECTS` is
+            "refuse".
     """
-    packed = pack(obj)
-    call = _core.Call("allgather_object", name_of(name))
     communicator = communicator_of(process_set)
-    data, lengths = communicator.allgather(packed, call=call)
-    ends = np.cumsum(lengths)
-    # A rank that has joined has none.
-    return [unpack(data[end - n : end]) for n, end in zip(lengths, ends, strict=True) if n]
+    call = _core.Call("allgather_object", name_of(name))
+    ranks = (process_set or global_process_set).ranks
+    return allgather_by(lambda data: communicator.allgather(data, call=call), obj, ranks)
 
 
 def broadcast_parameters(

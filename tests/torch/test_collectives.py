@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from functools import reduce
 from typing import Any
@@ -12,6 +13,8 @@ from ranks import on_ranks
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 import ronde.torch as hvd  # noqa: E402
+from ronde.handles import Handle  # noqa: E402
+from ronde.torch import _handles  # noqa: E402
 
 FLOATING = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
@@ -91,10 +94,12 @@ def test_factors() -> None:
         y = hvd.allreduce(x, op=hvd.Sum, prescale_factor=0.5, postscale_factor=4.0)
         same(y, (2 * total).to(dtype))
         same(hvd.allreduce(x, prescale_factor=0.5, postscale_factor=4.0), total.to(dtype))
+        y = hvd.allreduce(x, op=hvd.Sum, prescale_factor=0.3, postscale_factor=0.7)
+        torch.testing.assert_close(y, (0.21 * total).to(dtype))
     for dtype in INTEGERS:  # each is multiplied in float64 and rounded toward zero
         x = torch.tensor([3, 5, 7], dtype=dtype)
-        y = hvd.allreduce(x, op=hvd.Sum, prescale_factor=0.5, postscale_factor=1.5)
-        same(y, torch.tensor([int(1.5 * 2 * n) for n in (1, 2, 3)], dtype=dtype))
+        y = hvd.allreduce(x, op=hvd.Sum, prescale_factor=0.3, postscale_factor=1.7)
+        same(y, torch.tensor([int(1.7 * 2 * n) for n in (0, 1, 2)], dtype=dtype))
         y = hvd.allreduce(x, postscale_factor=0.4)
         same(y, torch.tensor([int(0.4 * n) for n in (3, 5, 7)], dtype=dtype))
     negative = torch.tensor([-3])
@@ -143,7 +148,7 @@ def test_compression() -> None:
     same(a, torch.tensor([2.0, 6.0]))
     same(b, torch.tensor([2.0]))
     y = hvd.allreduce(x, name="grad", compression="bf16")  # Ronde's: inside a machine all is exact
-    torch.testing.assert_close(y, x, rtol=2**-8, atol=0)
+    same(y, x)
     raises(ValueError, lambda: hvd.reducescatter(x, compression="bf16"), "Compression")
 
 
@@ -316,7 +321,8 @@ def test_wrong_splits() -> None:
         ([1.5, 2.5], "whole numbers"),
         (3, "whole numbers"),
         ([3, 2], "4 rows"),
-        ([-1, 5], "4 rows"),
+        ([-1, 5], "negative"),
+        ([-1, 3], "negative"),
     ]:
         raises(ValueError, lambda splits=splits: hvd.alltoall(x, splits), text)
     raises(ValueError, lambda: hvd.alltoall(torch.ones(3)), "splits")
@@ -378,13 +384,61 @@ def test_handles() -> None:
     assert hvd.synchronize(handle) is None
     assert hvd.synchronize(10**9) is None
     raises(ValueError, lambda: hvd.poll(handle))
+
+
+def unwritten() -> list[Any]:
+    """Two that are reduced in place in a copy of them, and one that is not; their sums are 2."""
+    integers = torch.full((2,), 4) * hvd.rank()  # of which the average is taken
+    return [torch.ones(4, 2).t(), torch.ones(2), integers]
+
+
+def submitted(xs: list[Any]) -> list[int]:
+    ops = [hvd.Sum if x.is_floating_point() else hvd.Average for x in xs]
+    return [
+        hvd.allreduce_async_(x, name=f"in place {i}", op=op)
+        for i, (x, op) in enumerate(zip(xs, ops, strict=True))
+    ]
+
+
+@on_ranks(2)
+def test_what_is_in_place_when_poll_returns_true() -> None:
+    xs = unwritten()
+    for handle, x in zip(submitted(xs), xs, strict=True):
+        while not hvd.poll(handle):
+            pass
+        assert (x == 2).all()
+        assert hvd.synchronize(handle) is x
+
+
+@on_ranks(2)
+def test_handles_that_are_dropped() -> None:
+    """Their calls complete all the same, and write what is in place while others are submitted."""
     hvd.allreduce_async(torch.ones(2), name="dropped")
-    hvd.barrier()
-    dropped = torch.ones(2)
-    hvd.allreduce_async_(dropped, name="dropped in place", op=hvd.Sum)
-    hvd.allreduce(dropped.clone(), name="another")
-    while dropped[0] != 2.0:  # it completes all the same
-        hvd.allreduce(torch.ones(1))
+    xs = unwritten()
+    submitted(xs)
+    left = torch.ones(1)
+    while left.item():  # on any rank
+        unready = sum(int((x != 2).any()) for x in xs)
+        left = hvd.synchronize(hvd.allreduce_async(torch.full((1,), unready), op=hvd.Sum))
+
+
+@on_ranks(1)
+def test_a_wait_that_is_interrupted_can_be_repeated() -> None:
+    class Call:
+        done = waited = False
+
+        def wait(self, timeout: float | None = None) -> str:
+            if not self.waited:
+                self.waited = True
+                raise KeyboardInterrupt
+            self.done = True
+            return "result"
+
+    handle = _handles.enter(Handle(Call()))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        hvd.synchronize(handle)
+    assert hvd.synchronize(handle) == "result"
+    assert hvd.synchronize(handle) is None
 
 
 @on_ranks(2)
@@ -460,9 +514,63 @@ def test_wrong_arguments() -> None:
     x = torch.ones(2)
     raises(ValueError, lambda: hvd.broadcast(x, 2), "root_rank")
     raises(ValueError, lambda: hvd.broadcast(x, -1), "root_rank")
-    raises(TypeError, lambda: hvd.allreduce(x, op="sum"))
-    raises(TypeError, lambda: hvd.allreduce(x, name=3))
+    for call in (hvd.allreduce, hvd.reducescatter, hvd.allreduce_async_, hvd.reducescatter_async):
+        for wrong in ("sum", 0):
+            raises(ValueError, lambda call=call, wrong=wrong: call(x, op=wrong), "hvd.Sum")
+    raises(ValueError, lambda: hvd.reducescatter(x, op=None), "hvd.Sum")
+    raises(ValueError, lambda: hvd.allreduce(x, compression=3), "compression")
+    raises(ValueError, lambda: hvd.allreduce([1.0], compression=hvd.Compression.fp16), "Tensor")
+    for call in (hvd.allreduce, hvd.allgather, hvd.alltoall, hvd.reducescatter):
+        raises(ValueError, lambda call=call: call(x, name=3), "name")
+    raises(ValueError, lambda: hvd.broadcast(x, 0, name=3), "name")
+    raises(ValueError, lambda: hvd.grouped_allreduce([x], name=3), "name")
+    same(hvd.allreduce(x, compression=None), x)
     hvd.allreduce(x)  # nothing was sent
+
+
+@on_ranks(2)
+def test_a_wrong_tensor_of_a_group_keeps_all_of_it_back() -> None:
+    x = torch.ones(2)
+    wrong = torch.ones(2, dtype=torch.uint64)
+    raises(ValueError, lambda: hvd.grouped_allreduce_([x, wrong], name="g"), "uint64")
+    raises(ValueError, lambda: hvd.grouped_allreduce_async([x, wrong], name="g"), "uint64")
+    raises(ValueError, lambda: hvd.grouped_allreduce([x, x.int()], op=hvd.Adasum, name="g"))
+    negative = torch.full((2,), 1j).conj().imag
+    raises(ValueError, lambda: hvd.grouped_allreduce_([x, negative], name="g"), "read only")
+    for scatter in (hvd.grouped_reducescatter, hvd.grouped_reducescatter_async):
+        raises(ValueError, lambda scatter=scatter: scatter([x, x[0]], name="g"), "dimension")
+    # Nothing is under way that has one of these names.
+    hvd.grouped_allreduce_([x, 3 * x], name="g", op=hvd.Sum)
+    same(x, torch.full((2,), 2.0))
+    same(hvd.grouped_reducescatter([x, x], name="g")[1], x[:1])
+
+
+@on_ranks(2)
+def test_a_group_that_fails_has_completed() -> None:
+    rank = hvd.rank()
+    large = torch.ones(200_000)
+    x = torch.ones(2 + rank, 2 + rank)
+    raises(hvd.HorovodInternalError, lambda: hvd.grouped_allreduce([x, large], name="g"), "rank")
+    raises(hvd.HorovodInternalError, lambda: hvd.grouped_allgather([x, large], name="g"), "rank")
+    # So the names are free at once.
+    same(hvd.grouped_allreduce([large[:2], large], name="g")[1], large)
+    same(hvd.grouped_allgather([large[:2], large], name="g")[1], torch.ones(400_000))
+
+
+@on_ranks(2)
+def test_copies_of_operations() -> None:
+    average, total, adasum = (copy.deepcopy(op) for op in (hvd.Average, hvd.Sum, hvd.Adasum))
+    x = torch.tensor([3, 5])
+    same(hvd.allreduce(x, op=average), x)
+    same(hvd.reducescatter(x, op=average), x[hvd.rank() :][:1])
+    raises(RuntimeError, lambda: hvd.reducescatter(x.float(), op=adasum), "Adasum")
+    raises(ValueError, lambda: hvd.allreduce(x, op=adasum), "floating")
+    ones = torch.ones(2, 2)
+    mean = hvd.sparse_allreduce_async(ones.to_sparse(), "mean", average)
+    same(hvd.synchronize(mean).to_dense(), ones)
+    y = torch.ones(2, requires_grad=True)
+    hvd.reducescatter(y, op=total).sum().backward()
+    same(y.grad, torch.full((2,), 2.0))
 
 
 @on_ranks(2, 3)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import ronde
@@ -56,6 +56,8 @@ def test_parameters() -> None:
             lambda net: net.named_parameters(),
             lambda net: list(net.state_dict().items()),
             lambda net: dict(reversed(net.state_dict().items())),
+            lambda net: list(net.state_dict().values()),
+            lambda net: net.parameters(),
         ]:
             net = model(hvd.rank())
             hvd.broadcast_parameters(make(net), root_rank=root)
@@ -80,7 +82,7 @@ def test_parameters_that_differ() -> None:
     ]:
         with pytest.raises(hvd.HorovodInternalError, match=text):
             hvd.broadcast_parameters(mine, 0)
-    for wrong in (3, [torch.ones(2)], {"a": 3}, [("a", None)]):
+    for wrong in (3, torch.ones(2), [3], {"a": 3}, [("a", None)], [("a",), ("b",)]):
         with pytest.raises(ValueError, match="params"):
             hvd.broadcast_parameters(wrong, 0)
     with pytest.raises(ValueError, match="root_rank"):
@@ -152,14 +154,24 @@ def test_the_state_of_every_optimizer() -> None:
                 if rank == 0:
                     equal(before["state"], optimizer.state_dict()["state"])
                 same_everywhere(optimizer.state_dict())
-                hvd.broadcast_parameters(enumerate_named(parameters), 0)
+                hvd.broadcast_parameters(parameters, 0)
                 stepped(optimizer, 1)  # and it goes on alike
                 same_everywhere([p.detach() for p in parameters])
                 same_everywhere(optimizer.state_dict())
 
 
-def enumerate_named(tensors: list[Any]) -> list[tuple[str, Any]]:
-    return [(str(i), x) for i, x in enumerate(tensors)]
+class Moments(NamedTuple):
+    count: int
+    mean: Any
+
+
+@on_ranks(2)
+def test_options_that_are_tuples() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    [group] = optimizer.param_groups
+    group["own"] = [Moments(hvd.rank(), torch.full((1,), float(hvd.rank()))), (2, None)]
+    hvd.broadcast_optimizer_state(optimizer, 0)
+    equal(optimizer.param_groups[0]["own"], [Moments(0, torch.zeros(1)), (2, None)])
 
 
 @on_ranks(2)
@@ -215,6 +227,33 @@ def test_objects() -> None:
         hvd.broadcast_object(1, root_rank=size)
 
 
+@on_ranks(2)
+def test_objects_that_cannot_be_sent() -> None:
+    """Every rank raises an error, and takes part: the next objects are those of the next calls."""
+    rank = hvd.rank()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    if rank == 1:
+        optimizer.param_groups[0]["own"] = lambda: 0
+    unsent = (lambda: 0) if rank == 1 else 0
+    for call in [
+        lambda: hvd.broadcast_object(unsent, 1),
+        lambda: hvd.broadcast_object(unsent, 1, name="named"),
+        lambda: hvd.allgather_object(unsent),
+        lambda: hvd.broadcast_optimizer_state(optimizer, 1),
+        lambda: ronde.broadcast_object(unsent, 1),
+        lambda: ronde.allgather_object(unsent),
+    ]:
+        with pytest.raises(Exception) as caught:
+            call()
+        if rank == 1:
+            assert not isinstance(caught.value, hvd.HorovodInternalError)
+        else:
+            assert isinstance(caught.value, hvd.HorovodInternalError)
+            assert "rank 1 could not send its object: " in str(caught.value)
+        assert hvd.broadcast_object({"lr": rank}, 1) == {"lr": 1}
+    assert ronde.broadcast_object(rank, 1) == 1 and ronde.allgather_object(rank) == [0, 1]
+
+
 @on_ranks(1)
 def test_one_rank_by_itself() -> None:
     x = torch.tensor([1, -3, 5])
@@ -245,7 +284,7 @@ def test_who_is_who() -> None:
     assert hvd.local_size() == size and hvd.local_rank() == hvd.rank()
     assert hvd.cross_size() == 1 and hvd.cross_rank() == 0
     assert hvd.is_homogeneous() is True
-    assert hvd.mpi_threads_supported() in (True, False)
+    assert isinstance(hvd.mpi_threads_supported(), bool)
     assert hvd.allgather_object(hvd.rank()) == list(range(size))
 
 
@@ -344,7 +383,7 @@ assert (world.rank(), world.size(), world.included()) == (None, None, None)
 assert not hvd.is_initialized()
 assert hvd.mpi_built() and hvd.mpi_enabled()
 assert not any([hvd.gloo_built(), hvd.gloo_enabled(), hvd.ddl_built(), hvd.ccl_built(), hvd.rocm_built()])
-assert isinstance(hvd.nccl_built(), int) and hvd.cuda_built() in (True, False)
+assert isinstance(hvd.nccl_built(), int) and isinstance(hvd.cuda_built(), bool)
 assert issubclass(hvd.HorovodInternalError, RuntimeError)
 hvd.shutdown()
 """
@@ -352,6 +391,32 @@ hvd.shutdown()
 
 def test_before_init_all_raise_an_error() -> None:
     alone(BEFORE)
+
+
+FORBIDDEN = """
+import os
+import torch
+import ronde.torch as hvd
+hvd.init()
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+calls = [lambda: hvd.broadcast_optimizer_state(optimizer, 0)]
+if os.environ["RONDE_OBJECTS"] == "refuse":
+    calls += [lambda: hvd.broadcast_object(1), lambda: hvd.allgather_object(1)]
+else:
+    assert hvd.broadcast_object((1, 2)) == [1, 2]
+for call in calls:
+    try:
+        call()
+    except hvd.HorovodInternalError as error:
+        assert "RONDE_OBJECTS" in str(error), error
+    else:
+        raise AssertionError("it raises nothing")
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "refuse"])
+def test_objects_that_are_forbidden(form: str) -> None:
+    alone(FORBIDDEN, RONDE_OBJECTS=form)
 
 
 VARIABLES = """

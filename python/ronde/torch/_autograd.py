@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import context
+from ..handles import Handle
 from ..process_set import ProcessSet
 from ..reductions import Average, Op, Sum
 from . import _submit
 from ._checks import communicator_in
+from ._handles import grouped
 
 __all__ = ["Reducing", "allgather", "allreduce", "alltoall", "broadcast", "reducescatter"]
 
@@ -48,13 +50,17 @@ def _unnamed(tensors: Tensors) -> Names:
 def allreduce(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
     if _differentiable(tensors):
         return Allreduce.apply(how, names, *tensors)  # type: ignore[no-any-return]
-    named = zip(tensors, names, strict=True)
-    calls = [_submit.allreduce(x, False, how.op, name, *how[1:]) for x, name in named]
-    return [call.wait() for call in calls]
+    return _results(_submit.allreduces(tensors, False, how.op, names, *how[1:]))
+
+
+def _results(calls: Sequence[Handle[Any]]) -> Sequence[Any]:
+    """Of all, and no error before all have completed: the ranks go on together."""
+    return [calls[0].wait()] if len(calls) == 1 else grouped(calls).wait()
 
 
 class Allreduce(torch.autograd.Function):
-    """Its gradient is reduced in the same way."""
+    """Its gradient is reduced in the same way, without compression of Ronde: its residuals belong to the
+    call of its name."""
 
     @staticmethod
     def forward(ctx: Any, how: Reducing, names: Names, *tensors: Tensor) -> Tensors:
@@ -63,7 +69,8 @@ class Allreduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensors:
-        return None, None, *allreduce(gradients, _unnamed(gradients), ctx.how)
+        how = ctx.how._replace(compression=None)
+        return None, None, *allreduce(gradients, _unnamed(gradients), how)
 
 
 def reducescatter(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
@@ -72,9 +79,7 @@ def reducescatter(tensors: Tensors, names: Names, how: Reducing) -> Tensors:
     op, factors, process_set, compression = how
     if compression is not None:
         raise ValueError("reducescatter takes no compression of Ronde; use hvd.Compression")
-    named = zip(tensors, names, strict=True)
-    calls = [_submit.reducescatter(x, op, name, factors, process_set) for x, name in named]
-    return [call.wait() for call in calls]
+    return _results(_submit.reducescatters(tensors, op, names, factors, process_set))
 
 
 class Reducescatter(torch.autograd.Function):
@@ -90,7 +95,7 @@ class Reducescatter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensors:
         op, (before, after), process_set, _ = ctx.how
-        factor = before * after * (process_set.size() if op is Sum else 1)
+        factor = before * after * (process_set.size() if op == Sum else 1)
         gathered = allgather(gradients, _unnamed(gradients), process_set)
         return None, None, *(gradient * factor for gradient in gathered)
 
@@ -106,8 +111,7 @@ def _gathered(
 ) -> tuple[Tensors, list[list[int]]]:
     """The rows of all ranks, and how many came from each."""
     named = zip(tensors, names, strict=True)
-    calls = [_submit.allgather(x, name, process_set) for x, name in named]
-    results = [call.wait() for call in calls]
+    results = _results([_submit.allgather(x, name, process_set) for x, name in named])
     return tuple(rows for rows, _ in results), [counts for _, counts in results]
 
 

@@ -21,6 +21,8 @@ __all__ = [
     "listed",
     "op_of",
     "require_initialized",
+    "require_name",
+    "require_op",
     "require_tensor",
     "rows_for_ranks",
 ]
@@ -68,6 +70,19 @@ def require_tensor(tensor: Any, what: str = "tensor") -> None:
     raise ValueError(f"{what}: this tensor is on {tensor.device}; copy it to the CPU first")
 
 
+def require_name(name: Any) -> None:
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"name must be a string, not {name!r}")
+
+
+def require_op(op: Any) -> None:
+    if not isinstance(op, Op):
+        raise ValueError(
+            "op must be hvd.Average, hvd.Sum, hvd.Min, hvd.Max, hvd.Product or hvd.Adasum, "
+            f"not {op!r}"
+        )
+
+
 def listed(tensors: Any) -> list[Any]:
     """The tensors of a group, all of which are as they must be."""
     if isinstance(tensors, torch.Tensor) or not isinstance(tensors, Iterable):
@@ -111,6 +126,8 @@ def rows_for_ranks(tensor: Any, splits: Any, size: int) -> list[int]:
         ) from None
     if len(counts) != size:
         raise ValueError(f"splits has {len(counts)} entries for {size} ranks")
-    if min(counts) < 0 or sum(counts) > rows:
+    if min(counts) < 0:
+        raise ValueError(f"splits {counts} must not be negative")
+    if sum(counts) > rows:
         raise ValueError(f"splits {counts} ask for more than the {rows} rows of the tensor")
     return counts

@@ -1,10 +1,16 @@
-"""Handles of asynchronous calls: whole numbers, as those of Horovod."""
+"""Handles of asynchronous calls: whole numbers, as those of Horovod.
+
+A call keeps its tensors until somebody has waited for it, or `shutdown`: its number could still be asked for.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
+
+import torch
 
 from .. import _core
 from ..handles import Handle
@@ -14,23 +20,47 @@ __all__ = ["converted", "enter", "forget", "grouped", "poll", "synchronize"]
 T = TypeVar("T")
 
 _calls: dict[int, Handle[Any]] = {}  # by their numbers, until somebody has waited for them
+
+# Those of them whose results can be made once they have completed. With GPUs results are made in the order of
+# the stream on which somebody waits for them.
+_unfinished: dict[int, Handle[Any]] = {}
+
 _next_number = itertools.count()
 
 
 def enter(call: Handle[Any]) -> int:
     """The number by which `synchronize` finds a call."""
+    _finish_oldest()
     number = next(_next_number)
     _calls[number] = call
+    if not torch.cuda.is_initialized():
+        _unfinished[number] = call
     return number
+
+
+def _finish_oldest() -> None:
+    """Makes results of two calls at most, for which perhaps nobody waits: so those in place are written."""
+    for number, call in list(itertools.islice(_unfinished.items(), 2)):
+        if not call._call.done:
+            return
+        _finish(number, call)
+
+
+def _finish(number: int, call: Handle[Any]) -> None:
+    """Makes the result of a call that has completed."""
+    _unfinished.pop(number, None)
+    with suppress(Exception):  # synchronize raises it
+        _ = call.result
 
 
 def forget() -> None:
     """At the end of a job."""
     _calls.clear()
+    _unfinished.clear()
 
 
 def converted(call: Handle[Any], convert: Callable[[Any], T]) -> Handle[T]:
-    """The same call, whose result is converted once it has ended."""
+    """The same call, whose result is converted once it has completed."""
     return Handle(call._call, lambda result: convert(call._converted(result)))
 
 
@@ -41,7 +71,9 @@ def grouped(calls: Sequence[Handle[T]]) -> Handle[tuple[T, ...]]:
 
 
 def poll(handle: int) -> bool:
-    """Return whether an asynchronous call has ended. It does not wait.
+    """Return whether an asynchronous call has completed. It does not wait.
+
+    Where it has, what is in place has been written; where CUDA is in use only `synchronize` is sure to do so.
 
     Args:
         handle: what the call has returned.
@@ -52,11 +84,17 @@ def poll(handle: int) -> bool:
     call = _calls.get(handle)
     if call is None:
         raise ValueError(f"there is no call of handle {handle!r}, or synchronize has returned it")
-    return call.done()
+    if not call.done():
+        return False
+    if handle in _unfinished:
+        _finish(handle, call)
+    return True
 
 
 def synchronize(handle: int | Callable[[], Any]) -> Any:
-    """Wait for the end of an asynchronous call, and return its result.
+    """Wait until an asynchronous call has completed, and return its result.
+
+    Every call should be waited for: its tensors are kept until then.
 
     Args:
         handle: what the call has returned.
@@ -71,5 +109,12 @@ def synchronize(handle: int | Callable[[], Any]) -> Any:
     """
     if callable(handle):
         return handle()
-    call = _calls.pop(handle, None)
-    return None if call is None else call.wait()
+    call = _calls.get(handle)
+    if call is None:
+        return None
+    try:
+        return call.wait()
+    finally:
+        if call._call.done:  # and not interrupted
+            _calls.pop(handle, None)
+            _unfinished.pop(handle, None)

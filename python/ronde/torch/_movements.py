@@ -36,7 +36,8 @@ def allgather(
 ) -> Tensor:
     """Join the tensors of all ranks along the first dimension, in the order of the ranks.
 
-    Its gradient is averaged, and each rank takes that of its rows.
+    Its gradient is averaged, and each rank takes that of its rows. `requires_grad` must be the same on all
+    ranks.
 
     Args:
         tensor: its first dimension may differ between ranks; the other dimensions and the dtype may
@@ -60,7 +61,7 @@ def allgather_async(
     """Submit an allgather. The arguments are those of `allgather`.
 
     Returns:
-        A handle for `synchronize` and `poll`. Until it has ended the tensor must not be changed.
+        A handle for `synchronize` and `poll`. Until it has completed the tensor must not be changed.
     """
     return enter(_rows(_submit.allgather(tensor, name, process_set)))
 
@@ -107,7 +108,8 @@ def broadcast(
 ) -> Tensor:
     """Return the tensor of `root_rank`, as a new tensor.
 
-    Its gradient is averaged, and goes to the root.
+    Its gradient is averaged, and goes to the root. `requires_grad` must be the same on all ranks, though only
+    the root gets a gradient.
 
     Args:
         tensor: of the same shape and dtype on all ranks. Only the values of the root count.
@@ -154,7 +156,7 @@ def broadcast_async_(
     name: str | None = None,
     process_set: ProcessSet = global_process_set,
 ) -> int:
-    """Submit a broadcast in place, as `broadcast_async` does. Until it has ended the tensor must not be
+    """Submit a broadcast in place, as `broadcast_async` does. Until it has completed the tensor must not be
     changed.
     """
     return enter(_submit.broadcast(tensor, True, root_rank, name, process_set))
@@ -168,7 +170,8 @@ def alltoall(
 ) -> Any:
     """Send rows of a tensor to all ranks, the first `splits[0]` of them to rank 0 and so on.
 
-    Its gradient goes back the same way.
+    Its gradient goes back the same way. `requires_grad` must be the same on all ranks. Rows for a rank that
+    is in `join` are lost.
 
     Args:
         tensor: of at least one dimension. Without `splits` its rows must divide by the number of ranks.
@@ -198,7 +201,7 @@ def alltoall_async(
 
     Returns:
         A handle, for which `synchronize` returns the pair of the rows and how many came from each rank.
-        Until it has ended the tensor must not be changed.
+        Until it has completed the tensor must not be changed.
     """
     return enter(_submit.alltoall(tensor, splits, name, process_set))
 
@@ -206,8 +209,9 @@ def alltoall_async(
 def join(device: int = -1) -> int:
     """Say that this rank has no more data, and return when all ranks have said so.
 
-    Until then it takes part in the allreduces of the others with zeros; averages divide by the number of
-    all ranks. allgather and broadcast raise an error on the others meanwhile.
+    Until then it takes part in the allreduces of the others with what changes nothing: zeros for a sum, say.
+    Averages divide by the number of all ranks. allgather and broadcast raise an error on the others
+    meanwhile. alltoall and reducescatter do not: what they have for this rank is lost, and it sends nothing.
 
     Args:
         device: without meaning: Ronde finds where the tensors of the others are.

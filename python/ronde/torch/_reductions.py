@@ -13,7 +13,7 @@ from ..process_set import ProcessSet
 from ..reductions import Adasum, Average, Max, Min, Op, Product, Sum
 from . import _autograd, _submit
 from ._autograd import Reducing
-from ._checks import listed, op_of
+from ._checks import listed, op_of, require_tensor
 from ._handles import enter, grouped
 from .compression import Compression
 from .process_sets import global_process_set
@@ -52,17 +52,19 @@ def allreduce(
 ) -> Tensor:
     """Reduce a tensor over all ranks, and return the result as a new tensor. All ranks get the same bits.
 
-    Its gradient is reduced in the same way.
+    Its gradient is reduced in the same way, without Ronde's compression. `requires_grad` must be the same on
+    all ranks.
 
     Args:
         tensor: of the same shape and dtype on all ranks: bool, integers, float16, bfloat16, float32 or
-            float64; on the CPU or a GPU of CUDA.
+            float64; on the CPU or a CUDA GPU.
         average: deprecated; True for `op=Average`, False for `op=Sum`.
         name: by which the ranks know the call, with its kind and process set; by default they count those
             without a name.
         compression: `Compression.fp16` say, or what `ronde.allreduce` takes.
         op: `Average` by default, `Sum`, `Min`, `Max`, `Product`, or `Adasum` (floating types only). The
-            average of integers is rounded toward zero; that of bools is true where all are.
+            average of integers is rounded toward zero; that of bools is true where all are. Integers of
+            64 bits are added in 64 bits: where their sum does not fit the result is wrong.
         prescale_factor: multiplies the tensor before the reduction. Integers are multiplied in float64, and
             rounded toward zero.
         postscale_factor: multiplies the result, in the same way.
@@ -105,7 +107,7 @@ def allreduce_async(
     """Submit an allreduce. The arguments are those of `allreduce`.
 
     Returns:
-        A handle for `synchronize` and `poll`. Until it has ended the tensor must not be changed.
+        A handle for `synchronize` and `poll`. Until it has completed the tensor must not be changed.
     """
     factors = prescale_factor, postscale_factor
     call = _submit.allreduce(tensor, False, op_of(op, average), name, factors, process_set)
@@ -121,7 +123,11 @@ def allreduce_async_(
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
 ) -> int:
-    """Submit an allreduce in place, as `allreduce_async` does."""
+    """Submit an allreduce in place, as `allreduce_async` does.
+
+    Some tensors are written only when `synchronize` returns, or `poll` returns True: those that are not
+    contiguous, and averages of integers.
+    """
     factors = prescale_factor, postscale_factor
     return enter(_submit.allreduce(tensor, True, op_of(op, average), name, factors, process_set))
 
@@ -156,10 +162,16 @@ def _reduced(
     how: Reducing,
 ) -> list[Tensor]:
     """All of them. Compression of Ronde is a part of the reduction; other comes before it and after it."""
-    if compression is Compression.none:
+    if compression is None or compression is Compression.none:
         return list(reduce(tensors, names, how))
     if isinstance(compression, (str, Method)):
         return list(reduce(tensors, names, how._replace(compression=compression)))
+    if not hasattr(compression, "compress"):
+        raise ValueError(
+            f"compression must be one of hvd.Compression or of Ronde, not {compression!r}"
+        )
+    for tensor in tensors:
+        require_tensor(tensor)
     pairs = [compression.compress(tensor) for tensor in tensors]
     reduced = reduce([tensor for tensor, _ in pairs], names, how)
     return [compression.decompress(x, ctx) for x, (_, ctx) in zip(reduced, pairs, strict=True)]
@@ -218,8 +230,8 @@ def _grouped(
     tensors: Iterable[Tensor], in_place: bool, name: str | None, how: Reducing
 ) -> Handle[tuple[Tensor, ...]]:
     found = listed(tensors)
-    named = zip(found, _submit.names(name, len(found)), strict=True)
-    return grouped([_submit.allreduce(x, in_place, how.op, name, *how[1:]) for x, name in named])
+    names = _submit.names(name, len(found))
+    return grouped(_submit.allreduces(found, in_place, how.op, names, *how[1:]))
 
 
 def reducescatter(
@@ -234,7 +246,8 @@ def reducescatter(
     """Reduce a tensor over all ranks, cut the result along its first dimension, and return the part of
     this rank. Lower ranks get a row more where the rows do not divide.
 
-    Its gradient is gathered, times the factors, and times the number of ranks for `Sum`.
+    Its gradient is gathered, times the factors, and times the number of ranks for `Sum`. `requires_grad` must
+    be the same on all ranks. The part of a rank that is in `join` is lost.
 
     Args:
         tensor: of at least one dimension, of the same shape and dtype on all ranks.
@@ -261,7 +274,7 @@ def reducescatter_async(
     """Submit a reducescatter. The arguments are those of `reducescatter`.
 
     Returns:
-        A handle for `synchronize` and `poll`. Until it has ended the tensor must not be changed.
+        A handle for `synchronize` and `poll`. Until it has completed the tensor must not be changed.
     """
     factors = prescale_factor, postscale_factor
     return enter(_submit.reducescatter(tensor, op, name, factors, process_set))
@@ -302,8 +315,6 @@ def grouped_reducescatter_async(
         A handle, for which `synchronize` returns the tuple of the parts.
     """
     found = listed(tensors)
+    names = _submit.names(name, len(found))
     factors = prescale_factor, postscale_factor
-    named = zip(found, _submit.names(name, len(found)), strict=True)
-    return enter(
-        grouped([_submit.reducescatter(x, op, name, factors, process_set) for x, name in named])
-    )
+    return enter(grouped(_submit.reducescatters(found, op, names, factors, process_set)))

@@ -15,12 +15,12 @@ from ..handles import Handle
 from ..reductions import Adasum, Average, Op, Sum
 from ._checks import FLOATING
 
-__all__ = ["Factors", "is_rounded", "rounded"]
+__all__ = ["Factors", "is_rounded", "require_rounded", "rounded"]
 
 Factors = tuple[float, float]  # before the reduction, and after it
 
-# In which they are added, so that the sum fits where the average does. Bools are counted: in the end 0 is
-# false.
+# In which they are added, so that the sum fits where the average does; but for int64, whose sums wrap. Bools
+# are counted: in the end 0 is false.
 _WIDE = {
     **dict.fromkeys((torch.bool, torch.int8, torch.int16, torch.uint8, torch.uint16), torch.int32),
     **dict.fromkeys((torch.int32, torch.int64, torch.uint32), torch.int64),
@@ -28,7 +28,14 @@ _WIDE = {
 
 
 def is_rounded(tensor: Tensor, op: Op, factors: Factors) -> bool:
-    return tensor.dtype not in FLOATING and (op is Average or op is Adasum or factors != (1.0, 1.0))
+    return tensor.dtype not in FLOATING and (op in (Average, Adasum) or factors != (1.0, 1.0))
+
+
+def require_rounded(tensor: Tensor, op: Op) -> None:
+    if tensor.dtype not in _WIDE:
+        raise ValueError(f"torch does not compute with {tensor.dtype}; convert the tensor first")
+    if op == Adasum:
+        raise ValueError(f"Adasum needs a floating type, not {tensor.dtype}")
 
 
 def rounded(
@@ -39,13 +46,9 @@ def rounded(
     communicator: _core.Communicator,
     scatters: bool,
 ) -> Handle[Tensor]:
-    """An allreduce, or a reducescatter."""
-    if tensor.dtype not in _WIDE:
-        raise ValueError(f"torch does not compute with {tensor.dtype}; convert the tensor first")
-    if op is Adasum:
-        raise ValueError(f"Adasum needs a floating type, not {tensor.dtype}")
+    """An allreduce, or a reducescatter, of what `require_rounded` lets through."""
     before, after = factors
-    size = communicator.size if op is Average else 1
+    size = communicator.size if op == Average else 1
     counts = tensor.detach().to(_WIDE[tensor.dtype])
     if before != 1.0:
         counts = (counts.double() * before).to(counts.dtype)
@@ -59,7 +62,7 @@ def rounded(
 
     # The ranks must agree on all that the core does not see.
     detail = f"rounded {op} of {tensor.dtype}, prescale={before}, postscale={after}"
-    engine, core_op = context.world().engine, Sum if op is Average else op
+    engine, core_op = context.world().engine, Sum if op == Average else op
     seen = view(counts, "tensor")
     if scatters:
         call = engine.reducescatter(

@@ -12,6 +12,7 @@ from ..process_set import ProcessSet
 from ..reductions import Average, Op, Sum
 from . import _submit
 from ._checks import FLOATING, communicator_in
+from ._handles import grouped
 from .process_sets import global_process_set
 
 __all__ = ["sparse_allreduce_async"]
@@ -41,21 +42,21 @@ def sparse_allreduce_async(
         raise ValueError("sparse_allreduce_async needs a tensor of layout torch.sparse_coo")
     if op not in (Average, Sum):
         raise ValueError(f"sparse_allreduce_async can do hvd.Average and hvd.Sum, not {op}")
-    if op is Average and tensor.dtype not in FLOATING:
+    if op == Average and tensor.dtype not in FLOATING:
         raise ValueError(f"sparse_allreduce_async can average floating types, not {tensor.dtype}")
     mine = tensor.detach().coalesce()
     sent = mine.indices().t(), mine.values(), torch.tensor([[*tensor.shape, int(op)]])
     named = zip(sent, _submit.names(name, len(sent)), strict=True)
-    calls = [_submit.allgather(part, label, process_set) for part, label in named]
+    call = grouped([_submit.allgather(part, label, process_set) for part, label in named])
 
     def result() -> Tensor:
-        indices, values, all_shapes = (call.wait()[0] for call in calls)
+        indices, values, all_shapes = (rows for rows, _ in call.wait())
         if (all_shapes != all_shapes[0]).any():
             different = [
                 (f"{Op(op)} of shape {tuple(shape)}") for *shape, op in all_shapes.tolist()
             ]
             raise MismatchError(f"sparse_allreduce_async {name!r}: the ranks call {different}")
-        if op is Average:
+        if op == Average:
             values = values / size
         # Positions have been checked where they come from.
         return torch.sparse_coo_tensor(indices.t(), values, tensor.shape, check_invariants=False)

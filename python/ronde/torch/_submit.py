@@ -5,6 +5,7 @@ Synchronous functions submit too, and wait: so calls with a name may come in any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,20 +19,64 @@ from ..handles import _submit as submit
 from ..handles import _written as written
 from ..process_set import ProcessSet
 from ..reductions import Adasum, Op
-from ._checks import communicator_in, require_tensor, rows_for_ranks
+from ._checks import (
+    communicator_in,
+    require_name,
+    require_op,
+    require_tensor,
+    rows_for_ranks,
+)
 from ._handles import converted
-from ._rounded import Factors, is_rounded, rounded
+from ._rounded import Factors, is_rounded, require_rounded, rounded
 
-__all__ = ["allgather", "allreduce", "alltoall", "broadcast", "names", "reducescatter"]
+__all__ = [
+    "allgather",
+    "allreduce",
+    "allreduces",
+    "alltoall",
+    "broadcast",
+    "names",
+    "reducescatter",
+    "reducescatters",
+]
 
 NONE: Factors = (1.0, 1.0)
 
 
 def names(name: str | None, count: int) -> list[str | None]:
     """Of the tensors of a group."""
+    require_name(name)
     if name is None:
         return [None] * count
     return [f"{name_of(name)}[{i}]" for i in range(count)]
+
+
+def allreduces(
+    tensors: Sequence[Tensor],
+    in_place: bool,
+    op: Op,
+    names: Sequence[str | None],
+    factors: Factors,
+    process_set: ProcessSet,
+    compression: Any = None,
+) -> list[Handle[Tensor]]:
+    """Of a group. All of them are looked at before anything is submitted."""
+    if len(tensors) > 1:
+        for tensor in tensors:
+            _require_reducible(tensor, op, factors)
+            if in_place and tensor.is_neg():
+                raise ValueError("a tensor is read only, and this operation works in place")
+    return [
+        allreduce(tensor, in_place, op, name, factors, process_set, compression)
+        for tensor, name in zip(tensors, names, strict=True)
+    ]
+
+
+def _require_reducible(tensor: Tensor, op: Op, factors: Factors) -> None:
+    require_tensor(tensor)
+    require_op(op)
+    if is_rounded(tensor, op, factors):
+        require_rounded(tensor, op)
 
 
 def allreduce(
@@ -44,7 +89,8 @@ def allreduce(
     compression: Any = None,
 ) -> Handle[Tensor]:
     communicator = communicator_in(process_set)
-    require_tensor(tensor)
+    require_name(name)
+    _require_reducible(tensor, op, factors)
     if is_rounded(tensor, op, factors):
         call = rounded(tensor, op, name, factors, communicator, scatters=False)
         return converted(call, partial(_copy_to, tensor)) if in_place else call
@@ -73,18 +119,39 @@ def _copy_to(tensor: Tensor, values: Tensor) -> Tensor:
     return tensor
 
 
-def reducescatter(
-    tensor: Tensor, op: Op, name: str | None, factors: Factors, process_set: ProcessSet
-) -> Handle[Tensor]:
-    communicator = communicator_in(process_set)
-    require_tensor(tensor)
-    if op is Adasum:
+def reducescatters(
+    tensors: Sequence[Tensor],
+    op: Op,
+    names: Sequence[str | None],
+    factors: Factors,
+    process_set: ProcessSet,
+) -> list[Handle[Tensor]]:
+    """Of a group, in the same way."""
+    for tensor in tensors if len(tensors) > 1 else ():
+        _require_scatterable(tensor, op, factors)
+    return [
+        reducescatter(tensor, op, name, factors, process_set)
+        for tensor, name in zip(tensors, names, strict=True)
+    ]
+
+
+def _require_scatterable(tensor: Tensor, op: Op, factors: Factors) -> None:
+    if op == Adasum:
         raise RuntimeError(
             "reducescatter cannot do op=hvd.Adasum, whose coefficients are those of whole tensors; use "
             "hvd.allreduce and take your part of its result"
         )
+    _require_reducible(tensor, op, factors)
     if tensor.dim() == 0:
         raise ValueError("reducescatter needs a tensor of at least one dimension")
+
+
+def reducescatter(
+    tensor: Tensor, op: Op, name: str | None, factors: Factors, process_set: ProcessSet
+) -> Handle[Tensor]:
+    communicator = communicator_in(process_set)
+    require_name(name)
+    _require_scatterable(tensor, op, factors)
     if is_rounded(tensor, op, factors):
         return rounded(tensor, op, name, factors, communicator, scatters=True)
     return reducescatter_async(
@@ -103,13 +170,15 @@ def reducescatter(
 def broadcast(
     tensor: Tensor, in_place: bool, root_rank: int, name: str | None, process_set: ProcessSet
 ) -> Handle[Tensor]:
-    communicator_in(process_set)
+    communicator = communicator_in(process_set)
+    require_name(name)
     require_tensor(tensor)
     root = root_of(root_rank, process_set)
     if in_place:
         _note_change(tensor)
     else:
-        tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+        fresh = torch.clone if communicator.rank == root else torch.empty_like
+        tensor = fresh(tensor.detach(), memory_format=torch.contiguous_format)
     return submit(
         tensor,
         lambda engine, to, x, dtype: engine.broadcast(to, x, root, name, dtype, needs_all=True),
@@ -122,8 +191,9 @@ def broadcast(
 def allgather(
     tensor: Tensor, name: str | None, process_set: ProcessSet
 ) -> Handle[tuple[Tensor, list[int]]]:
-    """Its result are the rows of all ranks, and how many came from each."""
+    """Its result is the rows of all ranks, and how many came from each."""
     communicator_in(process_set)
+    require_name(name)
     require_tensor(tensor)
     return submit(
         tensor,
@@ -136,8 +206,9 @@ def allgather(
 def alltoall(
     tensor: Tensor, splits: Any, name: str | None, process_set: ProcessSet
 ) -> Handle[tuple[Tensor, Tensor]]:
-    """Its result are the rows that came, and how many from each rank."""
+    """Its result is the rows that came, and how many from each rank."""
     communicator = communicator_in(process_set)
+    require_name(name)
     require_tensor(tensor)
     rows = rows_for_ranks(tensor, splits, communicator.size)
     sent = tensor.detach()[: sum(rows)]

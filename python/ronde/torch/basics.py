@@ -51,7 +51,7 @@ def init(
 
     Args:
         comm: ranks of MPI's world, or an mpi4py communicator. MPI's world by default. All of its
-            ranks must call it, and no others.
+            ranks must call it, and no others. A list is sorted: for another order pass a communicator.
         process_sets: sets to add at once, as `add_process_set` does. "dynamic" is Horovod's word for
             what always holds here: that sets may be added later.
 
@@ -70,15 +70,17 @@ def init(
     ]
     with from_horovod() as taken:
         own = _communicator_of(comm)
-        context.init(comm if own is None else own, process_sets=sets)
-    if own is not None:
-        own.Free()  # Ronde has made a duplicate
+        try:
+            context.init(comm if own is None else own, process_sets=sets)
+        finally:
+            if own is not None:
+                own.Free()  # Ronde has made a duplicate
     for name, (value, theirs) in taken.items() if context.rank() == 0 else ():
         _log.warning("%s is taken as %s=%s", theirs, name, value)
 
 
 def _communicator_of(comm: Any) -> Any:
-    """A new one of these ranks of MPI's world; None if it was no list of ranks."""
+    """A new one of these ranks of MPI's world, in their order; None if it was no list of ranks."""
     if comm is None or hasattr(comm, "Get_rank"):
         return None
     ranks = ProcessSet(comm).ranks

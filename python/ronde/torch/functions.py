@@ -11,10 +11,12 @@ from torch import Tensor
 
 from .. import _core, context
 from .._calls import root_of
-from ..objects import pack, unpack
+from ..errors import RondeError
+from ..objects import allgather_by, broadcast_by
 from ..process_set import ProcessSet
 from . import _submit
-from ._checks import communicator_in, require_tensor
+from ._checks import communicator_in, require_initialized, require_tensor
+from ._handles import grouped
 from .process_sets import global_process_set
 
 __all__ = [
@@ -34,12 +36,13 @@ def broadcast_parameters(
     """Give all ranks the parameters of `root_rank`, in place.
 
     Args:
-        params: `model.state_dict()`, `model.named_parameters()`, or other names and tensors. Names,
-            shapes and dtypes must be the same on all ranks.
+        params: `model.state_dict()`, `model.named_parameters()`, other names and tensors, or tensors
+            alone, whose names are their positions. Names, shapes and dtypes must be the same on all
+            ranks.
         root_rank: a rank of the job.
 
     Raises:
-        ValueError: what is given are no names and tensors, two have one name, or before `init`.
+        ValueError: what is given are no tensors, two have one name, or before `init`.
         HorovodInternalError: names, shapes or dtypes differ between the ranks.
     """
     named = _named(params)
@@ -51,11 +54,14 @@ def broadcast_parameters(
 def _named(params: Any) -> dict[str, Tensor]:
     if isinstance(params, Mapping):
         params = params.items()
-    pairs = list(params) if isinstance(params, Iterable) else [params]
-    if not all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs):
+    plain = isinstance(params, Tensor) or not isinstance(params, Iterable)
+    pairs = [params] if plain else list(params)
+    if not plain and not any(isinstance(item, tuple) for item in pairs):
+        pairs = [(str(i), tensor) for i, tensor in enumerate(pairs)]
+    if not all(isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) for x in pairs):
         raise ValueError(
-            "params must be a dictionary of tensors, or pairs of names and tensors, as of "
-            f"model.named_parameters(), not {type(params).__name__}"
+            "params must be a dictionary of tensors, pairs of names and tensors, as of "
+            f"model.named_parameters(), or a list of tensors, not {type(params).__name__}"
         )
     named: dict[str, Tensor] = {}
     for name, tensor in pairs:
@@ -78,8 +84,7 @@ def _broadcast_all(named: Mapping[str, Tensor], root_rank: int) -> None:
         _submit.broadcast(tensor, True, root_rank, f"parameter {name}", global_process_set)
         for name, tensor in named.items()
     ]
-    for call in calls:
-        call.wait()
+    grouped(calls).wait()
 
 
 class _Sent(NamedTuple):
@@ -105,10 +110,18 @@ def broadcast_optimizer_state(
 
     Raises:
         ValueError: this is no optimizer, or before `init`.
-        HorovodInternalError: the optimizers of the ranks have other classes or numbers of parameters.
+        HorovodInternalError: the optimizers of the ranks have other classes or numbers of parameters, the
+            root's state cannot be pickled, or `RONDE_OBJECTS` is not "pickle".
     """
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer must be one of torch, not {type(optimizer).__name__}")
+    require_initialized()
+    form = context.world().settings.objects
+    if form != "pickle":
+        raise RondeError(
+            f"broadcast_optimizer_state needs pickle, and RONDE_OBJECTS is {form} on all ranks; "
+            "give the tensors of optimizer.state_dict() to broadcast_parameters"
+        )
     groups = [group["params"] for group in optimizer.param_groups]
     detail = f"{type(optimizer).__name__} of {list(map(len, groups))} parameters"
     _agree("broadcast_optimizer_state", root_rank, detail)
@@ -152,7 +165,8 @@ def _mapped(value: Any, kind: type[T], replace: Callable[[T], Any]) -> Any:
     if isinstance(value, dict):
         return {key: _mapped(each, kind, replace) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(each, kind, replace) for each in value)
+        mapped = [_mapped(each, kind, replace) for each in value]
+        return type(value)(*mapped) if hasattr(value, "_fields") else type(value)(mapped)
     return value
 
 
@@ -172,18 +186,20 @@ def broadcast_object(
         root_rank: a rank of the job, in the process set.
         name: by which the ranks know the call.
         process_set: the ranks that take part.
+
+    Raises:
+        ValueError: an argument is wrong, a call of this name is under way, or before `init`.
+        HorovodInternalError: the root could not pack its object, and raises its own error; the ranks
+            describe the call differently, one has failed, or is in `join`; or `RONDE_OBJECTS` is "refuse".
     """
     communicator_in(process_set)
-    is_root = context.rank() == root_rank
-    data = _packed(obj) if is_root else torch.empty(0)
-    length = torch.tensor([data.numel()])
-    _submit.broadcast(length, True, root_rank, name and f"{name}, its length", process_set).wait()
-    if not is_root:
-        data = torch.empty(int(length), dtype=torch.uint8)
-    _submit.broadcast(data, True, root_rank, name, process_set).wait()
-    if is_root and context.world().settings.objects == "pickle":
-        return obj
-    return unpack(data.numpy())
+    root_of(root_rank, process_set)
+
+    def broadcast(data: Any, what: str) -> None:
+        label = name and f"{name}, {what}"
+        _submit.broadcast(torch.from_numpy(data), True, root_rank, label, process_set).wait()
+
+    return broadcast_by(broadcast, obj, root_rank)
 
 
 def broadcast_object_fn(
@@ -200,9 +216,10 @@ def allgather_object(
 
     They travel as in `broadcast_object`, whose arguments these are.
     """
-    rows, counts = _submit.allgather(_packed(obj), name, process_set).wait()
-    return [unpack(part.numpy()) for part in rows.split(counts)]
+    communicator_in(process_set)
 
+    def allgather(data: Any) -> tuple[Any, list[int]]:
+        rows, counts = _submit.allgather(torch.from_numpy(data), name, process_set).wait()
+        return rows.numpy(), counts
 
-def _packed(obj: Any) -> Tensor:
-    return torch.from_numpy(pack(obj).copy())
+    return allgather_by(allgather, obj, (process_set or global_process_set).ranks)

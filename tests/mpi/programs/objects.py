@@ -37,6 +37,9 @@ if form == "json":
     pair = ronde.broadcast_object((1, 2) if rank == 0 else None)
     assert pair == [1, 2]  # at the root too: all ranks get the same
     refused(lambda: ronde.allgather_object(Loud()), TypeError, "RONDE_OBJECTS is json")
+    mine = Loud() if rank == 0 else None
+    error = TypeError if rank == 0 else ronde.RondeError
+    refused(lambda: ronde.broadcast_object(mine), error, "RONDE_OBJECTS is json")
 if form == "pickle":
     ronde.allgather_object(Loud())
 ronde.broadcast_parameters({"w": np.ones(3)})  # arrays are no objects

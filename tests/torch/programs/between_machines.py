@@ -74,11 +74,20 @@ def do_compressors_learn() -> None:
         assert loss < 0.3, (compression, loss)
 
 
+def are_gradients_of_compressed_sums_exact() -> None:
+    """As what a compressor leaves out of a call without a name would belong to no call."""
+    x = torch.linspace(-1, 1, 1000).requires_grad_()
+    weights = torch.linspace(0, 3, 1000) ** (1 + ronde.rank())
+    (hvd.allreduce(x, name="compressed", compression="int4") * weights).sum().backward()
+    torch.testing.assert_close(x.grad, hvd.allreduce(weights))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     ronde.init()
     do_buckets_change_bits()
     is_feedback_kept()
     do_compressors_learn()
+    are_gradients_of_compressed_sums_exact()
     ronde.barrier()
     print(f"rank {ronde.rank()} is done", flush=True)
