@@ -229,6 +229,21 @@ def test_a_rank_without_any_backward() -> None:
 
 
 @on_ranks(2)
+def test_a_rank_without_backward_after_gradients_were_dropped() -> None:
+    [w] = params((3,))
+    optimizer = distributed([w])
+    give(w, 1.0)
+    optimizer.synchronize()
+    optimizer.zero_grad()
+    for _ in range(2):
+        if ronde.rank() == 0:
+            w.sum().backward()
+        optimizer.step()
+        require(w, 0.5)
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
 def test_frozen_parameters() -> None:
     a, b = params((3,), (4,))
     b.requires_grad_(False)
@@ -245,6 +260,30 @@ def test_frozen_parameters() -> None:
                 assert param.grad is None
         optimizer.step()
         optimizer.zero_grad()
+
+
+@on_ranks(2)
+def test_gradients_that_a_frozen_parameter_has_kept() -> None:
+    """They stay, and what the bucket holds does not grow."""
+    a, b = params((3,), (4,))
+    optimizer = distributed([a, b], op=ronde.Sum)
+    give(torch.cat([a, b]), 1.0)
+    optimizer.step()
+    b.requires_grad_(False)
+    for _ in range(3):
+        a.grad = None
+        give(a, 2.0)
+        require(a, 2 * mean(2.0))
+        require(b, 2 * mean(1.0))
+        optimizer.step()
+    optimizer.zero_grad()
+    for _ in range(140):  # a float32 would be infinite by then
+        give(a, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    b.requires_grad_(True)
+    give(torch.cat([a, b]), 1.0)
+    require(b, 2 * mean(1.0))
 
 
 @on_ranks(2)

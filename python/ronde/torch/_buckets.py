@@ -75,10 +75,9 @@ class Bucket:
             start += size
 
     def await_all(self, passes: int) -> None:
-        """At the beginning of a pass: those that have not come so many times are to come."""
-        self.awaited = {
-            each for each in self.gradients if each.param.requires_grad and each.passes < passes
-        }
+        """At the beginning of a pass: those that have not come so many times are to come, frozen ones as
+        well. So what is reduced early is new in every part."""
+        self.awaited = {each for each in self.gradients if each.passes < passes}
 
     @property
     def views(self) -> list[torch.Tensor]:

@@ -168,6 +168,7 @@ class Reducer(Way):
                 "call optimizer.synchronize() first"
             )
         self._final.clear()
+        self._is_reduced = False
         for gradient in self.gradients:
             gradient.passes = 0
 
