@@ -153,6 +153,30 @@ def test_zeroing_between_backward_and_step() -> None:
 
 
 @on_ranks(2)
+def test_steps_that_a_scaler_skips() -> None:
+    """Clipping by value makes an overflow finite, and the scaler has seen it before."""
+    clippings: list[Callable[[Any], Any]] = [
+        lambda _: None,
+        lambda w: nn.utils.clip_grad_value_(w, 1.0),
+        lambda w: nn.utils.clip_grad_norm_(w, 1.0),
+    ]
+    for clip in clippings:
+        [w] = params((3,))
+        optimizer = distributed([w])
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for step in range(3):
+            optimizer.zero_grad()
+            scale = float("inf") if step == 1 and ronde.rank() == 1 else 1.0
+            scaler.scale(w.sum() * scale).backward()
+            scaler.unscale_(optimizer)
+            clip([w])
+            scaler.step(optimizer)
+            scaler.update()
+        assert optimizer._ronde.way.step == 2
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
 def test_the_loss_of_a_closure_is_averaged() -> None:
     [w] = params((3,))
     optimizer = distributed([w])
@@ -350,6 +374,49 @@ def test_several_optimizers() -> None:
     give(a, 1.0)
     require(a, mean(1.0))
     first.step()
+
+
+@on_ranks(2, 3)
+def test_several_optimizers_whose_gradients_some_ranks_have() -> None:
+    a, b, c = params((3,), (4,), (5,))
+    optimizers = [distributed([each]) for each in (a, b)]
+    optimizers.append(distributed([c], backward_passes_per_step=2))
+    for step in range(4):
+        mine = [[a, b], [b], [a, c], []][(ronde.rank() + step) % 4]
+        if mine:
+            sum((param * 1.0).sum() for param in mine).backward()
+        if step % 2:
+            optimizers.reverse()
+        for optimizer in optimizers:
+            optimizer.step()
+        for param, member in ((a, (0, 2)), (b, (0, 1)), (c, (2,))):
+            count = sum((rank + step) % 4 in member for rank in range(ronde.size()))
+            if count:
+                torch.testing.assert_close(param.grad, torch.full_like(param, count / ronde.size()))
+            else:
+                assert param.grad is None
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+
+
+@on_ranks(3)
+def test_optimizers_of_sets_that_overlap() -> None:
+    """They have numbers of their own in each set."""
+    sets = [ronde.add_process_set([0, 1]), ronde.add_process_set([1, 2])]
+    weights = params((3,), (4,), (5,))
+    for members, w in zip([*sets, hvd.global_process_set], weights, strict=True):
+        if not members.included():
+            continue
+        optimizer = distributed([w], process_set=members)
+        for _ in range(2):
+            give(w, 1.0)
+            torch.testing.assert_close(
+                w.grad, torch.full_like(w, sum(members.ranks) / members.size() + 1)
+            )
+            optimizer.step()
+            optimizer.zero_grad()
+    for members in sets:
+        ronde.remove_process_set(members)
 
 
 @on_ranks(2)

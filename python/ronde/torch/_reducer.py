@@ -28,6 +28,7 @@ from ..reductions import Average, Max
 from ._buckets import Bucket, Gradient, partition
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
+from ._peers import Peers
 from ._sparse import start_sparse
 from ._way import Way
 
@@ -47,12 +48,14 @@ class Reducer(Way):
     def __init__(
         self,
         name: str,
+        peers: Peers,
         reduction: Reduction,
         carrier: Carrier,
         passes_per_step: int,
         sparse_as_dense: bool,
     ) -> None:
         self.name = name
+        self._peers = peers
         self.reduction = reduction
         self.carrier = carrier
         self.passes_per_step = passes_per_step
@@ -68,6 +71,7 @@ class Reducer(Way):
         self._is_reduced = False  # whether there was a reduction since the last step
         # The reduced gradients that wait for the step. To add to them would be wrong.
         self._final: dict[Gradient, torch.Tensor] = {}
+        self._versions: dict[Gradient, int] = {}  # theirs after the reduction
 
     def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None:
         this = weakref.ref(self)
@@ -129,12 +133,18 @@ class Reducer(Way):
                     _once(following, self.await_end)
             return
         self._graph_task = -1
-        if any(each.passes >= self.passes_per_step for each in self.gradients):
-            self.reduce()
+        if self.is_ready():
+            self._peers.reduce(self)
+
+    def is_ready(self) -> bool:
+        """Whether gradients have come as often as they are to be added up."""
+        return any(each.passes >= self.passes_per_step for each in self.gradients)
 
     def _is_waiting(self) -> bool:
         if any(bucket.finish for bucket in self.buckets):
             return True
+        if any(grad._version != self._versions[each] for each, grad in self._final.items()):
+            return False
         values = map(_values, self._final.values())
         return bool(self._final) and all(bool(torch.isfinite(each).all()) for each in values)
 
@@ -145,7 +155,7 @@ class Reducer(Way):
     def finish(self) -> None:
         """Reduces what a pass has left over, or what other ranks have if there was none."""
         if not self._is_reduced or any(each.passes for each in self.gradients):
-            self.reduce()
+            self._peers.reduce(self)
 
     def before_step(self) -> None:
         self.is_stepping = True
@@ -159,8 +169,9 @@ class Reducer(Way):
         self._is_reduced = False
 
     def before_zero_grad(self) -> None:
-        """Raises `AssertionError` if reduced gradients wait for a step. Those that are not finite do not: a
-        `GradScaler` skips them."""
+        """Raises `AssertionError` if reduced gradients wait for a step. Those that are not finite do not,
+        as a `GradScaler` skips them; nor do those that the caller has changed, as by clipping: the scaler
+        may have seen them before. It changes them without a new version, so both are looked at."""
         if not self.is_stepping and self._is_waiting():
             raise AssertionError(
                 "optimizer.zero_grad() was called after loss.backward() but before optimizer.step() or "
@@ -179,7 +190,7 @@ class Reducer(Way):
         return handles.allreduce_async(own, Average, name, process_set=process_set).wait()
 
     def reduce(self) -> None:
-        """Reduces all that has come on any rank since the last reduction."""
+        """Reduces on all ranks what has come on any rank since the last reduction."""
         try:
             with torch.no_grad():
                 self._reduce()
@@ -222,6 +233,7 @@ class Reducer(Way):
                 gradient.param.grad = gradient.view
             assert gradient.param.grad is not None
             self._final[gradient] = gradient.param.grad
+        self._versions = {each: grad._version for each, grad in self._final.items()}
 
     def _agree(self) -> npt.NDArray[np.uint8]:
         """The kind of each gradient, on any rank."""

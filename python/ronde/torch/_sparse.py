@@ -39,7 +39,7 @@ def start_sparse(
     to = reduction.process_set
     all_indices = handles.allgather_async(indices, f"{name}, indices", process_set=to)
     all_values = handles.allgather_async(values, f"{name}, values", process_set=to)
-    share = to.size() if reduction.op is Average else 1
+    share = to.size() if reduction.op == Average else 1
     factor = reduction.postscale_factor / share
 
     def finish() -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 import warnings
 from collections import Counter
@@ -17,13 +16,12 @@ from ..process_set import ProcessSet, global_process_set
 from ..reductions import Adasum, Average, Op, Sum
 from ._adasum import Deltas
 from ._carriers import Reduction, carrier_of
+from ._peers import peers_of
 from ._reducer import Reducer
 from ._way import Way
 from .compression import Compression
 
 __all__ = ["DistributedOptimizer"]
-
-_numbers = itertools.count()  # of the optimizers of this process
 
 
 def DistributedOptimizer(
@@ -93,13 +91,14 @@ def DistributedOptimizer(
         )
     if op not in (Average, Sum, Adasum):
         raise ValueError(f"op must be Average, Sum or Adasum, not {op!r}")
-    if gradient_predivide_factor != 1.0 and op is not Average:
+    if gradient_predivide_factor != 1.0 and op != Average:
         raise ValueError("gradient_predivide_factor not supported with op != Average")
     members = set_of(process_set)
     names = _Names(optimizer, named_parameters)
     found = list(names.of(optimizer.param_groups, 0))
     grouped = _groups(groups or num_groups, [param for _, param in found])
-    number = next(_numbers)
+    peers = peers_of(members)
+    number = peers.number()
     name = f"DistributedOptimizer {number}" if number else "DistributedOptimizer"
     factors = 1.0 / gradient_predivide_factor, float(gradient_predivide_factor)
     reduction = Reduction(op, *factors, members)
@@ -108,11 +107,11 @@ def DistributedOptimizer(
     members._require()
     way = Way()
     if members.included():
-        way = (
-            Deltas(name, reduction, carrier)
-            if op is Adasum
-            else Reducer(name, reduction, carrier, passes, sparse_as_dense)
-        )
+        if op == Adasum:
+            way = Deltas(name, reduction, carrier)
+        else:
+            way = Reducer(name, peers, reduction, carrier, passes, sparse_as_dense)
+            peers.enter(number, way)
     way.add((label, param, grouped.get(id(param))) for label, param in found)
     _become_distributed(optimizer, _State(way, names))
     return optimizer
