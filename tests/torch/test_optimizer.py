@@ -462,6 +462,28 @@ def test_sparse_gradients() -> None:
             optimizer.zero_grad()
 
 
+@on_ranks(2)
+def test_gradients_that_are_sparse_on_some_ranks() -> None:
+    """They are sparse then, but for those that have been dense."""
+    for groups in (None, 1):
+        w, other = nn.Parameter(torch.zeros(6, 2)), nn.Parameter(torch.zeros(2))
+        optimizer = distributed([w, other], groups=groups)
+        for step, is_dense in enumerate([False, False, True, False, False]):
+            loss = nn.functional.embedding(torch.tensor([1, 1, 4]), w, sparse=True).sum()
+            if is_dense or ronde.rank() == 1:
+                loss = w.sum() * 2.0  # on one rank dense
+            (loss + other.sum()).backward()
+            assert w.grad.is_sparse == (step < 2)
+            expected = torch.full((6, 2), 2.0 if is_dense else 1.0)
+            if not is_dense:
+                expected[1] += 1.0
+                expected[4] += 0.5
+            assert torch.equal(w.grad.to_dense(), expected)
+            require(other, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 @on_ranks(3)
 def test_a_process_set() -> None:
     """Ranks outside step by their own gradients."""

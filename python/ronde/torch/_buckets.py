@@ -26,7 +26,7 @@ Finish = Callable[[], None]  # waits for a reduction, whose result is then in th
 class Gradient:
     """What is known of the gradient of a parameter."""
 
-    __slots__ = ("bucket", "group", "name", "number", "param", "passes", "view")
+    __slots__ = ("bucket", "group", "is_dense", "name", "number", "param", "passes", "view")
 
     def __init__(self, param: torch.Tensor, name: str, number: int, group: int | None) -> None:
         self.param = param
@@ -34,6 +34,7 @@ class Gradient:
         self.number = number  # among all parameters
         self.group = group  # of those that share a bucket
         self.passes = 0  # in which it has come, since the last reduction
+        self.is_dense = False  # has been so on all ranks, and is made so from then on
         self.bucket: Bucket | None = None
         self.view: torch.Tensor | None = None
 

@@ -104,10 +104,9 @@ class Reducer(Way):
             if is_last:
                 self._order.append(gradient)
             return
-        if grad.is_sparse:
-            if not self.sparse_as_dense:
-                return
-            gradient.param.grad = grad.to_dense()
+        if not gradient.is_dense:
+            return  # it may be sparse on another rank
+        self._make_dense(gradient)
         gradient.fill()
         if not is_last:
             return
@@ -230,6 +229,7 @@ class Reducer(Way):
             gradient.param.grad = finish()
         for gradient in came:
             if kinds[gradient.number] == _DENSE:
+                gradient.is_dense = True
                 gradient.param.grad = gradient.view
             assert gradient.param.grad is not None
             self._final[gradient] = gradient.param.grad
@@ -257,7 +257,7 @@ class Reducer(Way):
         grad = gradient.param.grad
         if gradient.passes == 0 or grad is None:
             return _NONE
-        if grad.is_sparse and not self.sparse_as_dense:
+        if grad.is_sparse and not (self.sparse_as_dense or gradient.is_dense):
             return _DENSE + int(grad.sparse_dim())
         return _DENSE
 
