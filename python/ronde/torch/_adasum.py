@@ -31,6 +31,11 @@ class Deltas(Way):
             number = len(self._deltas)
             self._deltas.append(Bucket([Gradient(param, name, number, None)]))
 
+    def reset(self) -> None:
+        self.step = 0
+        self._known = 0
+        self._before = []
+
     def before_step(self) -> None:
         if self._known != len(self._deltas):
             gradients = [each for delta in self._deltas for each in delta.gradients]

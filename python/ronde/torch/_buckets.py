@@ -33,6 +33,10 @@ class Gradient:
         self.name = name
         self.number = number  # among all parameters
         self.group = group  # of those that share a bucket
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing has come."""
         self.passes = 0  # in which it has come, since the last reduction
         self.is_dense = False  # has been so on all ranks, and is made so from then on
         self.bucket: Bucket | None = None

@@ -62,6 +62,9 @@ class Reducer(Way):
         self.sparse_as_dense = sparse_as_dense
         self.gradients: list[Gradient] = []
         self.groups: dict[int, list[Gradient]] = {}
+        self.reset()
+
+    def reset(self) -> None:
         self.buckets: list[Bucket] = []
         self.step = 0
         self._known = 0  # parameters that all ranks are known to have
@@ -72,6 +75,8 @@ class Reducer(Way):
         # The reduced gradients that wait for the step. To add to them would be wrong.
         self._final: dict[Gradient, torch.Tensor] = {}
         self._versions: dict[Gradient, int] = {}  # theirs after the reduction
+        for gradient in self.gradients:
+            gradient.reset()
 
     def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None:
         this = weakref.ref(self)

@@ -127,6 +127,11 @@ class _State:
         self.is_synchronized = False  # by hand
         self.has_warned = False
 
+    def reset(self) -> None:
+        """Begins anew after an error, on all ranks."""
+        self.is_synchronized = False
+        self.way.reset()
+
     def before_step(
         self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
