@@ -675,6 +675,33 @@ def test_hooks_of_a_step_run_once() -> None:
 
 
 @on_ranks(2)
+def test_a_step_that_calls_the_step_of_its_base() -> None:
+    """Hooks of both are called. An error in a step does not matter to the next."""
+
+    class Derived(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            if self.fails:
+                raise ArithmeticError
+            return super().step(closure)
+
+    for op, moved in ((ronde.Average, 3 * mean(1.0)), (ronde.Adasum, None)):
+        [w] = params((3,))
+        torch.optim.SGD([w], 1.0)  # from now on the base has hooks as well
+        optimizer = hvd.DistributedOptimizer(Derived([w], 1.0), op=op)
+        for optimizer.fails in (False, True, False, False):
+            give(w, 1.0)
+            if optimizer.fails:
+                with pytest.raises(ArithmeticError):
+                    optimizer.step()
+            else:
+                optimizer.step()
+            optimizer.zero_grad()
+        assert optimizer._ronde.way.step == (3 if op == ronde.Adasum else 4)
+        if moved is not None:
+            assert torch.equal(w.detach(), torch.full((3,), -moved))
+
+
+@on_ranks(2)
 def test_copies_are_ordinary_optimizers() -> None:
     [w] = params((3,))
     optimizer = hvd.DistributedOptimizer(torch.optim.Adam([w], 0.1, betas=(0.8, 0.9)))

@@ -44,8 +44,6 @@ class Deltas(Way):
         self._before = [delta.gradients[0].param.detach().clone() for delta in self._deltas]
 
     def after_step(self) -> None:
-        if not self._before:
-            return  # a step within a step, of a class that derives from another
         with torch.no_grad():
             for delta, before in zip(self._deltas, self._before, strict=True):
                 torch.sub(delta.gradients[0].param, before, out=delta.views[0])

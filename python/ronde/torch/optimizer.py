@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -126,6 +128,8 @@ class _State:
         self.synchronizes = True  # in `step`
         self.is_synchronized = False  # by hand
         self.has_warned = False
+        self._depth = 0  # of steps within steps, as of a class whose step calls that of its base
+        self._outer: FrameType | None = None  # where the outermost is called
 
     def reset(self) -> None:
         """Begins anew after an error, on all ranks."""
@@ -135,7 +139,12 @@ class _State:
     def before_step(
         self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A hook of the step."""
+        """A hook of the step, which torch calls for each class whose step is called in it."""
+        caller = sys._getframe(1)
+        if self._depth and _is_below(caller, self._outer):
+            self._depth += 1
+            return args, kwargs
+        self._depth, self._outer = 1, caller  # the one before may have raised an error
         if self.synchronizes:
             if self.is_synchronized and not self.has_warned:
                 self.has_warned = True
@@ -157,7 +166,16 @@ class _State:
         return (args[0], mean, *args[2:]), kwargs
 
     def after_step(self, *_: Any) -> None:
-        self.way.after_step()
+        self._depth -= 1
+        if self._depth == 0:
+            self._outer = None
+            self.way.after_step()
+
+
+def _is_below(frame: FrameType | None, outer: FrameType | None) -> bool:
+    while frame is not None and frame is not outer:
+        frame = frame.f_back
+    return frame is not None
 
 
 class _Mean:
