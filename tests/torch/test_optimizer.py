@@ -190,6 +190,9 @@ def test_the_loss_of_a_closure_is_averaged() -> None:
     assert float(optimizer.step(closure=lambda: (closure(), 2.0 * ronde.rank())[1])) == 1.0
     assert optimizer.step(lambda: (closure(), None)[1]) is None
     optimizer.zero_grad()
+    optimizer = distributed([w], op=ronde.Adasum)
+    assert float(optimizer.step(closure)) == (ronde.size() - 1) / 2
+    optimizer.zero_grad()
 
 
 @on_ranks(2)
@@ -748,7 +751,7 @@ def test_wrong_arguments() -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"op": ronde.Max}, ValueError, "op must be Average, Sum or Adasum"),
         ({"op": ronde.Sum, "gradient_predivide_factor": 2.0}, ValueError, "predivide"),
-        ({"backward_passes_per_step": 0}, ValueError, "must be > 0"),
+        ({"backward_passes_per_step": 0}, ValueError, "must be at least 1, not 0"),
         ({"backward_passes_per_step": 1.5}, TypeError, "whole number"),
         ({"groups": -1}, ValueError, "non-negative integer or a list of list"),
         ({"groups": [w]}, ValueError, "non-negative integer or a list of list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -35,6 +36,9 @@ class Deltas(Way):
         self.step = 0
         self._known = 0
         self._before = []
+
+    def mean_loss(self, loss: Any) -> Any:
+        return self.reduction.mean(loss, f"{self.name}, the loss of a closure")
 
     def before_step(self) -> None:
         if self._known != len(self._deltas):

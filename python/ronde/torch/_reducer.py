@@ -4,7 +4,8 @@ A *pass* is one `backward()`; there are `passes_per_step` passes to a reduction.
 each parameter brings its gradient into a bucket, and a bucket whose gradients have all come is submitted. At
 the end of the pass autograd calls `_at_end`, where the ranks tell each other which gradients they have, by
 the maximum of a byte for each, the *kind*: nothing, dense, or sparse in so many dimensions. What some rank
-has and this one has not is then reduced with zeros of this rank; what none has stays None.
+has and this one has not is then reduced with zeros of this rank; what none has stays None. Where there are
+several optimizers, the ranks agree before on which of them take part (`_peers`).
 
 Buckets are made where gradients come for the first time, in the order in which they came on rank 0.
 """
@@ -24,7 +25,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import context, handles
 from .._calls import communicator_of
 from ..errors import MismatchError, RondeError
-from ..reductions import Average, Max
+from ..reductions import Max
 from ._buckets import Bucket, Gradient, partition
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
@@ -188,10 +189,7 @@ class Reducer(Way):
             gradient.passes = 0
 
     def mean_loss(self, loss: Any) -> Any:
-        """What a closure has returned, averaged."""
-        own = loss.detach() if isinstance(loss, torch.Tensor) else float(loss)
-        name, process_set = f"{self.name}, the loss of a closure", self.reduction.process_set
-        return handles.allreduce_async(own, Average, name, process_set=process_set).wait()
+        return self.reduction.mean(loss, f"{self.name}, the loss of a closure")
 
     def reduce(self) -> None:
         """Reduces on all ranks what has come on any rank since the last reduction."""

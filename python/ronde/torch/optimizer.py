@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 import warnings
 from collections import Counter
@@ -14,10 +13,12 @@ from typing import Any
 import torch
 
 from .._calls import set_of
+from .._gradients import passes_of
 from ..process_set import ProcessSet, global_process_set
 from ..reductions import Adasum, Average, Op, Sum
 from ._adasum import Deltas
 from ._carriers import Reduction, carrier_of
+from ._checks import FLOATING
 from ._peers import peers_of
 from ._reducer import Reducer
 from ._way import Way
@@ -54,9 +55,13 @@ def DistributedOptimizer(
 
     A parameter without gradient on this rank contributes zeros where another rank has one; where none has,
     `.grad` stays None. Parameters may be frozen, unfrozen, and added by `add_param_group`, on all ranks
-    alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`. With `op=Adasum` each rank steps
-    by its own gradients, and the changes of the parameters are combined; a `GradScaler` would skip steps on
-    some ranks only then.
+    alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`. Each `.grad` is
+    a view of such a bucket, which the next pass writes to: clone what you keep. `detach_` cannot be called on
+    it. Several optimizers may have gradients of one loss, if all ranks make them in one order.
+
+    With `op=Adasum` each rank steps by its own gradients, and the changes of the parameters are combined.
+    `backward_passes_per_step`, `num_groups`, `groups` and `sparse_as_dense` have no effect then, passes are
+    not counted, and `zero_grad()` is always allowed. A `GradScaler` would skip steps on some ranks only.
 
         optimizer = hvd.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1))
 
@@ -105,7 +110,7 @@ def DistributedOptimizer(
     factors = 1.0 / gradient_predivide_factor, float(gradient_predivide_factor)
     reduction = Reduction(op, *factors, members)
     carrier = carrier_of(compression)
-    passes = _passes(backward_passes_per_step)
+    passes = passes_of(backward_passes_per_step)
     members._require()
     way = Way()
     if members.included():
@@ -212,7 +217,7 @@ class _Distributed:
 
     def set_backward_passes_per_step(self, passes: int) -> None:
         """From now on gradients of so many passes are added up before they are reduced."""
-        self._ronde.way.passes_per_step = _passes(passes)
+        self._ronde.way.passes_per_step = passes_of(passes)
 
     def zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """As of the optimizer. `AssertionError` between `backward()` and `step()`."""
@@ -277,15 +282,12 @@ class _Names:
                 f"{number}.{i}" for i in range(len(group["params"]))
             ]
             for name, param in zip(names, group["params"], strict=True):
-                if param.dtype not in _DTYPES:
+                if param.dtype not in FLOATING:
                     raise ValueError(
                         f"parameter {name} is of {param.dtype}; gradients of float16, bfloat16, float32 and "
                         "float64 can be reduced"
                     )
                 yield (self.given or {}).get(id(param), name), param
-
-
-_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def _checked(named: Iterable[tuple[str, torch.Tensor]]) -> dict[int, str]:
@@ -325,13 +327,3 @@ def _groups(groups: int | list[list[torch.Tensor]], params: list[torch.Tensor]) 
                     f"groups: a parameter is in groups {numbers[id(param)]} and {number}"
                 )
     return numbers
-
-
-def _passes(given: int) -> int:
-    try:
-        passes = operator.index(given)
-    except TypeError:
-        raise TypeError(f"backward_passes_per_step must be a whole number, not {given!r}") from None
-    if passes < 1:
-        raise ValueError("backward_passes_per_step must be > 0")
-    return passes
