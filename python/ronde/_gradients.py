@@ -239,7 +239,7 @@ def reducer(
     members.rank()  # raises where this rank is not a member
     return Reducer(
         op,
-        _passes(passes_per_step),
+        passes_of(passes_per_step),
         factor_of("prescale_factor", factors[0]),
         factor_of("postscale_factor", factors[1]),
         members,
@@ -249,7 +249,7 @@ def reducer(
     )
 
 
-def _passes(per_step: int) -> int:
+def passes_of(per_step: int) -> int:
     try:
         passes = operator.index(per_step)
     except TypeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -143,6 +143,44 @@ def test_run_survives_calls_that_differ() -> None:
 
     assert train(elastic.ObjectState(step=0)) == 1.0
     assert starts == [0, 0]
+
+
+def require_begins_anew(fail: Callable[[Any], None]) -> None:
+    """`fail` is called once, between `backward` and `step`."""
+    import ronde.torch as hvd
+
+    model = torch.nn.Linear(2, 1)
+    optimizer = hvd.DistributedOptimizer(torch.optim.SGD(model.parameters(), 0.1))
+    starts: list[int] = []
+
+    @elastic.run
+    def train(state: Any) -> None:
+        starts.append(state.step)
+        while state.step < 3:
+            model(torch.ones(1, 2)).sum().backward()
+            if len(starts) == 1 and state.step == 1:
+                fail(optimizer)
+            optimizer.step()
+            optimizer.zero_grad()
+            state.step += 1
+            state.commit()
+
+    before = ronde.broadcast_object(model.weight.tolist())
+    train(elastic.TorchState(model, optimizer, step=0))
+    assert len(starts) == 2
+    torch.testing.assert_close(model.weight, torch.tensor(before) - 0.3)
+
+
+@on_ranks(2)
+def test_a_distributed_optimizer_begins_anew() -> None:
+    def fail(_: Any) -> None:
+        raise ronde.RondeError("on all ranks")
+
+    def count_once_more(optimizer: Any) -> None:
+        optimizer._ronde.way.step += ronde.rank()  # as if this rank had made a step more
+
+    require_begins_anew(fail)
+    require_begins_anew(count_once_more)
 
 
 @contextmanager

@@ -153,6 +153,30 @@ def test_zeroing_between_backward_and_step() -> None:
 
 
 @on_ranks(2)
+def test_steps_that_a_scaler_skips() -> None:
+    """Clipping by value makes an overflow finite, and the scaler has seen it before."""
+    clippings: list[Callable[[Any], Any]] = [
+        lambda _: None,
+        lambda w: nn.utils.clip_grad_value_(w, 1.0),
+        lambda w: nn.utils.clip_grad_norm_(w, 1.0),
+    ]
+    for clip in clippings:
+        [w] = params((3,))
+        optimizer = distributed([w])
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for step in range(3):
+            optimizer.zero_grad()
+            scale = float("inf") if step == 1 and ronde.rank() == 1 else 1.0
+            scaler.scale(w.sum() * scale).backward()
+            scaler.unscale_(optimizer)
+            clip([w])
+            scaler.step(optimizer)
+            scaler.update()
+        assert optimizer._ronde.way.step == 2
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
 def test_the_loss_of_a_closure_is_averaged() -> None:
     [w] = params((3,))
     optimizer = distributed([w])
@@ -165,6 +189,9 @@ def test_the_loss_of_a_closure_is_averaged() -> None:
     assert float(optimizer.step(closure)) == (ronde.size() - 1) / 2
     assert float(optimizer.step(closure=lambda: (closure(), 2.0 * ronde.rank())[1])) == 1.0
     assert optimizer.step(lambda: (closure(), None)[1]) is None
+    optimizer.zero_grad()
+    optimizer = distributed([w], op=ronde.Adasum)
+    assert float(optimizer.step(closure)) == (ronde.size() - 1) / 2
     optimizer.zero_grad()
 
 
@@ -229,6 +256,21 @@ def test_a_rank_without_any_backward() -> None:
 
 
 @on_ranks(2)
+def test_a_rank_without_backward_after_gradients_were_dropped() -> None:
+    [w] = params((3,))
+    optimizer = distributed([w])
+    give(w, 1.0)
+    optimizer.synchronize()
+    optimizer.zero_grad()
+    for _ in range(2):
+        if ronde.rank() == 0:
+            w.sum().backward()
+        optimizer.step()
+        require(w, 0.5)
+        optimizer.zero_grad()
+
+
+@on_ranks(2)
 def test_frozen_parameters() -> None:
     a, b = params((3,), (4,))
     b.requires_grad_(False)
@@ -245,6 +287,30 @@ def test_frozen_parameters() -> None:
                 assert param.grad is None
         optimizer.step()
         optimizer.zero_grad()
+
+
+@on_ranks(2)
+def test_gradients_that_a_frozen_parameter_has_kept() -> None:
+    """They stay, and what the bucket holds does not grow."""
+    a, b = params((3,), (4,))
+    optimizer = distributed([a, b], op=ronde.Sum)
+    give(torch.cat([a, b]), 1.0)
+    optimizer.step()
+    b.requires_grad_(False)
+    for _ in range(3):
+        a.grad = None
+        give(a, 2.0)
+        require(a, 2 * mean(2.0))
+        require(b, 2 * mean(1.0))
+        optimizer.step()
+    optimizer.zero_grad()
+    for _ in range(140):  # a float32 would be infinite by then
+        give(a, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    b.requires_grad_(True)
+    give(torch.cat([a, b]), 1.0)
+    require(b, 2 * mean(1.0))
 
 
 @on_ranks(2)
@@ -313,6 +379,49 @@ def test_several_optimizers() -> None:
     first.step()
 
 
+@on_ranks(2, 3)
+def test_several_optimizers_whose_gradients_some_ranks_have() -> None:
+    a, b, c = params((3,), (4,), (5,))
+    optimizers = [distributed([each]) for each in (a, b)]
+    optimizers.append(distributed([c], backward_passes_per_step=2))
+    for step in range(4):
+        mine = [[a, b], [b], [a, c], []][(ronde.rank() + step) % 4]
+        if mine:
+            sum((param * 1.0).sum() for param in mine).backward()
+        if step % 2:
+            optimizers.reverse()
+        for optimizer in optimizers:
+            optimizer.step()
+        for param, member in ((a, (0, 2)), (b, (0, 1)), (c, (2,))):
+            count = sum((rank + step) % 4 in member for rank in range(ronde.size()))
+            if count:
+                torch.testing.assert_close(param.grad, torch.full_like(param, count / ronde.size()))
+            else:
+                assert param.grad is None
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+
+
+@on_ranks(3)
+def test_optimizers_of_sets_that_overlap() -> None:
+    """They have numbers of their own in each set."""
+    sets = [ronde.add_process_set([0, 1]), ronde.add_process_set([1, 2])]
+    weights = params((3,), (4,), (5,))
+    for members, w in zip([*sets, hvd.global_process_set], weights, strict=True):
+        if not members.included():
+            continue
+        optimizer = distributed([w], process_set=members)
+        for _ in range(2):
+            give(w, 1.0)
+            torch.testing.assert_close(
+                w.grad, torch.full_like(w, sum(members.ranks) / members.size() + 1)
+            )
+            optimizer.step()
+            optimizer.zero_grad()
+    for members in sets:
+        ronde.remove_process_set(members)
+
+
 @on_ranks(2)
 def test_an_optimizer_replaces_another() -> None:
     """Gradients of a parameter are reduced once, for the latest; for one that is gone not at all."""
@@ -351,6 +460,28 @@ def test_sparse_gradients() -> None:
                     expected[rank] += 1 / ronde.size()
                     expected[5] += 2 / ronde.size()
             assert torch.equal(grad, expected)
+            require(other, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@on_ranks(2)
+def test_gradients_that_are_sparse_on_some_ranks() -> None:
+    """They are sparse then, but for those that have been dense."""
+    for groups in (None, 1):
+        w, other = nn.Parameter(torch.zeros(6, 2)), nn.Parameter(torch.zeros(2))
+        optimizer = distributed([w, other], groups=groups)
+        for step, is_dense in enumerate([False, False, True, False, False]):
+            loss = nn.functional.embedding(torch.tensor([1, 1, 4]), w, sparse=True).sum()
+            if is_dense or ronde.rank() == 1:
+                loss = w.sum() * 2.0  # on one rank dense
+            (loss + other.sum()).backward()
+            assert w.grad.is_sparse == (step < 2)
+            expected = torch.full((6, 2), 2.0 if is_dense else 1.0)
+            if not is_dense:
+                expected[1] += 1.0
+                expected[4] += 0.5
+            assert torch.equal(w.grad.to_dense(), expected)
             require(other, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -547,6 +678,33 @@ def test_hooks_of_a_step_run_once() -> None:
 
 
 @on_ranks(2)
+def test_a_step_that_calls_the_step_of_its_base() -> None:
+    """Hooks of both are called. An error in a step does not matter to the next."""
+
+    class Derived(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            if self.fails:
+                raise ArithmeticError
+            return super().step(closure)
+
+    for op, moved in ((ronde.Average, 3 * mean(1.0)), (ronde.Adasum, None)):
+        [w] = params((3,))
+        torch.optim.SGD([w], 1.0)  # from now on the base has hooks as well
+        optimizer = hvd.DistributedOptimizer(Derived([w], 1.0), op=op)
+        for optimizer.fails in (False, True, False, False):
+            give(w, 1.0)
+            if optimizer.fails:
+                with pytest.raises(ArithmeticError):
+                    optimizer.step()
+            else:
+                optimizer.step()
+            optimizer.zero_grad()
+        assert optimizer._ronde.way.step == (3 if op == ronde.Adasum else 4)
+        if moved is not None:
+            assert torch.equal(w.detach(), torch.full((3,), -moved))
+
+
+@on_ranks(2)
 def test_copies_are_ordinary_optimizers() -> None:
     [w] = params((3,))
     optimizer = hvd.DistributedOptimizer(torch.optim.Adam([w], 0.1, betas=(0.8, 0.9)))
@@ -593,7 +751,7 @@ def test_wrong_arguments() -> None:
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"op": ronde.Max}, ValueError, "op must be Average, Sum or Adasum"),
         ({"op": ronde.Sum, "gradient_predivide_factor": 2.0}, ValueError, "predivide"),
-        ({"backward_passes_per_step": 0}, ValueError, "must be > 0"),
+        ({"backward_passes_per_step": 0}, ValueError, "must be at least 1, not 0"),
         ({"backward_passes_per_step": 1.5}, TypeError, "whole number"),
         ({"groups": -1}, ValueError, "non-negative integer or a list of list"),
         ({"groups": [w]}, ValueError, "non-negative integer or a list of list"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -31,6 +32,14 @@ class Deltas(Way):
             number = len(self._deltas)
             self._deltas.append(Bucket([Gradient(param, name, number, None)]))
 
+    def reset(self) -> None:
+        self.step = 0
+        self._known = 0
+        self._before = []
+
+    def mean_loss(self, loss: Any) -> Any:
+        return self.reduction.mean(loss, f"{self.name}, the loss of a closure")
+
     def before_step(self) -> None:
         if self._known != len(self._deltas):
             gradients = [each for delta in self._deltas for each in delta.gradients]
@@ -39,8 +48,6 @@ class Deltas(Way):
         self._before = [delta.gradients[0].param.detach().clone() for delta in self._deltas]
 
     def after_step(self) -> None:
-        if not self._before:
-            return  # a step within a step, of a class that derives from another
         with torch.no_grad():
             for delta, before in zip(self._deltas, self._before, strict=True):
                 torch.sub(delta.gradients[0].param, before, out=delta.views[0])

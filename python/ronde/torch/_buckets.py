@@ -26,14 +26,19 @@ Finish = Callable[[], None]  # waits for a reduction, whose result is then in th
 class Gradient:
     """What is known of the gradient of a parameter."""
 
-    __slots__ = ("bucket", "group", "name", "number", "param", "passes", "view")
+    __slots__ = ("bucket", "group", "is_dense", "name", "number", "param", "passes", "view")
 
     def __init__(self, param: torch.Tensor, name: str, number: int, group: int | None) -> None:
         self.param = param
         self.name = name
         self.number = number  # among all parameters
         self.group = group  # of those that share a bucket
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing has come."""
         self.passes = 0  # in which it has come, since the last reduction
+        self.is_dense = False  # has been so on all ranks, and is made so from then on
         self.bucket: Bucket | None = None
         self.view: torch.Tensor | None = None
 
@@ -75,10 +80,9 @@ class Bucket:
             start += size
 
     def await_all(self, passes: int) -> None:
-        """At the beginning of a pass: those that have not come so many times are to come."""
-        self.awaited = {
-            each for each in self.gradients if each.param.requires_grad and each.passes < passes
-        }
+        """At the beginning of a pass: those that have not come so many times are to come, frozen ones as
+        well. So what is reduced early is new in every part."""
+        self.awaited = {each for each in self.gradients if each.passes < passes}
 
     @property
     def views(self) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ from .._groups import Labelled, Way, submit_group
 from ..arrays import View
 from ..compression._method import Method
 from ..process_set import ProcessSet
-from ..reductions import Op
+from ..reductions import Average, Op
 from ._buckets import Bucket, Finish
 from .compression import Compression
 
@@ -38,6 +38,11 @@ class Reduction(NamedTuple):
             postscale_factor=self.postscale_factor,
             process_set=self.process_set,
         )
+
+    def mean(self, loss: Any, name: str) -> Any:
+        """Of what a closure has returned on each rank."""
+        own = loss.detach() if isinstance(loss, torch.Tensor) else float(loss)
+        return handles.allreduce_async(own, Average, name, process_set=self.process_set).wait()
 
 
 class Carrier:

@@ -4,7 +4,8 @@ A *pass* is one `backward()`; there are `passes_per_step` passes to a reduction.
 each parameter brings its gradient into a bucket, and a bucket whose gradients have all come is submitted. At
 the end of the pass autograd calls `_at_end`, where the ranks tell each other which gradients they have, by
 the maximum of a byte for each, the *kind*: nothing, dense, or sparse in so many dimensions. What some rank
-has and this one has not is then reduced with zeros of this rank; what none has stays None.
+has and this one has not is then reduced with zeros of this rank; what none has stays None. Where there are
+several optimizers, the ranks agree before on which of them take part (`_peers`).
 
 Buckets are made where gradients come for the first time, in the order in which they came on rank 0.
 """
@@ -24,10 +25,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import context, handles
 from .._calls import communicator_of
 from ..errors import MismatchError, RondeError
-from ..reductions import Average, Max
+from ..reductions import Max
 from ._buckets import Bucket, Gradient, partition
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
+from ._peers import Peers
 from ._sparse import start_sparse
 from ._way import Way
 
@@ -47,18 +49,23 @@ class Reducer(Way):
     def __init__(
         self,
         name: str,
+        peers: Peers,
         reduction: Reduction,
         carrier: Carrier,
         passes_per_step: int,
         sparse_as_dense: bool,
     ) -> None:
         self.name = name
+        self._peers = peers
         self.reduction = reduction
         self.carrier = carrier
         self.passes_per_step = passes_per_step
         self.sparse_as_dense = sparse_as_dense
         self.gradients: list[Gradient] = []
         self.groups: dict[int, list[Gradient]] = {}
+        self.reset()
+
+    def reset(self) -> None:
         self.buckets: list[Bucket] = []
         self.step = 0
         self._known = 0  # parameters that all ranks are known to have
@@ -68,6 +75,9 @@ class Reducer(Way):
         self._is_reduced = False  # whether there was a reduction since the last step
         # The reduced gradients that wait for the step. To add to them would be wrong.
         self._final: dict[Gradient, torch.Tensor] = {}
+        self._versions: dict[Gradient, int] = {}  # theirs after the reduction
+        for gradient in self.gradients:
+            gradient.reset()
 
     def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None:
         this = weakref.ref(self)
@@ -100,10 +110,9 @@ class Reducer(Way):
             if is_last:
                 self._order.append(gradient)
             return
-        if grad.is_sparse:
-            if not self.sparse_as_dense:
-                return
-            gradient.param.grad = grad.to_dense()
+        if not gradient.is_dense:
+            return  # it may be sparse on another rank
+        self._make_dense(gradient)
         gradient.fill()
         if not is_last:
             return
@@ -129,12 +138,18 @@ class Reducer(Way):
                     _once(following, self.await_end)
             return
         self._graph_task = -1
-        if any(each.passes >= self.passes_per_step for each in self.gradients):
-            self.reduce()
+        if self.is_ready():
+            self._peers.reduce(self)
+
+    def is_ready(self) -> bool:
+        """Whether gradients have come as often as they are to be added up."""
+        return any(each.passes >= self.passes_per_step for each in self.gradients)
 
     def _is_waiting(self) -> bool:
         if any(bucket.finish for bucket in self.buckets):
             return True
+        if any(grad._version != self._versions[each] for each, grad in self._final.items()):
+            return False
         values = map(_values, self._final.values())
         return bool(self._final) and all(bool(torch.isfinite(each).all()) for each in values)
 
@@ -145,7 +160,7 @@ class Reducer(Way):
     def finish(self) -> None:
         """Reduces what a pass has left over, or what other ranks have if there was none."""
         if not self._is_reduced or any(each.passes for each in self.gradients):
-            self.reduce()
+            self._peers.reduce(self)
 
     def before_step(self) -> None:
         self.is_stepping = True
@@ -159,8 +174,9 @@ class Reducer(Way):
         self._is_reduced = False
 
     def before_zero_grad(self) -> None:
-        """Raises `AssertionError` if reduced gradients wait for a step. Those that are not finite do not: a
-        `GradScaler` skips them."""
+        """Raises `AssertionError` if reduced gradients wait for a step. Those that are not finite do not,
+        as a `GradScaler` skips them; nor do those that the caller has changed, as by clipping: the scaler
+        may have seen them before. It changes them without a new version, so both are looked at."""
         if not self.is_stepping and self._is_waiting():
             raise AssertionError(
                 "optimizer.zero_grad() was called after loss.backward() but before optimizer.step() or "
@@ -168,17 +184,15 @@ class Reducer(Way):
                 "call optimizer.synchronize() first"
             )
         self._final.clear()
+        self._is_reduced = False
         for gradient in self.gradients:
             gradient.passes = 0
 
     def mean_loss(self, loss: Any) -> Any:
-        """What a closure has returned, averaged."""
-        own = loss.detach() if isinstance(loss, torch.Tensor) else float(loss)
-        name, process_set = f"{self.name}, the loss of a closure", self.reduction.process_set
-        return handles.allreduce_async(own, Average, name, process_set=process_set).wait()
+        return self.reduction.mean(loss, f"{self.name}, the loss of a closure")
 
     def reduce(self) -> None:
-        """Reduces all that has come on any rank since the last reduction."""
+        """Reduces on all ranks what has come on any rank since the last reduction."""
         try:
             with torch.no_grad():
                 self._reduce()
@@ -218,9 +232,11 @@ class Reducer(Way):
             gradient.param.grad = finish()
         for gradient in came:
             if kinds[gradient.number] == _DENSE:
+                gradient.is_dense = True
                 gradient.param.grad = gradient.view
             assert gradient.param.grad is not None
             self._final[gradient] = gradient.param.grad
+        self._versions = {each: grad._version for each, grad in self._final.items()}
 
     def _agree(self) -> npt.NDArray[np.uint8]:
         """The kind of each gradient, on any rank."""
@@ -244,7 +260,7 @@ class Reducer(Way):
         grad = gradient.param.grad
         if gradient.passes == 0 or grad is None:
             return _NONE
-        if grad.is_sparse and not self.sparse_as_dense:
+        if grad.is_sparse and not (self.sparse_as_dense or gradient.is_dense):
             return _DENSE + int(grad.sparse_dim())
         return _DENSE
 

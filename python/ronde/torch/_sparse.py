@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 
 from .. import handles
-from ..errors import RondeError
 from ..reductions import Average
 from ._buckets import Gradient
 from ._carriers import Reduction
@@ -27,19 +26,16 @@ def start_sparse(
     if gradient.passes == 0 or grad is None:
         indices = torch.empty((0, dimensions), dtype=torch.int64, device=param.device)
         values = param.new_empty((0, *shape[dimensions:]))
-    elif grad.is_sparse:
+    else:
+        if not grad.is_sparse or grad.sparse_dim() != dimensions:
+            grad = grad.to_dense().to_sparse(dimensions)  # it is otherwise on another rank
         grad = grad.coalesce()
         indices, values = grad.indices().t().contiguous(), grad.values()
-    else:
-        raise RondeError(
-            f"the gradient of {gradient.name} is dense on this rank and sparse on another: pass "
-            "sparse_as_dense=True to DistributedOptimizer"
-        )
     values = values * reduction.prescale_factor
     to = reduction.process_set
     all_indices = handles.allgather_async(indices, f"{name}, indices", process_set=to)
     all_values = handles.allgather_async(values, f"{name}, values", process_set=to)
-    share = to.size() if reduction.op is Average else 1
+    share = to.size() if reduction.op == Average else 1
     factor = reduction.postscale_factor / share
 
     def finish() -> torch.Tensor:

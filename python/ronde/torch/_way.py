@@ -30,6 +30,9 @@ class Way:
 
     def before_zero_grad(self) -> None: ...
 
+    def reset(self) -> None:
+        """As it was made, after an error: nothing is under way, and no step has been made."""
+
     def mean_loss(self, loss: Any) -> Any:
         """What the optimizer sees of what a closure returns."""
         return loss

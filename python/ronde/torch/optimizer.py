@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
 
 from .._calls import set_of
+from .._gradients import passes_of
 from ..process_set import ProcessSet, global_process_set
 from ..reductions import Adasum, Average, Op, Sum
 from ._adasum import Deltas
 from ._carriers import Reduction, carrier_of
+from ._checks import FLOATING
+from ._peers import peers_of
 from ._reducer import Reducer
 from ._way import Way
 from .compression import Compression
 
 __all__ = ["DistributedOptimizer"]
-
-_numbers = itertools.count()  # of the optimizers of this process
 
 
 def DistributedOptimizer(
@@ -54,9 +55,13 @@ def DistributedOptimizer(
 
     A parameter without gradient on this rank contributes zeros where another rank has one; where none has,
     `.grad` stays None. Parameters may be frozen, unfrozen, and added by `add_param_group`, on all ranks
-    alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`. With `op=Adasum` each rank steps
-    by its own gradients, and the changes of the parameters are combined; a `GradScaler` would skip steps on
-    some ranks only then.
+    alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`. Each `.grad` is
+    a view of such a bucket, which the next pass writes to: clone what you keep. `detach_` cannot be called on
+    it. Several optimizers may have gradients of one loss, if all ranks make them in one order.
+
+    With `op=Adasum` each rank steps by its own gradients, and the changes of the parameters are combined.
+    `backward_passes_per_step`, `num_groups`, `groups` and `sparse_as_dense` have no effect then, passes are
+    not counted, and `zero_grad()` is always allowed. A `GradScaler` would skip steps on some ranks only.
 
         optimizer = hvd.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1))
 
@@ -93,26 +98,27 @@ def DistributedOptimizer(
         )
     if op not in (Average, Sum, Adasum):
         raise ValueError(f"op must be Average, Sum or Adasum, not {op!r}")
-    if gradient_predivide_factor != 1.0 and op is not Average:
+    if gradient_predivide_factor != 1.0 and op != Average:
         raise ValueError("gradient_predivide_factor not supported with op != Average")
     members = set_of(process_set)
     names = _Names(optimizer, named_parameters)
     found = list(names.of(optimizer.param_groups, 0))
     grouped = _groups(groups or num_groups, [param for _, param in found])
-    number = next(_numbers)
+    peers = peers_of(members)
+    number = peers.number()
     name = f"DistributedOptimizer {number}" if number else "DistributedOptimizer"
     factors = 1.0 / gradient_predivide_factor, float(gradient_predivide_factor)
     reduction = Reduction(op, *factors, members)
     carrier = carrier_of(compression)
-    passes = _passes(backward_passes_per_step)
+    passes = passes_of(backward_passes_per_step)
     members._require()
     way = Way()
     if members.included():
-        way = (
-            Deltas(name, reduction, carrier)
-            if op is Adasum
-            else Reducer(name, reduction, carrier, passes, sparse_as_dense)
-        )
+        if op == Adasum:
+            way = Deltas(name, reduction, carrier)
+        else:
+            way = Reducer(name, peers, reduction, carrier, passes, sparse_as_dense)
+            peers.enter(number, way)
     way.add((label, param, grouped.get(id(param))) for label, param in found)
     _become_distributed(optimizer, _State(way, names))
     return optimizer
@@ -127,11 +133,23 @@ class _State:
         self.synchronizes = True  # in `step`
         self.is_synchronized = False  # by hand
         self.has_warned = False
+        self._depth = 0  # of steps within steps, as of a class whose step calls that of its base
+        self._outer: FrameType | None = None  # where the outermost is called
+
+    def reset(self) -> None:
+        """Begins anew after an error, on all ranks."""
+        self.is_synchronized = False
+        self.way.reset()
 
     def before_step(
         self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A hook of the step."""
+        """A hook of the step, which torch calls for each class whose step is called in it."""
+        caller = sys._getframe(1)
+        if self._depth and _is_below(caller, self._outer):
+            self._depth += 1
+            return args, kwargs
+        self._depth, self._outer = 1, caller  # the one before may have raised an error
         if self.synchronizes:
             if self.is_synchronized and not self.has_warned:
                 self.has_warned = True
@@ -153,7 +171,16 @@ class _State:
         return (args[0], mean, *args[2:]), kwargs
 
     def after_step(self, *_: Any) -> None:
-        self.way.after_step()
+        self._depth -= 1
+        if self._depth == 0:
+            self._outer = None
+            self.way.after_step()
+
+
+def _is_below(frame: FrameType | None, outer: FrameType | None) -> bool:
+    while frame is not None and frame is not outer:
+        frame = frame.f_back
+    return frame is not None
 
 
 class _Mean:
@@ -190,7 +217,7 @@ class _Distributed:
 
     def set_backward_passes_per_step(self, passes: int) -> None:
         """From now on gradients of so many passes are added up before they are reduced."""
-        self._ronde.way.passes_per_step = _passes(passes)
+        self._ronde.way.passes_per_step = passes_of(passes)
 
     def zero_grad(self, *args: Any, **kwargs: Any) -> None:
         """As of the optimizer. `AssertionError` between `backward()` and `step()`."""
@@ -255,15 +282,12 @@ class _Names:
                 f"{number}.{i}" for i in range(len(group["params"]))
             ]
             for name, param in zip(names, group["params"], strict=True):
-                if param.dtype not in _DTYPES:
+                if param.dtype not in FLOATING:
                     raise ValueError(
                         f"parameter {name} is of {param.dtype}; gradients of float16, bfloat16, float32 and "
                         "float64 can be reduced"
                     )
                 yield (self.given or {}).get(id(param), name), param
-
-
-_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def _checked(named: Iterable[tuple[str, torch.Tensor]]) -> dict[int, str]:
@@ -303,13 +327,3 @@ def _groups(groups: int | list[list[torch.Tensor]], params: list[torch.Tensor]) 
                     f"groups: a parameter is in groups {numbers[id(param)]} and {number}"
                 )
     return numbers
-
-
-def _passes(given: int) -> int:
-    try:
-        passes = operator.index(given)
-    except TypeError:
-        raise TypeError(f"backward_passes_per_step must be a whole number, not {given!r}") from None
-    if passes < 1:
-        raise ValueError("backward_passes_per_step must be > 0")
-    return passes

@@ -189,10 +189,21 @@ class ModelStateHandler(StateHandler):
 
 
 class OptimizerStateHandler(StateHandler):
-    """The same for an optimizer."""
+    """The same for an optimizer. Gradients are dropped, as an error may have left any."""
+
+    def restore(self) -> None:
+        self._begin()
+        super().restore()
 
     def _synchronise(self) -> None:
+        self._begin()
         broadcast_optimizer_state(self.value, root_rank=0)
+
+    def _begin(self) -> None:
+        state = getattr(self.value, "_ronde", None)  # of a `DistributedOptimizer`
+        if state is not None:
+            state.reset()
+        self.value.zero_grad()
 
 
 class SamplerStateHandler(StateHandler):
