@@ -181,7 +181,7 @@ def test_reduce_to_every_rank() -> None:
         for op, wanted in ((ReduceOp.SUM, sum(range(size()))), (ReduceOp.MAX, size() - 1)):
             x = torch.full((2, 2), float(rank()))
             dist.reduce(x, root, op)
-            assert (x == (wanted if rank() == root else rank())).all() or rank() != root
+            assert (x == (wanted if rank() == root else rank())).all()
 
 
 @on_ranks(1, 2, 3)
@@ -414,6 +414,32 @@ def test_messages_come_in_order_by_tag_and_from_any_rank() -> None:
             work.wait()
         assert [each.tolist() for each in (first, second, third)] == [[7, 0], [7, 0], [1, 1]]
         assert works[0].source_rank() == 0
+
+
+@on_ranks(3)
+def test_a_receive_delays_only_those_that_may_take_its_message() -> None:
+    x, y = torch.zeros(1), torch.zeros(1)
+    if rank() == 0:
+        dist.recv(x, 2)
+        dist.send(torch.full((1,), 5.0), 2)
+    elif rank() == 1:
+        dist.send(torch.full((1,), 6.0), 2)
+    else:
+        first, second = dist.irecv(x, 0), dist.irecv(y, 1)
+        second.wait()  # rank 0 sends later
+        dist.send(y, 0)
+        first.wait()
+        assert (x.item(), y.item()) == (5, 6)
+    # A receive from any rank waits for those before it, and those after it wait for it.
+    if rank() == 2:
+        xs = [torch.zeros(1) for _ in range(3)]
+        works = [dist.irecv(xs[0], 0), dist.irecv(xs[1]), dist.irecv(xs[2], 0)]
+        for work in works:
+            work.wait()
+        assert [each.item() for each in xs] == [0, 1, 2]
+    elif rank() == 0:
+        for each in range(3):
+            dist.send(torch.full((1,), float(each)), 2)
 
 
 @on_ranks(2)
