@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import time
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -96,6 +98,15 @@ def test_averages_of_floats_integers_and_complex_numbers() -> None:
     x = torch.tensor([rank(), -rank(), 5])
     dist.all_reduce(x, ReduceOp.AVG)
     assert x.tolist() == [int(mean), -int(mean), 5]
+    # Their sum may be wider than they are.
+    parts = torch.full((size(), 2), 200, dtype=torch.uint8)
+    x, output = parts[0].clone(), torch.empty(2, dtype=torch.uint8)
+    dist.all_reduce(x, ReduceOp.AVG)
+    dist.reduce_scatter_tensor(output, parts, ReduceOp.AVG)
+    assert x.tolist() == output.tolist() == [200, 200]
+    x = torch.full((2,), 120 + rank(), dtype=torch.int8)
+    dist.reduce(x, 1, ReduceOp.AVG)
+    assert x.tolist() == [int(120 + mean) if rank() == 1 else 120 + rank()] * 2
     x = torch.full((2,), complex(rank(), -rank()))
     dist.all_reduce(x, ReduceOp.AVG)
     assert x.tolist() == [complex(mean, -mean)] * 2
@@ -329,6 +340,37 @@ def test_a_work_completes_when_its_call_does() -> None:
         dist.send(torch.ones(1), 1)
     assert work.wait() and work.is_completed() and work.is_success()
     assert (x == 1).all() and work.result()[0] is x
+
+
+@on_ranks(2)
+def test_outputs_are_written_when_a_work_is_completed() -> None:
+    def completed(work: Any) -> bool:
+        while not work.is_completed():
+            time.sleep(1e-4)
+        return True
+
+    column = torch.ones(4, 2)[:, 1]
+    assert completed(dist.all_reduce(column, async_op=True)) and column.tolist() == [2] * 4
+    outputs = [torch.zeros(4, 2)[:, 1] for _ in range(2)]
+    assert completed(dist.all_gather(outputs, column, async_op=True))
+    assert [each.tolist() for each in outputs] == [[2] * 4] * 2
+    here = rank() == 1
+    assert completed(dist.gather(column * 3, outputs if here else None, 1, async_op=True))
+    assert [each.tolist() for each in outputs] == [[6 if here else 2] * 4] * 2
+    parts = [torch.full((4,), 7.0 + each) for each in range(2)] if here else None
+    assert completed(dist.scatter(column, parts, 1, async_op=True))
+    assert column.tolist() == [7 + rank()] * 4
+
+
+@on_ranks(2)
+def test_works_that_nobody_waits_for_keep_no_tensors() -> None:
+    x = torch.ones(8)
+    with dist._coalescing_manager(dist.group.WORLD, async_ops=True) as manager:
+        dist.all_reduce(x)
+    manager.wait()
+    alive = weakref.ref(x)
+    del x, manager
+    assert alive() is None
 
 
 @on_ranks(2)
