@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import inspect
+import socket
 import time
 import warnings
 import weakref
@@ -67,6 +69,28 @@ def test_ranks_and_the_store_come_from_ronde() -> None:
     assert [store.get(f"from {each}") for each in range(size())] == [
         str(each).encode() for each in range(size())
     ]
+
+
+@on_ranks(1, 2)
+def test_other_ranks_than_those_of_the_job_are_refused() -> None:
+    for url in (f"ronde://?rank={rank() + 1}", f"env://?rank={rank()}&world_size={size() + 1}"):
+        with pytest.raises(RuntimeError, match="for MPI it is"):
+            next(dist.rendezvous(url))
+    store, *found = next(dist.rendezvous(f"env://?rank={rank()}&world_size={size()}"))
+    assert store is not None and found == [rank(), size()]
+    ronde.barrier()  # the others find the store of rank 0 until then
+
+
+@on_ranks(2)
+def test_the_address_of_the_store_may_be_given() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = ronde.broadcast_object(server.getsockname()[1])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MASTER_ADDR", "localhost")
+        environment.setenv("MASTER_PORT", str(port))
+        store, *found = next(dist.rendezvous("ronde://"))
+    assert (store.host, store.port) == ("localhost", port) and found == [rank(), size()]
+    ronde.barrier()
 
 
 # Collectives that compute.
@@ -365,8 +389,9 @@ def test_outputs_are_written_when_a_work_is_completed() -> None:
 @on_ranks(2)
 def test_works_that_nobody_waits_for_keep_no_tensors() -> None:
     x = torch.ones(8)
-    with dist._coalescing_manager(dist.group.WORLD, async_ops=True) as manager:
-        dist.all_reduce(x)
+    cpu = torch.device("cpu")
+    with dist._coalescing_manager(dist.group.WORLD, cpu, async_ops=True) as manager:
+        dist.broadcast(x, 0, async_op=True)
     manager.wait()
     alive = weakref.ref(x)
     del x, manager
@@ -550,6 +575,18 @@ def test_groups_overlap_and_work_by_themselves() -> None:
     for group in (last, first):
         if group is not dist.GroupMember.NON_GROUP_MEMBER:
             dist.destroy_process_group(group)
+    dist.barrier()
+
+
+@on_ranks(3)
+def test_groups_in_another_order_are_refused() -> None:
+    if "sort_ranks" not in inspect.signature(dist.new_group).parameters:
+        return
+    if rank() < 2:
+        with pytest.raises(ValueError, match="ascending"):
+            dist.new_group([1, 0], sort_ranks=False)
+    else:
+        dist.new_group([1, 0], sort_ranks=False)
     dist.barrier()
 
 

@@ -19,8 +19,10 @@ _NO_TIMEOUT = timedelta(0)
 
 
 class Pending(Protocol):
-    """What a Work waits for: a message, a call with what follows it, or several. `done` means that all outputs
-    are written."""
+    """What a Work waits for: a message, a call with what follows it, or several.
+
+    When it is `done`, all outputs are written.
+    """
 
     def done(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> Any: ...
