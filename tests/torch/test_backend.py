@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import inspect
+import socket
+import time
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -67,6 +71,28 @@ def test_ranks_and_the_store_come_from_ronde() -> None:
     ]
 
 
+@on_ranks(1, 2)
+def test_other_ranks_than_those_of_the_job_are_refused() -> None:
+    for url in (f"ronde://?rank={rank() + 1}", f"env://?rank={rank()}&world_size={size() + 1}"):
+        with pytest.raises(RuntimeError, match="for MPI it is"):
+            next(dist.rendezvous(url))
+    store, *found = next(dist.rendezvous(f"env://?rank={rank()}&world_size={size()}"))
+    assert store is not None and found == [rank(), size()]
+    ronde.barrier()  # the others find the store of rank 0 until then
+
+
+@on_ranks(2)
+def test_the_address_of_the_store_may_be_given() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = ronde.broadcast_object(server.getsockname()[1])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MASTER_ADDR", "localhost")
+        environment.setenv("MASTER_PORT", str(port))
+        store, *found = next(dist.rendezvous("ronde://"))
+    assert (store.host, store.port) == ("localhost", port) and found == [rank(), size()]
+    ronde.barrier()
+
+
 # Collectives that compute.
 
 
@@ -96,6 +122,15 @@ def test_averages_of_floats_integers_and_complex_numbers() -> None:
     x = torch.tensor([rank(), -rank(), 5])
     dist.all_reduce(x, ReduceOp.AVG)
     assert x.tolist() == [int(mean), -int(mean), 5]
+    # Their sum may be wider than they are.
+    parts = torch.full((size(), 2), 200, dtype=torch.uint8)
+    x, output = parts[0].clone(), torch.empty(2, dtype=torch.uint8)
+    dist.all_reduce(x, ReduceOp.AVG)
+    dist.reduce_scatter_tensor(output, parts, ReduceOp.AVG)
+    assert x.tolist() == output.tolist() == [200, 200]
+    x = torch.full((2,), 120 + rank(), dtype=torch.int8)
+    dist.reduce(x, 1, ReduceOp.AVG)
+    assert x.tolist() == [int(120 + mean) if rank() == 1 else 120 + rank()] * 2
     x = torch.full((2,), complex(rank(), -rank()))
     dist.all_reduce(x, ReduceOp.AVG)
     assert x.tolist() == [complex(mean, -mean)] * 2
@@ -181,7 +216,7 @@ def test_reduce_to_every_rank() -> None:
         for op, wanted in ((ReduceOp.SUM, sum(range(size()))), (ReduceOp.MAX, size() - 1)):
             x = torch.full((2, 2), float(rank()))
             dist.reduce(x, root, op)
-            assert (x == (wanted if rank() == root else rank())).all() or rank() != root
+            assert (x == (wanted if rank() == root else rank())).all()
 
 
 @on_ranks(1, 2, 3)
@@ -332,6 +367,38 @@ def test_a_work_completes_when_its_call_does() -> None:
 
 
 @on_ranks(2)
+def test_outputs_are_written_when_a_work_is_completed() -> None:
+    def completed(work: Any) -> bool:
+        while not work.is_completed():
+            time.sleep(1e-4)
+        return True
+
+    column = torch.ones(4, 2)[:, 1]
+    assert completed(dist.all_reduce(column, async_op=True)) and column.tolist() == [2] * 4
+    outputs = [torch.zeros(4, 2)[:, 1] for _ in range(2)]
+    assert completed(dist.all_gather(outputs, column, async_op=True))
+    assert [each.tolist() for each in outputs] == [[2] * 4] * 2
+    here = rank() == 1
+    assert completed(dist.gather(column * 3, outputs if here else None, 1, async_op=True))
+    assert [each.tolist() for each in outputs] == [[6 if here else 2] * 4] * 2
+    parts = [torch.full((4,), 7.0 + each) for each in range(2)] if here else None
+    assert completed(dist.scatter(column, parts, 1, async_op=True))
+    assert column.tolist() == [7 + rank()] * 4
+
+
+@on_ranks(2)
+def test_works_that_nobody_waits_for_keep_no_tensors() -> None:
+    x = torch.ones(8)
+    cpu = torch.device("cpu")
+    with dist._coalescing_manager(dist.group.WORLD, cpu, async_ops=True) as manager:
+        dist.broadcast(x, 0, async_op=True)
+    manager.wait()
+    alive = weakref.ref(x)
+    del x, manager
+    assert alive() is None
+
+
+@on_ranks(2)
 def test_futures_complete_and_chain() -> None:
     x = torch.ones(3)
     future = dist.all_reduce(x, async_op=True).get_future()
@@ -416,6 +483,32 @@ def test_messages_come_in_order_by_tag_and_from_any_rank() -> None:
         assert works[0].source_rank() == 0
 
 
+@on_ranks(3)
+def test_a_receive_delays_only_those_that_may_take_its_message() -> None:
+    x, y = torch.zeros(1), torch.zeros(1)
+    if rank() == 0:
+        dist.recv(x, 2)
+        dist.send(torch.full((1,), 5.0), 2)
+    elif rank() == 1:
+        dist.send(torch.full((1,), 6.0), 2)
+    else:
+        first, second = dist.irecv(x, 0), dist.irecv(y, 1)
+        second.wait()  # rank 0 sends later
+        dist.send(y, 0)
+        first.wait()
+        assert (x.item(), y.item()) == (5, 6)
+    # A receive from any rank waits for those before it, and those after it wait for it.
+    if rank() == 2:
+        xs = [torch.zeros(1) for _ in range(3)]
+        works = [dist.irecv(xs[0], 0), dist.irecv(xs[1]), dist.irecv(xs[2], 0)]
+        for work in works:
+            work.wait()
+        assert [each.item() for each in xs] == [0, 1, 2]
+    elif rank() == 0:
+        for each in range(3):
+            dist.send(torch.full((1,), float(each)), 2)
+
+
 @on_ranks(2)
 def test_messages_move_while_their_ranks_wait_for_a_collective() -> None:
     big = torch.ones(1 << 20)
@@ -482,6 +575,18 @@ def test_groups_overlap_and_work_by_themselves() -> None:
     for group in (last, first):
         if group is not dist.GroupMember.NON_GROUP_MEMBER:
             dist.destroy_process_group(group)
+    dist.barrier()
+
+
+@on_ranks(3)
+def test_groups_in_another_order_are_refused() -> None:
+    if "sort_ranks" not in inspect.signature(dist.new_group).parameters:
+        return
+    if rank() < 2:
+        with pytest.raises(ValueError, match="ascending"):
+            dist.new_group([1, 0], sort_ranks=False)
+    else:
+        dist.new_group([1, 0], sort_ranks=False)
     dist.barrier()
 
 

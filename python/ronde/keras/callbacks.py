@@ -36,7 +36,8 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        variables = [*self.model.variables, *optimizer.variables]
+        # Not model.variables: the states of random seeds stay those of each rank.
+        variables = [*self.model.weights, *optimizer.variables]
         values = [np.array(keras.ops.convert_to_numpy(each)) for each in variables]
         ronde.broadcast_parameters(
             [(each.path, value) for each, value in zip(variables, values, strict=True)],

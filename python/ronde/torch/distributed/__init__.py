@@ -29,18 +29,13 @@ def _create(options: Any, _: Any = None) -> ProcessGroup:
     ronde.init()
     ranks = list(options.global_ranks_in_group)
     if not ranks:
-        return ProcessGroup(_world(options.group_rank, options.group_size), options.timeout)
-    return ProcessGroup(own_sets.add(ProcessSet(ranks)), options.timeout)
-
-
-def _world(rank: int, size: int) -> ProcessSet:
-    if (rank, size) != (ronde.rank(), ronde.size()):
-        raise RuntimeError(
-            f"torch was told that this is rank {rank} of {size}, but for MPI it is rank {ronde.rank()} of "
-            f"{ronde.size()}; start the program with `ronde run -np {size} python train.py` or with mpirun, "
-            'and give no rank and no world_size: init_process_group("ronde") asks Ronde for them'
+        rendezvous.require_ranks_of_job(options.group_rank, options.group_size)
+        return ProcessGroup(ronde.global_process_set, options.timeout)
+    if ranks != sorted(ranks):
+        raise ValueError(
+            f"the ranks of a group of Ronde are in ascending order, not {ranks}; leave out sort_ranks=False"
         )
-    return ronde.global_process_set
+    return ProcessGroup(own_sets.add(ProcessSet(ranks)), options.timeout)
 
 
 dist.Backend.register_backend("ronde", _create, extended_api=True, devices=["cpu", "cuda"])

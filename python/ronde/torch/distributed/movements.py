@@ -67,7 +67,7 @@ def gather(
         else:
             _deal("gather", seen.wrap(gathered[0]), outputs, gathered[1])
 
-    return handles.Handle(call, finish)
+    return Then(handles.Handle(call), finish)
 
 
 def scatter(process_set: ProcessSet, output: Tensor, parts: Sequence[Tensor], root: int) -> Pending:
@@ -89,7 +89,7 @@ def scatter(process_set: ProcessSet, output: Tensor, parts: Sequence[Tensor], ro
         _require_fits("scatter", received, output)
         put(received.to(output.device), output)
 
-    return handles.Handle(call, finish)
+    return Then(handles.Handle(call), finish)
 
 
 def alltoall(

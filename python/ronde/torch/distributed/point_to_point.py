@@ -27,6 +27,10 @@ _FIRST_TAG = FREE_TAG + 1  # after that of own_sets.py
 _LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 50, 1e-5, 1e-3  # of who waits: without a pause; seconds
 _PAUSE = 5e-4  # of the thread
 
+# The sources (None for any) of receives whose messages have not come, by process set and tag. A later receive
+# must not take a message that one of these may take.
+Waiting = dict[tuple[int, int], set[int | None]]
+
 
 class Message:
     """One that is under way."""
@@ -57,10 +61,10 @@ class Message:
         self.ended = False
         self.error: Exception | None = None
 
-    def step(self, blocked: set[tuple[int, int]]) -> bool:
+    def step(self, waiting: Waiting) -> bool:
         """Goes on, as far as that is possible. Whether it has ended."""
         try:
-            if not (self.begins(blocked) and self.request.Test()):
+            if not (self.begins(waiting) and self.request.Test()):
                 return False
             self.finish()
         except Exception as error:
@@ -68,7 +72,7 @@ class Message:
         self.ended = True  # last, as other threads look at it
         return True
 
-    def begins(self, blocked: set[tuple[int, int]]) -> bool:
+    def begins(self, waiting: Waiting) -> bool:
         """Whether MPI has it."""
         return True
 
@@ -123,21 +127,23 @@ class Receive(Message):
         self.wrong = ""
         _under_way.add(self)
 
-    def begins(self, blocked: set[tuple[int, int]]) -> bool:
+    def begins(self, waiting: Waiting) -> bool:
         if self.comm == self.MPI.COMM_NULL:
             raise RondeError(f"{self.what}: Ronde was shut down")
-        stream = self.set_id, self.tag
-        if self.request is None and stream not in blocked:
+        if self.request is not None:
+            return True
+        before = waiting.setdefault((self.set_id, self.tag), set())
+        is_next = not before if self.source is None else before.isdisjoint((self.source, None))
+        if is_next:
             status = self.MPI.Status()
             source = self.MPI.ANY_SOURCE if self.source is None else self.source
             message = self.comm.Improbe(source, self.tag, status)
             if message is not None:
                 self.source = status.Get_source()
                 self._take(message, status.Get_count(self.MPI.BYTE))
-        if self.request is None:
-            blocked.add(stream)  # later ones must not take a message that comes now
-            return False
-        return True
+                return True
+        before.add(self.source)
+        return False
 
     def _take(self, message: Any, count: int) -> None:
         if count != self.data.size:
@@ -187,8 +193,8 @@ class _UnderWay:
             self._messages = [each for each in self._messages if not each.ended]
 
     def _step(self) -> None:
-        blocked: set[tuple[int, int]] = set()
-        self._messages = [each for each in self._messages if not each.step(blocked)]
+        waiting: Waiting = {}
+        self._messages = [each for each in self._messages if not each.step(waiting)]
 
     def _run(self) -> None:
         while True:

@@ -40,13 +40,14 @@ class ProcessGroup(dist.ProcessGroup):
         super().__init__(process_set.rank(), process_set.size())
         self.process_set = process_set
         self._seconds = timeout.total_seconds()
-        self._coalesced: list[Pending] | None = None
+        self._coalesced: list[Work] | None = None
         self._name = self._description = ""
 
     def _work(self, pending: Pending, tensors: Any) -> Work:
+        work = Work(pending, tensors, self._seconds)
         if self._coalesced is not None:
-            self._coalesced.append(pending)
-        return Work(pending, tensors, self._seconds)
+            self._coalesced.append(work)
+        return work
 
     # Who it is.
 
@@ -222,8 +223,10 @@ class ProcessGroup(dist.ProcessGroup):
         self._coalesced = []
 
     def _end_coalescing(self, device: Any = None) -> Work:
-        calls, self._coalesced = self._coalesced or [], None
-        return Work(_one(calls), [], self._seconds)
+        works, self._coalesced = self._coalesced or [], None
+        for each in works:
+            each.drop()
+        return Work(_one([each.pending for each in works]), [], self._seconds)
 
 
 def _one(calls: list[Pending]) -> Pending:

@@ -13,6 +13,7 @@ from torch.distributed import ReduceOp
 from ronde import Average, Max, Min, Op, Product, Sum, handles
 from ronde.process_set import ProcessSet
 
+from .._rounded import is_rounded, rounded
 from .operands import KNOWN, numbers, put
 from .work import Pending, Then, Together
 
@@ -23,12 +24,7 @@ class _Reduction(NamedTuple):
     """How a reduction of torch is made of one of Ronde."""
 
     op: Op
-    prescale: Any = 1.0  # a factor
-    divisor: int = 1  # of integers, toward zero
-
-    def finished(self, reduced: Tensor) -> Tensor:
-        """What the reduced numbers become, in place."""
-        return reduced if self.divisor == 1 else reduced.div_(self.divisor, rounding_mode="trunc")
+    prescale: float = 1.0
 
 
 # By the numbers of torch's operations, as these are found faster.
@@ -57,8 +53,8 @@ def _name(number: int) -> str:
     return name
 
 
-def _reduction(given: Any, dtype: torch.dtype, size: int) -> _Reduction:
-    """What a `ReduceOp` stands for, of tensors of this type on so many ranks.
+def _reduction(given: Any, dtype: torch.dtype) -> _Reduction:
+    """What a `ReduceOp` stands for, of tensors of this type.
 
     Raises `RuntimeError` for what Ronde cannot reduce.
     """
@@ -72,8 +68,6 @@ def _reduction(given: Any, dtype: torch.dtype, size: int) -> _Reduction:
         raise RuntimeError(f"the backend ronde has no {_name(number)} here, only in all_reduce")
     if number == _PREMULTIPLIED:
         return _Reduction(op, _factor(given))
-    if op is Average and not (dtype.is_floating_point or dtype.is_complex):
-        return _Reduction(Sum, divisor=size)
     return _Reduction(op)
 
 
@@ -90,14 +84,25 @@ def allreduce(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
     combine = _BITWISE.get(_number(op))
     if combine is not None:
         return _bitwise(process_set, tensor, combine)
-    how = _reduction(op, tensor.dtype, process_set.size())
+    how = _reduction(op, tensor.dtype)
     x = numbers(tensor)
+    if _is_rounded(x, how):
+        return Then(_rounded(process_set, x, how), lambda mean: put(mean, tensor))
     handle = handles.allreduce_async_(
         x, how.op, prescale_factor=how.prescale, process_set=process_set
     )
-    if how.divisor == 1 and x.data_ptr() == tensor.data_ptr():
-        return handle
-    return Then(handle, lambda _: put(how.finished(x), tensor))
+    return Then(handle, lambda _: put(x, tensor))
+
+
+def _is_rounded(x: Tensor, how: _Reduction) -> bool:
+    return is_rounded(x, how.op, (how.prescale, 1.0))
+
+
+def _rounded(
+    process_set: ProcessSet, x: Tensor, how: _Reduction, scatters: bool = False
+) -> Pending:
+    """Averages, and factors, of integers."""
+    return rounded(x, how.op, None, (how.prescale, 1.0), process_set._member(), scatters)
 
 
 def _bitwise(
@@ -129,18 +134,22 @@ def _sparse(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
 
 
 def reduce(process_set: ProcessSet, tensor: Tensor, root: int, op: Any) -> Pending:
-    how = _reduction(op, tensor.dtype, process_set.size())
-    handle = handles.reduce_async(
-        numbers(tensor),
-        process_set.ranks[root],
-        how.op,
-        prescale_factor=how.prescale,
-        process_set=process_set,
-    )
+    how = _reduction(op, tensor.dtype)
+    x = numbers(tensor)
+    if _is_rounded(x, how):
+        handle = _rounded(process_set, x, how)
+    else:
+        handle = handles.reduce_async(
+            x,
+            process_set.ranks[root],
+            how.op,
+            prescale_factor=how.prescale,
+            process_set=process_set,
+        )
 
     def finish(reduced: Tensor | None) -> None:
-        if reduced is not None:
-            put(how.finished(reduced), tensor)
+        if process_set.rank() == root and reduced is not None:
+            put(reduced, tensor)
 
     return Then(handle, finish)
 
@@ -148,20 +157,21 @@ def reduce(process_set: ProcessSet, tensor: Tensor, root: int, op: Any) -> Pendi
 def reduce_scatter(process_set: ProcessSet, output: Tensor, whole: Tensor, op: Any) -> Pending:
     """`whole` divides into equal parts, one for each rank."""
     size = process_set.size()
-    how = _reduction(op, output.dtype, size)
+    how = _reduction(op, output.dtype)
     if whole.numel() != size * output.numel() or whole.dtype != output.dtype:
         raise ValueError(
             f"reduce_scatter gives each of {size} ranks an equal part of {whole.numel()} elements of "
             f"{whole.dtype}, which an output of {output.numel()} of {output.dtype} does not fit"
         )
     x = numbers(whole)
-    handle = handles.reducescatter_async(
-        x.view(size, x.numel() // size),
-        how.op,
-        prescale_factor=how.prescale,
-        process_set=process_set,
-    )
-    return Then(handle, lambda part: put(how.finished(part), output))
+    rows = x.view(size, x.numel() // size)
+    if _is_rounded(x, how):
+        handle = _rounded(process_set, rows, how, scatters=True)
+    else:
+        handle = handles.reducescatter_async(
+            rows, how.op, prescale_factor=how.prescale, process_set=process_set
+        )
+    return Then(handle, lambda part: put(part, output))
 
 
 def reduce_scatter_parts(

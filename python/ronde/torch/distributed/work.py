@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Protocol
 
+import torch
 import torch.distributed as dist
 
 from .futures import future_of
@@ -17,7 +19,10 @@ _NO_TIMEOUT = timedelta(0)
 
 
 class Pending(Protocol):
-    """What a Work waits for: a `ronde.Handle`, a message, or several of them."""
+    """What a Work waits for: a message, a call with what follows it, or several.
+
+    When it is `done`, all outputs are written.
+    """
 
     def done(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> Any: ...
@@ -44,26 +49,37 @@ class Then:
         self._pending, self._finish = pending, finish
         self._lock = threading.Lock()
         self._finished = False
+        self._error: Exception | None = None
 
     def done(self) -> bool:
-        return self._pending.done()
+        if not self._pending.done():
+            return False
+        with suppress(Exception):  # which `wait` raises again
+            self.wait()
+        return True
 
     def wait(self, timeout: float | None = None) -> None:
         result = self._pending.wait(timeout)
         with self._lock:
             if not self._finished:
-                self._finish(result)
                 self._finished = True
+                try:
+                    self._finish(result)
+                except Exception as error:
+                    self._error = error
+        if self._error is not None:
+            raise self._error
 
 
-# Works that nobody has waited for. Code in C++ of torch 2.4 does not keep the part in Python of a work that
-# it has got, and waits for ever without.
+# Works that nobody has waited for. Code in C++ of torch before 2.7 does not keep the part in Python of a work
+# that it has got, and waits for ever without.
+_must_keep = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
 _kept: set[Work] = set()
-_MOST = 256
+_FEW = 16
 
 
 def _keep(work: Work) -> None:
-    if len(_kept) >= _MOST:  # such that were dropped
+    if len(_kept) >= _FEW:  # such that were dropped
         _kept.difference_update([each for each in _kept.copy() if each.is_completed()])
     _kept.add(work)
 
@@ -79,9 +95,10 @@ class Work(dist.Work):
 
     def __init__(self, pending: Pending, tensors: Any, seconds: float | None) -> None:
         super().__init__()
-        self._pending, self._tensors, self._seconds = pending, tensors, seconds
+        self.pending, self._tensors, self._seconds = pending, tensors, seconds
         self._future: Any = None
-        _keep(self)
+        if _must_keep:
+            _keep(self)
 
     def wait(self, timeout: timedelta = _NO_TIMEOUT) -> bool:
         """Return True once the call has ended.
@@ -93,12 +110,16 @@ class Work(dist.Work):
         _kept.discard(self)
         seconds = self._seconds if timeout is _NO_TIMEOUT else timeout.total_seconds()
         try:
-            self._pending.wait(seconds or self._seconds)
+            self.pending.wait(seconds or self._seconds)
         except TimeoutError as error:
             raise dist.DistBackendError(
                 f"{error} (the timeout of the call or of its group)"
             ) from None
         return True
+
+    def drop(self) -> None:
+        """Nobody will wait for this one: another has its call."""
+        _kept.discard(self)
 
     def synchronize(self) -> None:
         """Wait, as `wait` does."""
@@ -106,7 +127,7 @@ class Work(dist.Work):
 
     def is_completed(self) -> bool:
         """Return whether the call has ended, with a result or an error. It does not wait."""
-        return self._pending.done()
+        return self.pending.done()
 
     def exception(self) -> BaseException | None:
         """Return the error of a call that has ended with one; None otherwise."""
@@ -128,7 +149,7 @@ class Work(dist.Work):
 
     def source_rank(self) -> int:
         """Return the rank in the group that the message of a receive came from."""
-        source: int | None = getattr(self._pending, "source", None)
+        source: int | None = getattr(self.pending, "source", None)
         if source is None:
             raise RuntimeError("only a receive that has ended has a source rank")
         return source
