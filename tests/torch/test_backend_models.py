@@ -90,7 +90,7 @@ def require_like_one_process(model: Any, **options: Any) -> None:
         torch.testing.assert_close(found, parameter, msg=name)
 
 
-@on_ranks(2, 3)
+@on_ranks(2)
 def test_data_parallel_training_is_like_one_process() -> None:
     for options in (
         {},

@@ -32,16 +32,16 @@ def table_of(ranks: int, example: str, *options: object) -> dict[str, float]:
 
 
 def test_training_does_not_depend_on_the_number_of_ranks() -> None:
-    alone, four = (table_of(ranks, "torch_train.py", "--epochs", 3) for ranks in (1, 4))
-    assert alone["accuracy"] > 0.85 and four["ranks"] == 4
-    assert four["loss"] == pytest.approx(alone["loss"], rel=0.02)
+    alone, two = (table_of(ranks, "torch_train.py", "--epochs", 3) for ranks in (1, 2))
+    assert alone["accuracy"] > 0.85 and two["ranks"] == 2
+    assert two["loss"] == pytest.approx(alone["loss"], rel=0.02)
 
 
 def test_the_language_model_learns_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     options = "--steps", 20, "--checkpoint", tmp_path / "model.pt", "--rows", 2, "--width", 32
     first = table_of(2, "torch_language_model.py", *options)
     assert first["loss"] < 4.5  # of 5.5 at the start
-    assert table_of(2, "torch_language_model.py", *options)["loss"] < first["loss"]
+    assert table_of(1, "torch_language_model.py", *options)["loss"] < first["loss"]
 
 
 def test_ddp_learns_with_compression() -> None:

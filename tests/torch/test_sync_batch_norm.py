@@ -86,7 +86,7 @@ def require_same_as_joined(
         torch.testing.assert_close(ours, dict(alone.named_buffers())[name], **near)
 
 
-@on_ranks(1, 2, 3)
+@on_ranks(2, 3)
 def test_it_is_batch_norm_of_the_joined_batch_in_2_to_5_dimensions() -> None:
     for dimensions in SHAPES:
         require_same_as_joined([4] * ronde.size(), dimensions, steps=2)
