@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from . import _core
@@ -23,6 +23,7 @@ __all__ = [
     "require_intracomm",
     "require_launcher",
     "start",
+    "waits",
 ]
 
 FREE_TAG = 1 << 15
@@ -153,6 +154,18 @@ def _wait_for_all(
 _LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 50, 1e-5, 1e-3  # without a pause; seconds
 
 
+def waits(done: Callable[[], bool]) -> Iterator[float]:
+    """The seconds that have passed, from time to time until `done()`. The caller looks what else there is."""
+    looks, pause, start = 0, _FIRST_PAUSE, time.monotonic()
+    while not done():
+        looks += 1
+        if looks < _LOOKS:
+            continue
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        yield time.monotonic() - start
+
+
 class Messages:
     """Messages under way to or from one rank each, and the arrays that they use."""
 
@@ -170,17 +183,11 @@ class Messages:
         Raises `RankFailedError` if a rank has failed meanwhile, and `TimeoutError` after so many seconds,
         which says whose messages are missing. Then MPI may use the arrays until the process ends.
         """
-        looks, pause, start = 0, _FIRST_PAUSE, time.monotonic()
-        while not self.done():
-            looks += 1
-            if looks < _LOOKS:
-                continue
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        for waited in waits(self.done):
             if failure := control.listen():
                 self._abandon()
                 raise RankFailedError(f"{what}: {failure}")
-            if timeout and time.monotonic() - start > timeout:
+            if timeout and waited > timeout:
                 ranks = ", ".join(
                     str(rank) for rank in sorted({rank for _, rank in self._requests})
                 )

@@ -11,7 +11,7 @@ import sys
 from array import array as PythonArray
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -236,6 +236,7 @@ def _dtype_of(array: Array) -> DType:
         raise no_dtype(f"arrays of {array.dtype}") from None
 
 
+@cache
 def know_torch(torch: Any) -> None:
     """From now on the core takes dense tensors of the host as they are."""
     types = {getattr(torch, name): dtype for name, dtype in _DTYPES.items() if hasattr(torch, name)}

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ronde import context
-from ronde._mpi import FREE_TAG
+from ronde import _mpi, context
 from ronde.errors import RankFailedError, RondeError, StalledError, UnavailableError
 from ronde.process_set import ProcessSet
 
@@ -23,8 +22,7 @@ from .operands import as_bytes, bits, put
 
 __all__ = ["Receive", "Send", "give_up"]
 
-_FIRST_TAG = FREE_TAG + 1  # after that of own_sets.py
-_LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 50, 1e-5, 1e-3  # of who waits: without a pause; seconds
+_FIRST_TAG = _mpi.FREE_TAG + 1  # after that of own_sets.py
 _PAUSE = 5e-4  # of the thread
 
 # The sources (None for any) of receives whose messages have not come, by process set and tag. A later receive
@@ -83,16 +81,9 @@ class Message:
         return self.ended or _under_way.progress(self)
 
     def wait(self, timeout: float | None = None) -> None:
-        looks, pause, start = 0, _FIRST_PAUSE, time.monotonic()
-        while not self.done():
-            looks += 1
-            if looks < _LOOKS:
-                continue
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        for waited in _mpi.waits(self.done):
             if failure := self.control.listen():
                 raise RankFailedError(f"{self.what}: {failure}")
-            waited = time.monotonic() - start
             if timeout and waited > timeout:
                 raise TimeoutError(f"{self.what} has not ended within {timeout:.6g} s")
             if self.deadline and waited > self.deadline:
