@@ -9,7 +9,6 @@ namespace ronde {
 void drive(RootTask& task, const Operation& operation, Lane& lane, Turns& turns, Watch& watch) {
   auto progress = task.progress();
   Wait wait(lane.settings().spin);
-  Several several;
   while (progress != Progress::done) {
     if (lane.control().run_requests()) {
       progress = task.progress();
@@ -25,10 +24,12 @@ void drive(RootTask& task, const Operation& operation, Lane& lane, Turns& turns,
         if (wait.moved()) check(0);
       } else {
         // Nothing wakes this thread for what moves meanwhile.
-        if (lane.control().meanwhile())
+        if (lane.control().meanwhile()) {
+          Several several(task.patience());
           wait.pause(several);
-        else
+        } else {
           wait.pause(task);
+        }
         if (wait.due()) {
           check(wait.elapsed());
           turns.require_members(operation, watch, wait.elapsed());

@@ -18,9 +18,10 @@ class SharedWork : public Work {
     return before == seen_ ? Progress::idle : Progress::moved;
   }
 
-  /// Longer than a slice of the scheduler: where something else runs on the machine too, a rank
-  /// that gives way may not run again for so long, and the other ranks with it.
-  std::chrono::microseconds patience() const override { return std::chrono::milliseconds(5); }
+  /// Longer than some slices of the scheduler: where something else runs on the machine too, a rank
+  /// that is waited for may not run for so long. If those that wait gave way then, they would not run
+  /// either when it comes back, and so on for each chunk.
+  std::chrono::microseconds patience() const override { return std::chrono::milliseconds(20); }
 
   /// The last rank to arrive wakes the others, so this may be long. It ends for the sake of the
   /// slow checks.

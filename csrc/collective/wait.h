@@ -5,6 +5,7 @@
 // sleeps that grow to a fifth of a millisecond.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 #include "collective/work.h"
@@ -14,8 +15,14 @@ namespace ronde {
 /// What a thread waits for that moves several things. Nothing wakes it, so its sleeps are short.
 class Several final : public Work {
  public:
+  /// `most`: the patience of the most patient of them.
+  explicit Several(std::chrono::microseconds most)
+      : patience_(std::max<std::chrono::microseconds>(most, std::chrono::milliseconds(1))) {}
   Progress progress() override { return Progress::idle; }
-  std::chrono::microseconds patience() const override { return std::chrono::milliseconds(1); }
+  std::chrono::microseconds patience() const override { return patience_; }
+
+ private:
+  const std::chrono::microseconds patience_;
 };
 
 class Wait {

@@ -181,17 +181,21 @@ bool Engine::poll(const Submission& submission) {
 /// Waits until `step` is done. It moves calls, under the lock.
 void Engine::wait_for(FunctionRef<Progress()> step) {
   require_mine();
-  Several several;
   Wait wait(spin_);
   while (true) {
     bool moved = control_->run_requests();
+    std::chrono::microseconds patience{};
     {
       const Holding lock(*this);
       const auto progress = step();
+      patience = patience_;
       if (progress == Progress::done) return;
       moved |= progress == Progress::moved;
     }
-    if (!moved) wait.pause(several);
+    if (!moved) {
+      Several several(patience);
+      wait.pause(several);
+    }
     if (moved ? wait.moved() : wait.due()) control_->hooks().check_signals();
   }
 }
@@ -308,14 +312,17 @@ bool Engine::close(const Communicator& set, const std::string& why) {
 bool Engine::progress(bool waits) {
   bool moved = false;
   std::size_t busy = 0;
+  std::chrono::microseconds patience{};
   moves_ = false;
   const bool leaving = leaves_ && control_->ending();
   for (auto& [set, queue] : queues_) {
     moved |= queue->progress(waits);
     moves_ |= queue->moves();
+    patience = std::max(patience, queue->patience());
     busy += !queue->idle() || (leaving && !queue->leave());
   }
   busy_ = busy;
+  patience_ = patience;
   if (sleeps_ && moves_) wakes_.notify_one();
   return moved;
 }

@@ -101,6 +101,7 @@ class Engine : public std::enable_shared_from_this<Engine> {
   bool stops_ = false;
   std::atomic<int> waiting_ = 0;  // threads
   bool moves_ = false;            // whether there is something to move
+  std::chrono::microseconds patience_{};  // of what moves
   Clock::time_point submitted_;
   std::unique_ptr<std::thread> worker_;
 };

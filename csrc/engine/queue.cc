@@ -82,6 +82,13 @@ bool Queue::moves() const {
                      [](const auto& each) { return bool(each->round); });
 }
 
+std::chrono::microseconds Queue::patience() const {
+  std::chrono::microseconds most{};
+  for (const auto& each : tracks_)
+    if (each->round) most = std::max(most, each->round->task->patience());
+  return most;
+}
+
 bool Queue::progress(bool waits) {
   bool moved = false;
   for (std::uint64_t i = 0; i < tracks_.size(); ++i) {

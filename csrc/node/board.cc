@@ -35,8 +35,8 @@ struct Plan {
     directory = rounded(header, kPage);
     notes = rounded(directory + Directory::bytes_for(ranks), kPage);
     stages = rounded(notes + 2 * ranks * note_bytes_for(ranks), kPage) + kAside;
-    results = stages + 2 * ranks * Board::kStageBytes;
-    end = results + 2 * Board::kStageBytes;
+    results = stages + Board::kStages * ranks * Board::kStageBytes;
+    end = results + Board::kStages * Board::kStageBytes;
   }
   std::size_t directory, notes, stages, results, end;
 };
@@ -48,6 +48,7 @@ struct alignas(kCacheLine) Board::Header {
   alignas(kCacheLine) std::atomic<std::uint32_t> sleepers;
   alignas(kCacheLine) std::atomic<std::uint64_t> tickets;
   alignas(kCacheLine) std::atomic<bool> given_up;
+  std::atomic<bool> streams;
   /// Of one rank: its signature, and its voice in a vote.
   struct alignas(kCacheLine) Seat {
     std::atomic<std::uint64_t> signature;
@@ -102,10 +103,29 @@ Note& Board::note_of(int rank) const {
 }
 
 std::byte* Board::stage(int rank, std::uint64_t chunk) const {
-  return stages_ + (chunk % 2 * size_ + rank) * kStageBytes;
+  return stages_ + (chunk % kStages * size_ + rank) * kStageBytes;
 }
 
-std::byte* Board::result(std::uint64_t chunk) const { return results_ + chunk % 2 * kStageBytes; }
+std::byte* Board::result(std::uint64_t chunk) const { return results_ + chunk % kStages * kStageBytes; }
+
+bool Board::streams(std::uint64_t chunk) const {
+  const auto place = chunk % kSampled;
+  return place < 2 ? place == 1 : header().streams.load(std::memory_order_relaxed);
+}
+
+Board::Reading::Reading(Board& board, std::uint64_t chunk)
+    : board_(board), place_(chunk % kSampled), counts_(board.rank_ == 0 && place_ < 2) {
+  if (counts_) since_ = Clock::now();
+}
+
+Board::Reading::~Reading() {
+  if (!counts_) return;
+  const auto time = Clock::now() - since_;
+  if (place_ == 0)
+    board_.cached_ = time;
+  else
+    board_.header().streams.store(time < board_.cached_, std::memory_order_relaxed);
+}
 
 void Board::begin_tickets(std::uint64_t pieces) {
   first_ticket_ = next_first_ticket_;

@@ -3,8 +3,8 @@
 //
 //   note    what a rank writes in phase 0: the fingerprint of its call, what the others must know
 //           of it, and the data itself where it is short; two, used in turn
-//   stage   where a rank writes a chunk of its data for the others to read; two, used in turn
-//   result  where the ranks write the slices they have reduced; two, used in turn
+//   stage   where a rank writes a chunk of its data for the others to read; some, used in turn
+//   result  where the ranks write the slices they have reduced; some, used in turn
 //   ticket  which rank does the next piece of work that any of them can do
 //
 // The barrier is one counter: the n-th time that all ranks have arrived it is n times their number.
@@ -34,8 +34,10 @@ static_assert(sizeof(Note) == 64);
 
 class Board {
  public:
-  /// Of each rank's two stages.
   static constexpr std::size_t kStageBytes = 256 << 10;
+  /// Of each rank, and so many results. Together they are as long as a second-level cache: what has
+  /// gone from there to the cache that cores share is read faster by the others.
+  static constexpr std::size_t kStages = 4;
   /// What fits into a note whatever the number of ranks.
   static constexpr std::size_t kShortBytes = 4096;
 
@@ -70,6 +72,12 @@ class Board {
   std::uint64_t chunks() const { return chunks_; }
   void count_chunks(std::uint64_t more) { chunks_ += more; }
 
+  /// Whether what is staged for this chunk bypasses the caches. Cores that share a cache read faster
+  /// what is in it; others read faster what is in memory than what is in each other's caches. Which
+  /// is the case shows as some chunks go either way, and rank 0 compares (`Reading`).
+  bool streams(std::uint64_t chunk) const;
+  class Reading;
+
   /// Work in `pieces` that any rank can do: each piece is given out once, and then numbers from
   /// `pieces` on. All ranks begin the same work, and each draws until it gets such a number, once.
   void begin_tickets(std::uint64_t pieces);
@@ -89,6 +97,8 @@ class Board {
 
  private:
   struct Header;
+  /// Of every kSampled chunks the first goes through the caches, and the second around them.
+  static constexpr std::uint64_t kSampled = 32;
 
   Header& header() const { return *reinterpret_cast<Header*>(segment_->data()); }
   Note& note_of(int rank) const;
@@ -101,7 +111,25 @@ class Board {
   std::uint64_t chunks_ = 0;
   std::uint64_t first_ticket_ = 0, next_first_ticket_ = 0;
   std::uint32_t arrivals_ = 0;  // the counter when the barrier is passed
+  std::chrono::nanoseconds cached_{};  // in which the last sample that went through caches was read
   Directory directory_;
+};
+
+/// While it lives, what the others have staged for a chunk is read: as much as for any other.
+class Board::Reading {
+ public:
+  Reading(Board& board, std::uint64_t chunk);
+  ~Reading();
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Board& board_;
+  const std::uint64_t place_;  // among the sampled chunks
+  const bool counts_;
+  Clock::time_point since_;
 };
 
 }  // namespace ronde

@@ -121,12 +121,14 @@ void SharedMovement::copy_in(std::size_t number) {
   std::byte* to = stage(board_.rank(), number);
   const std::size_t from = (stream_.rotation + begin) % stream_.data.bytes;
   const std::size_t first = std::min(length, stream_.data.bytes - from);
-  copy_bytes(to, stream_.data.data + from, first);
-  copy_bytes(to + first, stream_.data.data, length - first);
+  const bool streaming = board_.streams(first_chunk_ + number);
+  copy_bytes(to, stream_.data.data + from, first, streaming);
+  copy_bytes(to + first, stream_.data.data, length - first, streaming);
 }
 
 void SharedMovement::copy_out(std::size_t number) {
   const std::size_t chunk = number * chunk_bytes_;
+  const Board::Reading reading(board_, first_chunk_ + number);
   for (int i = 1; i < board_.size(); ++i) {
     const int rank = (board_.rank() + i) % board_.size();
     const auto& [stream_bytes, begin, offset, to] = wanted_[rank];

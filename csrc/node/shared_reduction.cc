@@ -134,8 +134,9 @@ SharedAllreduce::Span SharedAllreduce::slice(const Span& chunk) const {
 void SharedAllreduce::copy_in(std::size_t number) {
   const Span all = chunk(number), own = slice(all);
   std::byte* stage = board_.stage(board_.rank(), first_chunk_ + number) - all.begin;
+  const bool streaming = board_.streams(first_chunk_ + number);
   const auto copy = [&](std::size_t offset, const Piece& piece) {
-    copy_bytes(stage + offset, piece.input.data, piece.input.bytes);
+    copy_bytes(stage + offset, piece.input.data, piece.input.bytes, streaming);
   };
   pieces_.for_range(all.begin, own.begin, copy);
   pieces_.for_range(own.end, all.end, copy);
@@ -144,6 +145,8 @@ void SharedAllreduce::copy_in(std::size_t number) {
 void SharedAllreduce::reduce_slice(std::size_t number) {
   const Span all = chunk(number), own = slice(all);
   std::byte* result = board_.result(first_chunk_ + number) - all.begin;
+  const bool streaming = board_.streams(first_chunk_ + number);
+  const Board::Reading reading(board_, first_chunk_ + number);
   pieces_.for_range(own.begin, own.end, [&](std::size_t offset, const Piece& piece) {
     for (int rank = 0; rank < board_.size(); ++rank)
       ins_[rank] = board_.stage(rank, first_chunk_ + number) - all.begin + offset;
@@ -152,7 +155,7 @@ void SharedAllreduce::reduce_slice(std::size_t number) {
     // A root alone keeps its slice to itself.
     const std::size_t out_count = receives_ && root_ == kAllRanks ? 2 : 1;
     reduce_many(reduction_, {outs, out_count}, ins_, piece.input.bytes / size_of(reduction_.dtype),
-                false);
+                streaming);
   });
 }
 
@@ -228,11 +231,12 @@ bool SharedReduceScatter::reduce_directly() {
 /// What others reduce: for each a column.
 void SharedReduceScatter::copy_in(std::size_t number) {
   std::byte* stage = board_.stage(board_.rank(), first_chunk_ + number);
+  const bool streaming = board_.streams(first_chunk_ + number);
   for (int rank = 0; rank < board_.size(); ++rank) {
     const std::size_t begin = begins_[rank] + number * column_bytes_;
     if (rank == board_.rank() || begin >= begins_[rank + 1]) continue;
     copy_bytes(stage + rank * column_bytes_, input_.data + begin,
-               std::min(column_bytes_, begins_[rank + 1] - begin));
+               std::min(column_bytes_, begins_[rank + 1] - begin), streaming);
   }
 }
 
@@ -243,6 +247,7 @@ void SharedReduceScatter::reduce_column(std::size_t number) {
     ins_[rank] = board_.stage(rank, first_chunk_ + number) + board_.rank() * column_bytes_;
   ins_[board_.rank()] = input_.data + begins_[board_.rank()] + begin;
   void* out = output_.data + begin;
+  const Board::Reading reading(board_, first_chunk_ + number);
   reduce_many(reduction_, {&out, 1}, ins_,
               std::min(column_bytes_, output_.bytes - begin) / size_of(reduction_.dtype), false);
 }
