@@ -24,7 +24,7 @@ constexpr std::chrono::microseconds kFirstNap = 20us, kNap = 200us;
 // Where others move what is under way, or ranks outnumber cores.
 constexpr std::chrono::microseconds kLongNap = 1000us;
 // After that time without a submission the worker sleeps until there is something to move.
-constexpr auto kRecent = 50ms;
+constexpr auto kRecent = 2ms;
 
 bool pin(pthread_t thread, int core) {
   cpu_set_t cores;
