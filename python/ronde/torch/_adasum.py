@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ._buckets import Bucket, Gradient
+from ._buckets import Gathered, Gradient
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
 from ._way import Way
@@ -23,14 +23,14 @@ class Deltas(Way):
         self.reduction = reduction
         self.carrier = carrier
         self.step = 0
-        self._deltas: list[Bucket] = []  # of one parameter each, as Adasum weighs each by itself
+        self._deltas: list[Gathered] = []  # of one parameter each, as Adasum weighs each by itself
         self._before: list[torch.Tensor] = []  # the parameters, while a step is under way
         self._known = 0
 
     def add(self, params: Iterable[tuple[str, torch.Tensor, int | None]]) -> None:
         for name, param, _ in params:
             number = len(self._deltas)
-            self._deltas.append(Bucket([Gradient(param, name, number, None)]))
+            self._deltas.append(Gathered([Gradient(param, name, number, None)]))
 
     def reset(self) -> None:
         self.step = 0
@@ -50,13 +50,14 @@ class Deltas(Way):
     def after_step(self) -> None:
         with torch.no_grad():
             for delta, before in zip(self._deltas, self._before, strict=True):
-                torch.sub(delta.gradients[0].param, before, out=delta.views[0])
-                name = f"{self.name}, change of {delta.gradients[0].name}"
-                delta.finish = self.carrier.start(delta, name, self.reduction)
+                [(_, change)] = delta.views
+                torch.sub(delta.gradients[0].param, before, out=change)
+                delta.finish = self.carrier.start(delta, f"{self.name}, change of", self.reduction)
             for delta, before in zip(self._deltas, self._before, strict=True):
                 assert delta.finish is not None
                 delta.finish()
                 delta.finish = None
-                torch.add(before, delta.views[0], out=delta.gradients[0].param.detach())
+                [(_, change)] = delta.views
+                torch.add(before, change, out=delta.gradients[0].param.detach())
         self._before = []
         self.step += 1

@@ -1,9 +1,7 @@
-"""Buckets: memory in which the gradients of some parameters lie one after another, to be reduced as one.
+"""Buckets: gradients of some parameters that are reduced together.
 
-A bucket on a CPU is memory that the ranks of a machine share, so that they reduce it where it is. `.grad` of
-a parameter stays None until autograd makes a gradient; that is copied into the bucket while the caches still
-hold it, and `.grad` becomes a *view* of the bucket. To let autograd add to views that were zeroed would take
-longer.
+`.grad` of a parameter stays None until autograd makes a gradient. To let autograd add to memory that was
+zeroed would take longer.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import torch
 from .. import _core
 from ..memory import empty
 
-__all__ = ["Bucket", "Gradient", "partition"]
+__all__ = ["Bucket", "Gathered", "Gradient", "InPlace", "partition"]
 
 _ALIGNMENT = 64  # bytes
 _LONG = 1 << 20
@@ -40,21 +38,7 @@ class Gradient:
         self.passes = 0  # in which it has come, since the last reduction
         self.is_dense = False  # has been so on all ranks, and is made so from then on
         self.bucket: Bucket | None = None
-        self.view: torch.Tensor | None = None
-
-    @property
-    def is_in_bucket(self) -> bool:
-        return self.view is not None and self.param.grad is self.view
-
-    def fill(self) -> None:
-        """Brings the gradient into the bucket; zeros if there is none."""
-        grad, view = self.param.grad, self.view
-        assert view is not None
-        if grad is None:
-            view.zero_()
-        elif grad is not view:
-            _copy(grad.detach(), view)
-            self.param.grad = view
+        self.view: torch.Tensor | None = None  # where it is in the bucket
 
     def describe(self) -> str:
         param = self.param
@@ -63,35 +47,116 @@ class Gradient:
 
 
 class Bucket:
-    """Memory for the gradients of some parameters of one dtype and device."""
+    """Gradients of one dtype and device."""
 
     def __init__(self, gradients: list[Gradient]) -> None:
         self.gradients = gradients
         self.awaited: set[Gradient] = set()  # those that are to come in this pass
         self.finish: Finish | None = None  # while it is being reduced
-        first = gradients[0].param
-        pad = _ALIGNMENT // first.element_size()
-        sizes = [-(-each.param.numel() // pad) * pad for each in gradients]
-        self.flat = _memory(sum(sizes), first.dtype, first.device)
-        start = 0
-        for gradient, size in zip(gradients, sizes, strict=True):
+        for gradient in gradients:
             gradient.bucket = self
-            gradient.view = _view_like(self.flat[start : start + size], gradient.param)
-            start += size
 
     def await_all(self, passes: int) -> None:
         """At the beginning of a pass: those that have not come so many times are to come, frozen ones as
         well. So what is reduced early is new in every part."""
         self.awaited = {each for each in self.gradients if each.passes < passes}
 
-    @property
-    def views(self) -> list[torch.Tensor]:
-        return [each.view for each in self.gradients if each.view is not None]
+    def take(self, gradient: Gradient) -> None:
+        """Brings the gradient into the bucket; zeros if there is none."""
+        raise NotImplementedError
+
+    def leave_out(self, gradient: Gradient) -> None:
+        """No rank has a new one: what this rank has is to stay."""
+
+    def end(self) -> None:
+        """The reduction is over."""
+        self.finish = None
 
     @property
-    def name(self) -> str:
+    def views(self) -> list[tuple[str, torch.Tensor]]:
+        """The gradients that are reduced, one by one, and whose they are."""
+        return [(each.name, each.view) for each in self.gradients if each.view is not None]
+
+    @property
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
+        """What is reduced, and which parameters' gradients it has."""
+        raise NotImplementedError
+
+
+class InPlace(Bucket):
+    """Inside a machine gradients are reduced where autograd has put them."""
+
+    def __init__(self, gradients: list[Gradient], owners: dict[int, Gradient]) -> None:
+        """`owners`: whose gradient is at an address. Autograd may give several parameters the same memory."""
+        super().__init__(gradients)
+        self._owners = owners
+
+    def take(self, gradient: Gradient) -> None:
+        param = gradient.param
+        grad = param.grad
+        if grad is None:
+            grad = torch.zeros_like(param, requires_grad=False)
+        elif not (
+            _fits(grad, param) and self._owners.setdefault(grad.data_ptr(), gradient) is gradient
+        ):
+            grad = torch.empty_like(param, requires_grad=False).copy_(grad.detach())
+        param.grad = gradient.view = grad
+
+    def end(self) -> None:
+        super().end()
+        self._owners.clear()
+        for gradient in self.gradients:
+            gradient.view = None  # the memory is free as soon as `.grad` is another
+
+    @property
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
+        return [(name, _flat(view)) for name, view in self.views]
+
+
+class Gathered(Bucket):
+    """Gradients are copied one after another into memory, which is sent as a whole. On a CPU it is memory
+    that the ranks of a machine share; and a gradient is copied while the caches still hold it."""
+
+    def __init__(self, gradients: list[Gradient]) -> None:
+        super().__init__(gradients)
+        first = gradients[0].param
+        pad = _ALIGNMENT // first.element_size()
+        sizes = [-(-each.param.numel() // pad) * pad for each in gradients]
+        self._memory = _memory(sum(sizes), first.dtype, first.device)
+        self._kept: list[
+            tuple[torch.Tensor, torch.Tensor]
+        ] = []  # views, and what is to be there again
+        start = 0
+        for gradient, size in zip(gradients, sizes, strict=True):
+            gradient.view = _view_like(self._memory[start : start + size], gradient.param)
+            start += size
+
+    def take(self, gradient: Gradient) -> None:
+        grad, view = gradient.param.grad, gradient.view
+        assert view is not None
+        if grad is None:
+            view.zero_()
+        elif grad is not view:
+            _copy(grad.detach(), view)
+        gradient.param.grad = view
+
+    def leave_out(self, gradient: Gradient) -> None:
+        view = gradient.view
+        assert view is not None
+        if gradient.param.grad is view:
+            self._kept.append((view, view.clone()))
+        view.zero_()
+
+    def end(self) -> None:
+        super().end()
+        for view, before in self._kept:
+            view.copy_(before)
+        self._kept.clear()
+
+    @property
+    def parts(self) -> list[tuple[str, torch.Tensor]]:
         first, last = self.gradients[0].name, self.gradients[-1].name
-        return f"gradient of {first}" if first == last else f"gradients of {first} to {last}"
+        return [(first if first == last else f"{first} to {last}", self._memory)]
 
 
 def partition(
@@ -143,6 +208,22 @@ def _copy(grad: torch.Tensor, view: torch.Tensor) -> None:
         view.copy_(grad)
 
 
+def _fits(grad: torch.Tensor, param: torch.Tensor) -> bool:
+    """Whether a gradient can be reduced where it is: with the strides that it has on other ranks, and
+    nothing else in its memory."""
+    return (
+        grad.stride() == param.stride()
+        and _is_dense(grad)
+        and grad.untyped_storage().nbytes() == grad.nbytes
+        and not (grad.requires_grad or grad.is_neg() or grad.is_conj())
+    )
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    """All elements, which fill a part of memory."""
+    return x if x.is_contiguous() else x.as_strided((x.numel(),), (1,))
+
+
 def _view_like(part: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     """With the strides of the parameter, so that an optimizer need not convert."""
     if _is_dense(param):
@@ -152,6 +233,8 @@ def _view_like(part: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
 
 def _is_dense(x: torch.Tensor) -> bool:
     """Whether the elements fill a part of memory, in whatever order of the dimensions."""
+    if x.is_contiguous():
+        return True
     expected = 1
     for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
         if size != 1:

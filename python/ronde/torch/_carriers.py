@@ -48,9 +48,15 @@ class Reduction(NamedTuple):
 class Carrier:
     """A bucket travels as it is."""
 
-    def start(self, bucket: Bucket, name: str, reduction: Reduction) -> Finish:
-        handle = reduction.submit(bucket.flat, name)
-        return lambda: void(handle.wait())
+    def start(self, bucket: Bucket, what: str, reduction: Reduction) -> Finish:
+        """`what`: how errors call what is reduced, before the names of parameters."""
+        sent = [reduction.submit(part, f"{what} {name}") for name, part in bucket.parts]
+
+        def finish() -> None:
+            for handle in sent:
+                handle.wait()
+
+        return finish
 
 
 class Converting(Carrier):
@@ -60,15 +66,14 @@ class Converting(Carrier):
         self.compression = compression
         self.of_any_length = compression in (Compression.fp16, Compression.bf16)
 
-    def start(self, bucket: Bucket, name: str, reduction: Reduction) -> Finish:
-        parts = [bucket.flat] if self.of_any_length else bucket.views
-        pairs = [self.compression.compress(part) for part in parts]
-        sent = [
-            reduction.submit(compressed, f"{name}[{i}]") for i, (compressed, _) in enumerate(pairs)
-        ]
+    def start(self, bucket: Bucket, what: str, reduction: Reduction) -> Finish:
+        sent = []
+        for name, part in bucket.parts if self.of_any_length else bucket.views:
+            compressed, ctx = self.compression.compress(part)
+            sent.append((part, reduction.submit(compressed, f"{what} {name}"), ctx))
 
         def finish() -> None:
-            for part, handle, (_, ctx) in zip(parts, sent, pairs, strict=True):
+            for part, handle, ctx in sent:
                 part.copy_(self.compression.decompress(handle.wait(), ctx))
 
         return finish
@@ -80,9 +85,8 @@ class Compressing(Carrier):
     def __init__(self, compression: Any) -> None:
         self.choice = Choice(compression)
 
-    def start(self, bucket: Bucket, name: str, reduction: Reduction) -> Finish:
-        names = [each.name for each in bucket.gradients]
-        views = bucket.views
+    def start(self, bucket: Bucket, what: str, reduction: Reduction) -> Finish:
+        names, views = map(list, zip(*bucket.views, strict=True))
 
         def label(_: list[View]) -> Labelled:
             return [
@@ -90,6 +94,7 @@ class Compressing(Carrier):
             ]
 
         factors = reduction.prescale_factor, reduction.postscale_factor
+        name = f"{what} {names[0]} to {names[-1]}"
         way = Way("grouped_allreduce", reduction.op, name, *factors, weakref.ref(self))
         call, results_of = submit_group(
             views,

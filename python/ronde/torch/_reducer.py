@@ -26,7 +26,7 @@ from .. import context, handles
 from .._calls import communicator_of
 from ..errors import MismatchError, RondeError
 from ..reductions import Max
-from ._buckets import Bucket, Gradient, partition
+from ._buckets import Bucket, Gathered, Gradient, InPlace, partition
 from ._carriers import Carrier, Reduction
 from ._comparison import compare_parameters
 from ._peers import Peers
@@ -67,6 +67,7 @@ class Reducer(Way):
 
     def reset(self) -> None:
         self.buckets: list[Bucket] = []
+        self._owners: dict[int, Gradient] = {}  # of memory that is reduced in place
         self.step = 0
         self._known = 0  # parameters that all ranks are known to have
         self._order: list[Gradient] = []  # in which those without bucket have come in this pass
@@ -113,7 +114,7 @@ class Reducer(Way):
         if not gradient.is_dense:
             return  # it may be sparse on another rank
         self._make_dense(gradient)
-        gradient.fill()
+        bucket.take(gradient)
         if not is_last:
             return
         bucket.awaited.discard(gradient)
@@ -187,6 +188,8 @@ class Reducer(Way):
         self._is_reduced = False
         for gradient in self.gradients:
             gradient.passes = 0
+        for bucket in self.buckets:
+            bucket.end()
 
     def mean_loss(self, loss: Any) -> Any:
         return self.reduction.mean(loss, f"{self.name}, the loss of a closure")
@@ -206,7 +209,7 @@ class Reducer(Way):
             for gradient in self.gradients:
                 gradient.passes = 0
             for bucket in self.buckets:
-                bucket.finish = None
+                bucket.end()
             self._order.clear()
         self._is_reduced = True
 
@@ -214,7 +217,7 @@ class Reducer(Way):
         kinds = self._agree()
         came = [each for each in self.gradients if kinds[each.number] != _NONE]
         self._make_buckets([each for each in came if kinds[each.number] == _DENSE])
-        kept = self._start_rest(kinds)
+        self._start_rest(kinds)
         sparse = [
             (
                 each,
@@ -226,8 +229,6 @@ class Reducer(Way):
         for bucket in self.buckets:
             if bucket.finish is not None:
                 bucket.finish()
-        for view, before in kept:
-            view.copy_(before)
         for gradient, finish in sparse:
             gradient.param.grad = finish()
         for gradient in came:
@@ -280,35 +281,31 @@ class Reducer(Way):
         process_set = self.reduction.process_set
         handles.broadcast_async_(numbers, root, name, process_set=process_set).wait()
         order = [self.gradients[number] for number in numbers]
-        self.buckets += map(Bucket, partition(order, self.groups, self._bucket_bytes()))
-
-    def _bucket_bytes(self) -> int:
-        """Between machines smaller buckets keep the wire busy while others are computed. Inside a machine
-        there is no wire, and large ones cost the processors least."""
-        limit = context.world().settings.fusion_bytes
+        # Between machines smaller buckets keep the wire busy while others are computed. Inside a machine
+        # there is no wire, and large ones cost the processors least.
         communicator = communicator_of(self.reduction.process_set)
         one_machine = communicator.local_size == communicator.size
-        return limit if one_machine else min(limit, _BETWEEN_MACHINES)
+        limit = context.world().settings.fusion_bytes
+        limit = limit if one_machine else min(limit, _BETWEEN_MACHINES)
+        for gradients in partition(order, self.groups, limit):
+            in_place = one_machine and gradients[0].param.device.type == "cpu"
+            self.buckets.append(
+                InPlace(gradients, self._owners) if in_place else Gathered(gradients)
+            )
 
-    def _start_rest(self, kinds: npt.NDArray[np.uint8]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Submits the buckets of which some rank has a gradient. Returns the views that must stay the same,
-        as no rank has a new gradient there, with their values."""
-        kept = []
+    def _start_rest(self, kinds: npt.NDArray[np.uint8]) -> None:
+        """Submits the buckets of which some rank has a gradient."""
         for bucket in self.buckets:
             dense = [each for each in bucket.gradients if kinds[each.number] == _DENSE]
             if bucket.finish is not None or not dense:
                 continue
             for gradient in bucket.gradients:
-                assert gradient.view is not None
                 if kinds[gradient.number] == _DENSE:
                     self._make_dense(gradient)
-                    gradient.fill()
-                    continue
-                if gradient.is_in_bucket:
-                    kept.append((gradient.view, gradient.view.clone()))
-                gradient.view.zero_()
+                    bucket.take(gradient)
+                else:
+                    bucket.leave_out(gradient)
             self._start(bucket)
-        return kept
 
     def _make_dense(self, gradient: Gradient) -> None:
         grad = gradient.param.grad
@@ -316,7 +313,7 @@ class Reducer(Way):
             gradient.param.grad = grad.to_dense()
 
     def _start(self, bucket: Bucket) -> None:
-        bucket.finish = self.carrier.start(bucket, f"{self.name}, {bucket.name}", self.reduction)
+        bucket.finish = self.carrier.start(bucket, f"{self.name}, gradient of", self.reduction)
 
     def _call(self, gradient: Gradient) -> str:
         return f"{self.name}, sparse gradient of {gradient.name}"
