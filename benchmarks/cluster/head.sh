@@ -26,6 +26,8 @@ for number in $(seq "$hosts"); do
   $enter tc qdisc add dev eth0 $limit
   $enter ip addr add "10.77.0.$number/24" dev eth0
   $enter ip link set eth0 up
+  # The same whatever this machine does, and what most clusters do.
+  $enter ip route replace 10.77.0.0/24 dev eth0 src "10.77.0.$number" congctl cubic
   echo "$pid" > "$CLUSTER_HOSTS/10.77.0.$number"
 done
 echo ready

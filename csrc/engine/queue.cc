@@ -15,6 +15,10 @@
 namespace ronde {
 namespace {
 
+// Between machines, of the calls of a slot. It begins when all of them have come, and the wire would be
+// idle until then; that it has fewer is not noticed there.
+constexpr std::size_t kMostBetween = 4 << 20;
+
 constexpr std::uint64_t kNone = 0;  // in place of the fingerprint of a slot
 
 std::uint64_t fingerprint(const Calls& calls) {
@@ -42,7 +46,8 @@ std::size_t known_bytes(const Calls& calls) {
 Queue::Queue(const Lane& blocking, std::size_t fusion_bytes)
     : shares_memory_(blocking.board()),
       neighbours_(blocking.neighbours()),
-      fusion_bytes_(fusion_bytes) {
+      fusion_bytes_(blocking.board() && !blocking.across() ? fusion_bytes
+                                                           : std::min(fusion_bytes, kMostBetween)) {
   call_.kind = "asynchronous calls";
   const auto plans = std::make_shared<Plans>(blocking.settings());
   int number = 0;
