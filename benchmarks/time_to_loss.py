@@ -5,8 +5,8 @@
 Four ranks train a language model of bytes, of 10.3 million parameters, on the modules of Python's own
 library (benchmarks/training), with momentum SGD: on four emulated hosts whose links have no limit, 100
 Mbit/s, 1 Gbit/s and 10 Gbit/s, and inside one machine. With torch installed, DistributedDataParallel over
-Gloo trains the same model from the same parameters with the same batches, without a hook and with its fp16
-hook.
+Gloo trains the same model from the same parameters with the same batches, without a hook, with its fp16
+hook, and with Ronde's hook.
 
 What synchronous training computes does not depend on how fast the links are. So for each choice the loss
 after each step is found once, on hosts whose links have no limit; and the time of a step at each link is
@@ -38,7 +38,7 @@ from typing import Any
 
 from cluster import launches
 from training import report
-from training.trainers import AUTO, EXACT, HALF, HALF_AGAIN, makers
+from training.trainers import EXACT, HALF, HALF_AGAIN, is_auto, makers
 
 LINKS = ",".join(report.LINKS)
 RANKS = 4
@@ -95,7 +95,7 @@ class Study:
     def measure(self) -> None:
         names = self._names()
         for name in names:
-            for link in self._options.links if name == AUTO else [report.UNLIMITED]:
+            for link in self._options.links if is_auto(name) else [report.UNLIMITED]:
                 if name != HALF_AGAIN and link not in self._curves(name):
                     self._curves(name)[link] = self._launch(link, "curve", name)
                     self._save()

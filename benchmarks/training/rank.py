@@ -26,7 +26,7 @@ import ronde
 from mpi4py import MPI
 
 from . import data, model
-from .trainers import AUTO, Trainer, makers
+from .trainers import Trainer, is_auto, makers
 
 HELD_OUT = 2048  # examples
 WARM_UP = (
@@ -94,7 +94,7 @@ def times(options: argparse.Namespace) -> dict[str, list[float]]:
 
     steps = {}
     for name, trainer in trainers.items():
-        turn(trainer, options.explore if name == AUTO else WARM_UP - 1)
+        turn(trainer, options.explore if is_auto(name) else WARM_UP - 1)
         steps[name] = max(1, min(5, round(TURN_SECONDS / turn(trainer, 1))))
         tell(f"{name}: warm, {steps[name]} step(s) to a turn")
     found: dict[str, list[float]] = {name: [] for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ronde.bench import chart
 
-from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, exact_inside_machine, is_torch, makers
+from .trainers import AUTO, EXACT, HALF, HALF_AGAIN, exact_inside_machine, is_auto, is_torch, makers
 
 UNLIMITED, MACHINE = "unlimited", "machine"
 LINKS = ("100mbit", "1gbit", "10gbit", UNLIMITED, MACHINE)
@@ -56,10 +56,12 @@ def runs(found: Mapping[str, Any], link: str) -> dict[str, Run]:
     measured = found["times"][link]
     for name in sorted(measured, key=list(makers()).index):
         times = measured[name]
-        curve = EXACT if link == MACHINE and exact_inside_machine(name) and name != AUTO else name
-        points = found["curves"].get(curve, {}).get(link if name == AUTO else UNLIMITED)
+        curve = (
+            EXACT if link == MACHINE and exact_inside_machine(name) and not is_auto(name) else name
+        )
+        points = found["curves"].get(curve, {}).get(link if is_auto(name) else UNLIMITED)
         if points and name != HALF_AGAIN:
-            explored = found["made_with"]["explore"] if name == AUTO else 0
+            explored = found["made_with"]["explore"] if is_auto(name) else 0
             of_link[name] = Run(_with_seconds(points, median(times), explored), times)
     return of_link
 

@@ -2,7 +2,8 @@
 
 A *trainer* holds a model of its own and makes one step with a batch of this rank. Those of Ronde share
 `model.gradients` and differ in the compression; those of torch are the same model in torch, whose
-parameters lie in the same arrays, under DistributedDataParallel over Gloo.
+parameters lie in the same arrays, under DistributedDataParallel over Gloo: as it is, with torch's fp16 hook,
+or with Ronde's hook.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ TORCH = "torch "
 
 def is_torch(name: str) -> bool:
     return name.startswith(TORCH)
+
+
+def is_auto(name: str) -> bool:
+    """Whether it depends on the link what it computes."""
+    return name.removeprefix(TORCH) == AUTO
 
 
 def exact_inside_machine(name: str) -> bool:
@@ -59,9 +65,9 @@ class RondeTrainer:
 class TorchTrainer:
     """torch, with DistributedDataParallel, which sends while gradients are still computed."""
 
-    def __init__(self, hook: str | None) -> None:
+    def __init__(self, register: Callable[[Any], None] | None = None) -> None:
+        """`register`: a communication hook, with the model."""
         import torch
-        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
         from torch.nn.parallel import DistributedDataParallel
 
         from .torch_model import Model
@@ -70,8 +76,8 @@ class TorchTrainer:
         self._torch = torch
         self.params = new_parameters()
         self._model = DistributedDataParallel(Model(self.params))
-        if hook:
-            self._model.register_comm_hook(None, getattr(default_hooks, hook))
+        if register:
+            register(self._model)
         self._optimizer = torch.optim.SGD(
             self._model.parameters(), lr=0.0, momentum=MOMENTUM, fused=True
         )
@@ -140,9 +146,23 @@ def makers() -> dict[str, Callable[[], Trainer]]:
         for name, make in compressions.items()
     }
     if importlib.util.find_spec("torch"):
-        found[f"{TORCH}fp32"] = partial(TorchTrainer, None)
-        found[f"{TORCH}fp16"] = partial(TorchTrainer, "fp16_compress_hook")
+        found[f"{TORCH}fp32"] = TorchTrainer
+        found[f"{TORCH}fp16"] = partial(TorchTrainer, _register_fp16)
+        for name in ("int4", AUTO):
+            found[TORCH + name] = partial(TorchTrainer, partial(_register_ronde, name))
     return found
+
+
+def _register_fp16(model: Any) -> None:
+    from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+    model.register_comm_hook(None, default_hooks.fp16_compress_hook)
+
+
+def _register_ronde(compression: str, model: Any) -> None:
+    from ronde.torch import CommHookState, comm_hook
+
+    model.register_comm_hook(CommHookState(compression), comm_hook)
 
 
 def _ronde_trainer(make: Callable[[], Any], momentum: float) -> RondeTrainer:
