@@ -193,8 +193,8 @@ def _draw(known: Mapping[str, Mapping[str, Run]], exact: Run, loss: float, file:
         for number, name in enumerate(ours)
     }
     peers = [name for name in names if is_torch(name)]
-    for name, dash in zip(peers, ((0, (4, 1.5)), (0, (1, 1))), strict=False):
-        styles[name] = {"color": "0.35", "linestyle": dash}
+    for number, name in enumerate(peers):
+        styles[name] = {"color": "0.35", "linestyle": (0, (4.5 - number, 1 + number / 2))}
     if AUTO in styles:
         styles[AUTO] = {"color": "black", "linewidth": 2.2}
     handles: dict[str, Any] = {}

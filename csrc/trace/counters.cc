@@ -29,7 +29,7 @@ constexpr CounterInfo kTable[kCounters] = {
      "slots of asynchronous calls that have run, each as one collective"},
     {Counter::slot_calls, "slot_calls", 1, "calls in them: the mean fusion is slot_calls / slots"},
     {Counter::slot_bytes, "slot_bytes", 1,
-     "bytes in slots of allreduces; a full one has RONDE_FUSION_BYTES"},
+     "bytes in slots of allreduces; a full one has RONDE_FUSION_BYTES, or 4 MiB between machines"},
     {Counter::slots_replayed, "slots_replayed", 1, "slots that have run without negotiation"},
     {Counter::negotiations, "negotiations", 1,
      "rounds in which the ranks told each other what they have pending"},
