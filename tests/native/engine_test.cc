@@ -1,7 +1,8 @@
 // Asynchronous calls under stress, for the sanitizers. Ranks are threads, several of each rank
 // submit and wait, and messages are late. All ranks draw the same calls, on two process sets, and
 // submit those with a name in an order of their own, step after step. Then ranks that run out of
-// data at different times and join; and ranks that die, stay away or give up.
+// data at different times and join; short calls that are repeated; and ranks that die, stay away or
+// give up.
 //
 //   engine_test [calls] [seed]    a million calls take about an hour
 #include <atomic>
@@ -236,6 +237,47 @@ std::size_t uneven_program(unsigned seed) {
   return *last * (step.calls.size() + step.blocking.size());
 }
 
+/// The same short calls over and over, mostly in one order, so the ranks remember their slots. A
+/// rank is late, or has them in another order, or describes one differently. Returns how many calls
+/// there were.
+std::size_t short_program(unsigned seed) {
+  constexpr unsigned kRepeats = 30;
+  std::mt19937 common(seed);
+  auto shape = draw_shape(common);
+  shape.shared = true;
+  const bool fused = common() % 2;
+  std::vector<Wish> usual;
+  for (auto i = 1 + common() % 6; i > 0; --i) {
+    auto wish = draw(common, of_all(shape.size), std::to_string(i));
+    wish.kind = Kind::allreduce;
+    wish.count %= 500;
+    if (fused && !usual.empty()) wish.reduction = usual[0].reduction;
+    usual.push_back(wish);
+  }
+  run(shape, {.seed = seed}, kDeadline, [&](Rank& me) {
+    for (unsigned repeat = 0; repeat < kRepeats; ++repeat) {
+      auto calls = usual;
+      for (auto& wish : calls) wish.salt += repeat;
+      if (repeat % 10 == 9) calls[0].odd = static_cast<int>(repeat / 10) % me.size;
+      if (me.own() % 8 == 0) shuffle(calls, me.own);
+      std::vector<Issued> issued;
+      for (const auto& wish : calls) {
+        pause(me.own);
+        issued.push_back(submit(me, wish));
+        if (me.own() % 8 == 0) me.engine->poll(*issued[0].submission);
+      }
+      // The worker has fallen asleep meanwhile, where there is one.
+      if (me.own() % 8 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(3));
+      for (const auto& call : issued) {
+        wait(*me.engine, *call.submission, me.own);
+        check(call);
+      }
+    }
+    end(me, usual, false);
+  });
+  return kRepeats * usual.size();
+}
+
 // A name is taken until its call has ended, also while that runs. Whoever tried goes on.
 void a_name_is_taken(bool shared) {
   run({2, shared, {}}, {.seed = 1, .delay = 0.1}, kDeadline, [](Rank& me) {
@@ -338,6 +380,7 @@ int main(int count, char** arguments) {
     std::snprintf(running, sizeof running, "it was engine_test 1 %u\n", seed);
     calls += any_program(seed);
     calls += uneven_program(seed);
+    calls += short_program(seed);
     if (round % 10 == 0)
       for (const auto fault : {Fault::dies, Fault::stays_away, Fault::gives_up})
         a_rank_that_fails(seed, fault);
