@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import ronde  # noqa: E402
 import ronde.torch as hvd  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
 
 LONG = 1 << 20  # elements, so that a reduction is under way while the pass goes on
 
@@ -131,20 +131,23 @@ def test_gradients_that_one_rank_drops() -> None:
 @on_ranks(2)
 def test_memory_is_reused_and_given_back() -> None:
     """Gradients that are zeroed stay where they are; dropped ones do not outlive the step."""
-    w, transposed = nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5, 3).t())
-    optimizer = summed([w, transposed])
-    places = []
-    for _ in range(4):
-        ((w.sum() + transposed.sum()) * mine()).backward()
-        places.append([param.grad.data_ptr() for param in (w, transposed)])
-        for param in (w, transposed):
-            require(param.grad, total())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=False)
-    assert places[1:] == places[:-1]
-    alive = [weakref.ref(param.grad) for param in (w, transposed)]
-    optimizer.zero_grad()
-    assert [each() for each in alive] == [None, None]
+    for compression in (None, hvd.Compression.fp16, "int4"):
+        w, transposed = nn.Parameter(torch.zeros(3, 4)), nn.Parameter(torch.zeros(5, 3).t())
+        half = nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+        weights = [w, transposed, half]
+        optimizer = summed(weights, compression=compression)
+        places = []
+        for _ in range(4):
+            (sum(param.sum() for param in weights) * mine()).backward()
+            places.append([param.grad.data_ptr() for param in weights])
+            for param in weights:
+                require(param.grad, total())
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+        assert places[1:] == places[:-1]
+        memory = [StorageWeakRef(param.grad.untyped_storage()) for param in weights]
+        optimizer.zero_grad()
+        assert all(each.expired() for each in memory), compression
 
 
 @on_ranks(2)

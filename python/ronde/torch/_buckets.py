@@ -38,7 +38,7 @@ class Gradient:
         self.passes = 0  # in which it has come, since the last reduction
         self.is_dense = False  # has been so on all ranks, and is made so from then on
         self.bucket: Bucket | None = None
-        self.view: torch.Tensor | None = None  # where it is in the bucket
+        self.view: torch.Tensor | None = None  # where it is reduced
 
     def describe(self) -> str:
         param = self.param
