@@ -3,8 +3,8 @@
 //
 //   note    what a rank writes in phase 0: the fingerprint of its call, what the others must know
 //           of it, and the data itself where it is short; two, used in turn
-//   stage   where a rank writes a chunk of its data for the others to read; some, used in turn
-//   result  where the ranks write the slices they have reduced; some, used in turn
+//   stage   where a rank writes a chunk of its data for the others to read; four, used in turn
+//   result  where the ranks write the slices they have reduced; four, used in turn
 //   ticket  which rank does the next piece of work that any of them can do
 //
 // The barrier is one counter: the n-th time that all ranks have arrived it is n times their number.

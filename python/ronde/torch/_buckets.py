@@ -38,7 +38,7 @@ class Gradient:
         self.passes = 0  # in which it has come, since the last reduction
         self.is_dense = False  # has been so on all ranks, and is made so from then on
         self.bucket: Bucket | None = None
-        self.view: torch.Tensor | None = None  # where it is in the bucket
+        self.view: torch.Tensor | None = None  # where it is reduced
 
     def describe(self) -> str:
         param = self.param
@@ -67,6 +67,7 @@ class Bucket:
 
     def leave_out(self, gradient: Gradient) -> None:
         """No rank has a new one: what this rank has is to stay."""
+        raise NotImplementedError
 
     def end(self) -> None:
         """The reduction is over."""
@@ -84,27 +85,23 @@ class Bucket:
 
 
 class InPlace(Bucket):
-    """Inside a machine gradients are reduced where autograd has put them."""
-
-    def __init__(self, gradients: list[Gradient], owners: dict[int, Gradient]) -> None:
-        """`owners`: whose gradient is at an address. Autograd may give several parameters the same memory."""
-        super().__init__(gradients)
-        self._owners = owners
+    """Inside a machine gradients are reduced where autograd has put them, or in a copy where that memory has
+    other holders."""
 
     def take(self, gradient: Gradient) -> None:
         param = gradient.param
         grad = param.grad
         if grad is None:
             grad = torch.zeros_like(param, requires_grad=False)
-        elif not (
-            _fits(grad, param) and self._owners.setdefault(grad.data_ptr(), gradient) is gradient
-        ):
+        elif not _fits(grad, param):
             grad = torch.empty_like(param, requires_grad=False).copy_(grad.detach())
         param.grad = gradient.view = grad
 
+    def leave_out(self, gradient: Gradient) -> None:
+        gradient.view = None  # this rank may have dropped a gradient between two passes
+
     def end(self) -> None:
         super().end()
-        self._owners.clear()
         for gradient in self.gradients:
             gradient.view = None  # the memory is free as soon as `.grad` is another
 
@@ -114,7 +111,7 @@ class InPlace(Bucket):
 
 
 class Gathered(Bucket):
-    """Gradients are copied one after another into memory, which is sent as a whole. On a CPU it is memory
+    """Gradients are copied one after another into memory, which is reduced as a whole. On a CPU it is memory
     that the ranks of a machine share; and a gradient is copied while the caches still hold it."""
 
     def __init__(self, gradients: list[Gradient]) -> None:
@@ -123,9 +120,8 @@ class Gathered(Bucket):
         pad = _ALIGNMENT // first.element_size()
         sizes = [-(-each.param.numel() // pad) * pad for each in gradients]
         self._memory = _memory(sum(sizes), first.dtype, first.device)
-        self._kept: list[
-            tuple[torch.Tensor, torch.Tensor]
-        ] = []  # views, and what is to be there again
+        # Views, and what is to be there again.
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         start = 0
         for gradient, size in zip(gradients, sizes, strict=True):
             gradient.view = _view_like(self._memory[start : start + size], gradient.param)
@@ -209,14 +205,32 @@ def _copy(grad: torch.Tensor, view: torch.Tensor) -> None:
 
 
 def _fits(grad: torch.Tensor, param: torch.Tensor) -> bool:
-    """Whether a gradient can be reduced where it is: with the strides that it has on other ranks, and
-    nothing else in its memory."""
+    """Whether a gradient can be reduced where it is: with the strides that it has on other ranks, and in
+    memory that nobody else has."""
     return (
         grad.stride() == param.stride()
         and _is_dense(grad)
-        and grad.untyped_storage().nbytes() == grad.nbytes
+        and _holders(grad) == _ALONE
         and not (grad.requires_grad or grad.is_neg() or grad.is_conj())
     )
+
+
+def _holders(x: torch.Tensor) -> tuple[int, int]:
+    """How many have the memory of a tensor, and how many the tensor. Autograd lets a gradient have the memory
+    of what it came from (`view` passes gradients on like that), which other parameters may get as well, and
+    which the rest of the pass may still need."""
+    storage = x.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata), x._use_count()
+
+
+def _holders_of_a_gradient() -> tuple[int, int]:
+    """If only its parameter has it. Python counts as well, and not alike in all versions of torch."""
+    param = torch.nn.Parameter(torch.empty(1))
+    param.grad = torch.empty(1)
+    return _holders(param.grad)
+
+
+_ALONE = _holders_of_a_gradient()
 
 
 def _flat(x: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,6 @@ class Reducer(Way):
 
     def reset(self) -> None:
         self.buckets: list[Bucket] = []
-        self._owners: dict[int, Gradient] = {}  # of memory that is reduced in place
         self.step = 0
         self._known = 0  # parameters that all ranks are known to have
         self._order: list[Gradient] = []  # in which those without bucket have come in this pass
@@ -211,6 +210,7 @@ class Reducer(Way):
             for bucket in self.buckets:
                 bucket.end()
             self._order.clear()
+        self._versions = {each: grad._version for each, grad in self._final.items()}
         self._is_reduced = True
 
     def _reduce(self) -> None:
@@ -237,7 +237,6 @@ class Reducer(Way):
                 gradient.param.grad = gradient.view
             assert gradient.param.grad is not None
             self._final[gradient] = gradient.param.grad
-        self._versions = {each: grad._version for each, grad in self._final.items()}
 
     def _agree(self) -> npt.NDArray[np.uint8]:
         """The kind of each gradient, on any rank."""
@@ -289,9 +288,7 @@ class Reducer(Way):
         limit = limit if one_machine else min(limit, _BETWEEN_MACHINES)
         for gradients in partition(order, self.groups, limit):
             in_place = one_machine and gradients[0].param.device.type == "cpu"
-            self.buckets.append(
-                InPlace(gradients, self._owners) if in_place else Gathered(gradients)
-            )
+            self.buckets.append(InPlace(gradients) if in_place else Gathered(gradients))
 
     def _start_rest(self, kinds: npt.NDArray[np.uint8]) -> None:
         """Submits the buckets of which some rank has a gradient."""

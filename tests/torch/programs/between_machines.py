@@ -66,6 +66,24 @@ def is_feedback_kept() -> None:
     assert bits(again) == bits(model), "a restart has changed bits"
 
 
+def do_gradients_wait_beside_kept_ones() -> None:
+    """They share a bucket with one that no rank has anew."""
+    a, b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(4))
+    optimizer = hvd.DistributedOptimizer(torch.optim.SGD([a, b], 1.0), op=ronde.Sum)
+    (a.sum() + b.sum()).backward()
+    optimizer.step()
+    a.grad = None
+    a.sum().backward()
+    for param in (a, b):
+        assert param.grad is not None
+        assert param.grad.tolist() == [ronde.size()] * len(param)
+    try:
+        optimizer.zero_grad()
+    except AssertionError:
+        return
+    raise RuntimeError("reduced gradients were lost")
+
+
 def do_compressors_learn() -> None:
     for compression in ("int8", "int4", "auto", {"0.weight": "sign"}, hvd.Compression.bf16):
         model = net()
@@ -87,6 +105,7 @@ if __name__ == "__main__":
     ronde.init()
     do_buckets_change_bits()
     is_feedback_kept()
+    do_gradients_wait_beside_kept_ones()
     do_compressors_learn()
     are_gradients_of_compressed_sums_exact()
     ronde.barrier()
