@@ -121,10 +121,12 @@ Board::Reading::Reading(Board& board, std::uint64_t chunk)
 Board::Reading::~Reading() {
   if (!counts_) return;
   const auto time = Clock::now() - since_;
-  if (place_ == 0)
-    board_.cached_ = time;
-  else
-    board_.header().streams.store(time < board_.cached_, std::memory_order_relaxed);
+  if (place_ == 0) {
+    board_.cached_bytes_ = bytes_;
+    board_.cached_time_ = time;
+  } else if (bytes_ >= kEnough && bytes_ == board_.cached_bytes_) {
+    board_.header().streams.store(time < board_.cached_time_, std::memory_order_relaxed);
+  }
 }
 
 void Board::begin_tickets(std::uint64_t pieces) {

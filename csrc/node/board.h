@@ -111,11 +111,14 @@ class Board {
   std::uint64_t chunks_ = 0;
   std::uint64_t first_ticket_ = 0, next_first_ticket_ = 0;
   std::uint32_t arrivals_ = 0;  // the counter when the barrier is passed
-  std::chrono::nanoseconds cached_{};  // in which the last sample that went through caches was read
+  // The last sample that went through the caches: what of it was read, and how long that took.
+  std::size_t cached_bytes_ = 0;
+  std::chrono::nanoseconds cached_time_{};
   Directory directory_;
 };
 
-/// While it lives, what the others have staged for a chunk is read: as much as for any other.
+/// While it lives, rank 0 reads what the others have staged for a chunk. Two chunks are compared only
+/// where it has read as much of both, and enough to tell.
 class Board::Reading {
  public:
   Reading(Board& board, std::uint64_t chunk);
@@ -123,12 +126,16 @@ class Board::Reading {
   Reading(const Reading&) = delete;
   Reading& operator=(const Reading&) = delete;
 
+  void add(std::size_t bytes) { bytes_ += bytes; }
+
  private:
   using Clock = std::chrono::steady_clock;
+  static constexpr std::size_t kEnough = 64 << 10;
 
   Board& board_;
   const std::uint64_t place_;  // among the sampled chunks
   const bool counts_;
+  std::size_t bytes_ = 0;
   Clock::time_point since_;
 };
 

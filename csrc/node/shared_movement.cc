@@ -128,7 +128,7 @@ void SharedMovement::copy_in(std::size_t number) {
 
 void SharedMovement::copy_out(std::size_t number) {
   const std::size_t chunk = number * chunk_bytes_;
-  const Board::Reading reading(board_, first_chunk_ + number);
+  Board::Reading reading(board_, first_chunk_ + number);
   for (int i = 1; i < board_.size(); ++i) {
     const int rank = (board_.rank() + i) % board_.size();
     const auto& [stream_bytes, begin, offset, to] = wanted_[rank];
@@ -137,6 +137,7 @@ void SharedMovement::copy_out(std::size_t number) {
     if (from >= end) continue;
     copy_bytes(to.data + (from - begin), stage(rank, number) + (from - chunk), end - from,
                streaming_);
+    reading.add(end - from);
   }
 }
 

@@ -146,7 +146,8 @@ void SharedAllreduce::reduce_slice(std::size_t number) {
   const Span all = chunk(number), own = slice(all);
   std::byte* result = board_.result(first_chunk_ + number) - all.begin;
   const bool streaming = board_.streams(first_chunk_ + number);
-  const Board::Reading reading(board_, first_chunk_ + number);
+  Board::Reading reading(board_, first_chunk_ + number);
+  reading.add((own.end - own.begin) * (board_.size() - 1));
   pieces_.for_range(own.begin, own.end, [&](std::size_t offset, const Piece& piece) {
     for (int rank = 0; rank < board_.size(); ++rank)
       ins_[rank] = board_.stage(rank, first_chunk_ + number) - all.begin + offset;
@@ -247,9 +248,10 @@ void SharedReduceScatter::reduce_column(std::size_t number) {
     ins_[rank] = board_.stage(rank, first_chunk_ + number) + board_.rank() * column_bytes_;
   ins_[board_.rank()] = input_.data + begins_[board_.rank()] + begin;
   void* out = output_.data + begin;
-  const Board::Reading reading(board_, first_chunk_ + number);
-  reduce_many(reduction_, {&out, 1}, ins_,
-              std::min(column_bytes_, output_.bytes - begin) / size_of(reduction_.dtype), false);
+  const std::size_t length = std::min(column_bytes_, output_.bytes - begin);
+  Board::Reading reading(board_, first_chunk_ + number);
+  reading.add(length * (board_.size() - 1));
+  reduce_many(reduction_, {&out, 1}, ins_, length / size_of(reduction_.dtype), false);
 }
 
 }  // namespace ronde

@@ -55,10 +55,10 @@ def DistributedOptimizer(
 
     A parameter without gradient on this rank contributes zeros where another rank has one; where none has,
     `.grad` stays None. Parameters may be frozen, unfrozen, and added by `add_param_group`, on all ranks
-    alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`, and of 4 MiB between machines. Inside
-    a machine they are reduced where they are. Between machines, and on GPUs, each `.grad` is a view of such a
-    bucket, which the next pass writes to: clone what you keep. `detach_` cannot be called on it. Several
-    optimizers may have gradients of one loss, if all ranks make them in one order.
+    alike. Gradients are reduced in buckets of up to `RONDE_FUSION_BYTES`, and of 4 MiB between machines.
+    Inside a machine they are reduced where they are. Between machines, and on GPUs, each `.grad` is a
+    view of such a bucket, which the next pass writes to: clone what you keep. `detach_` cannot be called
+    on it. Several optimizers may have gradients of one loss, if all ranks make them in one order.
 
     With `op=Adasum` each rank steps by its own gradients, and the changes of the parameters are combined.
     `backward_passes_per_step`, `num_groups`, `groups` and `sparse_as_dense` have no effect then, passes are
