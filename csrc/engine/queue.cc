@@ -15,8 +15,8 @@
 namespace ronde {
 namespace {
 
-// Between machines, of the calls of a slot. It begins when all of them have come, and the wire would be
-// idle until then; that it has fewer is not noticed there.
+// Between machines, of the calls of a slot. It begins when all of them have come, and the wire
+// would be idle until then; that it has fewer is not noticed there.
 constexpr std::size_t kMostBetween = 4 << 20;
 
 constexpr std::uint64_t kNone = 0;  // in place of the fingerprint of a slot

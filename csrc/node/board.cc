@@ -106,7 +106,9 @@ std::byte* Board::stage(int rank, std::uint64_t chunk) const {
   return stages_ + (chunk % kStages * size_ + rank) * kStageBytes;
 }
 
-std::byte* Board::result(std::uint64_t chunk) const { return results_ + chunk % kStages * kStageBytes; }
+std::byte* Board::result(std::uint64_t chunk) const {
+  return results_ + chunk % kStages * kStageBytes;
+}
 
 bool Board::streams(std::uint64_t chunk) const {
   const auto place = chunk % kSampled;

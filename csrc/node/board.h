@@ -72,9 +72,9 @@ class Board {
   std::uint64_t chunks() const { return chunks_; }
   void count_chunks(std::uint64_t more) { chunks_ += more; }
 
-  /// Whether what is staged for this chunk bypasses the caches. Cores that share a cache read faster
-  /// what is in it; others read faster what is in memory than what is in each other's caches. Which
-  /// is the case shows as some chunks go either way, and rank 0 compares (`Reading`).
+  /// Whether what is staged for this chunk bypasses the caches. Cores that share a cache read
+  /// faster what is in it; others read faster what is in memory than what is in each other's
+  /// caches. Which is the case shows as some chunks go either way, and rank 0 compares (`Reading`).
   bool streams(std::uint64_t chunk) const;
   class Reading;
 
@@ -117,8 +117,8 @@ class Board {
   Directory directory_;
 };
 
-/// While it lives, rank 0 reads what the others have staged for a chunk. Two chunks are compared only
-/// where it has read as much of both, and enough to tell.
+/// While it lives, rank 0 reads what the others have staged for a chunk. Two chunks are compared
+/// only where it has read as much of both, and enough to tell.
 class Board::Reading {
  public:
   Reading(Board& board, std::uint64_t chunk);
