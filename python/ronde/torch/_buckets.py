@@ -92,10 +92,10 @@ class InPlace(Bucket):
         param = gradient.param
         grad = param.grad
         if grad is None:
-            grad = torch.zeros_like(param, requires_grad=False)
+            param.grad = torch.zeros_like(param, requires_grad=False)
         elif not _fits(grad, param):
-            grad = torch.empty_like(param, requires_grad=False).copy_(grad.detach())
-        param.grad = gradient.view = grad
+            param.grad = torch.empty_like(param, requires_grad=False).copy_(grad.detach())
+        gradient.view = param.grad
 
     def leave_out(self, gradient: Gradient) -> None:
         gradient.view = None  # this rank may have dropped a gradient between two passes
