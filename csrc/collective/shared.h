@@ -21,7 +21,8 @@ class SharedWork : public Work {
   /// Longer than some slices of the scheduler: where something else runs on the machine too, a rank
   /// that is waited for may not run for so long. If those that wait gave way then, they would not
   /// run either when it comes back, and so on for each chunk.
-  std::chrono::microseconds patience() const override { return std::chrono::milliseconds(20); }
+  /// Where ranks share cores, the one that is waited for has its turn soon.
+  Patience patience() const override { return {std::chrono::milliseconds(20), 200}; }
 
   /// The last rank to arrive wakes the others, so this may be long. It ends for the sake of the
   /// slow checks.

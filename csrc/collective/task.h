@@ -139,7 +139,7 @@ class RootTask : public Work {
   // While it waits.
   void abandon() final { awaited().abandon(); }
   int peer() const final { return awaited().peer(); }
-  std::chrono::microseconds patience() const final { return awaited().patience(); }
+  Patience patience() const final { return awaited().patience(); }
   void sleep(std::chrono::microseconds time) final { awaited().sleep(time); }
 
  protected:

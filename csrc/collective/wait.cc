@@ -14,16 +14,17 @@ void Wait::pause(Work& work) {
     waiting_ = true;
     began_ = now_;
   }
-  if (spin_ && now_ - began_ < work.patience()) {
+  const auto patience = work.patience();
+  if (spin_ && now_ - began_ < patience.spinning) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");
 #endif
-  } else if (++yields_ <= kYields) {
+  } else if (++yields_ <= patience.yields) {
     sched_yield();
   } else {
-    work.sleep(std::chrono::microseconds(10 * std::min(yields_ - kYields, 20)));
+    work.sleep(std::chrono::microseconds(10 * std::min(yields_ - patience.yields, 20)));
   }
 }
 

@@ -5,7 +5,6 @@
 // sleeps that grow to a fifth of a millisecond.
 #pragma once
 
-#include <algorithm>
 #include <chrono>
 
 #include "collective/work.h"
@@ -16,13 +15,13 @@ namespace ronde {
 class Several final : public Work {
  public:
   /// `most`: the patience of the most patient of them.
-  explicit Several(std::chrono::microseconds most)
-      : patience_(std::max<std::chrono::microseconds>(most, std::chrono::milliseconds(1))) {}
+  explicit Several(const Patience& most)
+      : patience_(most.with({std::chrono::milliseconds(1), 10})) {}
   Progress progress() override { return Progress::idle; }
-  std::chrono::microseconds patience() const override { return patience_; }
+  Patience patience() const override { return patience_; }
 
  private:
-  const std::chrono::microseconds patience_;
+  const Patience patience_;
 };
 
 class Wait {
@@ -49,8 +48,6 @@ class Wait {
   double elapsed() const { return std::chrono::duration<double>(now_ - began_).count(); }
 
  private:
-  static constexpr int kYields = 200;
-
   const bool spin_;
   int yields_ = 0;
   bool waiting_ = false;  // since `began_`

@@ -5,12 +5,23 @@
 // something else meanwhile, moves each a little at a time.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
 namespace ronde {
 
 enum class Progress { idle, moved, done };
+
+/// What a thread does before it sleeps, as long as nothing moves.
+struct Patience {
+  std::chrono::microseconds spinning{};  // where every rank has a core of its own
+  int yields = 0;                        // after that, or where ranks share cores
+
+  Patience with(const Patience& other) const {
+    return {std::max(spinning, other.spinning), std::max(yields, other.yields)};
+  }
+};
 
 class Work {
  public:
@@ -26,9 +37,9 @@ class Work {
   /// The rank that it waits for, if it is a single one, else -1.
   virtual int peer() const { return -1; }
 
-  /// How long it is worth spinning for progress, where every rank has a core of its own: as long as
-  /// a message takes on a fast network. More would keep the processor from the network stack.
-  virtual std::chrono::microseconds patience() const { return std::chrono::microseconds(20); }
+  /// Here as long as a message takes on a fast network. More would keep the processor from the
+  /// network stack, and from ranks that share the core and still compute.
+  virtual Patience patience() const { return {std::chrono::microseconds(20), 10}; }
 
   /// Sleeps until there may be progress, or for about so long. Some know when to wake up.
   virtual void sleep(std::chrono::microseconds time) { std::this_thread::sleep_for(time); }

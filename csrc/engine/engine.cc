@@ -184,7 +184,7 @@ void Engine::wait_for(FunctionRef<Progress()> step) {
   Wait wait(spin_);
   while (true) {
     bool moved = control_->run_requests();
-    std::chrono::microseconds patience{};
+    Patience patience;
     {
       const Holding lock(*this);
       const auto progress = step();
@@ -312,13 +312,13 @@ bool Engine::close(const Communicator& set, const std::string& why) {
 bool Engine::progress(bool waits) {
   bool moved = false;
   std::size_t busy = 0;
-  std::chrono::microseconds patience{};
+  Patience patience;
   moves_ = false;
   const bool leaving = leaves_ && control_->ending();
   for (auto& [set, queue] : queues_) {
     moved |= queue->progress(waits);
     moves_ |= queue->moves();
-    patience = std::max(patience, queue->patience());
+    patience = patience.with(queue->patience());
     busy += !queue->idle() || (leaving && !queue->leave());
   }
   busy_ = busy;

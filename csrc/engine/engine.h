@@ -99,9 +99,9 @@ class Engine : public std::enable_shared_from_this<Engine> {
   std::condition_variable wakes_;
   bool sleeps_ = false;  // the worker
   bool stops_ = false;
-  std::atomic<int> waiting_ = 0;          // threads
-  bool moves_ = false;                    // whether there is something to move
-  std::chrono::microseconds patience_{};  // of what moves
+  std::atomic<int> waiting_ = 0;  // threads
+  bool moves_ = false;            // whether there is something to move
+  Patience patience_;             // with that
   Clock::time_point submitted_;
   std::unique_ptr<std::thread> worker_;
 };

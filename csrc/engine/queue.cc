@@ -87,10 +87,10 @@ bool Queue::moves() const {
                      [](const auto& each) { return bool(each->round); });
 }
 
-std::chrono::microseconds Queue::patience() const {
-  std::chrono::microseconds most{};
+Patience Queue::patience() const {
+  Patience most;
   for (const auto& each : tracks_)
-    if (each->round) most = std::max(most, each->round->task->patience());
+    if (each->round) most = most.with(each->round->task->patience());
   return most;
 }
 

@@ -55,8 +55,8 @@ class Queue {
 
   /// Whether there is something to move.
   bool moves() const;
-  /// How long it is worth spinning for that, at most.
-  std::chrono::microseconds patience() const;
+  /// With that, at most.
+  Patience patience() const;
   bool idle() const {
     return !moves() && due_.empty() && submitted_.count() == 0 && joining_ != Joining::on;
   }

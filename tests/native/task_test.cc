@@ -32,7 +32,7 @@ class Countdown final : public Work {
     return Progress::done;
   }
   void abandon() override { ++abandoned; }
-  microseconds patience() const override { return microseconds(left_); }
+  Patience patience() const override { return {microseconds(left_), 10}; }
   void sleep(microseconds time) override { slept += time; }
 
   int abandoned = 0;
@@ -224,7 +224,7 @@ void a_task_is_a_work_and_hands_on_what_it_is_asked() {
   for (const auto& awaited : {work, then}) {
     const int left = awaited == work ? 39 : 59;
     while (task.progress() != Progress::moved) continue;
-    CHECK(task.patience() == microseconds(left));
+    CHECK(task.patience().spinning == microseconds(left));
     task.sleep(microseconds(5));
     CHECK(awaited->slept == microseconds(5));
   }
