@@ -32,7 +32,7 @@ class Countdown final : public Work {
     return Progress::done;
   }
   void abandon() override { ++abandoned; }
-  Patience patience() const override { return {microseconds(left_), 10}; }
+  ronde::Patience patience() const override { return {microseconds(left_), 10}; }
   void sleep(microseconds time) override { slept += time; }
 
   int abandoned = 0;
