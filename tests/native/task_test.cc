@@ -14,7 +14,7 @@
 
 namespace {
 
-using ronde::Progress, ronde::Task, ronde::Work;
+using ronde::Patience, ronde::Progress, ronde::Task, ronde::Work;
 using std::chrono::microseconds;
 
 constexpr int kLooks[] = {0, 1, 1000};  // done at once, at the second look, much later
@@ -32,7 +32,7 @@ class Countdown final : public Work {
     return Progress::done;
   }
   void abandon() override { ++abandoned; }
-  ronde::Patience patience() const override { return {microseconds(left_), 10}; }
+  Patience patience() const override { return {microseconds(left_), 10}; }
   void sleep(microseconds time) override { slept += time; }
 
   int abandoned = 0;
