@@ -6,6 +6,7 @@ zeroed would take longer.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -46,7 +47,7 @@ class Gradient:
         return text if param.is_contiguous() else f"{text} of strides {list(param.stride())}"
 
 
-class Bucket:
+class Bucket(ABC):
     """Gradients of one dtype and device."""
 
     def __init__(self, gradients: list[Gradient]) -> None:
@@ -61,13 +62,13 @@ class Bucket:
         well. So what is reduced early is new in every part."""
         self.awaited = {each for each in self.gradients if each.passes < passes}
 
+    @abstractmethod
     def take(self, gradient: Gradient) -> None:
         """Brings the gradient into the bucket; zeros if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def leave_out(self, gradient: Gradient) -> None:
         """No rank has a new one: what this rank has is to stay."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """The reduction is over."""
@@ -79,9 +80,9 @@ class Bucket:
         return [(each.name, each.view) for each in self.gradients if each.view is not None]
 
     @property
+    @abstractmethod
     def parts(self) -> list[tuple[str, torch.Tensor]]:
         """What is reduced, and which parameters' gradients it has."""
-        raise NotImplementedError
 
 
 class InPlace(Bucket):

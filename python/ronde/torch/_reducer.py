@@ -38,7 +38,7 @@ __all__ = ["Reducer"]
 _NONE, _DENSE = 0, 1  # kinds; sparse in k dimensions is _DENSE + k
 _HEADER = 3  # bytes before the kinds: whether parameters are new, the step, and 255 less it
 
-_BETWEEN_MACHINES = 4 << 20  # bytes of a bucket
+_BETWEEN_MACHINES = 4 << 20  # bytes of a bucket, as of a slot of the engine (queue.cc)
 
 _hooks = WeakTensorKeyDictionary()  # that of each parameter: there is one optimizer for each
 
