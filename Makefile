@@ -50,7 +50,7 @@ test-all: .venv/installed .venv-mpich/installed ## run all tests, under Open MPI
 	OTHER_MPIRUN="$(call launcher,.venv-mpich)" .venv/bin/pytest
 	OTHER_MPIRUN="$(call launcher,.venv)" .venv-mpich/bin/pytest
 
-test-frameworks: .venv-frameworks/installed ## run the tests that need torch 2.4, Keras, JAX, TensorFlow or Lightning
+test-frameworks: .venv-frameworks/installed ## run the tests that need torch 2.4, Keras, JAX, TensorFlow, Lightning or Accelerate
 	.venv-frameworks/bin/pytest -m frameworks
 	.venv-frameworks/bin/pytest tests/torch
 	KERAS_BACKEND=jax .venv-frameworks/bin/pytest tests/frameworks/test_keras.py
@@ -173,7 +173,7 @@ endif
 .venv/installed: more := $(TORCH)
 # The oldest torch that is supported. The usual one brings about 3 GB of CUDA along; PIP_EXTRA_INDEX_URL can name
 # an index with one for CPUs.
-.venv-frameworks/installed: more := "torch==2.4.*" keras jax optax tensorflow-cpu lightning
+.venv-frameworks/installed: more := "torch==2.4.*" keras jax optax tensorflow-cpu lightning accelerate
 .venv/installed .venv-mpich/installed .venv-frameworks/installed: dist/built
 	$(call say,installing Ronde and $(mpi) into $(@D) (15 s))
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

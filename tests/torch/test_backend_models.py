@@ -22,10 +22,15 @@ from torch.distributed.device_mesh import init_device_mesh  # noqa: E402
 try:
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+
+    is_old = False
 except ImportError:  # torch 2.4
     from torch.distributed._composable.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed._tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
+    is_old = True
+
+fully_sharded = pytest.mark.skipif(is_old, reason="FSDP2 of torch 2.4 needs GPUs")
 STEPS, BATCH = 4, 8
 
 
@@ -156,6 +161,7 @@ def test_hooks_of_torch() -> None:
     assert len(set(ronde.allgather_object(model.first.weight.sum().item()))) == 1
 
 
+@fully_sharded
 @on_ranks(2)
 def test_fully_sharded_training_is_like_one_process() -> None:
     model = Model()
@@ -170,6 +176,7 @@ def test_fully_sharded_training_is_like_one_process() -> None:
     assert after < loss(Model(), batch(0, rank())).item()
 
 
+@fully_sharded
 @on_ranks(4)
 def test_shards_and_replicas() -> None:
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicas", "shards"))
@@ -219,6 +226,8 @@ def test_functional_collectives_and_their_gradients() -> None:
     assert functional.all_to_all_single(x, [2, 2], [2, 2], group).tolist() == [0, 0, 1, 1]
     coalesced = functional.all_reduce_coalesced([x, x + 1], "sum", group)
     assert [each.tolist() for each in coalesced] == [[1] * 4, [3] * 4]
+    many = [functional.all_reduce(x + number, "sum", group) for number in range(50)]
+    assert [each.tolist() for each in many] == [[1 + 2 * number] * 4 for number in range(50)]
     y = x.clone().requires_grad_()
     functional.all_gather_tensor_autograd(y, 0, group).sum().backward()
     assert y.grad.tolist() == [2] * 4
@@ -253,6 +262,7 @@ def test_the_zero_redundancy_optimizer() -> None:
         assert len(optimizer.state_dict()["state"]) == 6
 
 
+@fully_sharded
 @on_ranks(2)
 def test_distributed_checkpoints() -> None:
     from torch.distributed import checkpoint
@@ -279,8 +289,10 @@ def test_pipelines() -> None:
     for schedule in (ScheduleGPipe, Schedule1F1B):
         part = copy.deepcopy(whole[rank()])
         part.zero_grad()
-        stage = PipelineStage(part, rank(), size(), torch.device("cpu"))
+        enters = x[:4] if rank() == 0 else whole[0](x[:4]).detach()
+        stage = PipelineStage(part, rank(), size(), torch.device("cpu"), input_args=(enters,))
         losses: list[Any] = []
         pipeline = schedule(stage, n_microbatches=4, loss_fn=nn.functional.mse_loss)
         pipeline.step(*([x] if rank() == 0 else []), target=target, losses=losses)
-        torch.testing.assert_close(part.weight.grad, whole[rank()].weight.grad)
+        microbatches = 4 if is_old else 1  # whose gradients torch 2.4 adds
+        torch.testing.assert_close(part.weight.grad, microbatches * whole[rank()].weight.grad)

@@ -16,10 +16,13 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 import ronde  # noqa: E402
 import ronde.torch as hvd  # noqa: E402
 from torch import nn  # noqa: E402
-from torch.nn.functional import mse_loss  # noqa: E402
 
 ROWS = 8  # of each rank
 STEPS = 5
+
+
+def mse_loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (x - y).square().mean()  # that of torch 2.4 has no bfloat16
 
 
 def net(dtype: torch.dtype = torch.float64, bias: bool = True) -> nn.Module:
@@ -134,7 +137,8 @@ def test_sgd_with_momentum_and_decay() -> None:
 def test_other_optimizers() -> None:
     check(adam)
     check(lambda p: torch.optim.AdamW(p, 0.01))
-    check(lambda p: torch.optim.Adafactor(p, 0.01), 1e-9)
+    if hasattr(torch.optim, "Adafactor"):
+        check(lambda p: torch.optim.Adafactor(p, 0.01), 1e-9)
     check(lambda p: torch.optim.RMSprop(p, 0.01))
     check(lambda p: torch.optim.Adagrad(p, 0.01))
 

@@ -20,7 +20,7 @@ from ronde.process_set import ProcessSet
 
 from .operands import as_bytes, bits, put
 
-__all__ = ["Receive", "Send", "give_up"]
+__all__ = ["Message", "Receive", "Send", "give_up"]
 
 _FIRST_TAG = _mpi.FREE_TAG + 1  # after that of own_sets.py
 _PAUSE = 5e-4  # of the thread

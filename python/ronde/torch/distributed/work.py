@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from .futures import future_of
+from .point_to_point import Message
 
 __all__ = ["Pending", "Then", "Together", "Work"]
 
@@ -71,17 +72,23 @@ class Then:
             raise self._error
 
 
-# Works that nobody has waited for. Code in C++ of torch before 2.7 does not keep the part in Python of a work
-# that it has got, and waits for ever without.
+# Works that somebody may wait for. Code in C++ of torch before 2.7 does not keep the part in Python of a work that
+# it has got, and waits for ever without. It waits once for each tensor.
 _must_keep = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
-_kept: set[Work] = set()
-_FEW = 16
+_kept: dict[Work, int] = {}
+_MANY = 1024
 
 
-def _keep(work: Work) -> None:
-    if len(_kept) >= _FEW:  # such that were dropped
-        _kept.difference_update([each for each in _kept.copy() if each.is_completed()])
-    _kept.add(work)
+def _keep(work: Work, waits: int) -> None:
+    if len(_kept) >= _MANY:  # most were dropped
+        for each in [each for each in list(_kept) if each.is_completed()]:
+            _kept.pop(each, None)
+    _kept[work] = waits
+
+
+def _let_go(work: Work, all_waits: bool = False) -> None:
+    if (waits := _kept.pop(work, 0)) > 1 and not all_waits:
+        _kept[work] = waits - 1
 
 
 class Work(dist.Work):
@@ -97,8 +104,8 @@ class Work(dist.Work):
         super().__init__()
         self.pending, self._tensors, self._seconds = pending, tensors, seconds
         self._future: Any = None
-        if _must_keep:
-            _keep(self)
+        if _must_keep and not isinstance(pending, Message):
+            _keep(self, len(tensors))
 
     def wait(self, timeout: timedelta = _NO_TIMEOUT) -> bool:
         """Return True once the call has ended.
@@ -107,7 +114,7 @@ class Work(dist.Work):
             DistBackendError: it has not ended within `timeout`. It goes on.
             RondeError: it failed. This is a `RuntimeError` too.
         """
-        _kept.discard(self)
+        _let_go(self)
         seconds = self._seconds if timeout is _NO_TIMEOUT else timeout.total_seconds()
         try:
             self.pending.wait(seconds or self._seconds)
@@ -119,7 +126,7 @@ class Work(dist.Work):
 
     def drop(self) -> None:
         """Nobody will wait for this one: another has its call."""
-        _kept.discard(self)
+        _let_go(self, all_waits=True)
 
     def synchronize(self) -> None:
         """Wait, as `wait` does."""
@@ -158,7 +165,7 @@ class Work(dist.Work):
 
     def get_future(self) -> Any:
         """Return a `torch.futures.Future` that completes with the tensors when the call ends."""
-        _kept.discard(self)
+        _let_go(self, all_waits=True)
         if self._future is None:
             self._future = future_of(self.result, self.is_completed)
         return self._future
