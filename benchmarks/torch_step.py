@@ -2,6 +2,10 @@
 
     ronde run -np 2 python benchmarks/torch_step.py --model mlp --turns 15
 
+`--sides alone,ronde,horovod` adds Horovod's optimizer, where it is installed for the MPI of this launcher. It
+runs on its turns only, as its thread would take time from the others. Horovod 0.28.1 builds against torch
+2.13 with CMAKE_CXX_STANDARD 17 in its CMakeLists.txt and in horovod/torch.
+
 On each turn every side makes a few steps, in another order each time, each with a model of its own. The time
 of a step is that of the slowest rank. Printed are median, least and greatest over the turns, and the ratio to
 the side without communication, which is the median of the ratios of the turns.
@@ -16,7 +20,8 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -75,6 +80,10 @@ def side(kind: str, model: str, compression: Any) -> Step:
         )
     elif kind == "gloo":
         net = nn.parallel.DistributedDataParallel(net)
+    elif kind == "horovod":
+        import horovod.torch as horovod
+
+        optimizer = horovod.DistributedOptimizer(optimizer, net.named_parameters())
 
     def step() -> None:
         optimizer.zero_grad()
@@ -82,6 +91,18 @@ def side(kind: str, model: str, compression: Any) -> Step:
         optimizer.step()
 
     return step
+
+
+@contextmanager
+def at_work(kind: str) -> Iterator[None]:
+    if kind != "horovod":
+        yield
+        return
+    import horovod.torch as horovod
+
+    horovod.init()
+    yield
+    horovod.shutdown()
 
 
 def seconds(step: Step, count: int) -> float:
@@ -93,15 +114,19 @@ def seconds(step: Step, count: int) -> float:
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[float]]:
-    steps = {kind: side(kind, options.model, options.compression) for kind in options.sides}
-    for step in steps.values():
-        seconds(step, 2)
+    steps = {}
+    for kind in options.sides:
+        with at_work(kind):
+            steps[kind] = side(kind, options.model, options.compression)
+            seconds(steps[kind], 2)
     times = {kind: [] for kind in steps}
     order = list(steps)
     for _ in range(options.turns):
         order = order[1:] + order[:1]
         for kind in order:
-            own = seconds(steps[kind], options.steps)
+            with at_work(kind):
+                seconds(steps[kind], 1)
+                own = seconds(steps[kind], options.steps)
             times[kind].append(float(ronde.allreduce(np.float64(own), ronde.Max)))
     return times
 

@@ -72,8 +72,8 @@ class Then:
             raise self._error
 
 
-# Works that somebody may wait for. Code in C++ of torch before 2.7 does not keep the part in Python of a work that
-# it has got, and waits for ever without. It waits once for each tensor.
+# Works that somebody may wait for. Code in C++ of torch before 2.7 does not keep the part in Python of a work
+# that it has got, and waits for ever without. It waits once for each tensor.
 _must_keep = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
 _kept: dict[Work, int] = {}
 _MANY = 1024
