@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 _calls: dict[int, Handle[Any]] = {}  # by their numbers, until somebody has waited for them
 
-# Those of them whose results can be made once they have completed. With GPUs results are made in the order of
-# the stream on which somebody waits for them.
+# Those of them whose results are to be made, and can be once they have completed. With GPUs results are made in
+# the order of the stream on which somebody waits for them.
 _unfinished: dict[int, Handle[Any]] = {}
 
 _next_number = itertools.count()
@@ -30,10 +30,11 @@ _next_number = itertools.count()
 
 def enter(call: Handle[Any]) -> int:
     """The number by which `synchronize` finds a call."""
-    _finish_oldest()
+    if _unfinished:
+        _finish_oldest()
     number = next(_next_number)
     _calls[number] = call
-    if not torch.cuda.is_initialized():
+    if call._convert is not None and not torch.cuda.is_initialized():
         _unfinished[number] = call
     return number
 

@@ -87,8 +87,11 @@ class ProcessGroup(dist.ProcessGroup):
 
     def allreduce(self, tensors: Any, opts: Any = None, timeout: Any = None) -> Work:
         tensors, op = _listed(tensors), _op(opts)
-        calls = [reductions.allreduce(self.process_set, each, op) for each in tensors]
-        return self._work(_one(calls), tensors)
+        if len(tensors) == 1:
+            call = reductions.allreduce(self.process_set, tensors[0], op)
+        else:
+            call = Together([reductions.allreduce(self.process_set, each, op) for each in tensors])
+        return self._work(call, tensors)
 
     allreduce_coalesced = allreduce
 

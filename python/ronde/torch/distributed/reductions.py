@@ -13,6 +13,7 @@ from torch.distributed import ReduceOp
 from ronde import Average, Max, Min, Op, Product, Sum, handles
 from ronde.process_set import ProcessSet
 
+from .._checks import FLOATING
 from .._rounded import is_rounded, rounded
 from .operands import KNOWN, numbers, put
 from .work import Pending, Then, Together
@@ -42,6 +43,7 @@ _BITWISE = {
     int(ReduceOp.BXOR): torch.bitwise_xor,
 }
 _PREMULTIPLIED = int(ReduceOp.PREMUL_SUM)
+_SIMPLE = {number: op for number, op in _OPS.items() if number != _PREMULTIPLIED}
 
 
 def _number(op: Any) -> int:
@@ -79,6 +81,11 @@ def _factor(given: Any) -> float:
 
 
 def allreduce(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
+    simple = _SIMPLE.get(_number(op))
+    if simple is not None and tensor.dtype in FLOATING:
+        done_in_place = handles.plain_allreduce_async_(tensor, simple, process_set)
+        if done_in_place is not None:
+            return done_in_place
     if tensor.is_sparse:
         return _sparse(process_set, tensor, op)
     combine = _BITWISE.get(_number(op))

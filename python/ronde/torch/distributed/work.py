@@ -114,7 +114,8 @@ class Work(dist.Work):
             DistBackendError: it has not ended within `timeout`. It goes on.
             RondeError: it failed. This is a `RuntimeError` too.
         """
-        _let_go(self)
+        if _must_keep:
+            _let_go(self)
         seconds = self._seconds if timeout is _NO_TIMEOUT else timeout.total_seconds()
         try:
             self.pending.wait(seconds or self._seconds)
