@@ -2,9 +2,9 @@
 
     ronde run -np 2 python benchmarks/torch_backend.py
 
-A call is `all_reduce` of 8 bytes; the rest are training steps of a multilayer perceptron of 10 million
-parameters, by `DistributedDataParallel` and by `fully_shard`. Median, least and greatest of all turns,
-of the slowest rank.
+A call is `all_reduce` of 8 bytes, and that of Horovod's functions, named and asynchronous (hvd). The rest are
+training steps of a multilayer perceptron of 10 million parameters, by `DistributedDataParallel` and by
+`fully_shard`. Median, least and greatest of all turns, of the slowest rank.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import ronde
+import ronde.torch as hvd
 import ronde.torch.distributed
 import torch
 import torch.distributed as dist
@@ -44,7 +46,12 @@ def main() -> None:
     groups = {"ronde": dist.group.WORLD, "gloo": dist.new_group(backend="gloo")}
     calls = max(1, options.calls // options.turns)
     ways: dict[str, dict[str, Timed]] = {
-        "all_reduce of 8 bytes, us": {name: call(groups[name], calls) for name in BACKENDS},
+        "all_reduce of 8 bytes, us": {
+            **{
+                name: call(partial(dist.all_reduce, group=groups[name]), calls) for name in BACKENDS
+            },
+            "hvd": call(named, calls),
+        },
         "DistributedDataParallel, ms": {
             name: step(data_parallel(groups[name]), options.batch) for name in BACKENDS
         },
@@ -80,7 +87,11 @@ def sharded(group: Any) -> Any:
     return fully_shard(parts, mesh=mesh)
 
 
-def call(group: Any, count: int) -> Timed:
+def named(x: torch.Tensor) -> None:
+    hvd.synchronize(hvd.allreduce_async_(x, op=hvd.Sum, name="x"))
+
+
+def call(reduce: Callable[[torch.Tensor], Any], count: int) -> Timed:
     x = torch.zeros(2)
 
     def timed() -> float:
@@ -88,7 +99,7 @@ def call(group: Any, count: int) -> Timed:
         times = []
         for _ in range(count):
             start = time.perf_counter()
-            dist.all_reduce(x, group=group)
+            reduce(x)
             times.append(time.perf_counter() - start)
         return median(times) * 1e6
 

@@ -3,8 +3,7 @@
     ronde run -np 2 python benchmarks/torch_step.py --model mlp --turns 15
 
 `--sides alone,ronde,horovod` adds Horovod's optimizer, where it is installed for the MPI of this launcher. It
-runs on its turns only, as its thread would take time from the others. Horovod 0.28.1 builds against torch
-2.13 with CMAKE_CXX_STANDARD 17 in its CMakeLists.txt and in horovod/torch.
+runs on its turns only, as its thread would take time from the others.
 
 On each turn every side makes a few steps, in another order each time, each with a model of its own. The time
 of a step is that of the slowest rank. Printed are median, least and greatest over the turns, and the ratio to

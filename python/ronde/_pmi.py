@@ -14,6 +14,7 @@ It imports nothing of Ronde, so that it starts at once.
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import socket
 import sys
@@ -26,6 +27,7 @@ Fields = dict[str, str]
 # Of names, keys and values: as long as those of MPICH's own launcher.
 _LIMITS = {"kvsname_max": 256, "keylen_max": 64, "vallen_max": 1024}
 _LONGEST = 1 << 16  # line, in bytes
+_PATIENCE = 5.0  # seconds
 
 
 class Job:
@@ -79,6 +81,7 @@ class Process:
     """The connection to one of them."""
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(_PATIENCE)  # nobody waits for one that asks and does not read
         self.connection = connection
         self._received = b""
 
@@ -116,9 +119,10 @@ def serve(server: socket.socket, job: Job, starter: int) -> None:
                 selector.unregister(starter)
                 started = False
             elif key.fd == server.fileno():
-                connection, _ = server.accept()
-                processes[connection.fileno()] = Process(connection)
-                selector.register(connection, selectors.EVENT_READ)
+                with suppress(OSError):  # who has left already
+                    connection, _ = server.accept()
+                    processes[connection.fileno()] = Process(connection)
+                    selector.register(connection, selectors.EVENT_READ)
             else:
                 process = processes[key.fd]
                 lines = process.lines()
@@ -132,13 +136,16 @@ def serve(server: socket.socket, job: Job, starter: int) -> None:
 
 
 def main(size: str, host: str) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a file for each process
     server = socket.create_server((host, 0), backlog=int(size))
     print(server.getsockname()[1], flush=True)
     if os.fork():
         os._exit(0)
     os.setsid()  # Ctrl-C is not for it
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 1)
+    for each in 1, 2:  # whoever started it waits for their end
+        os.dup2(null, each)
     serve(server, Job(int(size)), starter=0)
 
 

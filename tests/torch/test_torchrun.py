@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jobs
@@ -17,15 +19,21 @@ pytest.importorskip("torch", reason="torch is not installed")
 PROGRAM = Path(__file__).parent / "programs" / "torchrun.py"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 OTHER = os.environ.get("OTHER_MPIRUN", "")
-TIMEOUT = 120.0
+TIMEOUT = 60.0
 
 
-def torchrun(ranks: int, *program: object, restarts: int = 0, **variables: str) -> tuple[int, str]:
-    """The status and the output of all ranks."""
-    options = "--nproc-per-node", ranks, "--max-restarts", restarts, "--standalone"
-    command = [sys.executable, "-m", "torch.distributed.run", *options, *program]
+def torchrun(ranks: int, *program: object, **variables: str) -> tuple[int, str]:
+    """The status and the output of all ranks on one machine."""
+    with started("--standalone", "--nproc-per-node", ranks, *program, **variables) as process:
+        output, _ = process.communicate(timeout=TIMEOUT)
+        return process.returncode, output
+
+
+@contextmanager
+def started(*arguments: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "torch.distributed.run", *map(str, arguments)]
     process = subprocess.Popen(
-        [*map(str, command)],
+        command,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -34,11 +42,11 @@ def torchrun(ranks: int, *program: object, restarts: int = 0, **variables: str) 
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=TIMEOUT)
+        yield process
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, output
+        process.wait()
 
 
 @pytest.fixture
@@ -52,19 +60,35 @@ def mpich() -> dict[str, str]:
     return {"MPI4PY_LIBMPI": str(library)}
 
 
-@pytest.mark.parametrize("what", ["hvd", "backend", "hook"])
+@pytest.mark.parametrize("what", ["hvd", "backend", "hook", "not yet", "beside"])
 def test_ranks_find_each_other(what: str, mpich: dict[str, str]) -> None:
-    # As if a launcher of MPI had started torchrun.
-    status, output = torchrun(3, PROGRAM, what, PMI_RANK="7", PMIX_NAMESPACE="x", **mpich)
+    require_sums(*torchrun(3, PROGRAM, what, **mpich))
+
+
+def test_torchrun_below_a_launcher_of_mpi(mpich: dict[str, str]) -> None:
+    output = torchrun(3, PROGRAM, "backend", PMI_RANK="7", PMIX_NAMESPACE="x", **mpich)
+    require_sums(*output, "PMIX_NAMESPACE", "PMI_RANK")
+
+
+def require_sums(status: int, output: str, *left: str) -> None:
+    """`left`: what the environment has of launchers of MPI, before and after."""
     assert status == 0, output
     lines = sorted(line for line in output.splitlines() if line.startswith("rank"))
-    assert lines == [f"rank {rank} of 3 got 3.0 []" for rank in range(3)], output
+    assert lines == [f"rank {rank} of 3 got 3.0 {list(left)}" for rank in range(3)], output
 
 
-def test_ranks_that_are_started_again(mpich: dict[str, str]) -> None:
-    status, output = torchrun(2, PROGRAM, "ends", restarts=1, **mpich)
-    assert status == 0, output
-    assert output.count("of 2 got 2.0 []") == 2, output
+def test_ranks_that_are_started_again(mpich: dict[str, str], tmp_path: Path) -> None:
+    """By two agents, as on two machines: only one of them counts the restart."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    agent: list[object] = ["--nnodes", 2, "--nproc-per-node", 1, "--max-restarts", 2]
+    agent += ["--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--rdzv-id", "test"]
+    program = PROGRAM, "ends", tmp_path / "has ended"
+    with started(*agent, *program, **mpich) as one, started(*agent, *program, **mpich) as other:
+        outputs = [each.communicate(timeout=TIMEOUT)[0] for each in (one, other)]
+    assert one.returncode == other.returncode == 0, outputs
+    assert "".join(outputs).count("got 2.0 []") == 2, outputs
+    assert (tmp_path / "has ended").exists()
 
 
 def test_an_example(mpich: dict[str, str]) -> None:

@@ -1,9 +1,14 @@
-"""Under torchrun: python torchrun.py hvd|backend|hook|ends|early. Each rank prints one line."""
+"""Under torchrun: torchrun.py WHAT [FILE]. Each rank prints one line.
+
+WHAT is hvd, backend, hook, ends, early, not yet or beside.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import ronde
 import ronde.torch as hvd
@@ -12,8 +17,13 @@ import torch
 import torch.distributed as dist
 
 
-def main(what: str) -> None:
+def main(what: str, file: str = "") -> None:
     if what == "early":
+        from mpi4py import MPI
+    if what == "not yet":
+        import mpi4py
+
+        mpi4py.rc.initialize = False
         from mpi4py import MPI  # noqa: F401
     if what == "hvd":
         hvd.init()
@@ -28,13 +38,16 @@ def main(what: str) -> None:
         value = 2 * model.module.weight.grad[0, 0] - 1  # the mean of 1 to n is (n + 1) / 2
     else:
         dist.init_process_group("ronde")
-        is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-        if what == "ends" and is_first and dist.get_rank() == 1:
+        if what == "ends" and dist.get_rank() == 1 and not Path(file).exists():
+            Path(file).touch()
             os.kill(os.getpid(), 9)
         x = torch.ones(2)
         dist.all_reduce(x)
         value = x[0]
-    left = [name for name in os.environ if name.startswith("PMI")]
+    if what == "beside":
+        program = "import ronde; ronde.init(); assert ronde.size() == 1"
+        subprocess.run([sys.executable, "-c", program], check=True)
+    left = sorted(name for name in os.environ if name.startswith("PMI"))
     sys.stdout.write(f"rank {ronde.rank()} of {ronde.local_size()} got {value:.1f} {left}\n")
 
 
