@@ -5,9 +5,9 @@
 `--sides alone,ronde,horovod` adds Horovod's optimizer, where it is installed for the MPI of this launcher. It
 runs on its turns only, as its thread would take time from the others.
 
-On each turn every side makes a few steps, in another order each time, each with a model of its own. The time
-of a step is that of the slowest rank. Printed are median, least and greatest over the turns, and the ratio to
-the side without communication, which is the median of the ratios of the turns.
+On each turn every side makes a few steps after one that does not count, in another order each time, each with
+a model of its own. The time of a step is that of the slowest rank. Printed are median, least and greatest
+of the turns, and the ratio to the side without communication, which is the median of the ratios of the turns.
 
 mlp: a perceptron of 9.4 million parameters, whose first matrix has two thirds of them and gets its gradient
 last. transformer: 8 layers, 10 million parameters.
@@ -100,8 +100,10 @@ def at_work(kind: str) -> Iterator[None]:
     import horovod.torch as horovod
 
     horovod.init()
-    yield
-    horovod.shutdown()
+    try:
+        yield
+    finally:
+        horovod.shutdown()
 
 
 def seconds(step: Step, count: int) -> float:

@@ -21,10 +21,9 @@ using namespace std::chrono_literals;
 // After a submission, for whoever may wait for the call next.
 constexpr std::chrono::microseconds kLeft = 200us;
 constexpr std::chrono::microseconds kFirstNap = 20us, kNap = 200us;
-// Where ranks outnumber cores, or a call was submitted just now.
+// Where ranks outnumber cores; or somebody else moves what is under way, or may soon.
 constexpr std::chrono::microseconds kLongNap = 1000us;
-// Where somebody waits, who moves all that is under way. Each look costs a rank that shares the
-// core the time of several short calls.
+// Where both is so: each look takes the time of several short calls from a rank on the same core.
 constexpr std::chrono::microseconds kLongestNap = 4000us;
 // After that time without a submission the worker sleeps until there is something to move.
 constexpr auto kRecent = 2ms;
@@ -351,7 +350,7 @@ void Engine::work() {
       left = left_to_others();
       moved = !left && progress(false);
     }
-    const auto longest = waiting_ > 0 ? kLongestNap : left || !spin_ ? kLongNap : kNap;
+    const auto longest = left && !spin_ ? kLongestNap : left || !spin_ ? kLongNap : kNap;
     nap = moved ? kFirstNap : std::min(2 * nap, longest);
     if (moved)
       std::this_thread::yield();

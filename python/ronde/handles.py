@@ -151,9 +151,9 @@ def allreduce_async_(
     return _allreduce(x, None, True, op, name, factors, process_set)
 
 
-def plain_allreduce_async_(x: T, op: Op, process_set: ProcessSet) -> Handle[T] | None:
-    """The same without arguments that most calls do not need, where the core takes `x` as it is; None where
-    it does not."""
+def _plain_allreduce_async_(x: T, op: Op, process_set: ProcessSet) -> Handle[T] | None:
+    """`allreduce_async_` without the arguments that most calls do not need, where the core takes `x` as it
+    is; None where it does not."""
     call = context.world().engine.allreduce(process_set._member(), x, x, op)
     return None if call is None else Handle(call)
 

@@ -630,3 +630,33 @@ def test_a_mesh_of_two_by_two() -> None:
     x = torch.full((1,), float(rank()))
     dist.all_reduce(x, group=mesh["rows"].get_group())
     assert x.item() == sum(each for each in range(4) if each % 2 == rank() % 2)
+
+
+@on_ranks(2)
+def test_works_are_kept_until_nobody_will_wait() -> None:
+    """As torch before 2.7 needs it."""
+    from ronde.torch.distributed import work
+
+    x, group = torch.ones(4), dist.group.WORLD
+    before, work._must_keep = work._must_keep, True
+    work._kept.clear()  # of other tests
+    work._once.clear()
+    try:
+        for _ in range(3):
+            dist.all_reduce(x)
+            dist.all_to_all([torch.ones(2), torch.ones(2)], [x[:2], x[2:]])
+            dist.all_reduce(x, async_op=True).get_future().wait()
+            polled = dist.barrier(async_op=True)
+            while not polled.is_completed():
+                pass
+        assert not work._kept
+        several = [group.allreduce_coalesced([x, x + 1]) for _ in range(3 * work._FEW)]
+        assert len(work._kept) == len(several)
+        for each in several:
+            each.wait()
+        assert len(work._kept) == work._FEW  # C++ could wait for the second tensor
+        for each in several[-work._FEW :]:
+            each.wait()
+        assert not work._kept and not work._once
+    finally:
+        work._must_keep = before

@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 _calls: dict[int, Handle[Any]] = {}  # by their numbers, until somebody has waited for them
 
-# Those of them whose results are to be made, and can be once they have completed. With GPUs results are made
-# in the order of the stream on which somebody waits for them.
+# Those whose results are still to be made once they have completed: a tensor in place to be written, say.
+# With GPUs results are made in the order of the stream on which somebody waits for them, so not here.
 _unfinished: dict[int, Handle[Any]] = {}
 
 _next_number = itertools.count()

@@ -43,8 +43,8 @@ class ProcessGroup(dist.ProcessGroup):
         self._coalesced: list[Work] | None = None
         self._name = self._description = ""
 
-    def _work(self, pending: Pending, tensors: Any) -> Work:
-        work = Work(pending, tensors, self._seconds)
+    def _work(self, pending: Pending, tensors: Any, waits: int = 1) -> Work:
+        work = Work(pending, tensors, self._seconds, waits)
         if self._coalesced is not None:
             self._coalesced.append(work)
         return work
@@ -91,7 +91,7 @@ class ProcessGroup(dist.ProcessGroup):
             call = reductions.allreduce(self.process_set, tensors[0], op)
         else:
             call = Together([reductions.allreduce(self.process_set, each, op) for each in tensors])
-        return self._work(call, tensors)
+        return self._work(call, tensors, len(tensors))
 
     allreduce_coalesced = allreduce
 
@@ -120,7 +120,7 @@ class ProcessGroup(dist.ProcessGroup):
             reductions.reduce_scatter(self.process_set, output, whole, op)
             for output, whole in zip(outputs, wholes, strict=True)
         ]
-        return self._work(_one(calls), outputs)
+        return self._work(_one(calls), outputs, len(outputs))
 
     reduce_scatter_single = _reduce_scatter_base
     reduce_scatter_single_coalesced = reduce_scatter_tensor_coalesced
@@ -162,7 +162,7 @@ class ProcessGroup(dist.ProcessGroup):
             movements.allgather_base(self.process_set, output, tensor)
             for output, tensor in zip(outputs, tensors, strict=True)
         ]
-        return self._work(_one(calls), outputs)
+        return self._work(_one(calls), outputs, len(outputs))
 
     all_gather_single = _allgather_base
     all_gather_single_coalesced = allgather_into_tensor_coalesced

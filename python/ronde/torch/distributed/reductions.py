@@ -43,6 +43,7 @@ _BITWISE = {
     int(ReduceOp.BXOR): torch.bitwise_xor,
 }
 _PREMULTIPLIED = int(ReduceOp.PREMUL_SUM)
+# Those that are one of Ronde without a factor.
 _SIMPLE = {number: op for number, op in _OPS.items() if number != _PREMULTIPLIED}
 
 
@@ -83,7 +84,7 @@ def _factor(given: Any) -> float:
 def allreduce(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
     simple = _SIMPLE.get(_number(op))
     if simple is not None and tensor.dtype in FLOATING:
-        done_in_place = handles.plain_allreduce_async_(tensor, simple, process_set)
+        done_in_place = handles._plain_allreduce_async_(tensor, simple, process_set)
         if done_in_place is not None:
             return done_in_place
     if tensor.is_sparse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -72,23 +73,35 @@ class Then:
             raise self._error
 
 
-# Works that somebody may wait for. Code in C++ of torch before 2.7 does not keep the part in Python of a work
-# that it has got, and waits for ever without. It waits once for each tensor.
+# Works that C++ may wait for. That of torch before 2.7 does not keep the part in Python of a work that it has
+# got, and waits for ever without. (It never waits for messages, which are `Message`.)
 _must_keep = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7)
-_kept: dict[Work, int] = {}
-_MANY = 1024
+_kept: dict[Work, int] = {}  # and how many waits for it are to come
+_once: dict[Work, None] = {}  # those of them that were waited for, and not for the last time
+_FEW, _MANY, _ALL = 16, 10_000, 1 << 30
 
 
 def _keep(work: Work, waits: int) -> None:
-    if len(_kept) >= _MANY:  # most were dropped
-        for each in [each for each in list(_kept) if each.is_completed()]:
-            _kept.pop(each, None)
     _kept[work] = waits
+    if len(_kept) == _MANY:
+        warnings.warn(
+            f"{_MANY} calls of torch.distributed were not waited for, and keep their tensors until they are, "
+            f"as torch {torch.__version__} needs; from 2.7 on it does not",
+            stacklevel=5,
+        )
 
 
-def _let_go(work: Work, all_waits: bool = False) -> None:
-    if (waits := _kept.pop(work, 0)) > 1 and not all_waits:
-        _kept[work] = waits - 1
+def _let_go(work: Work, waits: int) -> None:
+    """After so many waits. Functional collectives wait for each tensor of a coalesced call; others wait for
+    it once, and cannot be told from them: of theirs the last few are kept."""
+    left = _kept.get(work, 0) - waits
+    if left <= 0:
+        _kept.pop(work, None)
+        _once.pop(work, None)
+        return
+    _kept[work], _once[work] = left, None
+    if len(_once) > _FEW:
+        _let_go(next(iter(_once)), _ALL)
 
 
 class Work(dist.Work):
@@ -98,14 +111,17 @@ class Work(dist.Work):
         pending: what has been submitted.
         tensors: those of its result.
         seconds: how long `wait` waits if it is not told: the timeout of the process group.
+        waits: how often C++ may wait for it.
     """
 
-    def __init__(self, pending: Pending, tensors: Any, seconds: float | None) -> None:
+    def __init__(
+        self, pending: Pending, tensors: Any, seconds: float | None, waits: int = 1
+    ) -> None:
         super().__init__()
         self.pending, self._tensors, self._seconds = pending, tensors, seconds
         self._future: Any = None
         if _must_keep and not isinstance(pending, Message):
-            _keep(self, len(tensors))
+            _keep(self, waits)
 
     def wait(self, timeout: timedelta = _NO_TIMEOUT) -> bool:
         """Return True once the call has ended.
@@ -115,7 +131,7 @@ class Work(dist.Work):
             RondeError: it failed. This is a `RuntimeError` too.
         """
         if _must_keep:
-            _let_go(self)
+            _let_go(self, 1)
         seconds = self._seconds if timeout is _NO_TIMEOUT else timeout.total_seconds()
         try:
             self.pending.wait(seconds or self._seconds)
@@ -127,7 +143,7 @@ class Work(dist.Work):
 
     def drop(self) -> None:
         """Nobody will wait for this one: another has its call."""
-        _let_go(self, all_waits=True)
+        _let_go(self, _ALL)
 
     def synchronize(self) -> None:
         """Wait, as `wait` does."""
@@ -135,7 +151,10 @@ class Work(dist.Work):
 
     def is_completed(self) -> bool:
         """Return whether the call has ended, with a result or an error. It does not wait."""
-        return self.pending.done()
+        is_done = self.pending.done()
+        if is_done:  # C++ does not ask, so somebody in Python has this work
+            _let_go(self, _ALL)
+        return is_done
 
     def exception(self) -> BaseException | None:
         """Return the error of a call that has ended with one; None otherwise."""
@@ -166,7 +185,7 @@ class Work(dist.Work):
 
     def get_future(self) -> Any:
         """Return a `torch.futures.Future` that completes with the tensors when the call ends."""
-        _let_go(self, all_waits=True)
+        _let_go(self, _ALL)
         if self._future is None:
             self._future = future_of(self.result, self.is_completed)
         return self._future
