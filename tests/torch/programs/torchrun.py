@@ -1,6 +1,7 @@
 """Under torchrun: torchrun.py WHAT [FILE]. Each rank prints one line.
 
-WHAT is hvd, backend, hook, ends, early, not yet or beside.
+WHAT is hvd (which starts another program too), hook (where mpi4py does not start MPI), backend, ends (once, as
+FILE says), or early.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ import torch.distributed as dist
 def main(what: str, file: str = "") -> None:
     if what == "early":
         from mpi4py import MPI
-    if what == "not yet":
+    if what == "hvd":
+        hvd.init()
+        value = hvd.allreduce(torch.ones(2), op=hvd.Sum)[0]
+        alone = "import ronde; ronde.init(); assert ronde.size() == 1"
+        subprocess.run([sys.executable, "-c", alone], check=True)
+    elif what == "hook":
         import mpi4py
 
         mpi4py.rc.initialize = False
         from mpi4py import MPI  # noqa: F401
-    if what == "hvd":
-        hvd.init()
-        value = hvd.allreduce(torch.ones(2), op=hvd.Sum)[0]
-    elif what == "hook":
+
         dist.init_process_group("gloo")
         ronde.init()
         model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4))
@@ -44,9 +47,6 @@ def main(what: str, file: str = "") -> None:
         x = torch.ones(2)
         dist.all_reduce(x)
         value = x[0]
-    if what == "beside":
-        program = "import ronde; ronde.init(); assert ronde.size() == 1"
-        subprocess.run([sys.executable, "-c", program], check=True)
     left = sorted(name for name in os.environ if name.startswith("PMI"))
     sys.stdout.write(f"rank {ronde.rank()} of {ronde.local_size()} got {value:.1f} {left}\n")
 
