@@ -1,7 +1,7 @@
 """Under torchrun: torchrun.py WHAT [FILE]. Each rank prints one line.
 
-WHAT is hvd (which starts another program too), hook (where mpi4py does not start MPI), backend, ends (once, as
-FILE says), or early.
+WHAT is hvd (which starts another program too), hook (where mpi4py does not start MPI), backend, ends (once,
+as FILE says), or early.
 """
 
 from __future__ import annotations
