@@ -25,7 +25,7 @@ say = @echo "==> $(1)"
 # Tests must see the installed wheel, whatever the caller's shell has set.
 unexport PYTHONPATH
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize gpu-check gpu-prepare gpu-rehearsal docs wheel \
+.PHONY: help demo test test-mpich test-all test-frameworks lint format sanitize gpu-check gpu-prepare gpu-rehearsal gpu-sanitize docs wheel \
   mpi-matrix clean
 
 help: ## list the targets
@@ -40,8 +40,11 @@ demo: .venv/installed ## install into .venv with Open MPI and train on 8 ranks
 launcher = $(wildcard $(CURDIR)/$(1)/bin/mpirun)
 quick := -m "not large and not cluster"
 
-test: .venv/installed ## run the tests, under Open MPI
-	OTHER_MPIRUN="$(call launcher,.venv-mpich)" .venv/bin/pytest $(quick)
+# Fewer tests, as TESTS=tests/torch.
+TESTS ?=
+
+test: .venv/installed ## run the tests, or TESTS, under Open MPI
+	OTHER_MPIRUN="$(call launcher,.venv-mpich)" .venv/bin/pytest $(quick) $(TESTS)
 
 test-mpich: .venv-mpich/installed ## run the tests that launch ranks, under MPICH
 	OTHER_MPIRUN="$(call launcher,.venv)" .venv-mpich/bin/pytest $(quick) tests/mpi tests/cli
@@ -84,9 +87,11 @@ gpu-prepare: $(tools)/build $(tools)/lint ## compile for gpu-check what the mach
 	$(tools)/bin/python benchmarks/gpu/check.py --prepare
 
 # Its build has the fake driver, for which tests/cuda looks.
-gpu-rehearsal: gpu-prepare ## the same as gpu-check, against a fake driver; then the tests of the kernels under sanitizers
+gpu-rehearsal: gpu-prepare ## the same as gpu-check, against a fake driver
 	PATH="$(CURDIR)/$(tools)/bin:$$PATH" $(tools)/bin/python benchmarks/gpu/check.py --fake
 	$(tools)/bin/cmake --build build/gpu-check/rehearsal --target fakes
+
+gpu-sanitize: ## after gpu-rehearsal: the tests of the kernels under sanitizers
 	$(tools)/bin/ctest --test-dir build/gpu-check/rehearsal -R ^cuda_ --parallel 2 --output-on-failure \
 	  --no-tests=error
 

@@ -194,7 +194,7 @@ def kernels(fake: bool) -> Iterator[Row]:
     """Each test program with fresh seeds, as long as there is time."""
     programs = sorted(native(fake).glob("cuda_*_test"))
     if fake:
-        programs = programs[:3]  # `make gpu-rehearsal` runs all of them besides, in several orders
+        programs = programs[:3]  # `make gpu-sanitize` runs all of them, in several orders
     if not programs:
         yield Row("kernels", "programs", "none was built", False)
     nccl = "" if fake else nccl_folder()

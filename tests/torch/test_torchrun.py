@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 
 PROGRAM = Path(__file__).parent / "programs" / "torchrun.py"
 OTHER = os.environ.get("OTHER_MPIRUN", "")
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 
 
 def torchrun(ranks: int, *program: object, **variables: str) -> tuple[int, str]:
