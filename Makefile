@@ -92,7 +92,7 @@ gpu-rehearsal: gpu-prepare ## the same as gpu-check, against a fake driver
 	$(tools)/bin/cmake --build build/gpu-check/rehearsal --target fakes
 
 gpu-sanitize: ## after gpu-rehearsal: the tests of the kernels under sanitizers
-	$(tools)/bin/ctest --test-dir build/gpu-check/rehearsal -R ^cuda_ --parallel 2 --output-on-failure \
+	$(tools)/bin/ctest --test-dir build/gpu-check/rehearsal -R ^cuda_ --output-on-failure \
 	  --no-tests=error
 
 # Of asynchronous calls. The time is that of the whole: under thread sanitizer about an hour, each seed by itself.
