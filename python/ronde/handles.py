@@ -151,13 +151,6 @@ def allreduce_async_(
     return _allreduce(x, None, True, op, name, factors, process_set)
 
 
-def _plain_allreduce_async_(x: T, op: Op, process_set: ProcessSet) -> Handle[T] | None:
-    """`allreduce_async_` without the arguments that most calls do not need, where the core takes `x` as it
-    is; None where it does not."""
-    call = context.world().engine.allreduce(process_set._member(), x, x, op)
-    return None if call is None else Handle(call)
-
-
 def grouped_allreduce_async(
     xs: Iterable[T],
     op: Op = Average,
@@ -338,6 +331,21 @@ def _submit(
     return Handle(pending, lambda result: result_of(result, seen))
 
 
+def _plain_allreduce(
+    x: T,
+    in_place: bool,
+    op: Op,
+    name: str | None,
+    factors: tuple[float, float],
+    process_set: ProcessSet | None,
+) -> Handle[T] | None:
+    """None where the core does not take `x` as it is."""
+    communicator = communicator_of(process_set)
+    engine = context.world().engine
+    call = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
+    return None if call is None else Handle(call)
+
+
 def _allreduce(
     x: T,
     seen: View | None,
@@ -348,15 +356,14 @@ def _allreduce(
     process_set: ProcessSet | None,
 ) -> Handle[T]:
     """`seen`: what is known of `x` already."""
-    communicator = communicator_of(process_set)
-    engine = context.world().engine
     if seen is None:
-        call = engine.allreduce(communicator, x, x if in_place else None, op, name, *factors)
-        if call is not None:
-            return Handle(call)
+        plain = _plain_allreduce(x, in_place, op, name, factors, process_set)
+        if plain is not None:
+            return plain
         seen = view(x, writable=in_place)
     operand = seen.operand
     output = operand if in_place else None
+    engine, communicator = context.world().engine, communicator_of(process_set)
     call = engine.allreduce(communicator, operand, output, op, name, *factors, seen.dtype)
     return Handle(call, lambda result: _written(x, seen) if in_place else seen.wrap(result))
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from .. import context
 from .._calls import name_of, root_of
 from ..handles import Handle, allreduce_async, allreduce_async_, alltoall_async, reducescatter_async
+from ..handles import _plain_allreduce as plain_allreduce
 from ..handles import _submit as submit
 from ..handles import _written as written
 from ..process_set import ProcessSet
@@ -93,13 +93,12 @@ def allreduce(
     communicator = communicator_in(process_set)
     require_name(name)
     if compression is None and isinstance(op, Op) and getattr(tensor, "dtype", None) in FLOATING:
-        # Nothing is to be seen to, if the core takes the tensor as it is: a short call takes half the time.
-        output = tensor if in_place else None
-        pending = context.world().engine.allreduce(communicator, tensor, output, op, name, *factors)
-        if pending is not None:
+        # Nothing is to be seen to if the core takes the tensor as it is, which a short call would notice.
+        plain = plain_allreduce(tensor, in_place, op, name, factors, process_set)
+        if plain is not None:
             if in_place:
                 _note_change(tensor)
-            return Handle(pending)
+            return plain
     _require_reducible(tensor, op, factors)
     if is_rounded(tensor, op, factors):
         call = rounded(tensor, op, name, factors, communicator, scatters=False)

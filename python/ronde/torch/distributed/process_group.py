@@ -87,11 +87,8 @@ class ProcessGroup(dist.ProcessGroup):
 
     def allreduce(self, tensors: Any, opts: Any = None, timeout: Any = None) -> Work:
         tensors, op = _listed(tensors), _op(opts)
-        if len(tensors) == 1:
-            call = reductions.allreduce(self.process_set, tensors[0], op)
-        else:
-            call = Together([reductions.allreduce(self.process_set, each, op) for each in tensors])
-        return self._work(call, tensors, len(tensors))
+        calls = [reductions.allreduce(self.process_set, each, op) for each in tensors]
+        return self._work(_one(calls), tensors, len(tensors))
 
     allreduce_coalesced = allreduce
 

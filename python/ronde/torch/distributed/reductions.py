@@ -84,9 +84,9 @@ def _factor(given: Any) -> float:
 def allreduce(process_set: ProcessSet, tensor: Tensor, op: Any) -> Pending:
     simple = _SIMPLE.get(_number(op))
     if simple is not None and tensor.dtype in FLOATING:
-        done_in_place = handles._plain_allreduce_async_(tensor, simple, process_set)
-        if done_in_place is not None:
-            return done_in_place
+        plain = handles._plain_allreduce(tensor, True, simple, None, (1.0, 1.0), process_set)
+        if plain is not None:
+            return plain
     if tensor.is_sparse:
         return _sparse(process_set, tensor, op)
     combine = _BITWISE.get(_number(op))
